@@ -1,0 +1,1 @@
+"""The network: tensors in, tensors out. No file, no token string, no HTTP."""

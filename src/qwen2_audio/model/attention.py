@@ -1,0 +1,159 @@
+"""Attention, three ways that agree: eager (readable, gives weights), sdpa (default), flash_attention_2 (CUDA).
+
+Shapes in here: q [B, H, Q, D]; k, v [B, KVH, K, D] with H a multiple of KVH; out [B, H, Q, D].
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import ConfigError
+
+IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Which keys a query sees."""
+
+    causal: bool = False  # query i of Q sees the first K - Q + i + 1 keys
+    mask: torch.Tensor | None = None  # bool, broadcasts to [B, 1, Q, K]; True is seen; causality included
+    keys: torch.Tensor | None = None  # bool [B, K]; the mask without causality, which flash attention wants
+
+
+ALL = Visible()
+
+
+def check_implementation(name: str) -> str:
+    """`name` if it can run here. Raises ConfigError that says what is missing."""
+    if name not in IMPLEMENTATIONS:
+        raise ConfigError(f"attn_implementation is {name!r}; expected one of {', '.join(IMPLEMENTATIONS)}.")
+    if name == "flash_attention_2":
+        if importlib.util.find_spec("flash_attn") is None:
+            raise ConfigError(
+                "attn_implementation 'flash_attention_2' needs the package flash-attn, which is not installed; "
+                "install it or use 'sdpa'."
+            )
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "attn_implementation 'flash_attention_2' needs a CUDA device, and none is visible; use 'sdpa'."
+            )
+    return name
+
+
+def attend(
+    implementation: str,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    visible: Visible = ALL,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    softmax_dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """softmax(q k^T * scale) v, and the weights [B, H, Q, K] when `implementation` is eager.
+
+    `softmax_dtype` is the dtype of the eager softmax (None: that of the scores).
+    """
+    if implementation == "eager":
+        return _eager(q, k, v, visible, scale, dropout, softmax_dtype)
+    if implementation == "flash_attention_2":
+        return _flash(q, k, v, visible, scale, dropout), None
+    return _sdpa(q, k, v, visible, scale, dropout), None
+
+
+def causal_mask(queries: int, keys: int, device: torch.device) -> torch.Tensor:
+    """Bool [Q, K]: the last `queries` of `keys` positions, each seeing itself and all before."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+
+
+def _eager(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    visible: Visible,
+    scale: float,
+    dropout: float,
+    softmax_dtype: torch.dtype | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = q @ k.transpose(-1, -2) * scale  # [B, H, Q, K]
+    mask = visible.mask
+    if mask is None and visible.causal:
+        mask = causal_mask(q.shape[2], k.shape[2], q.device)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=softmax_dtype).to(q.dtype)
+    weights = F.dropout(weights, dropout) if dropout else weights
+    return weights @ v, weights
+
+
+def _sdpa(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: Visible, scale: float, dropout: float
+) -> torch.Tensor:
+    queries, keys = q.shape[2], k.shape[2]
+    mask, causal = visible.mask, False
+    if mask is None and visible.causal and queries > 1:
+        causal = queries == keys  # torch aligns its causal triangle top left: right only when nothing is cached
+        mask = None if causal else causal_mask(queries, keys, q.device)
+    gqa = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=scale, dropout_p=dropout, enable_gqa=gqa
+    )
+
+
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: Visible, scale: float, dropout: float
+) -> torch.Tensor:
+    from flash_attn import flash_attn_func, flash_attn_varlen_func
+
+    options = {"dropout_p": dropout, "softmax_scale": scale, "causal": visible.causal}
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [B, S, heads, D]
+    if visible.keys is None:
+        return flash_attn_func(q, k, v, **options).transpose(1, 2)  # type: ignore[no-any-return]
+    # Padding goes out: rows are laid end to end, and written back where they came from.
+    keys = visible.keys  # [B, K]; the queries are its last Q columns
+    queries = keys[:, -q.shape[1] :]
+    kv_ends, q_ends = _ends(keys), _ends(queries)
+    packed = flash_attn_varlen_func(
+        q[queries], k[keys], v[keys], q_ends, kv_ends, int(queries.sum(1).max()), int(keys.sum(1).max()), **options
+    )
+    out = torch.zeros_like(q)
+    out[queries] = packed
+    return out.transpose(1, 2)
+
+
+def _ends(valid: torch.Tensor) -> torch.Tensor:
+    """Cumulative lengths int32 [B + 1] of the rows of bool [B, S]."""
+    return F.pad(valid.sum(1).cumsum(0), (1, 0)).to(torch.int32)
+
+
+def attend_spans(
+    implementation: str,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    spans: list[int],
+    *,
+    scale: float,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Attention within each of several clips laid end to end: q, k, v and out `[1, H, sum(spans), D]`."""
+    if implementation == "flash_attention_2":
+        from flash_attn import flash_attn_varlen_func
+
+        ends = F.pad(torch.tensor(spans).cumsum(0), (1, 0)).to(torch.int32).to(q.device)
+        packed = (t[0].transpose(0, 1) for t in (q, k, v))  # [N, H, D]
+        out = flash_attn_varlen_func(
+            *packed, ends, ends, max(spans), max(spans), dropout_p=dropout, softmax_scale=scale, causal=False
+        )
+        return out.transpose(0, 1)[None]  # type: ignore[no-any-return]
+    parts = zip(q.split(spans, 2), k.split(spans, 2), v.split(spans, 2), strict=True)
+    return torch.cat([attend(implementation, *part, scale=scale, dropout=dropout)[0] for part in parts], dim=2)

@@ -1,0 +1,90 @@
+"""The KV cache: one buffer a layer for keys and one for values, written in place.
+
+    capacity 8, length 3:   [k0 k1 k2 . . . . .]
+    update with 2 new       [k0 k1 k2 k3 k4 . . .]   returns the view [k0 .. k4]
+
+Nothing is copied while there is room; a full buffer grows by whole blocks.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..config import Qwen2Config
+
+BLOCK = 256  # positions a cache grows by, at least
+
+
+class KVCache:
+    """Keys (after RoPE) and values of every layer, `[B, kv_heads, capacity, head_dim]`."""
+
+    def __init__(
+        self,
+        config: Qwen2Config,
+        batch: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        capacity: int = 0,
+    ) -> None:
+        assert config.num_key_value_heads and config.head_dim
+        self._shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
+        make = {"dtype": dtype, "device": device}
+        self._keys = [torch.empty(self._shape, **make) for _ in range(config.num_hidden_layers)]  # type: ignore[call-overload]
+        self._values = [torch.empty(self._shape, **make) for _ in range(config.num_hidden_layers)]  # type: ignore[call-overload]
+        self._lengths = [0] * config.num_hidden_layers
+
+    @property
+    def length(self) -> int:
+        """Positions held. Between two forward passes it is the same for all layers."""
+        return self._lengths[-1]
+
+    @property
+    def batch(self) -> int:
+        return self._keys[0].shape[0]
+
+    @property
+    def capacity(self) -> int:
+        return self._keys[0].shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated, keys and values of all layers."""
+        return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """The reference library's name for `length`."""
+        return self._lengths[layer_idx]
+
+    def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append `[B, kv_heads, q, head_dim]` and return views on all positions `[B, kv_heads, length, head_dim]`."""
+        start = self._lengths[layer]
+        end = start + key.shape[2]
+        if end > self._keys[layer].shape[2]:
+            self._grow(layer, end)
+        self._keys[layer][:, :, start:end] = key
+        self._values[layer][:, :, start:end] = value
+        self._lengths[layer] = end
+        return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        """Make row i what row `rows[i]` was. `rows` is int64 `[B']`: a permutation, a choice, or repeats."""
+        for buffers in (self._keys, self._values):
+            for layer, old in enumerate(buffers):
+                length = self._lengths[layer]
+                new = old.new_empty((rows.numel(), *old.shape[1:]))
+                new[:, :, :length] = old[:, :, :length].index_select(0, rows.to(old.device))
+                buffers[layer] = new
+
+    def crop(self, length: int) -> None:
+        """Forget every position from `length` on."""
+        self._lengths = [min(length, n) for n in self._lengths]
+
+    def _grow(self, layer: int, needed: int) -> None:
+        capacity = -(-needed // BLOCK) * BLOCK
+        length = self._lengths[layer]
+        for buffers in (self._keys, self._values):
+            old = buffers[layer]
+            new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+            new[:, :, :length] = old[:, :, :length]
+            buffers[layer] = new

@@ -1,0 +1,216 @@
+"""The audio encoder: Whisper's, plus a pooling by two before the last LayerNorm.
+
+A clips, F mel frames, E = ceil(F / 2) encoder frames, N = audio tokens = E // 2, d model width.
+
+Two ways in, one stack of layers:
+
+    forward(window)  the reference's contract: every clip padded to the whole window, padded keys masked
+    encode(clips)    only the valid frames are computed, clips laid end to end; the same numbers, because the
+                     mask hides padded frames from every valid one (SPEC 4.1)
+
+Encoder frame j sees mel frames 2j-2 .. 2j+2 through the two convolutions, so the last valid frame sees up to two
+frames beyond the clip: `encode` needs `frames_needed(L)` of them, not L.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..config import Qwen2AudioEncoderConfig
+from ..errors import AudioError, ConfigError
+from .attention import ALL, Visible, attend, attend_spans
+from .outputs import EncoderOutput
+
+
+def num_encoder_frames(mel_frames: int) -> int:
+    """Frames after the convolutions, `(L - 1) // 2 + 1`."""
+    return (mel_frames - 1) // 2 + 1
+
+
+def num_audio_tokens(mel_frames: int) -> int:
+    """Positions a clip takes in the prompt, `(E - 2) // 2 + 1`; 0 for two mel frames and fewer."""
+    return num_encoder_frames(mel_frames) // 2
+
+
+def frames_needed(mel_frames: int, window: int) -> int:
+    """Mel frames that the valid encoder frames see, `window` at most."""
+    return min(2 * num_encoder_frames(mel_frames) + 1, window)
+
+
+class Qwen2AudioAttention(nn.Module):
+    """Self-attention among the frames of a clip. k_proj has no bias."""
+
+    def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
+        super().__init__()
+        d = config.d_model
+        self.config = config
+        self.num_heads = config.encoder_attention_heads
+        self.head_dim = d // self.num_heads
+        self.k_proj = nn.Linear(d, d, bias=False)
+        self.v_proj = nn.Linear(d, d)
+        self.q_proj = nn.Linear(d, d)
+        self.out_proj = nn.Linear(d, d)
+
+    def forward(
+        self, x: torch.Tensor, visible: Visible, spans: list[int] | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x [A, T, d], or [1, sum(spans), d] with several clips end to end."""
+        heads = (*x.shape[:2], self.num_heads, self.head_dim)
+        # q is scaled right after its projection, as in the reference; the attention itself then scales by 1.
+        q = (self.q_proj(x) * self.head_dim**-0.5).view(heads).transpose(1, 2)  # [A, heads, T, head_dim]
+        k = self.k_proj(x).view(heads).transpose(1, 2)
+        v = self.v_proj(x).view(heads).transpose(1, 2)
+        how = self.config._attn_implementation
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if spans is not None:
+            out, weights = attend_spans(how, q, k, v, spans, scale=1.0, dropout=dropout), None
+        else:
+            out, weights = attend(how, q, k, v, visible, scale=1.0, dropout=dropout)
+        return self.out_proj(out.transpose(1, 2).reshape(x.shape)), weights
+
+
+class Qwen2AudioEncoderLayer(nn.Module):
+    """Pre-LN: attention, then a GELU feed-forward."""
+
+    def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.self_attn = Qwen2AudioAttention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(config.d_model, config.encoder_ffn_dim)
+        self.fc2 = nn.Linear(config.encoder_ffn_dim, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self, x: torch.Tensor, visible: Visible = ALL, spans: list[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.self_attn(self.self_attn_layer_norm(x), visible, spans)
+        x = x + self._drop(attended, self.config.dropout)
+        hidden = self._drop(F.gelu(self.fc1(self.final_layer_norm(x))), self.config.activation_dropout)
+        x = x + self._drop(self.fc2(hidden), self.config.dropout)
+        if x.dtype == torch.float16:  # the reference's guard against overflow
+            limit = torch.finfo(x.dtype).max - 1000
+            x = x.clamp(-limit, limit)
+        return x, weights
+
+    def _drop(self, x: torch.Tensor, p: float) -> torch.Tensor:
+        return F.dropout(x, p) if self.training and p else x
+
+
+class Qwen2AudioEncoder(nn.Module):
+    """Log-mel in, audio embeddings out (before the projector)."""
+
+    def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.d_model
+        self.conv1 = nn.Conv1d(config.num_mel_bins, d, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(d, d, kernel_size=3, stride=2, padding=1)
+        self.embed_positions = nn.Embedding(config.max_source_positions, d)
+        self.embed_positions.requires_grad_(False)
+        self.layers = nn.ModuleList([Qwen2AudioEncoderLayer(config) for _ in range(config.encoder_layers)])
+        self.layer_norm = nn.LayerNorm(d)
+
+    @property
+    def window(self) -> int:
+        """Mel frames of a whole window: 3000 in the official checkpoints."""
+        return 2 * self.config.max_source_positions
+
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """Whole windows, all frames computed.
+
+        Args:
+            input_features: [A, mel bins, window], any float dtype.
+            attention_mask: which encoder frames may be attended to: [A, E] of 0 and 1, or bool [A, 1, 1 or E, E].
+                None attends to all, as some other runtimes do.
+            output_attentions: return each layer's weights; needs attn_implementation "eager".
+            output_hidden_states: return the input of the first layer and the output of each.
+
+        Raises:
+            AudioError: the features are not as long as the window.
+            ConfigError: attentions were asked of an implementation that has none.
+        """
+        if input_features.shape[-1] != self.window:
+            raise AudioError(
+                f"The encoder expects log-mel features of length {self.window}, but found "
+                f"{input_features.shape[-1]}; pad them to {self.window}, or use encode(), which needs no padding."
+            )
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise ConfigError("output_attentions needs attn_implementation='eager'; load the model with it.")
+        x = self._embed(input_features, self.config.max_source_positions)
+        visible = ALL
+        if attention_mask is not None:
+            mask = attention_mask.bool().to(x.device)
+            visible = Visible(mask=mask[:, None, None] if mask.dim() == 2 else mask, keys=mask if mask.dim() == 2 else None)
+        states, attentions = [x], []
+        for layer in self._layers_to_run():
+            x, weights = layer(x, visible)
+            states.append(x)
+            attentions.append(weights)
+        return EncoderOutput(
+            self._pool(x),
+            tuple(states) if output_hidden_states else None,
+            tuple(attentions) if output_attentions else None,
+        )
+
+    def encode(self, input_features: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """Only the valid frames of each clip, clips end to end.
+
+        Args:
+            input_features: [A, mel bins, F]. F may be anything from what the longest clip needs (`frames_needed`) on.
+            lengths: valid mel frames L of each clip.
+
+        Returns:
+            [sum of audio tokens, d]: clip after clip.
+
+        Raises:
+            AudioError: F is too short for the clips.
+        """
+        needed = max((frames_needed(n, self.window) for n in lengths), default=0)
+        if input_features.shape[-1] < needed:
+            raise AudioError(
+                f"The features have {input_features.shape[-1]} mel frames, but clips of up to {max(lengths)} valid "
+                f"frames need {needed}: the convolutions see two frames beyond the clip. Make them with log_mel()."
+            )
+        if max(lengths, default=0) > self.window:
+            raise AudioError(f"A clip has {max(lengths)} mel frames; the encoder's window holds {self.window}. Split it.")
+        frames = [num_encoder_frames(n) for n in lengths]
+        if not any(num_audio_tokens(n) for n in lengths):
+            return input_features.new_zeros((0, self.config.d_model), dtype=self.conv1.weight.dtype)
+        if len(set(frames)) == 1:  # equal lengths: an ordinary batch
+            x, spans = self._embed(input_features, frames[0]), None
+        else:
+            clips = [self._embed(clip[None], n) for clip, n in zip(input_features, frames, strict=True)]
+            x, spans = torch.cat(clips, dim=1), frames  # [1, sum of E, d]
+        for layer in self._layers_to_run():
+            x, _ = layer(x, ALL, spans)
+        if spans is None:
+            return self._pool(x).flatten(0, 1)
+        return torch.cat([self._pool(clip)[0] for clip in x.split(frames, dim=1) if clip.shape[1] > 1])
+
+    def _embed(self, mel: torch.Tensor, frames: int) -> torch.Tensor:
+        """Convolutions and positions: [A, mel bins, F] -> [A, frames, d]."""
+        mel = mel[..., : frames * 2 + 1].to(self.conv1.weight)
+        x = F.gelu(self.conv1(mel))[..., : frames * 2]  # the last one, next to the cut, would have seen too little
+        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        x = x + self.embed_positions.weight[:frames]
+        return F.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
+
+    def _pool(self, x: torch.Tensor) -> torch.Tensor:
+        """[A, E, d] -> [A, E // 2, d]: mean of pairs, then LayerNorm (in this order, unlike Whisper)."""
+        x = F.avg_pool1d(x.transpose(1, 2), 2, 2).transpose(1, 2)
+        return self.layer_norm(x)  # type: ignore[no-any-return]
+
+    def _layers_to_run(self) -> list[nn.Module]:
+        drop = self.config.encoder_layerdrop
+        if not (self.training and drop):
+            return list(self.layers)
+        return [layer for layer in self.layers if torch.rand(()) >= drop]

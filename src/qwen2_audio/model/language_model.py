@@ -1,0 +1,217 @@
+"""The language model: Qwen2, with biases on q, k, v only.
+
+B batch, q new positions, kv positions in cache and new, H width, D head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..config import Qwen2Config
+from ..errors import ConfigError
+from .attention import ALL, Visible, attend, causal_mask
+from .cache import KVCache
+from .outputs import LanguageModelOutput
+
+Rope = tuple[torch.Tensor, torch.Tensor]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) in fp32, cast back, then times the weight (in this order)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+class RotaryEmbedding:
+    """cos and sin of position times frequency. Not a module: it has nothing to load, on any device."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        self.theta, self.dim = config.rope_theta, config.head_dim
+        self._inv_freq: torch.Tensor | None = None  # fp32 [D / 2], made on first use on the device that asks
+
+    def __call__(self, position_ids: torch.Tensor, dtype: torch.dtype) -> Rope:
+        """Positions [B, q] -> cos, sin [B, 1, q, D]; angles in fp32, cast at the end."""
+        if self._inv_freq is None or self._inv_freq.device != position_ids.device:
+            exponents = torch.arange(0, self.dim, 2, dtype=torch.int64).float() / self.dim
+            self._inv_freq = (1.0 / self.theta**exponents).to(position_ids.device)
+        angles = position_ids[:, None, :, None].float() * self._inv_freq  # [B, 1, q, D / 2]
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: torch.Tensor, rope: Rope) -> torch.Tensor:
+    """RoPE on [B, heads, q, D]: the first half pairs with the second."""
+    cos, sin = rope
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class Qwen2Attention(nn.Module):
+    def __init__(self, config: Qwen2Config, layer: int) -> None:
+        super().__init__()
+        assert config.head_dim and config.num_key_value_heads
+        self.config, self.layer, self.head_dim = config, layer, config.head_dim
+        width, kv_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, width)
+        self.k_proj = nn.Linear(config.hidden_size, kv_width)
+        self.v_proj = nn.Linear(config.hidden_size, kv_width)
+        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
+
+    def forward(
+        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: KVCache | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """x [B, q, H]; q and k are rotated before k is cached."""
+        heads = (*x.shape[:2], -1, self.head_dim)
+        q = rotate(self.q_proj(x).view(heads).transpose(1, 2), rope)  # [B, heads, q, D]
+        k = rotate(self.k_proj(x).view(heads).transpose(1, 2), rope)
+        v = self.v_proj(x).view(heads).transpose(1, 2)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)  # [B, kv_heads, kv, D]
+        out, weights = attend(
+            self.config._attn_implementation,
+            q,
+            k,
+            v,
+            visible,
+            scale=self.head_dim**-0.5,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            softmax_dtype=torch.float32,
+        )
+        return self.o_proj(out.transpose(1, 2).reshape(*x.shape[:2], -1)), weights
+
+
+class Qwen2MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class Qwen2DecoderLayer(nn.Module):
+    def __init__(self, config: Qwen2Config, layer: int) -> None:
+        super().__init__()
+        self.self_attn = Qwen2Attention(config, layer)
+        self.mlp = Qwen2MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: KVCache | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        attended, weights = self.self_attn(self.input_layernorm(x), rope, visible, cache)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), weights
+
+
+class Qwen2Model(nn.Module):
+    """Embedding, layers and final norm: the part the checkpoint calls `language_model.model`."""
+
+    def __init__(self, config: Qwen2Config) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([Qwen2DecoderLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class Qwen2LanguageModel(nn.Module):
+    """`model` and, unless headless, `lm_head`."""
+
+    def __init__(self, config: Qwen2Config, *, head: bool = True, tied: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Qwen2Model(config)
+        self.rotary = RotaryEmbedding(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if head else None
+        if tied and self.lm_head is not None:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        *,
+        inputs_embeds: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> LanguageModelOutput:
+        """New positions through the layers, appended to `past_key_values` when there is one.
+
+        Args:
+            input_ids: int64 [B, q], or
+            inputs_embeds: [B, q, H].
+            attention_mask: 0/1 [B, kv], cached positions included. None when every position is valid.
+            position_ids: int64 [B, q]. None counts from the cache's length.
+            past_key_values: written in place.
+            logits_to_keep: positions that get logits: 0 all, n the last n, int64 [B] one of each row.
+            output_attentions: return each layer's weights; needs attn_implementation "eager".
+            output_hidden_states: return the input of the first layer and the output of each.
+
+        Raises:
+            ConfigError: attentions were asked of an implementation that has none.
+        """
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise ConfigError("output_attentions needs attn_implementation='eager'; load the model with it.")
+        x = self.model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        past = past_key_values.length if past_key_values is not None else 0
+        if position_ids is None:
+            position_ids = torch.arange(past, past + x.shape[1], device=x.device)[None]
+        rope = self.rotary(position_ids, x.dtype)
+        visible = self._visible(attention_mask, x.shape[1], past, x.device)
+        states, attentions = [x], []
+        for layer in self.model.layers:
+            x, weights = layer(x, rope, visible, past_key_values)
+            states.append(x)
+            attentions.append(weights)
+        x = self.model.norm(x)
+        states[-1] = x
+        return LanguageModelOutput(
+            logits=None if self.lm_head is None else self.lm_head(keep_positions(x, logits_to_keep)),
+            last_hidden_state=x,
+            past_key_values=past_key_values,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    @staticmethod
+    def _visible(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> Visible:
+        if attention_mask is None:
+            whole = causal_mask(queries, past + queries, device) if past and queries > 1 else None
+            return Visible(causal=True, mask=whole) if queries > 1 else ALL
+        keys = attention_mask.bool().to(device)  # [B, kv]
+        if keys.shape[1] != past + queries:
+            raise ConfigError(
+                f"attention_mask covers {keys.shape[1]} positions; expected {past + queries} "
+                f"({past} cached and {queries} new)."
+            )
+        mask = keys[:, None, None, :]  # [B, 1, 1, kv]
+        if queries > 1:
+            # A padded query would see nothing, and a softmax over nothing is NaN: let each see itself.
+            itself = torch.ones(queries, past + queries, dtype=torch.bool, device=device).tril(past).triu(past)
+            mask = mask & causal_mask(queries, past + queries, device) | itself  # [B, 1, q, kv]
+        return Visible(causal=queries > 1, mask=mask, keys=keys)
+
+
+def keep_positions(x: torch.Tensor, keep: int | torch.Tensor) -> torch.Tensor:
+    """[B, q, H] -> the positions that get logits: all (0), the last n, or one a row (int64 [B])."""
+    if isinstance(keep, torch.Tensor):
+        return x[torch.arange(x.shape[0], device=x.device), keep.to(x.device)][:, None]
+    return x[:, -keep:] if keep else x

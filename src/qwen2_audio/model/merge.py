@@ -1,0 +1,135 @@
+"""Audio into text: which prompt positions belong to which clip.
+
+B rows, T positions, A clips in the order of their placeholders (row by row, left to right), N_a audio tokens of clip a.
+
+Two kinds of prompt are understood, and told apart by counting:
+
+    expanded  N_a placeholders a clip, as our processor writes them
+    legacy    one placeholder a clip (transformers 4.45 and before); expanded here first
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import PromptError
+
+
+@dataclass
+class Prompt:
+    """A prompt ready for the language model."""
+
+    input_ids: torch.Tensor  # int64 [B, T], placeholders expanded
+    attention_mask: torch.Tensor  # int64 [B, T]
+    inputs_embeds: torch.Tensor  # [B, T, H], audio in its place
+    num_audio_positions: list[int]  # per row
+    num_clips: list[int]  # per row
+    labels: torch.Tensor | None = None  # int64 [B, T]
+
+
+@dataclass
+class Slots:
+    """Expanded ids and where each clip goes."""
+
+    input_ids: torch.Tensor  # int64 [B, T]
+    attention_mask: torch.Tensor  # int64 [B, T]
+    labels: torch.Tensor | None  # int64 [B, T]
+    clip_rows: list[int]  # the row of each clip
+
+
+def find_slots(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor | None,
+    tokens: list[int],
+    *,
+    audio_id: int,
+    pad_id: int,
+    ignore_index: int,
+) -> Slots:
+    """Match the clips' `tokens` (N_a each) with the placeholders of the prompt.
+
+    Raises:
+        PromptError: the numbers do not fit, or a clip's positions would lie in two rows or be torn apart.
+    """
+    is_audio = input_ids == audio_id
+    found, expected = int(is_audio.sum()), sum(tokens)
+    if found == expected:
+        return Slots(input_ids, attention_mask, labels, _clip_rows(is_audio, tokens))
+    if found != len(tokens):
+        raise PromptError(
+            f"Audio features and audio tokens do not match, tokens: {found}, features: {expected}. "
+            f"{len(tokens)} clips need either {expected} placeholders or one each; make the prompt with the processor."
+        )
+    if 0 in tokens:
+        raise PromptError(
+            f"Clip {tokens.index(0) + 1} gives 0 audio tokens: it is shorter than 21 ms and the model would not hear it."
+        )
+    rows = is_audio.nonzero()[:, 0].tolist()
+    return _expand(input_ids, attention_mask, labels, tokens, is_audio, rows, pad_id, ignore_index)
+
+
+def _clip_rows(is_audio: torch.Tensor, tokens: list[int]) -> list[int]:
+    """Row of each clip in an expanded prompt; a clip's positions must be neighbours in one row."""
+    rows, columns = (t.tolist() for t in is_audio.nonzero(as_tuple=True))
+    clip_rows, start = [], 0
+    for number, count in enumerate(tokens, 1):
+        end = start + count
+        if count and (rows[start] != rows[end - 1] or columns[end - 1] - columns[start] != count - 1):
+            raise PromptError(
+                f"Clip {number} has {count} audio tokens, but the prompt's placeholders are not in one run of that "
+                "length there; pass the clips in the order of their placeholders, row by row."
+            )
+        clip_rows.append(rows[start] if count else -1)
+        start = end
+    return clip_rows
+
+
+def _expand(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    labels: torch.Tensor | None,
+    tokens: list[int],
+    is_audio: torch.Tensor,
+    clip_rows: list[int],
+    pad_id: int,
+    ignore_index: int,
+) -> Slots:
+    """Legacy prompt: repeat each placeholder, then pad the rows to the longest on the side they were padded on."""
+    repeats = torch.ones_like(input_ids)
+    repeats[is_audio] = torch.tensor(tokens, device=input_ids.device)
+    labels = labels if labels is None else labels.masked_fill(is_audio, ignore_index)
+    left = padded_left(attention_mask)
+    length = int(repeats.sum(1).max())
+
+    def grow(values: torch.Tensor, fill: int) -> torch.Tensor:
+        out = values.new_full((values.shape[0], length), fill)
+        for row, (value, repeat) in enumerate(zip(values, repeats, strict=True)):
+            long = value.repeat_interleave(repeat)
+            if left:
+                out[row, length - long.numel() :] = long
+            else:
+                out[row, : long.numel()] = long
+        return out
+
+    return Slots(
+        grow(input_ids, pad_id),
+        grow(attention_mask, 0),
+        None if labels is None else grow(labels, ignore_index),
+        clip_rows,
+    )
+
+
+def padded_left(attention_mask: torch.Tensor) -> bool:
+    """Whether rows 0/1 [B, T] are padded on the left (also when none is). Raises PromptError for both sides."""
+    left, right = bool((attention_mask[:, 0] == 0).any()), bool((attention_mask[:, -1] == 0).any())
+    if left and right:
+        raise PromptError("attention_mask has padding on both sides; pad all rows of a batch on one side.")
+    return left or not right
+
+
+def position_ids_of(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions [B, T] that count valid tokens only; padding gets 0."""
+    return (attention_mask.cumsum(-1) - 1).clamp(min=0).masked_fill(attention_mask == 0, 0)

@@ -1,0 +1,75 @@
+"""What the forward passes return: dataclasses that also answer to `out["logits"]` and `out[0]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from .cache import KVCache
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass
+class Output:
+    """Attribute, key and index access; `to_tuple()` leaves out what is None, as indexing does."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        values = (getattr(self, f.name) for f in fields(self))
+        return tuple(value for value in values if value is not None)
+
+    def keys(self) -> list[str]:
+        return [f.name for f in fields(self) if getattr(self, f.name) is not None]
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, str):
+            if key not in self.keys():
+                raise KeyError(key)
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+
+@dataclass
+class EncoderOutput(Output):
+    """The encoder on whole windows."""
+
+    last_hidden_state: torch.Tensor  # [A, window // 4, d]
+    hidden_states: Tensors | None = None  # before the first layer and after each: [A, window // 2, d]
+    attentions: Tensors | None = None  # [A, heads, window // 2, window // 2], eager only
+
+
+@dataclass
+class LanguageModelOutput(Output):
+    """The language model on embeddings."""
+
+    logits: torch.Tensor | None = None  # [B, kept positions, V]; None without a head
+    last_hidden_state: torch.Tensor | None = None  # [B, q, H]
+    past_key_values: KVCache | None = None
+    hidden_states: Tensors | None = None  # before the first layer and after each; the last one normalised
+    attentions: Tensors | None = None  # [B, heads, q, kv], eager only
+
+
+@dataclass
+class Qwen2AudioModelOutput(Output):
+    """The headless model. `attention_mask` and `labels` are those of the expanded prompt."""
+
+    last_hidden_state: torch.Tensor
+    past_key_values: KVCache | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+    attention_mask: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+
+
+@dataclass
+class Qwen2AudioCausalLMOutput(Output):
+    """The whole model, with the loss when labels were given."""
+
+    loss: torch.Tensor | None = None  # scalar
+    logits: torch.Tensor | None = None  # [B, kept positions, V]
+    past_key_values: KVCache | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+    attention_mask: torch.Tensor | None = None  # [B, T] of the expanded prompt

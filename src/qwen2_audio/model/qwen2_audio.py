@@ -1,0 +1,345 @@
+"""Qwen2-Audio: encoder, projector, merge, language model, loss.
+
+B rows, T prompt positions, A clips in the whole batch, F mel frames, H width, V vocabulary.
+Attribute names are those of the checkpoint: `audio_tower`, `multi_modal_projector`, `language_model`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..config import Qwen2AudioConfig
+from ..errors import AudioError, ConfigError, PromptError
+from .attention import check_implementation
+from .cache import KVCache
+from .encoder import Qwen2AudioEncoder, num_audio_tokens
+from .language_model import Qwen2LanguageModel, RMSNorm
+from .merge import Prompt, find_slots, position_ids_of
+from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput
+
+
+class Qwen2AudioMultiModalProjector(nn.Module):
+    """One Linear from the encoder's width to the language model's."""
+
+    def __init__(self, config: Qwen2AudioConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.audio_config.d_model, config.text_config.hidden_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)  # type: ignore[no-any-return]
+
+
+class Qwen2AudioModel(nn.Module):
+    """The model without its head: hidden states out."""
+
+    has_head = False
+
+    def __init__(self, config: Qwen2AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder_mask = True  # False: attend to padded frames, as some runtimes do; for comparison only
+        self.audio_tower = Qwen2AudioEncoder(config.audio_config)
+        self.multi_modal_projector = Qwen2AudioMultiModalProjector(config)
+        self.language_model = Qwen2LanguageModel(config.text_config, head=self.has_head, tied=config.tied)
+        self.set_attn_implementation(config._attn_implementation)
+        initialize(self, config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.language_model.model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.language_model.model.embed_tokens.weight.dtype
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.language_model.model.embed_tokens
+
+    def set_attn_implementation(self, name: str) -> None:
+        """Choose "eager", "sdpa" or "flash_attention_2" for all parts. Raises ConfigError when it cannot run here."""
+        check_implementation(name)
+        for config in (self.config, self.config.audio_config, self.config.text_config):
+            config._attn_implementation = name
+
+    def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
+        """An empty KV cache for `batch` rows, with room for `capacity` positions before it must grow."""
+        return KVCache(self.config.text_config, batch, dtype=self.dtype, device=self.device, capacity=capacity)
+
+    def encode_audio(
+        self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Log-mel to what the language model hears.
+
+        Args:
+            input_features: [A, mel bins, F]: whole windows, or no longer than the clips need.
+            feature_attention_mask: 0/1 [A, >= valid frames]; ones are valid mel frames. None: all F are.
+
+        Returns:
+            Projected embeddings [sum of N_a, H], clip after clip, and each clip's N_a.
+
+        Raises:
+            AudioError: the mask does not describe the features, or F fits neither a window nor the clips.
+        """
+        lengths = self._mel_lengths(input_features, feature_attention_mask)
+        tokens = [num_audio_tokens(n) for n in lengths]
+        features = input_features.to(self.audio_tower.conv1.weight)
+        if self.encoder_mask:
+            return self.multi_modal_projector(self.audio_tower.encode(features, lengths)), tokens
+        whole = self.audio_tower(features).last_hidden_state  # [A, window // 4, d], padding heard as sound
+        kept = torch.cat([clip[:n] for clip, n in zip(whole, tokens, strict=True)])
+        return self.multi_modal_projector(kept), tokens
+
+    def _mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
+        if features.dim() != 3 or features.shape[1] != self.config.audio_config.num_mel_bins:
+            raise AudioError(
+                f"input_features has shape {list(features.shape)}; expected "
+                f"[clips, {self.config.audio_config.num_mel_bins}, mel frames], as the processor makes them."
+            )
+        if mask is None:
+            raise PromptError(
+                "input_features came without feature_attention_mask, so padding could not be told from sound; "
+                "pass both, as the processor returns them."
+            )
+        if mask.shape[0] != features.shape[0]:
+            raise AudioError(f"feature_attention_mask has {mask.shape[0]} rows for {features.shape[0]} clips.")
+        return [int(n) for n in mask.sum(-1).tolist()]
+
+    def embed_prompt(
+        self,
+        input_ids: torch.Tensor,
+        input_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        feature_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> Prompt:
+        """Ids and clips to embeddings; legacy one-placeholder prompts come out expanded.
+
+        Args:
+            input_ids: int64 [B, T].
+            input_features: [A, mel bins, F]; None for text only.
+            attention_mask: 0/1 [B, T]; None: every position is valid.
+            feature_attention_mask: 0/1 [A, F].
+            labels: int64 [B, T].
+
+        Raises:
+            PromptError: clips and placeholders do not fit together.
+        """
+        input_ids = input_ids.to(self.device)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids)
+        if mask.shape != input_ids.shape:
+            raise PromptError(f"attention_mask is {list(mask.shape)}; expected {list(input_ids.shape)}, as input_ids.")
+        labels = None if labels is None else labels.to(self.device)
+        audio_id = self.config.audio_token_index
+        if input_features is None:
+            if bool((input_ids == audio_id).any()):
+                raise PromptError(
+                    f"The prompt has {int((input_ids == audio_id).sum())} audio placeholders but no input_features: "
+                    "the model would not hear anything. Pass the processor's whole output to the model."
+                )
+            embeds = self.get_input_embeddings()(input_ids)
+            return Prompt(input_ids, mask, embeds, [0] * len(input_ids), [0] * len(input_ids), labels)
+        audio, tokens = self.encode_audio(input_features, feature_attention_mask)
+        pad = self.config.text_config.pad_token_id
+        slots = find_slots(
+            input_ids,
+            mask,
+            labels,
+            tokens,
+            audio_id=audio_id,
+            pad_id=0 if pad is None else pad,  # any id will do: masked, and never embedded into a valid position
+            ignore_index=self.config.ignore_index,
+        )
+        is_audio = slots.input_ids == audio_id
+        embeds = self.get_input_embeddings()(slots.input_ids)
+        embeds = embeds.masked_scatter(is_audio[..., None], audio.to(embeds))
+        clips = [slots.clip_rows.count(row) for row in range(len(input_ids))]
+        return Prompt(slots.input_ids, slots.attention_mask, embeds, is_audio.sum(1).tolist(), clips, slots.labels)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        feature_attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+    ) -> Any:
+        """One pass over prompt and clips; see `Qwen2AudioForConditionalGeneration.forward` for the arguments."""
+        out, mask, labels = self._run(
+            input_ids,
+            input_features,
+            attention_mask,
+            feature_attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            labels,
+            use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        assert out.last_hidden_state is not None
+        result = Qwen2AudioModelOutput(
+            out.last_hidden_state, out.past_key_values, out.hidden_states, out.attentions, mask, labels
+        )
+        return result if return_dict else result.to_tuple()
+
+    def _run(
+        self,
+        input_ids: torch.Tensor | None,
+        input_features: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        feature_attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        past_key_values: KVCache | None,
+        inputs_embeds: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        use_cache: bool | None,
+        **options: Any,
+    ) -> tuple[LanguageModelOutput, torch.Tensor | None, torch.Tensor | None]:
+        """The language model's output, the attention mask used (None: all ones were never given), the labels."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise PromptError("Pass exactly one of input_ids and inputs_embeds.")
+        past = past_key_values.length if past_key_values is not None else 0
+        # A decode step feeds ids only: the audio is in the cache already, and generate() passes features once.
+        if input_ids is not None and not past:
+            prompt = self.embed_prompt(input_ids, input_features, attention_mask, feature_attention_mask, labels)
+            inputs_embeds, labels = prompt.inputs_embeds, prompt.labels
+            legacy = prompt.input_ids.shape != input_ids.shape
+            attention_mask = prompt.attention_mask if legacy or attention_mask is not None else None
+            position_ids = None if legacy else position_ids
+        elif inputs_embeds is None:
+            assert input_ids is not None
+            inputs_embeds = self.get_input_embeddings()(input_ids.to(self.device))
+        mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.to(self.device)
+        if position_ids is None and mask is not None:
+            position_ids = position_ids_of(mask)[:, past:]
+        if use_cache is None:  # in training nobody reads it, and it would hold every layer's keys and values
+            use_cache = self.config.text_config.use_cache and not self.training
+        if past_key_values is None and use_cache:
+            past_key_values = self.new_cache(inputs_embeds.shape[0], inputs_embeds.shape[1])
+        out = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **options,
+        )
+        return out, attention_mask, labels
+
+
+class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
+    """The whole model: logits out, and the loss when labels are given."""
+
+    has_head = True
+
+    def get_output_embeddings(self) -> nn.Linear:
+        assert self.language_model.lm_head is not None
+        return self.language_model.lm_head
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        feature_attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: KVCache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+        logits_to_keep: int | torch.Tensor = 0,
+    ) -> Any:
+        """One pass over prompt and clips.
+
+        Args:
+            input_ids: int64 [B, T]; placeholders expanded, or one a clip (legacy).
+            input_features: [A, mel bins, F], clips in the order of their placeholders. F is the whole window
+                (3000), or anything from what the longest clip needs on.
+            attention_mask: 0/1 [B, T], or [B, cached + T] with a cache.
+            feature_attention_mask: 0/1 [A, F]: which mel frames are sound.
+            position_ids: int64 [B, T]. None counts valid positions.
+            past_key_values: a KVCache, written in place; `input_ids` are then the new positions only.
+            inputs_embeds: [B, T, H] in place of input_ids; audio is then yours to merge.
+            labels: int64 [B, T]; -100 is not trained on, nor is any padded position.
+            use_cache: return a cache. None: as the config says, but not in training.
+            output_attentions: return weights of every layer; needs attn_implementation "eager".
+            output_hidden_states: return the hidden states around every layer.
+            return_dict: False returns a plain tuple of what is not None.
+            logits_to_keep: 0 all positions, n the last n. Loss needs all.
+
+        Raises:
+            PromptError: clips and placeholders do not fit together.
+            AudioError: features of the wrong shape.
+            ConfigError: an option that cannot work.
+        """
+        if labels is not None and isinstance(logits_to_keep, int) and logits_to_keep:
+            raise ConfigError("labels need the logits of all positions; leave logits_to_keep at 0.")
+        out, mask, labels = self._run(
+            input_ids,
+            input_features,
+            attention_mask,
+            feature_attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            labels,
+            use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            logits_to_keep=logits_to_keep,
+        )
+        loss = None
+        if labels is not None:
+            assert out.logits is not None
+            loss = causal_lm_loss(out.logits, labels, mask, self.config.ignore_index)
+        result = Qwen2AudioCausalLMOutput(
+            loss, out.logits, out.past_key_values, out.hidden_states, out.attentions, mask
+        )
+        return result if return_dict else result.to_tuple()
+
+
+def causal_lm_loss(
+    logits: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None, ignore_index: int = -100
+) -> torch.Tensor:
+    """Mean cross-entropy of position t's logits [B, T, V] against label t + 1 of [B, T].
+
+    Padded positions (0 in `attention_mask`) and `ignore_index` do not count. Computed in the logits' dtype.
+    """
+    targets = labels[:, 1:].to(logits.device)
+    if attention_mask is not None:
+        targets = targets.masked_fill(attention_mask[:, 1:].to(logits.device) == 0, ignore_index)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=ignore_index)
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, config: Qwen2AudioConfig) -> None:
+    """Fresh weights: N(0, initializer_range), biases 0, norms 1 and 0. Skips a model on the meta device.
+
+    `embed_positions` is drawn like any embedding, as in the reference: the sinusoids come with a checkpoint.
+    """
+    for name, module in model.named_modules():
+        part = config.audio_config if name.startswith("audio_tower") else config.text_config
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.is_meta:
+            continue
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
+            weight.normal_(0.0, part.initializer_range)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                bias.zero_()
+        elif isinstance(module, (nn.LayerNorm, RMSNorm)):
+            weight.fill_(1.0)

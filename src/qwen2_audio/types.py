@@ -1,0 +1,87 @@
+"""The words every layer shares: sampling parameters, messages, completions. No torch in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .errors import ConfigError
+
+FinishReason = Literal["stop", "length", "context", "cancelled", "deadline", "error"]
+Message = dict[str, Any]
+"""`{"role": "system" | "user" | "assistant", "content": str | list[part]}`; a part is
+`{"type": "text", "text": str}` or `{"type": "audio", "audio": source}`."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How an answer is drawn. A field left at None takes the checkpoint's generation_config."""
+
+    max_tokens: int | None = None  # new tokens at most
+    min_tokens: int | None = None  # no end of text before this many
+    temperature: float | None = None  # 0 is greedy
+    top_p: float | None = None  # keep the smallest set of tokens with this much probability
+    top_k: int | None = None  # keep this many tokens; 0 keeps all
+    min_p: float | None = None  # drop tokens below this share of the best one's probability
+    repetition_penalty: float | None = None  # > 1 discourages ids already in prompt or answer
+    seed: int | None = None  # same seed, same answer
+    stop: tuple[str, ...] = ()  # end before any of these strings; they are not part of the answer
+
+    def __post_init__(self) -> None:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        object.__setattr__(self, "stop", stop)
+        at_least = {"max_tokens": 1, "min_tokens": 0, "temperature": 0, "top_k": 0}
+        for name, low in at_least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name} is {value}; expected a probability between 0 and 1.")
+        if self.repetition_penalty is not None and not self.repetition_penalty > 0:
+            raise ConfigError(f"repetition_penalty is {self.repetition_penalty}; expected a number above 0.")
+        if not all(self.stop):
+            raise ConfigError("stop holds an empty string; every stop string needs at least one character.")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the model was given of one clip: the proof that it was not deaf."""
+
+    seconds: float  # of sound
+    tokens: int  # audio positions in the prompt, 25 per second
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a completion cost, in tokens."""
+
+    prompt_tokens: int  # audio positions included
+    audio_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0  # part of the prompt that was not computed again
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One whole answer."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    heard: tuple[Heard, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a streamed answer; the last one carries `finish_reason` and `usage`, and may have no text."""
+
+    text: str
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    heard: tuple[Heard, ...] = field(default=())
