@@ -142,8 +142,8 @@ class Qwen2Config(Config):
     intermediate_size: int = 22016
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
-    num_key_value_heads: int | None = 32  # an explicit null means as many as there are heads
-    head_dim: int | None = None  # None: hidden_size // num_attention_heads
+    num_key_value_heads: int = 32  # null in the file: as many as there are heads
+    head_dim: int = 0  # 0 or null: hidden_size // num_attention_heads
     hidden_act: str = "silu"
     max_position_embeddings: int = 32768
     initializer_range: float = 0.02
@@ -171,9 +171,9 @@ class Qwen2Config(Config):
         return super().from_dict(data)
 
     def __post_init__(self) -> None:
-        if self.num_key_value_heads is None:
+        if not self.num_key_value_heads:
             self.num_key_value_heads = self.num_attention_heads
-        if self.head_dim is None:
+        if not self.head_dim:
             if self.hidden_size % self.num_attention_heads:
                 raise ConfigError(
                     f"text_config: hidden_size {self.hidden_size} is not a multiple of "

@@ -27,11 +27,10 @@ class KVCache:
         device: torch.device | str = "cpu",
         capacity: int = 0,
     ) -> None:
-        assert config.num_key_value_heads and config.head_dim
-        self._shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
-        make = {"dtype": dtype, "device": device}
-        self._keys = [torch.empty(self._shape, **make) for _ in range(config.num_hidden_layers)]  # type: ignore[call-overload]
-        self._values = [torch.empty(self._shape, **make) for _ in range(config.num_hidden_layers)]  # type: ignore[call-overload]
+        shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
+        layers = range(config.num_hidden_layers)
+        self._keys = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
+        self._values = [torch.empty(shape, dtype=dtype, device=device) for _ in layers]
         self._lengths = [0] * config.num_hidden_layers
 
     @property
@@ -41,11 +40,11 @@ class KVCache:
 
     @property
     def batch(self) -> int:
-        return self._keys[0].shape[0]
+        return int(self._keys[0].shape[0])
 
     @property
     def capacity(self) -> int:
-        return self._keys[0].shape[2]
+        return int(self._keys[0].shape[2])
 
     @property
     def nbytes(self) -> int:

@@ -149,7 +149,9 @@ class Qwen2AudioEncoder(nn.Module):
         visible = ALL
         if attention_mask is not None:
             mask = attention_mask.bool().to(x.device)
-            visible = Visible(mask=mask[:, None, None] if mask.dim() == 2 else mask, keys=mask if mask.dim() == 2 else None)
+            visible = Visible(
+                mask=mask[:, None, None] if mask.dim() == 2 else mask, keys=mask if mask.dim() == 2 else None
+            )
         states, attentions = [x], []
         for layer in self._layers_to_run():
             x, weights = layer(x, visible)
@@ -181,7 +183,9 @@ class Qwen2AudioEncoder(nn.Module):
                 f"frames need {needed}: the convolutions see two frames beyond the clip. Make them with log_mel()."
             )
         if max(lengths, default=0) > self.window:
-            raise AudioError(f"A clip has {max(lengths)} mel frames; the encoder's window holds {self.window}. Split it.")
+            raise AudioError(
+                f"A clip has {max(lengths)} mel frames; the encoder's window holds {self.window}. Split it."
+            )
         frames = [num_encoder_frames(n) for n in lengths]
         if not any(num_audio_tokens(n) for n in lengths):
             return input_features.new_zeros((0, self.config.d_model), dtype=self.conv1.weight.dtype)

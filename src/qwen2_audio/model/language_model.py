@@ -59,7 +59,6 @@ def rotate(x: torch.Tensor, rope: Rope) -> torch.Tensor:
 class Qwen2Attention(nn.Module):
     def __init__(self, config: Qwen2Config, layer: int) -> None:
         super().__init__()
-        assert config.head_dim and config.num_key_value_heads
         self.config, self.layer, self.head_dim = config, layer, config.head_dim
         width, kv_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
         self.q_proj = nn.Linear(config.hidden_size, width)

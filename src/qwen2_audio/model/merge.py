@@ -65,7 +65,7 @@ def find_slots(
         )
     if 0 in tokens:
         raise PromptError(
-            f"Clip {tokens.index(0) + 1} gives 0 audio tokens: it is shorter than 21 ms and the model would not hear it."
+            f"Clip {tokens.index(0) + 1} gives 0 audio tokens: it is shorter than 21 ms, and would not be heard."
         )
     rows = is_audio.nonzero()[:, 0].tolist()
     return _expand(input_ids, attention_mask, labels, tokens, is_audio, rows, pad_id, ignore_index)

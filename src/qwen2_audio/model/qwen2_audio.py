@@ -6,6 +6,7 @@ Attribute names are those of the checkpoint: `audio_tower`, `multi_modal_project
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +32,19 @@ class Qwen2AudioMultiModalProjector(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x)  # type: ignore[no-any-return]
+
+
+@dataclass
+class Inputs:
+    """What a forward pass was given; shapes as in `Qwen2AudioForConditionalGeneration.forward`."""
+
+    input_ids: torch.Tensor | None
+    input_features: torch.Tensor | None
+    attention_mask: torch.Tensor | None
+    feature_attention_mask: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    inputs_embeds: torch.Tensor | None
+    labels: torch.Tensor | None
 
 
 class Qwen2AudioModel(nn.Module):
@@ -175,15 +189,12 @@ class Qwen2AudioModel(nn.Module):
         return_dict: bool = True,
     ) -> Any:
         """One pass over prompt and clips; see `Qwen2AudioForConditionalGeneration.forward` for the arguments."""
+        inputs = Inputs(
+            input_ids, input_features, attention_mask, feature_attention_mask, position_ids, inputs_embeds, labels
+        )
         out, mask, labels = self._run(
-            input_ids,
-            input_features,
-            attention_mask,
-            feature_attention_mask,
-            position_ids,
+            inputs,
             past_key_values,
-            inputs_embeds,
-            labels,
             use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -195,47 +206,38 @@ class Qwen2AudioModel(nn.Module):
         return result if return_dict else result.to_tuple()
 
     def _run(
-        self,
-        input_ids: torch.Tensor | None,
-        input_features: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        feature_attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        past_key_values: KVCache | None,
-        inputs_embeds: torch.Tensor | None,
-        labels: torch.Tensor | None,
-        use_cache: bool | None,
-        **options: Any,
+        self, given: Inputs, cache: KVCache | None, use_cache: bool | None, **options: Any
     ) -> tuple[LanguageModelOutput, torch.Tensor | None, torch.Tensor | None]:
-        """The language model's output, the attention mask used (None: all ones were never given), the labels."""
-        if (input_ids is None) == (inputs_embeds is None):
+        """The language model's output, the attention mask that held, and the labels, both after expansion."""
+        if (given.input_ids is None) == (given.inputs_embeds is None):
             raise PromptError("Pass exactly one of input_ids and inputs_embeds.")
-        past = past_key_values.length if past_key_values is not None else 0
-        # A decode step feeds ids only: the audio is in the cache already, and generate() passes features once.
-        if input_ids is not None and not past:
-            prompt = self.embed_prompt(input_ids, input_features, attention_mask, feature_attention_mask, labels)
-            inputs_embeds, labels = prompt.inputs_embeds, prompt.labels
-            legacy = prompt.input_ids.shape != input_ids.shape
-            attention_mask = prompt.attention_mask if legacy or attention_mask is not None else None
-            position_ids = None if legacy else position_ids
-        elif inputs_embeds is None:
-            assert input_ids is not None
-            inputs_embeds = self.get_input_embeddings()(input_ids.to(self.device))
-        mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.to(self.device)
-        if position_ids is None and mask is not None:
-            position_ids = position_ids_of(mask)[:, past:]
+        past = cache.length if cache is not None else 0
+        embeds, mask, positions, labels = (
+            given.inputs_embeds, given.attention_mask, given.position_ids, given.labels
+        )  # fmt: skip
+        if given.input_ids is not None and past:
+            # A decode step: the audio is in the cache already.
+            embeds = self.get_input_embeddings()(given.input_ids.to(self.device))
+        elif given.input_ids is not None:
+            prompt = self.embed_prompt(
+                given.input_ids, given.input_features, mask, given.feature_attention_mask, labels
+            )
+            embeds, labels = prompt.inputs_embeds, prompt.labels
+            if prompt.input_ids.shape != given.input_ids.shape:  # legacy: whatever positions were given no longer fit
+                mask, positions = prompt.attention_mask, None
+        assert embeds is not None
+        padded = mask is not None and not bool(mask.all())
+        keys = mask.to(self.device) if mask is not None and padded else None
+        if positions is None and keys is not None:
+            positions = position_ids_of(keys)[:, past:]
         if use_cache is None:  # in training nobody reads it, and it would hold every layer's keys and values
             use_cache = self.config.text_config.use_cache and not self.training
-        if past_key_values is None and use_cache:
-            past_key_values = self.new_cache(inputs_embeds.shape[0], inputs_embeds.shape[1])
+        if cache is None and use_cache:
+            cache = self.new_cache(embeds.shape[0], embeds.shape[1])
         out = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            **options,
+            inputs_embeds=embeds, attention_mask=keys, position_ids=positions, past_key_values=cache, **options
         )
-        return out, attention_mask, labels
+        return out, mask, labels
 
 
 class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
@@ -288,15 +290,12 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
         """
         if labels is not None and isinstance(logits_to_keep, int) and logits_to_keep:
             raise ConfigError("labels need the logits of all positions; leave logits_to_keep at 0.")
+        inputs = Inputs(
+            input_ids, input_features, attention_mask, feature_attention_mask, position_ids, inputs_embeds, labels
+        )
         out, mask, labels = self._run(
-            input_ids,
-            input_features,
-            attention_mask,
-            feature_attention_mask,
-            position_ids,
+            inputs,
             past_key_values,
-            inputs_embeds,
-            labels,
             use_cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,

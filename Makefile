@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make demo`, `make test`. Both begin with `make setup`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint format bench nano nano-eval clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed  ## a virtual environment with everything the tests need
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## hear real clips with the bundled checkpoint: voice chat, analysis, batch
+	$(BIN)/qwen2-audio demo
+
+test: setup  ## all tests
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+lint: setup  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## ours against transformers on a random checkpoint of about 1 B parameters (needs 12 GB, 15 minutes)
+	$(BIN)/qwen2-audio bench model --json bench-results/model.json
+
+nano: setup  ## train the bundled checkpoint from nothing
+	$(BIN)/python -m recipes.nano
+
+nano-eval: setup  ## what the bundled checkpoint hears, on sounds it never met
+	$(BIN)/python -m recipes.nano.evaluate
+
+clean:  ## the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
