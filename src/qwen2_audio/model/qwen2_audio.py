@@ -316,11 +316,14 @@ def causal_lm_loss(
 ) -> torch.Tensor:
     """Mean cross-entropy of position t's logits [B, T, V] against label t + 1 of [B, T].
 
-    Padded positions (0 in `attention_mask`) and `ignore_index` do not count. Computed in the logits' dtype.
+    A pair counts when both positions are valid in `attention_mask` and the label is not `ignore_index`, so that the
+    loss does not depend on the padding side. (The reference also counts the first token of a left-padded row, which
+    it predicts from a padded position.) Computed in the logits' dtype.
     """
     targets = labels[:, 1:].to(logits.device)
     if attention_mask is not None:
-        targets = targets.masked_fill(attention_mask[:, 1:].to(logits.device) == 0, ignore_index)
+        valid = attention_mask.to(logits.device) != 0
+        targets = targets.masked_fill(~(valid[:, 1:] & valid[:, :-1]), ignore_index)
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=ignore_index)
 
 
