@@ -1,0 +1,174 @@
+"""An encoded sound, in any container PyAV reads, to float32 mono at 16 kHz. No header is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import AudioError
+from .limits import Deadline, Limits
+from .resample import Waveform, mix_down
+from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, promised_bytes, promises_duration
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+# Without these two a playlist or a container with outside references could make FFmpeg open files and URLs.
+_SAFE = {
+    "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,au,caf,amr,asf",
+    "protocol_whitelist": "none",
+}
+_FULL_SCALE = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
+_ROUNDING_SECONDS = 0.25  # encoder delay and padding make honest headers this wrong
+
+
+@dataclass
+class EncodedSound:
+    """One opened source on its way through the decoder."""
+
+    file: IO[bytes]  # seekable
+    name: str  # for messages: the path, the URL, "The sound given as bytes"
+    limits: Limits
+    deadline: Deadline
+    damage: str | None = field(default=None, init=False)  # one sentence, when part of the sound was lost
+
+    def decode(self) -> np.ndarray:
+        """float32 [S] at 16 kHz, the mean over channels. AudioError when there is no sound or too much of it."""
+        size = self.file.seek(0, 2)
+        if size == 0:
+            raise AudioError(
+                f"{self.name} is empty (0 bytes); expected an encoded sound such as WAV, FLAC, MP3 or WebM."
+            )
+        self.limits.check_bytes(size, self.name)
+        container = self._open()
+        if self._length_is_doubtful(container):
+            with container:
+                self._count_packets(container)
+            container = self._open()
+        waveform = Waveform()
+        with container:
+            promised = _promised_seconds(container)
+            bad_packets = self._decode_into(waveform, container)
+        samples = waveform.finish()
+        if not len(samples):
+            raise AudioError(
+                f"{self.name} holds no samples: {'it is damaged' if bad_packets else 'it has 0 s of sound'}."
+            )
+        self.damage = self._describe_damage(waveform.seconds, promised, bad_packets, size)
+        return samples
+
+    def _head(self) -> bytes:
+        self.file.seek(0)
+        return self.file.read(4096)
+
+    def _open(self) -> InputContainer:
+        import av
+
+        head = self._head()
+        options = dict(_SAFE)
+        if head[:4] in (b"RIFF", b"RF64"):
+            options["probesize"] = "32768"  # else FFmpeg searches PCM for DTS frames: 50 ms a file
+        self.file.seek(0)
+        try:
+            container = av.open(self.file, mode="r", options=options, metadata_errors="replace")
+        except (av.FFmpegError, OSError) as error:
+            raise AudioError(explain_undecodable(self.name, head)) from error
+        if not container.streams.audio:
+            found = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
+            container.close()
+            raise AudioError(f"{self.name} holds no sound: found only {found} streams; expected an audio stream.")
+        if container.streams.audio[0].codec_context is None:
+            container.close()
+            raise AudioError(f"{self.name} is coded in a way this decoder does not know; convert it to WAV or FLAC.")
+        return container
+
+    def _length_is_doubtful(self, container: InputContainer) -> bool:
+        return container.duration is None or container.duration / 1e6 > self.limits.max_seconds
+
+    def _count_packets(self, container: InputContainer) -> None:
+        """Ten hours of silence fit in 2 MB: count a doubtful length from packets before anything is decoded.
+
+        A file whose header lies is stopped later, by the count of decoded samples.
+        """
+        unit = float(container.streams.audio[0].time_base or 0)  # s; asked once, as it is a new Fraction every time
+        ticks = 0
+        for packet in self._packets(container, bad=[]):
+            ticks += packet.duration or 0
+            self.limits.check_seconds(ticks * unit, self.name)
+
+    def _packets(self, container: InputContainer, bad: list[Exception]) -> Iterator[Any]:
+        """Packets of the first audio stream, up to the point where the container breaks."""
+        import av
+
+        packets = container.demux(container.streams.audio[0])
+        while True:
+            self.deadline.check(self.name)
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError) as error:
+                bad.append(error)
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def _decode_into(self, waveform: Waveform, container: InputContainer) -> int:
+        """Decode, mix, resample, count. Returns how many packets could not be decoded; those are skipped."""
+        import av
+
+        bad: list[Exception] = []
+        for packet in self._packets(container, bad):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                bad.append(error)
+                continue
+            for frame in frames:
+                self.limits.check_form(frame.layout.nb_channels, frame.sample_rate, self.name)
+                mono = _mono(frame)
+                if not np.isfinite(mono).all():
+                    raise AudioError(
+                        f"{self.name} holds NaN or infinite samples; expected finite ones. Export it anew."
+                    )
+                waveform.push(mono, frame.sample_rate)
+                self.limits.check_seconds(waveform.seconds, self.name)
+        return len(bad)
+
+    def _describe_damage(self, seconds: float, promised: float | None, bad_packets: int, size: int) -> str | None:
+        kept = f"the {seconds:.2f} s that could be decoded are used."
+        if bad_packets:
+            return f"{self.name} is damaged ({bad_packets} packets could not be decoded); {kept}"
+        head = self._head()
+        expected_size = promised_bytes(head)
+        if expected_size is not None and size < expected_size:
+            return f"{self.name} is cut off ({size:,} of {expected_size:,} bytes are there); {kept}"
+        self.file.seek(max(0, size - OGG_PAGE_MAX))
+        if head[:4] == b"OggS" and ends_inside_ogg_page(self.file.read(OGG_PAGE_MAX)):
+            return f"{self.name} is cut off (its last Ogg page is not whole); {kept}"
+        if promised is not None and promises_duration(head) and seconds < promised - _ROUNDING_SECONDS:
+            return f"{self.name} is cut off (its header promises {promised:.2f} s); {kept}"
+        return None
+
+
+def _promised_seconds(container: InputContainer) -> float | None:
+    stream = container.streams.audio[0]
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    alone = len(container.streams) == 1  # else it may be the picture's length
+    return container.duration / 1e6 if alone and container.duration is not None else None
+
+
+def _mono(frame: Any) -> np.ndarray:
+    """One decoded frame to float32 [n], full scale 1: samples to float32 first, then the mean, as librosa does."""
+    kind = frame.format.name.removesuffix("p")
+    raw = frame.to_ndarray()  # planar [channels, n], packed [1, n * channels]
+    block = raw.T if frame.format.is_planar else raw.reshape(-1, frame.layout.nb_channels)
+    samples = block.astype(np.float32)
+    if kind == "u8":
+        samples -= 128
+    if _FULL_SCALE[kind] != 1:
+        samples *= np.float32(1 / _FULL_SCALE[kind])
+    return mix_down(samples)

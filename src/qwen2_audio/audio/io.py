@@ -1,0 +1,149 @@
+"""Any source of sound to float32 samples at 16 kHz: `load`."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from ..errors import AudioError
+from .arrays import from_array, is_array_like
+from .decode import EncodedSound
+from .fetch import fetch, read_data_uri
+from .limits import Deadline, Limits
+from .resample import SAMPLE_RATE
+
+__all__ = ["SAMPLE_RATE", "Limits", "load"]
+
+_SOURCES = "a path, bytes, a binary file, an http(s) URL, a data: URI, (array, rate), or an array of samples"
+_Opened = AbstractContextManager[IO[bytes]]
+
+
+def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None = None) -> np.ndarray:
+    """Read one sound: float32 [S], mono (the mean over channels), 16 kHz, full scale 1.
+
+    `source` is a path (str, Path or file:// URL), an encoded sound as bytes, a binary file object (read from its
+    start, left open), an http(s) URL, a data: URI, `(array, rate)`, or an array, list or torch tensor of samples
+    ([S], or 2-D with the channels on the axis of at most 8; floats, int16, int32 or uint8).
+
+    `sampling_rate` in Hz belongs to arrays (default 16 kHz); encoded sounds carry their own, so for them it may only
+    be left out or name the rate of the result. Decoding and resampling give the samples of librosa's `load(sr=16000)`.
+    A file that is damaged or cut off gives what could be decoded and a UserWarning.
+
+    Raises AudioError when there is no sound, no finite sound, or more than `limits` allow.
+    """
+    limits = limits or Limits()
+    if isinstance(source, tuple):
+        array, rate = _array_and_rate(source, sampling_rate)
+        return from_array(array, rate, limits)
+    if is_array_like(source):
+        return from_array(source, SAMPLE_RATE if sampling_rate is None else sampling_rate, limits)
+    if sampling_rate is not None and sampling_rate != SAMPLE_RATE:
+        raise AudioError(
+            f"sampling_rate={sampling_rate!r} was given with an encoded sound, which carries its own; leave it out."
+        )
+    deadline = Deadline(limits.deadline)
+    name, opened = _open(source, limits, deadline)
+    with opened as file:
+        sound = EncodedSound(file, name, limits, deadline)
+        waveform = sound.decode()
+    if sound.damage:
+        warnings.warn(sound.damage, stacklevel=2)
+    return waveform
+
+
+def _array_and_rate(pair: tuple[Any, ...], sampling_rate: int | None) -> tuple[Any, Any]:
+    if len(pair) != 2 or not is_array_like(pair[0]):
+        swapped = len(pair) == 2 and is_array_like(pair[1])
+        found = "(rate, array)" if swapped else f"a tuple of {len(pair)}"
+        raise AudioError(f"Found {found}; expected (array, rate), such as (samples, 44100).")
+    array, rate = pair
+    if sampling_rate is not None and sampling_rate != rate:
+        raise AudioError(
+            f"(array, rate) says {rate!r} Hz and sampling_rate says {sampling_rate!r} Hz; give one of them."
+        )
+    return array, rate
+
+
+def _open(source: Any, limits: Limits, deadline: Deadline) -> tuple[str, _Opened]:
+    """The source's name for messages and a context manager that gives a seekable binary file."""
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fspath(source)
+        if isinstance(source, str) and isinstance(text, str):
+            return _open_string(text, limits, deadline)
+        return _open_path(os.fsdecode(text))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "The sound given as bytes", io.BytesIO(source)
+    if hasattr(source, "read"):
+        return _open_file_object(source, limits, deadline)
+    raise AudioError(f"Found {type(source).__name__}; expected {_SOURCES}.")
+
+
+def _open_string(text: str, limits: Limits, deadline: Deadline) -> tuple[str, _Opened]:
+    if text[:5].lower() == "data:":
+        return "The data: URI", io.BytesIO(read_data_uri(text, limits))
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)
+    if scheme is None:
+        return _open_path(text)
+    kind = scheme[1].lower()
+    if kind in ("http", "https"):
+        return text, fetch(text, limits, deadline)
+    if kind == "file":
+        return _open_path(_local_path(text))
+    raise AudioError(f"{_short(text)} has the scheme {kind}://; expected {_SOURCES}.")
+
+
+def _local_path(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise AudioError(f"{_short(url)} names the host {parts.netloc!r}; expected file:///path of this machine.")
+    return unquote(parts.path)
+
+
+def _open_path(path: str) -> tuple[str, _Opened]:
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise AudioError(f"{path} may not be read: permission denied.") from error
+        raise AudioError(
+            f"No such file: {_short(path)}. It is neither an existing path, an http(s) URL nor a data: URI; "
+            f"relative paths start at {os.getcwd()}."
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise AudioError(f"{path} is a directory; expected a sound file. Give the files in it one by one.")
+    if not stat.S_ISREG(mode):
+        raise AudioError(f"{path} is not a regular file; expected a sound file. Read a pipe or device yourself.")
+    try:
+        return path, Path(path).open("rb")
+    except OSError as error:
+        raise AudioError(f"{path} may not be read: {error.strerror}.") from error
+
+
+def _open_file_object(file: Any, limits: Limits, deadline: Deadline) -> tuple[str, _Opened]:
+    given = getattr(file, "name", None)
+    name = f"The file {given}" if isinstance(given, str) and given else "The file object"
+    if isinstance(file, io.TextIOBase):
+        raise AudioError(f"{name} is opened as text; open it in binary mode, 'rb'.")
+    if getattr(file, "seekable", lambda: False)():
+        return name, nullcontext(file)
+    copy = io.BytesIO()  # a pipe or a socket: the decoder has to go back and forth
+    while block := file.read(1 << 16):
+        if not isinstance(block, (bytes, bytearray, memoryview)):
+            raise AudioError(f"{name} gives {type(block).__name__} when read; expected bytes.")
+        copy.write(block)
+        limits.check_bytes(copy.tell(), name)
+        deadline.check(name)
+    return name, copy
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= 200 else repr(text[:200]) + "..."

@@ -1,0 +1,68 @@
+"""How much sound one source may bring, so that a small hostile file cannot fill the memory or hold a worker."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields
+
+from ..errors import AudioError, ConfigError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Ceilings for one source. ConfigError when a field is not above 0."""
+
+    max_bytes: int = 2 * 1024**3  # bytes of an encoded sound; three hours of 44.1 kHz stereo WAV are 1.9e9
+    max_seconds: float = 3 * 3600.0  # s of sound, counted in decoded samples
+    max_channels: int = 8  # 7.1 surround
+    min_rate: int = 4_000  # Hz
+    max_rate: int = 384_000  # Hz
+    timeout: float = 30.0  # s a web server may stay silent
+    deadline: float = 300.0  # s of work on one source, fetching and decoding together
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+                raise ConfigError(f"Limits.{item.name} is {value!r}; expected a number above 0.")
+        if self.min_rate > self.max_rate:
+            raise ConfigError(f"Limits.min_rate ({self.min_rate} Hz) is above Limits.max_rate ({self.max_rate} Hz).")
+
+    def check_bytes(self, size: int, name: str) -> None:
+        """AudioError when an encoded sound of `size` bytes is too large."""
+        if size > self.max_bytes:
+            raise AudioError(f"{name} is larger than the limit of {self.max_bytes:,} bytes; cut it or raise max_bytes.")
+
+    def check_seconds(self, seconds: float, name: str) -> None:
+        """AudioError when more than `max_seconds` of sound have been counted."""
+        if seconds > self.max_seconds:
+            raise AudioError(
+                f"{name} holds more than {self.max_seconds:,g} s of sound, which is the limit; "
+                "cut it into parts or raise max_seconds."
+            )
+
+    def check_form(self, channels: int, rate: float, name: str) -> None:
+        """AudioError when the channel count or the sampling rate is out of range."""
+        if not 1 <= channels <= self.max_channels:
+            raise AudioError(f"{name} has {channels} channels; expected 1 to {self.max_channels}. Mix it down first.")
+        if not self.min_rate <= rate <= self.max_rate:
+            raise AudioError(
+                f"{name} has a sampling rate of {rate:,g} Hz; "
+                f"expected {self.min_rate:,} to {self.max_rate:,} Hz. Check the rate, or resample it first."
+            )
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The clock of one source: started on construction, asked between blocks of work."""
+
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    def check(self, name: str) -> None:
+        """AudioError when the time is spent."""
+        if time.monotonic() - self.started > self.seconds:
+            raise AudioError(
+                f"{name} took longer to read than the limit of {self.seconds:g} s; "
+                "give a shorter sound or raise the deadline."
+            )

@@ -1,0 +1,148 @@
+"""Log-mel spectrogram of a waveform at 16 kHz, as Whisper's feature extractor defines it (SPEC: 128 bands, 10 ms).
+
+The reference always computes a window of 30 s. Here the STFT stops where the sound ends: what follows is silence, and
+the value of silence is known. Shapes: S samples, L valid frames, F frames returned, C frames computed.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from ..errors import AudioError, ConfigError
+from .resample import SAMPLE_RATE
+
+MEL_HOP = 160  # samples between frames: 10 ms
+N_FFT = 400  # samples in a frame: 25 ms
+WINDOW_SECONDS = 30  # the encoder hears at most this much at a time
+WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE  # 480,000
+WINDOW_FRAMES = WINDOW_SAMPLES // MEL_HOP  # 3,000
+
+_EDGE = N_FFT // 2  # samples reflected at both ends of the 30 s window: frames are centred
+_BLOCK = 128  # frames transformed at a time: 0.4 MB, stays in the cache
+_FLOOR = 1e-10  # of mel power
+_RANGE = 8.0  # log10 units kept below the loudest value: 80 dB
+_MAX_ENERGY = 1e30  # sum of squares; beyond it the power of a frame may overflow float32
+
+
+def num_frames(samples: int) -> int:
+    """Valid mel frames of `samples` samples at 16 kHz: ceil(samples / 160), at most 3000."""
+    return min(-(-samples // MEL_HOP), WINDOW_FRAMES)
+
+
+def num_encoder_frames(frames: int) -> int:
+    """Frames after the encoder's second convolution (stride 2)."""
+    return (frames - 1) // 2 + 1
+
+
+def num_audio_tokens(frames: int) -> int:
+    """Audio tokens (positions in the prompt) of `frames` mel frames: 25 a second, at most 750; 0 up to 20 ms."""
+    return max(0, (num_encoder_frames(frames) - 2) // 2 + 1)
+
+
+def log_mel(waveform: np.ndarray, *, num_mel_bins: int = 128, pad_to_window: bool = False) -> np.ndarray:
+    """float [S] at 16 kHz, at most 30 s -> float32 [num_mel_bins, F].
+
+    F = min(2 * num_encoder_frames(L) + 2, 3000): the L valid frames and the context the convolutions see beyond
+    them, or 3000 with `pad_to_window`. Either way the values are those of the waveform padded to 30 s.
+    Raises AudioError for anything but one finite mono waveform of at most 30 s.
+    """
+    waveform = _checked(waveform)
+    valid = num_frames(len(waveform))
+    frames = WINDOW_FRAMES if pad_to_window else min(2 * num_encoder_frames(valid) + 2, WINDOW_FRAMES)
+    computed = min(valid + 2, WINDOW_FRAMES)  # a frame reaches 200 samples back: two more may touch the sound
+    out = np.full((num_mel_bins, frames), _FLOOR, np.float32)
+    _mel_power(_reflected(waveform, computed), out[:, :computed])
+    heard = out[:, :computed]
+    np.log10(np.maximum(heard, _FLOOR, out=heard), out=heard)
+    # Silence is log10(1e-10) = -10, never above the maximum, so the maximum over the computed frames is that over 30 s.
+    floor = heard.max() - np.float32(_RANGE)
+    out[:, computed:] = math.log10(_FLOOR)
+    np.maximum(out, floor, out=out)
+    out += 4
+    out *= 0.25
+    return out
+
+
+def _checked(waveform: np.ndarray) -> np.ndarray:
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1 or waveform.dtype.kind != "f":
+        raise AudioError(
+            f"Found a waveform of shape {waveform.shape} and dtype {waveform.dtype}; "
+            "expected float [samples], mono at 16 kHz. qwen2_audio.audio.load makes one."
+        )
+    if len(waveform) > WINDOW_SAMPLES:
+        raise AudioError(
+            f"Found {len(waveform) / SAMPLE_RATE:.3f} s of sound; "
+            f"expected at most {WINDOW_SECONDS} s in one window. Cut it into windows first."
+        )
+    waveform = np.ascontiguousarray(waveform, np.float32)
+    energy = float(np.dot(waveform, waveform))  # one fast pass that NaN and infinity survive
+    if not energy < _MAX_ENERGY:
+        found = "samples far beyond full scale" if np.isfinite(waveform).all() else "NaN or infinite samples"
+        raise AudioError(f"The waveform holds {found}; expected finite samples between -1 and 1.")
+    return waveform
+
+
+def _reflected(waveform: np.ndarray, frames: int) -> np.ndarray:
+    """The stretch of the padded 30 s window that the first `frames` frames see: [160 * (frames - 1) + 400]."""
+    buffer = np.zeros(MEL_HOP * (frames - 1) + N_FFT, np.float32)
+    buffer[_EDGE : _EDGE + len(waveform)] = waveform
+    buffer[:_EDGE] = buffer[2 * _EDGE : _EDGE : -1]
+    beyond = len(buffer) - (_EDGE + WINDOW_SAMPLES)
+    if beyond > 0:  # the last frame looks over the right edge of the window
+        last = _EDGE + WINDOW_SAMPLES - 1
+        buffer[last + 1 :] = buffer[last - 1 : last - 1 - beyond : -1]
+    return buffer
+
+
+def _mel_power(buffer: np.ndarray, out: np.ndarray) -> None:
+    """Fill out [mel, C] with the mel-weighted power of the frames of `buffer`."""
+    frames = np.lib.stride_tricks.sliding_window_view(buffer, N_FFT)[::MEL_HOP]  # [C, 400], no copy
+    window, filters = _window(), mel_filters(out.shape[0])
+    for start in range(0, len(frames), _BLOCK):
+        spectrum = np.fft.rfft(frames[start : start + _BLOCK] * window, axis=1)  # [b, 201]
+        power = spectrum.real * spectrum.real
+        power += spectrum.imag * spectrum.imag
+        out[:, start : start + _BLOCK] = (power.astype(np.float32, copy=False) @ filters).T
+
+
+@lru_cache(maxsize=1)
+def _window() -> np.ndarray:
+    """Periodic Hann window, float32 [400].
+
+    The angle is rounded to float32 before the cosine, as in the reference: its window's leakage, 70 dB below a loud
+    tone and therefore within the range that is kept, is only met that way.
+    """
+    angle = np.arange(N_FFT, dtype=np.float32) * np.float32(2 * math.pi / N_FFT)
+    window: np.ndarray = np.cos(angle.astype(np.float64)).astype(np.float32) * np.float32(-0.5) + np.float32(0.5)
+    window.flags.writeable = False
+    return window
+
+
+@lru_cache(maxsize=4)
+def mel_filters(num_mel_bins: int) -> np.ndarray:
+    """Triangular mel filters, 0 to 8 kHz, Slaney's scale and area normalisation: float32 [201, num_mel_bins]."""
+    if num_mel_bins < 1:
+        raise ConfigError(f"num_mel_bins is {num_mel_bins}; expected at least 1 (Qwen2-Audio has 128).")
+    frequency = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)  # [201], Hz
+    edges = _mel_to_hz(np.linspace(0, _hz_to_mel(SAMPLE_RATE / 2), num_mel_bins + 2))
+    width = np.diff(edges)
+    distance = edges[None, :] - frequency[:, None]  # [201, num_mel_bins + 2]
+    rising = -distance[:, :-2] / width[:-1]
+    falling = distance[:, 2:] / width[1:]
+    area = 2 / (edges[2:] - edges[:-2])
+    filters: np.ndarray = (np.maximum(0, np.minimum(rising, falling)) * area).astype(np.float32)
+    filters.flags.writeable = False
+    return filters
+
+
+# Slaney's mel scale: 3/200 mel per Hz up to 1 kHz, then 27 mel for every factor of 6.4.
+def _hz_to_mel(hertz: float) -> float:
+    return hertz * 3 / 200 if hertz < 1000 else 15 + math.log(hertz / 1000) * 27 / math.log(6.4)
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * math.log(6.4) / 27))

@@ -1,0 +1,97 @@
+"""The mapping that a tokenizer or processor hands over: dictionary and attributes in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import PromptError, did_you_mean
+
+
+class BatchFeature(dict[str, Any]):
+    """Named model inputs; `batch.input_ids` and `batch["input_ids"]` are the same thing, also when assigned."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"These inputs have no {name!r}; they have {list(self)}.") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self[name]
+        except KeyError:
+            raise AttributeError(f"These inputs have no {name!r}; they have {list(self)}.") from None
+
+    def to(self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> Self:
+        """Move every tensor to a device, cast the floating ones to a dtype, in place; returns itself.
+
+        `to("cuda")`, `to(torch.bfloat16)`, `to("cuda", torch.bfloat16)` and the keyword forms are understood.
+        Raises PromptError where the values are not tensors.
+        """
+        import torch
+
+        for arg in args:
+            if isinstance(arg, torch.dtype):
+                dtype = arg
+            else:
+                device = arg
+        for name, value in self.items():
+            if not isinstance(value, torch.Tensor):
+                raise PromptError(
+                    f"{name} is a {type(value).__name__} and cannot be moved; pass return_tensors='pt' to get tensors."
+                )
+            cast = dtype if value.is_floating_point() else None
+            self[name] = value.to(device=device, dtype=cast, non_blocking=non_blocking)
+        return self
+
+
+def to_tensors(values: Any, return_tensors: str | None, dtype: type = np.int64) -> Any:
+    """`values` (nested lists or an array) as asked: None leaves them, "np" numpy, "pt" a torch tensor.
+
+    Raises PromptError for rows of unequal length and for any other `return_tensors`.
+    """
+    if return_tensors is None:
+        return values
+    if return_tensors not in ("pt", "np"):
+        raise PromptError(
+            f"return_tensors is {return_tensors!r}; expected 'pt', 'np' or None."
+            + did_you_mean(str(return_tensors), ["pt", "np"])
+        )
+    array = values if isinstance(values, np.ndarray) else _rectangle(values, dtype)
+    if return_tensors == "np":
+        return array
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _rectangle(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        raise PromptError(
+            f"The rows have {min(lengths)} to {max(lengths)} tokens and do not make one tensor; "
+            "pass padding=True to fill them up to the longest."
+        )
+    return np.array(rows, dtype=dtype)
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], *, to: int | None, side: str, pad_id: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Rows filled up to `to` positions (None: as they are), and their attention mask (1 for a real token).
+
+    side "left": [7, 8] to 4 is [pad, pad, 7, 8] with mask [0, 0, 1, 1].
+    """
+    ids, masks = [], []
+    for row in rows:
+        fill = max((to or 0) - len(row), 0)
+        pads, ones = [pad_id] * fill, [1] * len(row)
+        ids.append([*pads, *row] if side == "left" else [*row, *pads])
+        masks.append([0] * fill + ones if side == "left" else ones + [0] * fill)
+    return ids, masks

@@ -1,0 +1,132 @@
+"""A tokenizer's files: read into a byte-level BPE, the added tokens applied; and written back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE
+
+from ..errors import WeightsError
+
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+LEGACY_CHAT_TEMPLATE_FILE = "chat_template.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    CHAT_TEMPLATE_FILE,
+    LEGACY_CHAT_TEMPLATE_FILE,
+)
+
+# How Qwen, Qwen1.5 and Qwen2 cut text into words before BPE: English contractions, words, single digits,
+# runs of signs, line ends, blanks. A constant of the vocabulary: another pattern gives other ids.
+WORD_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; an absent file is an empty one. Raises WeightsError for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is not valid JSON ({error}); fetch the file again.") from None
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path} holds a JSON {type(data).__name__}; expected an object. Fetch the file again.")
+    return data
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """`data` as an indented JSON object, keys in their order."""
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_backend(folder: Path, config: dict[str, Any]) -> Backend:
+    """The BPE in `folder` with every token of `config["added_tokens_decoder"]` (tokenizer_config.json).
+
+    The official tokenizer.json knows only the three chat tokens: without the second file `<|AUDIO|>` would fall
+    into pieces. Raises WeightsError where files are missing or disagree about an id.
+    """
+    backend = _read_bpe(folder, bool(config.get("add_prefix_space", False)))
+    backend.no_padding()
+    backend.no_truncation()
+    _add_tokens(backend, config.get("added_tokens_decoder") or {}, folder)
+    return backend
+
+
+def _read_bpe(folder: Path, add_prefix_space: bool) -> Backend:
+    whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
+    try:
+        if whole.is_file():
+            return Backend.from_file(str(whole))
+        if vocab.is_file() and merges.is_file():
+            return byte_level_bpe(BPE.from_file(str(vocab), str(merges)), add_prefix_space)
+    except Exception as error:  # the library raises bare Exception
+        raise WeightsError(f"The tokenizer in {folder} cannot be read ({error}); fetch its files again.") from None
+    raise WeightsError(f"{folder} has no tokenizer; expected tokenizer.json, or vocab.json with merges.txt.")
+
+
+def byte_level_bpe(model: BPE, add_prefix_space: bool = False) -> Backend:
+    """Qwen2's text pipeline around a BPE model: NFC, cut into words, bytes as letters; nothing added at either end."""
+    backend = Backend(model)
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _add_tokens(backend: Backend, added: dict[str, Any], folder: Path) -> None:
+    # In ascending order, because the library gives a new token the next free id.
+    for wanted, entry in sorted((int(key), value) for key, value in added.items()):
+        flags = {name: bool(entry[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in entry}
+        token = AddedToken(entry["content"], special=bool(entry.get("special", False)), **flags)
+        if token.special:
+            backend.add_special_tokens([token])
+        else:
+            backend.add_tokens([token])
+        found = backend.token_to_id(entry["content"])
+        if found != wanted:
+            raise WeightsError(
+                f"tokenizer_config.json in {folder} puts {entry['content']!r} at id {wanted}, but the vocabulary puts "
+                f"it at {found}; the files are not of one checkpoint, fetch them again."
+            )
+
+
+def read_chat_template(folder: Path, config: dict[str, Any]) -> str | None:
+    """The Jinja source of the chat template: tokenizer_config.json's, else chat_template.jinja, else the .json."""
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template or read_template_file(folder)
+
+
+def read_template_file(folder: Path) -> str | None:
+    """The Jinja source in chat_template.jinja, else in chat_template.json, else None."""
+    path = folder / CHAT_TEMPLATE_FILE
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    return read_json(folder / LEGACY_CHAT_TEMPLATE_FILE).get("chat_template")
+
+
+def write_tokenizer(folder: Path, backend: Backend, config: dict[str, Any]) -> None:
+    """tokenizer.json and tokenizer_config.json, both with every added token."""
+    folder.mkdir(parents=True, exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    added = {
+        str(token_id): {name: getattr(token, name) for name in names}
+        for token_id, token in sorted(backend.get_added_tokens_decoder().items())
+    }
+    write_json(folder / "tokenizer_config.json", {**config, "added_tokens_decoder": added})
