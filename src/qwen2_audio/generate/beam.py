@@ -1,0 +1,181 @@
+"""Beam search: the K best continuations of each prompt are followed at once (SPEC 8.7).
+
+The rules are the reference's (transformers 5.23): scores are sums of log-probabilities; of the C best candidates
+those that end and rank among the best K become answers, the best K that do not end go on; an answer's final score is
+divided by its length to the power of `length_penalty`.
+
+B prompts, K beams, C candidates, N new tokens at most, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .output import GenerateOutput
+from .processors import process
+from .search import Search
+
+OUT = -1.0e9  # added to a score that must lose
+
+
+@dataclass
+class Beams:
+    """M hypotheses for each prompt."""
+
+    scores: Tensor  # [B, M]
+    tokens: Tensor  # int64 [B, M, N] new tokens
+    origins: Tensor  # int64 [B, M, N] the row each token continued; -1: no token
+
+    def take(self, index: Tensor) -> Beams:
+        """The hypotheses `index` [B, M'] of each prompt."""
+        wide = index[..., None].expand(-1, -1, self.tokens.shape[2])
+        return Beams(self.scores.gather(1, index), self.tokens.gather(1, wide), self.origins.gather(1, wide))
+
+    def joined(self, other: Beams) -> Beams:
+        return Beams(
+            torch.cat((self.scores, other.scores), 1),
+            torch.cat((self.tokens, other.tokens), 1),
+            torch.cat((self.origins, other.origins), 1),
+        )
+
+
+@dataclass
+class State:
+    """Where a beam search stands."""
+
+    running: Beams  # M = K
+    answers: Beams  # M = K, best first
+    done: Tensor  # bool [B, K] which answers are real
+    hopeful: Tensor  # bool [B, 1] whether a running beam could still beat the worst answer
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The options of beam search."""
+
+    beams: int
+    candidates: int
+    max_new: int
+    length_penalty: float
+    early_stopping: bool | str
+
+    def divisor(self, length: int) -> float:
+        """What the summed log-probability of `length` tokens is divided by."""
+        return float(length**self.length_penalty)
+
+    @classmethod
+    def of(cls, search: Search) -> Rules:
+        config, beams = search.options.config, search.options.num_beams
+        # Enough candidates for K to go on even if every beam's best tokens all end it.
+        candidates = max(2, 1 + len(config.eos_ids)) * beams
+        penalty = 1.0 if config.length_penalty is None else config.length_penalty
+        return cls(beams, candidates, search.lengths.max_new, penalty, config.early_stopping or False)
+
+
+def run(search: Search) -> GenerateOutput:
+    """Beam search, or beam sampling with do_sample. N answers a prompt, best first."""
+    rules, decoder = Rules.of(search), search.decoder
+    state = _start(search, rules)
+    logits = decoder.prefill(rules.beams)
+    for step in range(rules.max_new):
+        candidates = _candidates(search, rules, state.running, logits, step)
+        ends = _ends(search, candidates, step)
+        _advance(state, rules, candidates, ends, step)
+        if _over(state, rules, ends):
+            break
+        decoder.select(state.running.origins[:, :, step].flatten())
+        logits = decoder.step(state.running.tokens[:, :, step].flatten()[:, None])[:, -1]
+    return _output(search, state.answers)
+
+
+def _start(search: Search, rules: Rules) -> State:
+    prompts = len(search.prompt_ids) // rules.beams
+    device = search.prompt_ids.device
+    shape = (prompts, rules.beams)
+    pad = search.options.config.pad_id
+    empty = Beams(
+        torch.full(shape, OUT, device=device),
+        torch.full((*shape, rules.max_new), -1 if pad is None else pad, device=device),
+        torch.full((*shape, rules.max_new), -1, device=device),
+    )
+    first = torch.full(shape, OUT, device=device)
+    first[:, 0] = 0  # the rows are equal at first: only one may be continued
+    return State(
+        Beams(first, empty.tokens, empty.origins),
+        empty,
+        torch.zeros(shape, dtype=torch.bool, device=device),
+        torch.ones((prompts, 1), dtype=torch.bool, device=device),
+    )
+
+
+def _candidates(search: Search, rules: Rules, running: Beams, logits: Tensor, step: int) -> Beams:
+    """The C best (or drawn) one-token continuations of `running`, given the model's `logits` [B*K, V]."""
+    ids = torch.cat((search.prompt_ids, running.tokens[:, :, :step].flatten(0, 1)), 1)
+    log_p = process(search.processors, ids, logits.log_softmax(-1))
+    search.trace.add(logits, log_p)
+    prompts, vocabulary = len(running.scores), logits.shape[1]
+    totals = (log_p.view(prompts, rules.beams, vocabulary) + running.scores[..., None]).flatten(1)  # [B, K * V]
+    if search.options.config.do_sample:
+        index = torch.multinomial(totals.softmax(-1), rules.candidates, generator=search.generator)
+        scores = totals.gather(1, index)
+    else:
+        scores, index = totals.topk(rules.candidates)
+    beam = index // vocabulary
+    out = running.take(beam)
+    out.scores = scores
+    out.tokens[:, :, step] = index % vocabulary
+    out.origins[:, :, step] = beam + torch.arange(prompts, device=beam.device)[:, None] * rules.beams
+    return out
+
+
+def _ends(search: Search, candidates: Beams, step: int) -> Tensor:
+    """Bool [B, C]: which candidates end with their newest token."""
+    prompts = search.prompt_ids[:: search.options.num_beams]
+    count = candidates.scores.shape[1]
+    new = candidates.tokens[:, :, : step + 1].flatten(0, 1)
+    ids = torch.cat((prompts.repeat_interleave(count, 0), new), 1)
+    return search.finished(ids).view(-1, count)
+
+
+def _advance(state: State, rules: Rules, candidates: Beams, ends: Tensor, step: int) -> None:
+    """Go on with the best K that do not end; make answers of those that do, if they rank among the best K."""
+    alive = Beams(candidates.scores + ends * OUT, candidates.tokens, candidates.origins)
+    state.running = alive.take(alive.scores.topk(rules.beams).indices)
+
+    new = ends.clone()
+    new[:, rules.beams :] = False
+    full = state.done.all(1, keepdim=True) & (rules.early_stopping is True)
+    final = candidates.scores / rules.divisor(step + 1)
+    final = final + full * OUT + ~state.hopeful * OUT + ~new * OUT
+    merged = state.answers.joined(Beams(final, candidates.tokens, candidates.origins))
+    best = merged.scores.topk(rules.beams).indices
+    state.answers = merged.take(best)
+    state.done = torch.cat((state.done, new), 1).gather(1, best)
+    state.hopeful = state.hopeful & _can_improve(state, rules, step + 1)
+
+
+def _can_improve(state: State, rules: Rules, length: int) -> Tensor:
+    """Bool [B, 1]: whether the best running beam, at the length it is judged by, beats the worst answer."""
+    if rules.early_stopping == "never" and rules.length_penalty > 0:
+        length = rules.max_new
+    best = state.running.scores[:, :1] / rules.divisor(length)
+    worst = torch.where(state.done, state.answers.scores.amin(1, keepdim=True), OUT)  # [B, K]
+    return (best > worst).any(1, keepdim=True)
+
+
+def _over(state: State, rules: Rules, ends: Tensor) -> bool:
+    enough = rules.early_stopping is True and bool(state.done.all())
+    return enough or bool(ends.all()) or not bool(state.hopeful.any())
+
+
+def _output(search: Search, answers: Beams) -> GenerateOutput:
+    wanted = search.options.config.num_return_sequences or 1
+    tokens, origins = (x[:, :wanted].flatten(0, 1) for x in (answers.tokens, answers.origins))
+    longest = int((origins >= 0).sum(1).max())
+    out = search.output(tokens[:, :longest])
+    out.sequences_scores = answers.scores[:, :wanted].flatten()
+    out.beam_indices = origins[:, :longest]
+    return out

@@ -1,0 +1,66 @@
+"""Prompt lookup: guess the next tokens from what the text said after the same words before, check them in one step.
+
+The answer is the one plain decoding gives, token for token (also when sampled with the same seed): a guess is only
+kept where the model itself chooses it. It pays where answers quote the prompt. One prompt at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from .output import GenerateOutput
+from .search import Search
+
+
+def run(search: Search) -> GenerateOutput:
+    """Greedy or sampled decoding with guesses. Raises ConfigError for more than one prompt."""
+    config, ids, prompt = search.options.config, search.prompt_ids, search.lengths.prompt
+    if len(ids) > 1:
+        raise ConfigError(
+            f"prompt_lookup_num_tokens works on one prompt at a time and got {len(ids)}; "
+            "call generate() for each, or leave the option out."
+        )
+    logits = search.decoder.prefill()[:, None]  # [1, 1 + guesses, V]
+    guesses: list[int] = []
+    while True:
+        ids, finished = _accept(search, ids, logits, guesses)
+        if finished:
+            return search.output(ids[:, prompt:])
+        search.decoder.crop(ids.shape[1] - 1)  # guesses that were wrong; the newest token is not in yet
+        room = search.lengths.max_length - ids.shape[1] - 1
+        count = min(config.prompt_lookup_num_tokens or 0, room)
+        guesses = guess(ids[0].tolist(), count, config.max_matching_ngram_size or 2, config.eos_ids)
+        logits = search.decoder.step(torch.cat((ids[:, -1:], ids.new_tensor([guesses])), 1))
+
+
+def _accept(search: Search, ids: Tensor, logits: Tensor, guesses: list[int]) -> tuple[Tensor, bool]:
+    """Choose tokens from `logits` as long as the choices are the guesses; (ids [1, L], whether the row is finished)."""
+    for step in range(logits.shape[1]):
+        token = search.choose(ids, logits[:, step])
+        ids = torch.cat((ids, token[:, None]), 1)
+        search.stream(token)
+        if bool(search.finished(ids).all()):
+            return ids, True
+        if step < len(guesses) and int(token) != guesses[step]:
+            break
+    return ids, False
+
+
+def guess(ids: list[int], count: int, longest_match: int, eos_ids: list[int]) -> list[int]:
+    """Up to `count` tokens that followed an earlier occurrence of the newest ones.
+
+    The longest match of at most `longest_match` tokens wins, then the earliest; an end of text is never guessed.
+
+    >>> guess([1, 2, 3, 4, 9, 1, 2], count=2, longest_match=2, eos_ids=[])
+    [3, 4]
+    """
+    for size in range(min(longest_match, len(ids) - 1), 0, -1):
+        ending = ids[-size:]
+        for start in range(len(ids) - size):
+            if ids[start : start + size] == ending:
+                found = ids[start + size : start + size + count]
+                end = next((i for i, token in enumerate(found) if token in eos_ids), len(found))
+                return found[:end]
+    return []

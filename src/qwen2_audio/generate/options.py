@@ -1,0 +1,191 @@
+"""From what the caller says, what the checkpoint's file says and the defaults to one set of options."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError, did_you_mean
+from .config import GenerationConfig
+
+# The reference's global defaults that are not simply "off" (transformers 5.23, `configuration_utils.py`).
+DEFAULTS: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "early_stopping": False,
+    "length_penalty": 1.0,
+    "use_cache": True,
+    "temperature": 1.0,
+    "top_k": 50,
+    "max_matching_ngram_size": 2,
+}
+DEFAULT_NEW_TOKENS = 20
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_BEAMS = ("early_stopping", "length_penalty")
+
+# Options of the reference that are not offered -> the values that ask for nothing, and so may stand in a file.
+_NOT_OFFERED: dict[str, tuple[Any, ...]] = {
+    "guidance_scale": (1, 1.0),
+    "watermarking_config": (),
+    "token_healing": (False,),
+    "low_memory": (False,),
+    "penalty_alpha": (0, 0.0),
+    "dola_layers": (),
+    "diversity_penalty": (0, 0.0),
+    "num_beam_groups": (1,),
+    "constraints": (),
+    "force_words_ids": (),
+    "use_mtp": (False,),
+    "cache_implementation": ("dynamic",),
+    "cache_config": (),
+    "max_cache_len": (),
+    "prefill_chunk_size": (),
+    "assistant_early_exit": (),
+    "compile_config": (),
+    "disable_compile": (True, False),
+    "continuous_batching_config": (),
+    "assistant_model": (),
+    "assistant_tokenizer": (),
+    "custom_generate": (),
+    "negative_prompt_ids": (),
+    "negative_prompt_attention_mask": (),
+    "past_key_values": (),
+    "inputs_embeds": (),
+    "synced_gpus": (False,),
+    "is_assistant": (False,),
+}
+_INSTEAD = {
+    "assistant_model": "Use prompt_lookup_num_tokens, which needs no second model.",
+    "inputs_embeds": "Pass input_ids and input_features.",
+    "past_key_values": "Pass the whole prompt.",
+    "cache_implementation": "There is one cache, 'dynamic'; leave the option out.",
+}
+_INPUTS = ("input_ids", "input_features", "attention_mask", "feature_attention_mask")
+_ARGUMENTS = (
+    *("generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"),
+    *("streamer", "tokenizer", "seed", "generator"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """One call's options: every value settled, and which of them the caller asked for himself."""
+
+    config: GenerationConfig
+    asked: frozenset[str]
+
+    def asked_for(self, name: str) -> bool:
+        """Whether the caller gave `name` a value (None is no value)."""
+        return name in self.asked and getattr(self.config, name) is not None
+
+    @property
+    def num_beams(self) -> int:
+        return self.config.num_beams or 1
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Rows each prompt is decoded in: its beams, or its samples."""
+        return self.num_beams if self.num_beams > 1 else self.config.num_return_sequences or 1
+
+
+def resolve(of_model: GenerationConfig | None, passed: Any, kwargs: dict[str, Any]) -> Options:
+    """Settle the options of one call: kwargs, then the config passed, then the model's own, then the defaults.
+
+    Raises ConfigError for an unknown option, one not offered, and values that cannot work or contradict each other.
+    """
+    _refuse_unknown(kwargs)
+    passed = _as_config(passed)
+    layers = [DEFAULTS, vars(of_model) if of_model is not None else {}, vars(passed)]
+    config = GenerationConfig()
+    for layer in layers:
+        for key, value in layer.items():
+            if value is not None:
+                setattr(config, key, deepcopy(value))
+    for key, value in kwargs.items():
+        setattr(config, key, value)
+    _refuse_not_offered(config)
+    asked = {key for key, value in vars(passed).items() if value is not None} | set(kwargs)
+    options = Options(config, frozenset(asked & set(GenerationConfig.names())))
+    config.check()
+    _refuse_contradictions(config)
+    _warn_of_idle(options)
+    return options
+
+
+def warn(message: str) -> None:
+    """A UserWarning that points at the line outside this package which called it."""
+    level, frame = 2, sys._getframe(1)
+    package = __name__.partition(".")[0]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (package, "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _as_config(passed: Any) -> GenerationConfig:
+    if passed is None:
+        return GenerationConfig()
+    if isinstance(passed, GenerationConfig):
+        return passed
+    data = passed if isinstance(passed, dict) else getattr(passed, "to_dict", dict)()
+    if not data:
+        raise ConfigError(f"generation_config is a {type(passed).__name__}; expected a GenerationConfig or a dict.")
+    return GenerationConfig.from_dict(data)
+
+
+def _refuse_unknown(kwargs: dict[str, Any]) -> None:
+    known = GenerationConfig.names()
+    for name in kwargs:
+        if name not in known and name not in _NOT_OFFERED:
+            near = did_you_mean(name, [*known, *_INPUTS, *_ARGUMENTS])
+            raise ConfigError(f"generate() has no option {name!r}.{near}")
+
+
+def _refuse_not_offered(config: GenerationConfig) -> None:
+    for name, neutral in _NOT_OFFERED.items():
+        value = vars(config).get(name)
+        if value is not None and not any(value is n or (type(value) is type(n) and value == n) for n in neutral):
+            shown = f" (found {value!r})" if isinstance(value, str | int | float) else ""
+            raise ConfigError(f"{name} is not offered{shown}. {_INSTEAD.get(name, 'Leave it out.')}")
+
+
+def _refuse_contradictions(config: GenerationConfig) -> None:
+    beams, wanted = config.num_beams or 1, config.num_return_sequences or 1
+    if config.do_sample and config.temperature == 0:
+        raise ConfigError("temperature is 0; expected a number above 0. For greedy decoding set do_sample=False.")
+    if beams > 1 and wanted > beams:
+        raise ConfigError(f"num_return_sequences is {wanted} with num_beams={beams}; ask for {beams} at most.")
+    if beams == 1 and wanted > 1 and not config.do_sample:
+        raise ConfigError(
+            f"num_return_sequences is {wanted}, but greedy decoding finds one answer; "
+            f"set do_sample=True or num_beams={wanted}."
+        )
+    if config.exponential_decay_length_penalty is not None and not config.eos_ids:
+        raise ConfigError("exponential_decay_length_penalty needs an eos_token_id to raise; none is set.")
+    if config.prompt_lookup_num_tokens is not None:
+        _refuse_with_lookup(config)
+
+
+def _refuse_with_lookup(config: GenerationConfig) -> None:
+    for name, one in {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}.items():
+        if getattr(config, name) not in (None, one):
+            raise ConfigError(f"{name} is {getattr(config, name)!r}; prompt_lookup_num_tokens needs {name}={one}.")
+    for name in ("output_attentions", "output_hidden_states"):
+        if getattr(config, name):
+            raise ConfigError(f"{name} is not offered with prompt_lookup_num_tokens; leave one of the two out.")
+
+
+def _warn_of_idle(options: Options) -> None:
+    config = options.config
+    groups = (
+        (not config.do_sample, _SAMPLING, "do_sample=True"),
+        (options.num_beams == 1, _BEAMS, "num_beams above 1"),
+    )
+    for off, names, needs in groups:
+        idle = [n for n in names if off and options.asked_for(n) and getattr(config, n) not in (DEFAULTS.get(n), 0)]
+        if idle:
+            warn(f"Without effect here: {', '.join(idle)}. That needs {needs}.")

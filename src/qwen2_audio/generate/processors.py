@@ -1,0 +1,118 @@
+"""Which logits processors a call needs, in the reference's order (SPEC 8.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from . import constraints as c
+from . import sampling as s
+from .config import GenerationConfig
+from .constraints import LogitsProcessor
+from .lengths import Lengths
+from .options import Options
+
+
+@dataclass(frozen=True)
+class PromptRows:
+    """What processors need to know of the prompt. One row per row of the scores they get."""
+
+    ids: Tensor  # [B, T]
+    padding: Tensor | None  # [B] leading columns that are padding; None: none
+    lengths: Lengths
+
+
+def build(
+    options: Options,
+    prompt: PromptRows,
+    users: Sequence[LogitsProcessor] = (),
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+) -> list[LogitsProcessor]:
+    """The processors of one call. One of `users` replaces the built-in one of the same class, or comes after them."""
+    own = [*_from_prompt(options.config, prompt)]
+    if prefix_allowed_tokens_fn is not None:
+        own.append(c.PrefixAllowed(prefix_allowed_tokens_fn, options.num_beams))
+    own += _from_config(options.config, prompt.lengths)
+    chosen = merge(own, users)
+    if options.config.do_sample:
+        min_keep = 1 if options.num_beams == 1 else max(len(options.config.eos_ids), 1) + 1
+        chosen += _shaping(options.config, min_keep)
+    if options.config.renormalize_logits:
+        chosen.append(s.Renormalise())
+    return chosen
+
+
+def process(processors: Sequence[LogitsProcessor], input_ids: Tensor, scores: Tensor) -> Tensor:
+    """Apply `processors` in turn to `scores` [B, V], for rows `input_ids` [B, L]."""
+    for processor in processors:
+        scores = processor(input_ids, scores)
+    return scores
+
+
+def merge(own: list[Any], users: Sequence[Any]) -> list[Any]:
+    """`own`, where one of `users` stands in for one of the same class, followed by the rest of `users`."""
+    by_class = {type(user): user for user in reversed(users)}
+    merged = [by_class.get(type(item), item) for item in own]
+    return merged + [user for user in users if not any(user is item for item in merged)]
+
+
+def _from_prompt(config: GenerationConfig, prompt: PromptRows) -> Iterator[LogitsProcessor]:
+    """What the prompt's tokens make likelier or impossible, and what may not end yet."""
+    if config.sequence_bias is not None:
+        yield c.SequenceBias(config.sequence_bias)
+    if config.encoder_repetition_penalty not in (None, 1):
+        yield c.PromptRepetitionPenalty(config.encoder_repetition_penalty, prompt.ids, prompt.padding)
+    if config.repetition_penalty not in (None, 1):
+        yield c.RepetitionPenalty(config.repetition_penalty, prompt.padding)
+    if config.no_repeat_ngram_size:
+        yield c.NoRepeatNGram(config.no_repeat_ngram_size, prompt.padding)
+    if config.encoder_no_repeat_ngram_size:
+        yield c.NoRepeatNGramOfPrompt(config.encoder_no_repeat_ngram_size, prompt.padding, prompt.ids)
+    if config.bad_words_ids is not None:
+        yield c.NoBadWords(config.bad_words_ids, config.eos_ids)
+    if config.eos_ids and prompt.lengths.min_length > 0:
+        yield c.MinLength(prompt.lengths.min_length, config.eos_ids)
+    if config.eos_ids and prompt.lengths.min_new > 0:
+        yield c.MinNewTokens(prompt.lengths.prompt, prompt.lengths.min_new, config.eos_ids)
+
+
+def _from_config(config: GenerationConfig, lengths: Lengths) -> Iterator[LogitsProcessor]:
+    """What is forced, repaired or suppressed."""
+    if config.forced_bos_token_id is not None:
+        yield c.ForcedBos(config.forced_bos_token_id)
+    if config.forced_eos_token_id is not None:
+        ends = config.forced_eos_token_id
+        yield c.ForcedEos(lengths.max_length, [ends] if isinstance(ends, int) else list(ends))
+    if config.remove_invalid_values:
+        yield c.RemoveInvalid()
+    if config.exponential_decay_length_penalty is not None:
+        start, factor = config.exponential_decay_length_penalty
+        yield c.ExponentialDecayLength(start, factor, config.eos_ids, lengths.prompt)
+    if config.suppress_tokens is not None:
+        yield c.SuppressTokens(list(config.suppress_tokens))
+    if config.begin_suppress_tokens is not None:
+        after_bos = lengths.prompt == 1 and config.forced_bos_token_id is not None
+        yield c.SuppressAtBegin(list(config.begin_suppress_tokens), lengths.prompt + after_bos)
+
+
+def _shaping(config: GenerationConfig, min_keep: int) -> Iterator[LogitsProcessor]:
+    """Sampling only: the distribution a token is drawn from."""
+    if config.temperature not in (None, 1):
+        yield s.Temperature(config.temperature)
+    if config.top_h is not None:
+        yield s.TopH(config.top_h)
+    if config.top_k:
+        yield s.TopK(config.top_k, min_keep)
+    if config.top_p is not None and config.top_p < 1:
+        yield s.TopP(config.top_p, min_keep)
+    if config.min_p is not None:
+        yield s.MinP(config.min_p, min_keep)
+    if config.typical_p is not None and config.typical_p < 1:
+        yield s.Typical(config.typical_p, min_keep)
+    if config.epsilon_cutoff is not None and 0 < config.epsilon_cutoff < 1:
+        yield s.Epsilon(config.epsilon_cutoff, min_keep)
+    if config.eta_cutoff is not None and 0 < config.eta_cutoff < 1:
+        yield s.Eta(config.eta_cutoff, min_keep)

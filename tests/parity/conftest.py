@@ -1,0 +1,117 @@
+"""Twins: the reference's model and ours with the same weights, tiny and in fp32."""
+
+import pytest
+import torch
+
+from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.model.encoder import num_audio_tokens
+from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
+
+AUDIO_ID = 63
+AUDIO = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "num_mel_bins": 8,
+    "max_source_positions": 30,
+}
+TEXT = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+}
+PREFIXES = {
+    "audio_tower.": "model.audio_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+    "language_model.model.": "model.language_model.",
+    "language_model.lm_head.": "lm_head.",
+}
+
+
+def twins(weights):
+    """(reference, ours): `weights(name, index, shape)` gives the tensor of the index-th name in sorted order."""
+    transformers = pytest.importorskip("transformers")
+    theirs_config = transformers.Qwen2AudioConfig(
+        audio_config=dict(AUDIO), text_config={**TEXT, "model_type": "qwen2"}, audio_token_index=AUDIO_ID
+    )
+    theirs_config._attn_implementation = "eager"
+    theirs = transformers.Qwen2AudioForConditionalGeneration(theirs_config).eval()
+    ours = Qwen2AudioForConditionalGeneration(
+        Qwen2AudioConfig(audio_config=dict(AUDIO), text_config=dict(TEXT), audio_token_index=AUDIO_ID)
+    ).eval()
+    ours.set_attn_implementation("eager")
+    state = {name: weights(name, i, t.shape) for i, (name, t) in enumerate(sorted(ours.state_dict().items()))}
+    ours.load_state_dict(state)
+    renamed = {}
+    for name, value in state.items():
+        prefix = next(p for p in PREFIXES if name.startswith(p))
+        renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = value
+    theirs.load_state_dict(renamed)
+    return theirs, ours
+
+
+def _spec_weight(name, index, shape):
+    values = 0.2 * torch.sin(0.7 * torch.arange(shape.numel(), dtype=torch.float64) + index)
+    norm = "norm" in name and name.endswith("weight")
+    return (values + float(norm)).float().view(shape)
+
+
+@pytest.fixture(scope="session")
+def spec_twins():
+    """SPEC 13's weights."""
+    return twins(_spec_weight)
+
+
+@pytest.fixture(scope="session")
+def random_twins():
+    """Random weights, large enough that every token has a clear best successor."""
+    generator = torch.Generator().manual_seed(0)
+
+    def weight(name, index, shape):
+        norm = "norm" in name and name.endswith("weight")
+        return torch.randn(shape, generator=generator) * 0.2 + float(norm)
+
+    return twins(weight)
+
+
+@pytest.fixture(scope="session")
+def spec_inputs():
+    """SPEC 13's two prompts: one clip of 60 frames, one of 37, the second row padded on the left."""
+    time, band = torch.arange(60)[None, :], torch.arange(1, 9)[:, None]
+    features = torch.stack([torch.sin(0.05 * time * band), torch.cos(0.03 * time * band)]).float()
+    frames = torch.tensor([[1] * 60, [1] * 37 + [0] * 23], dtype=torch.int32)
+    ids = torch.tensor([[5, 6] + [AUDIO_ID] * 15 + [7, 8], [0] * 7 + [9] + [AUDIO_ID] * 9 + [10, 11]])
+    mask = (ids != 0).long()
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "input_features": features,
+        "feature_attention_mask": frames,
+    }
+
+
+@pytest.fixture(scope="session")
+def make_inputs():
+    """make_inputs([[5, 37, 6], [7]]) -> a left-padded batch; numbers above 36 are clips of so many mel frames."""
+
+    def make(rows, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        frames = [n for row in rows for n in row if n > 36]
+        expanded = [[i for n in row for i in ([AUDIO_ID] * num_audio_tokens(n) if n > 36 else [n])] for row in rows]
+        width = max(map(len, expanded))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in expanded])
+        inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+        if frames:
+            columns = torch.arange(60)[None, :]
+            inputs["input_features"] = torch.randn(len(frames), 8, 60, generator=generator)
+            inputs["feature_attention_mask"] = (columns < torch.tensor(frames)[:, None]).int()
+        return inputs
+
+    return make
