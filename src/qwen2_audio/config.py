@@ -40,9 +40,24 @@ class Config:
         data = {cls.aliases.get(key, key): value for key, value in data.items()}
         config = cls(**{key: value for key, value in data.items() if key in known})
         for key, value in data.items():
-            if key not in known:
+            if key not in known and not key.startswith("_"):  # those are properties of a run, as in to_dict
                 setattr(config, key, value)
         return config
+
+    def _check_values(self, part: str) -> None:
+        """Raise ConfigError for a value of another kind than its default, or a size below one."""
+        for known in fields(self):
+            value, default = getattr(self, known.name), known.default
+            if isinstance(default, bool):
+                good, expected = isinstance(value, bool), "true or false"
+            elif isinstance(default, int) and default > 0:
+                good, expected = type(value) is int and value > 0, "a whole number above 0"
+            elif isinstance(default, float):
+                good, expected = type(value) in (int, float), "a number"
+            else:
+                continue
+            if not good:
+                raise ConfigError(f"{part}: {known.name} is {value!r}; expected {expected}. Fix config.json.")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: every field, unknown keys included, nested configurations as objects."""
@@ -121,7 +136,14 @@ class Qwen2AudioEncoderConfig(Config):
     intermediate_size = _alias("encoder_ffn_dim")
     hidden_size = _alias("d_model")
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        if data.get("model_type") == Qwen2AudioConfig.model_type:  # the file of a whole model: take its part
+            data = data.get("audio_config") or {}
+        return super().from_dict(data)
+
     def __post_init__(self) -> None:
+        self._check_values("audio_config")
         if self.d_model % self.encoder_attention_heads:
             raise ConfigError(
                 f"audio_config: d_model {self.d_model} is not a multiple of "
@@ -171,8 +193,9 @@ class Qwen2Config(Config):
         return super().from_dict(data)
 
     def __post_init__(self) -> None:
-        if not self.num_key_value_heads:
+        if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        self._check_values("text_config")
         if not self.head_dim:
             if self.hidden_size % self.num_attention_heads:
                 raise ConfigError(
@@ -219,4 +242,8 @@ class Qwen2AudioConfig(Config):
 def _nested(kind: type[Any], value: Any) -> Any:
     if value is None:
         return kind()
-    return kind.from_dict(value) if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return kind.from_dict(value)
+    if not isinstance(value, kind):
+        raise ConfigError(f"A part of the config is a {type(value).__name__}; expected an object or a {kind.__name__}.")
+    return value

@@ -1,0 +1,268 @@
+"""The public model classes: the network, plus a way from a checkpoint, a way back, and `generate`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from . import hub, weights
+from .config import CONFIG_FILE, Config, Qwen2AudioConfig, Qwen2AudioEncoderConfig
+from .errors import CapacityError, ConfigError, WeightsError, did_you_mean
+from .generate.config import GENERATION_CONFIG_FILE, GenerationConfig
+from .model import encoder, qwen2_audio
+from .model.attention import check_implementation
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "float32": torch.float32, "fp32": torch.float32,
+    "float16": torch.float16, "fp16": torch.float16,
+    "bfloat16": torch.bfloat16, "bf16": torch.bfloat16,
+}  # fmt: skip
+SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+OPTIONS = (
+    "config", "dtype", "torch_dtype", "device_map", "attn_implementation", "trust_remote_code", "revision",
+    "local_files_only", "quantize", "encoder_mask", "low_cpu_mem_usage",
+)  # fmt: skip
+
+
+class Pretrained(nn.Module):
+    """What makes a network a public class. Comes before the network among the bases."""
+
+    config_class: ClassVar[type[Config]] = Qwen2AudioConfig
+    part: ClassVar[str] = ""  # prefix of the checkpoint's tensors that belong to this class
+    left_out: ClassVar[tuple[str, ...]] = ()  # tensors in the checkpoint that this class has no use for
+    config: Any
+    generation_config: GenerationConfig | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        config: Config | None = None,
+        dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        quantize: str | None = None,
+        encoder_mask: bool = True,
+        low_cpu_mem_usage: bool | None = None,
+        **unknown: Any,
+    ) -> Self:
+        """Load a checkpoint, in eval mode.
+
+        Args:
+            name_or_path: a folder, or `owner/name` on the hub.
+            config: in place of the checkpoint's config.json; copied.
+            dtype: of the weights: float32, float16, bfloat16 or "auto". None and "auto" take the one that config.json
+                names, else that of the first tensor.
+            torch_dtype: older name of `dtype`.
+            device_map: "cpu", "cuda", "cuda:1", an index, a torch.device, {"": device}, or "auto" (the GPU if there
+                is one). None is the CPU.
+            attn_implementation: "sdpa" (default), "eager" or "flash_attention_2".
+            trust_remote_code: accepted because the documented examples pass it; no code is ever fetched.
+            revision: branch, tag or commit of the hub's repository.
+            local_files_only: never ask the hub.
+            quantize: not built yet.
+            encoder_mask: False lets the encoder attend to padding, as some other runtimes do.
+            low_cpu_mem_usage: accepted; memory always holds the model and one tensor more.
+
+        Raises:
+            WeightsError: the checkpoint is absent, incomplete or does not fit its config.
+            ConfigError: the config or an option cannot work.
+            CapacityError: the device has no room for the model.
+        """
+        for name in unknown:
+            raise ConfigError(f"from_pretrained() has no option {name!r}.{did_you_mean(name, OPTIONS)}")
+        if quantize is not None:
+            raise ConfigError(f"quantize={quantize!r}: quantisation on load is not built yet; leave it out.")
+        if attn_implementation is not None:
+            check_implementation(attn_implementation)
+        asked, device = parse_dtype(dtype, torch_dtype), parse_device(device_map)
+        folder = hub.resolve(name_or_path, weights.PATTERNS, revision=revision, local_files_only=local_files_only)
+        config = cls._config(folder, config)
+        if attn_implementation is not None:
+            config._attn_implementation = attn_implementation
+        model = cls._load(folder, config, asked, device)
+        if isinstance(model, qwen2_audio.Qwen2AudioModel):
+            model.encoder_mask = encoder_mask
+        elif not encoder_mask:
+            raise ConfigError("encoder_mask belongs to the whole model; the encoder alone takes attention_mask.")
+        return model
+
+    @classmethod
+    def _config(cls, folder: Path, given: Config | None) -> Config:
+        if given is None:
+            return cls.config_class.from_pretrained(folder)
+        if not isinstance(given, cls.config_class):
+            raise ConfigError(f"config is a {type(given).__name__}; expected a {cls.config_class.__name__}.")
+        return copy.deepcopy(given)
+
+    @classmethod
+    def _load(cls, folder: Path, config: Config, dtype: torch.dtype | None, device: torch.device) -> Self:
+        quantised = getattr(config, "quantization_config", None)
+        if quantised:
+            method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
+            raise WeightsError(f"{folder} is quantised ({method}); this package loads fp32, fp16 and bf16 checkpoints.")
+        checkpoint = weights.Checkpoint.open(folder)
+        if isinstance(config, Qwen2AudioConfig) and config.tied and weights.separate_head(checkpoint):
+            logger.warning("%s says that head and embedding are tied, but holds both: left untied.", folder)
+            config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+        if dtype is None:
+            dtype = _stored_dtype(config, checkpoint)
+        with torch.device("meta"):
+            model = cls(config)
+        try:
+            weights.load_checkpoint(model, checkpoint, dtype, device, prefix=cls.part, ignore=cls.left_out)
+        except (torch.OutOfMemoryError, MemoryError):
+            size = sum(p.numel() for p in model.parameters()) * (dtype or torch.float32).itemsize / 1e9
+            raise CapacityError(
+                f"{device} has no room for a model of {size:.1f} GB in {dtype}; use a smaller dtype or another device."
+            ) from None
+        if (folder / GENERATION_CONFIG_FILE).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
+        """Write config.json, the weights in shards of at most `max_shard_size`, and generation_config.json.
+
+        The files load here and in transformers.
+
+        Raises:
+            WeightsError: the model holds tensors that a plain checkpoint does not, such as an adapter's.
+            ConfigError: `max_shard_size` is not bytes or text such as "500MB".
+        """
+        folder = Path(folder)
+        limit = parse_size(max_shard_size)
+        self._refuse_changed()
+        weights.save_checkpoint(self, folder, limit)
+        weights.write_json(folder / CONFIG_FILE, self._config_json())
+        if self.generation_config is not None:
+            weights.write_json(folder / GENERATION_CONFIG_FILE, self.generation_config.to_dict())
+
+    def _refuse_changed(self) -> None:
+        with torch.device("meta"):
+            plain = {name: p.shape for name, p in type(self)(copy.deepcopy(self.config)).named_parameters()}
+        mine = {name: p.shape for name, p in self.named_parameters() if p.is_floating_point()}
+        if plain != mine:
+            odd = sorted(set(mine.items()) ^ set(plain.items()))[0][0]
+            raise WeightsError(
+                f"This model is not as its config builds it (look at {odd}); merge adapters and save before quantising."
+            )
+
+    def _config_json(self) -> dict[str, Any]:
+        dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
+        data: dict[str, Any] = self.config.to_dict()
+        data |= {"architectures": [type(self).__name__], "torch_dtype": dtype}
+        for part in (data, data.get("audio_config", {}), data.get("text_config", {})):
+            part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
+        return data
+
+
+class Qwen2AudioEncoder(Pretrained, encoder.Qwen2AudioEncoder):
+    """The audio encoder alone, from its own checkpoint or from that of a whole model."""
+
+    config_class = Qwen2AudioEncoderConfig
+    part = weights.ENCODER
+
+    def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
+        super().__init__(config)
+        named = nn.ModuleDict({"audio_tower": self})
+        qwen2_audio.initialize(named, Qwen2AudioConfig(audio_config=config))
+
+    @property
+    def device(self) -> torch.device:
+        return self.conv1.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv1.weight.dtype
+
+
+class Qwen2AudioModel(Pretrained, qwen2_audio.Qwen2AudioModel):
+    """The model without its head."""
+
+    left_out = (weights.HEAD,)
+
+
+class Qwen2AudioForConditionalGeneration(Pretrained, qwen2_audio.Qwen2AudioForConditionalGeneration):
+    """The whole model. `generation_config` holds the checkpoint's settings for `generate`."""
+
+    generation_config: GenerationConfig
+
+    def __init__(self, config: Qwen2AudioConfig) -> None:
+        super().__init__(config)
+        text = config.text_config
+        self.generation_config = GenerationConfig(
+            bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
+        )
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        """Prompt in, token ids out; see `qwen2_audio.generate.generate.generate` for the arguments."""
+        from .generate.generate import generate
+
+        return generate(self, *args, **options)
+
+
+def parse_dtype(dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None = None) -> torch.dtype | None:
+    """One of float32, float16, bfloat16 from either spelling; None for "auto" or nothing. Raises ConfigError."""
+    if dtype is not None and torch_dtype is not None and parse_dtype(dtype) != parse_dtype(torch_dtype):
+        raise ConfigError(f"dtype is {dtype} and torch_dtype, its older name, is {torch_dtype}; give one.")
+    value = dtype if dtype is not None else torch_dtype
+    if value is None or value == "auto":
+        return None
+    found = DTYPES.get(str(value).removeprefix("torch."))
+    if found is None:
+        raise ConfigError(f"dtype is {value!r}; expected 'auto', 'float32', 'float16' or 'bfloat16'.")
+    return found
+
+
+def parse_device(device_map: Any) -> torch.device:
+    """The one device that `device_map` asks for. Raises ConfigError for several, or for one that is not there."""
+    if isinstance(device_map, dict) and set(device_map) == {""}:
+        device_map = device_map[""]
+    gpus = torch.cuda.device_count()
+    if device_map is None:
+        return torch.device("cpu")
+    if device_map == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    try:
+        named = isinstance(device_map, (str, int, torch.device)) and not isinstance(device_map, bool)
+        device = torch.device(f"cuda:{device_map}" if isinstance(device_map, int) else device_map) if named else None
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"device_map is {device_map!r}; expected None, 'auto', 'cpu', 'cuda', 'cuda:1', an index, a torch.device "
+            "or {'': device}. A model lies on one device."
+        )
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ConfigError(f"device_map asks for {device}, but {gpus} CUDA devices are visible; use 'cpu' or 'auto'.")
+    return device
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes, from a number or from text such as "5GB" or "500MiB". Raises ConfigError."""
+    text = str(size).strip().upper()
+    unit = next((unit for unit in SIZE_UNITS if text.endswith(unit)), "")
+    number = text.removesuffix(unit).strip()
+    if not number.isdecimal() or int(number) < 1:
+        raise ConfigError(f"max_shard_size is {size!r}; expected a number of bytes, or text such as '5GB' or '500MB'.")
+    return int(number) * SIZE_UNITS.get(unit, 1)
+
+
+def _stored_dtype(config: Config, checkpoint: weights.Checkpoint) -> torch.dtype | None:
+    for key in ("dtype", "torch_dtype"):
+        said = getattr(config, key, None)
+        if said is not None:
+            return parse_dtype(said)
+    return next((found for name in checkpoint.stored if (found := checkpoint.dtype(name)) is not None), None)
