@@ -16,6 +16,7 @@ from .errors import CapacityError, ConfigError, WeightsError, did_you_mean
 from .generate.config import GENERATION_CONFIG_FILE, GenerationConfig
 from .model import encoder, qwen2_audio
 from .model.attention import check_implementation
+from .model.initialize import initialize, without_weights
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Pretrained(nn.Module):
             config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
         if dtype is None:
             dtype = _stored_dtype(config, checkpoint)
-        with torch.device("meta"):
+        with without_weights():
             model = cls(config)
         try:
             weights.load_checkpoint(model, checkpoint, dtype, device, prefix=cls.part, ignore=cls.left_out)
@@ -150,7 +151,7 @@ class Pretrained(nn.Module):
             weights.write_json(folder / GENERATION_CONFIG_FILE, self.generation_config.to_dict())
 
     def _refuse_changed(self) -> None:
-        with torch.device("meta"):
+        with without_weights():
             plain = {name: p.shape for name, p in type(self)(copy.deepcopy(self.config)).named_parameters()}
         mine = {name: p.shape for name, p in self.named_parameters() if p.is_floating_point()}
         if plain != mine:
@@ -177,7 +178,7 @@ class Qwen2AudioEncoder(Pretrained, encoder.Qwen2AudioEncoder):
     def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
         super().__init__(config)
         named = nn.ModuleDict({"audio_tower": self})
-        qwen2_audio.initialize(named, Qwen2AudioConfig(audio_config=config))
+        initialize(named, Qwen2AudioConfig(audio_config=config))
 
     @property
     def device(self) -> torch.device:

@@ -20,6 +20,7 @@ import torch
 
 from ..config import CONFIG_FILE, Qwen2AudioConfig
 from ..errors import CapacityError
+from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from ..weights import INDEX_FILE, write_json
 
@@ -130,7 +131,7 @@ def num_parameters(folder: Path) -> int:
 
 
 def _sizes(config: Qwen2AudioConfig) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
+    with without_weights():
         model = Qwen2AudioForConditionalGeneration(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 

@@ -18,7 +18,8 @@ from ..errors import AudioError, ConfigError, PromptError
 from .attention import check_implementation
 from .cache import KVCache
 from .encoder import Qwen2AudioEncoder, num_audio_tokens
-from .language_model import Qwen2LanguageModel, RMSNorm
+from .initialize import initialize
+from .language_model import Qwen2LanguageModel
 from .merge import Prompt, find_slots, position_ids_of
 from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput
 
@@ -325,23 +326,3 @@ def causal_lm_loss(
         valid = attention_mask.to(logits.device) != 0
         targets = targets.masked_fill(~(valid[:, 1:] & valid[:, :-1]), ignore_index)
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten(), ignore_index=ignore_index)
-
-
-@torch.no_grad()
-def initialize(model: nn.Module, config: Qwen2AudioConfig) -> None:
-    """Fresh weights: N(0, initializer_range), biases 0, norms 1 and 0. Skips a model on the meta device.
-
-    `embed_positions` is drawn like any embedding, as in the reference: the sinusoids come with a checkpoint.
-    """
-    for name, module in model.named_modules():
-        part = config.audio_config if name.startswith("audio_tower") else config.text_config
-        weight = getattr(module, "weight", None)
-        if weight is None or weight.is_meta:
-            continue
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
-            weight.normal_(0.0, part.initializer_range)
-            bias = getattr(module, "bias", None)
-            if bias is not None:
-                bias.zero_()
-        elif isinstance(module, (nn.LayerNorm, RMSNorm)):
-            weight.fill_(1.0)
