@@ -111,7 +111,7 @@ def batch_of(rows, lengths, bins, side="left"):
 
 
 def labels_of(inputs):
-    """Text is trained on, except the first token of a row: in a left-padded row the reference predicts it from padding."""
+    """All text but the first token of a row, which the reference predicts from padding in a left-padded row."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     first = mask.cumsum(1) == 1
     return ids.masked_fill((ids == AUDIO) | (mask == 0) | first, -100)
@@ -269,9 +269,12 @@ def test_gradients_of_one_step(plain):
     pairs = {
         "conv1": (theirs.model.audio_tower.conv1, ours.audio_tower.conv1),
         "projector": (theirs.model.multi_modal_projector.linear, ours.multi_modal_projector.linear),
-        "q_proj": (theirs.model.language_model.layers[0].self_attn.q_proj, ours.language_model.model.layers[0].self_attn.q_proj),
+        "q_proj": (
+            theirs.model.language_model.layers[0].self_attn.q_proj,
+            ours.language_model.model.layers[0].self_attn.q_proj,
+        ),
         "head": (theirs.lm_head, ours.language_model.lm_head),
-    }  # fmt: skip
+    }
     for name, (a, b) in pairs.items():
         assert b.weight.grad.abs().max() > 0, name
         assert_close(b.weight.grad, a.weight.grad, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")

@@ -87,10 +87,25 @@ def test_the_whole_model_with_flash_attention(side, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     torch.manual_seed(0)
     config = Qwen2AudioConfig(
-        audio_config=dict(d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16, num_mel_bins=4, max_source_positions=20),
-        text_config=dict(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3),
+        audio_config=dict(
+            d_model=16,
+            encoder_layers=1,
+            encoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            num_mel_bins=4,
+            max_source_positions=20,
+        ),
+        text_config=dict(
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.3,
+        ),
         audio_token_index=31,
-    )  # fmt: skip
+    )
     model = Qwen2AudioForConditionalGeneration(config).eval()
     ids = torch.tensor([[1, 31, 31, 31, 2, 3], [0, 0, 4, 31, 31, 5]])
     mask = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])

@@ -38,7 +38,7 @@ def test_clips_of_one_token_are_the_same_either_way():
 
 
 def test_counts_that_do_not_fit_are_refused_with_both_numbers():
-    with pytest.raises(PromptError, match="do not match, tokens: 3, features: 7. 2 clips need either 7"):
+    with pytest.raises(PromptError, match=r"do not match, tokens: 3, features: 7. 2 clips need either 7"):
         slots([[5, A, A, A]], [[1] * 4], [3, 4])
 
 
