@@ -141,7 +141,7 @@ def test_unpadded_equals_padded_for_every_length(plain):
     """The heart of the speed: computing valid frames only gives the numbers of the whole masked window."""
     _, ours = plain
     for length in range(3, 61):
-        features, mask = features_of([length], bins(ours), seed=length)
+        features, _ = features_of([length], bins(ours), seed=length)
         frames = num_encoder_frames(length)
         keys = (torch.arange(30) < frames)[None].long()
         padded = ours.audio_tower(features, attention_mask=keys).last_hidden_state[0, : num_audio_tokens(length)]

@@ -1,0 +1,55 @@
+"""What will be heard of a clip: everything, or a refusal that says why. numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..audio import mel
+from ..audio.io import SAMPLE_RATE, load
+from ..errors import AudioError
+from ..types import Heard
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One clip."""
+
+    waveform: np.ndarray  # float32 [S], 16 kHz
+    heard: Heard
+
+    @property
+    def frames(self) -> int:
+        """Valid mel frames."""
+        return mel.num_frames(len(self.waveform))
+
+    def log_mel(self, num_mel_bins: int) -> np.ndarray:
+        """float32 [num_mel_bins, F], no longer than the clip needs."""
+        return mel.log_mel(self.waveform, num_mel_bins=num_mel_bins)
+
+
+def hear(source: Any, number: int = 1) -> Sound:
+    """Read clip `number` of a conversation. Raises AudioError where nothing, or not all of it, would be heard."""
+    waveform = load(source)
+    name, seconds = _name(source, number), len(waveform) / SAMPLE_RATE
+    if len(waveform) > mel.WINDOW_SAMPLES:
+        raise AudioError(
+            f"{name} lasts {seconds:.6g} s, and {mel.WINDOW_SECONDS} s are heard at a time; nothing is cut off here. "
+            "Split it into clips of at most 30 s and pass them as a list; windows for long audio are not built yet. "
+            "(Qwen2AudioProcessor keeps the first 30 s.)"
+        )
+    tokens = mel.num_audio_tokens(mel.num_frames(len(waveform)))
+    if tokens < 1:
+        raise AudioError(
+            f"{name} has {len(waveform)} samples ({seconds * 1000:.3g} ms): too short, it makes 0 audio tokens and "
+            f"would not be heard. Expected at least {2 * mel.MEL_HOP + 1} samples at {SAMPLE_RATE} Hz, 21 ms."
+        )
+    return Sound(waveform, Heard(seconds, tokens))
+
+
+def _name(source: Any, number: int) -> str:
+    """What a message calls a clip: its path or URL, else its number."""
+    text = str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else ""
+    return text if text and len(text) <= 200 and not text.startswith("data:") else f"Clip {number}"

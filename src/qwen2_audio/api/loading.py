@@ -1,0 +1,107 @@
+"""From a name to an AudioChat: which checkpoint, on which device, in which dtype, and a line on each choice."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, WeightsError
+
+if TYPE_CHECKING:
+    from .chat import AudioChat
+
+MODEL_VARIABLE = "QWEN2_AUDIO_MODEL"
+NANO = "nano"
+FOR_REAL_RECORDINGS = "Qwen/Qwen2-Audio-7B-Instruct"
+
+logger = logging.getLogger(__name__)
+
+
+def nano_path() -> Path:
+    """The folder of the checkpoint that comes with the package. Raises WeightsError where it is absent."""
+    folder = Path(__file__).parent.parent / "nano"
+    if not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"The bundled checkpoint nano is not in this installation ({folder} has no config.json); install the "
+            f"package again, or name another checkpoint, such as {FOR_REAL_RECORDINGS}."
+        )
+    return folder
+
+
+def default_model() -> str:
+    """What is loaded when nobody names anything: $QWEN2_AUDIO_MODEL, else nano."""
+    return os.environ.get(MODEL_VARIABLE) or NANO
+
+
+def find(name: str | Path | None) -> str | Path:
+    """The folder or hub name that `name` stands for: None is the default, "nano" the bundled checkpoint."""
+    name = name or default_model()
+    return nano_path() if name == NANO and not Path(NANO).is_dir() else name
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    device: Any = "auto",
+    dtype: Any = "auto",
+    quantize: str | None = None,
+    adapter: str | Path | None = None,
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> AudioChat:
+    """Load a checkpoint to talk to.
+
+    Args:
+        name: a folder, `owner/name` on the hub, or "nano"; None is $QWEN2_AUDIO_MODEL, else the bundled nano.
+        device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:1", an index, a torch.device.
+        dtype: "auto" picks what this machine runs well, not what the file says: bfloat16 on a GPU; on a CPU float32 if
+            it has room, else the file's. Or "float32", "float16", "bfloat16", a torch.dtype. `.notes` says which, why.
+        quantize, adapter: not built yet.
+        attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
+        revision: branch, tag or commit on the hub.
+        local_files_only: never ask the hub.
+
+    Raises:
+        WeightsError: the checkpoint is absent, unreachable or damaged.
+        ConfigError: an option, or the checkpoint's config, cannot work.
+        CapacityError: this machine has no room for it.
+    """
+    for option, value in (("quantize", quantize), ("adapter", adapter)):
+        if value is not None:
+            raise ConfigError(f"{option}={str(value)!r}: load() has no {option} yet, it is not built; leave it out.")
+    from ..config import Qwen2AudioConfig
+    from ..pretrained import Qwen2AudioForConditionalGeneration
+    from ..processor import Qwen2AudioProcessor
+    from .chat import AudioChat
+    from .placement import place
+
+    where = find(name)
+    # The small files first: what cannot work is said before 17 GB are fetched.
+    config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
+    placement = place(config, device, dtype)
+    processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(
+        where,
+        dtype=placement.dtype,
+        device_map=placement.device,
+        attn_implementation=attn_implementation,
+        revision=revision,
+        local_files_only=local_files_only,
+    )
+    logger.info("%s: %s", where, placement.reason)
+    return AudioChat(model, processor, name=str(where), about=about(where), notes=(placement.reason,))
+
+
+def about(where: str | Path) -> str:
+    """One line on a checkpoint: its name, and of nano what it is good for."""
+    bundled = isinstance(where, Path) and where == Path(__file__).parent.parent / "nano"
+    if not bundled:
+        return f"{where}"
+    size = sum(path.stat().st_size for path in Path(where).glob("*.safetensors")) / 10**6
+    return (
+        f"nano: a {size:.0f}-MB toy trained on synthetic sounds, to try things out with; "
+        f"for real recordings load {FOR_REAL_RECORDINGS}."
+    )

@@ -1,0 +1,73 @@
+"""How an answer is drawn and how long it may be: SamplingParams over the checkpoint's generation_config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError, ContextLengthError
+from ..generate.config import GenerationConfig
+from ..types import FinishReason, SamplingParams
+from .prompt import Prompt
+
+DEFAULT_MAX_TOKENS = 256  # new tokens, where neither the caller nor the checkpoint names a number
+
+
+@dataclass(frozen=True)
+class Limit:
+    """New tokens at most, and the reason an answer of that many ends for."""
+
+    tokens: int
+    reason: FinishReason  # "length", or "context" where only the model's context ended it
+
+
+def limit(prompt: Prompt, params: SamplingParams, config: GenerationConfig, context: int) -> Limit:
+    """The limit of an answer to `prompt` for a model whose context holds `context` positions.
+
+    Raises ContextLengthError where nothing fits, or less than `params.max_tokens`; a number that only stands in
+    generation_config, or the default, gives way to what fits.
+    """
+    room = context - len(prompt.ids)
+    if room < 1:
+        raise ContextLengthError(
+            f"The conversation takes {len(prompt.ids)} positions, {prompt.audio_tokens} of them sound, and the model's "
+            f"context holds {context} with the answer; shorten it, or send fewer or shorter clips."
+        )
+    if params.max_tokens is not None and params.max_tokens > room:
+        raise ContextLengthError(
+            f"The conversation's {len(prompt.ids)} positions and max_tokens={params.max_tokens} make "
+            f"{len(prompt.ids) + params.max_tokens}, and the model's context holds {context}; "
+            f"ask for max_tokens={room} or fewer, or shorten the conversation."
+        )
+    wanted = params.max_tokens or config.max_new_tokens or DEFAULT_MAX_TOKENS
+    if params.min_tokens is not None and params.min_tokens > min(wanted, room):
+        raise ConfigError(
+            f"min_tokens is {params.min_tokens} and at most {min(wanted, room)} new tokens may come; raise max_tokens."
+        )
+    return Limit(wanted, "length") if wanted <= room else Limit(room, "context")
+
+
+def generate_options(params: SamplingParams) -> dict[str, Any]:
+    """The options of `generate` that `params` ask for; what is left out comes from the checkpoint.
+
+    temperature 0 is greedy, whatever else is set. Naming a temperature above 0, top_p, top_k or min_p draws.
+    """
+    options: dict[str, Any] = {"num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
+    if params.min_tokens is not None:
+        options["min_new_tokens"] = params.min_tokens
+    if params.repetition_penalty is not None:
+        options["repetition_penalty"] = float(params.repetition_penalty)
+    if params.temperature == 0:
+        return {**options, "do_sample": False}
+    drawn = {
+        name: getattr(params, name)
+        for name in ("temperature", "top_p", "top_k", "min_p")
+        if getattr(params, name) is not None
+    }
+    return {**options, **drawn, **({"do_sample": True} if drawn else {})}
+
+
+def stop_strings(params: SamplingParams, config: GenerationConfig) -> tuple[str, ...]:
+    """The caller's stop strings and the checkpoint's."""
+    of_file = config.stop_strings or ()
+    return (*params.stop, *((of_file,) if isinstance(of_file, str) else of_file))

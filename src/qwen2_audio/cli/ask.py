@@ -1,0 +1,101 @@
+"""`qwen2-audio ask`: one question about one clip or several."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..types import Chunk, Message, SamplingParams
+from . import terminal
+from .terminal import heard_line, note
+
+if TYPE_CHECKING:
+    from ..api.hearing import Sound
+
+
+def command(
+    audio: Annotated[list[str], typer.Argument(help="Sound files, URLs, or - for stdin.", show_default=False)],
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", help="The question; without one, the clip speaks for itself (voice chat)."),
+    ] = None,
+    model: terminal.Model = None,
+    max_tokens: terminal.MaxTokens = None,
+    temperature: terminal.Temperature = None,
+    top_p: terminal.TopP = None,
+    top_k: terminal.TopK = None,
+    seed: terminal.Seed = None,
+    system: terminal.System = None,
+    device: terminal.Device = "auto",
+    dtype: terminal.DType = "auto",
+    json: terminal.Json = False,
+) -> None:
+    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    sounds = _hear(audio)  # before the model is loaded, which may take minutes
+    messages = _conversation(sounds, prompt, system)
+    chat = terminal.load_model(model, device, dtype)
+    started = time.perf_counter()
+    text, last = _print_answer(chat.stream(messages, params), quiet=json)
+    seconds = time.perf_counter() - started
+    if json:
+        print(terminal.as_json(_report(chat.name, audio, text, last, seconds)))
+    if last.finish_reason in ("length", "context"):
+        note(f"The answer was stopped ({last.finish_reason}) after {_new_tokens(last)} tokens; see --max-tokens.")
+
+
+def _hear(names: list[str]) -> list[Sound]:
+    from ..api.hearing import hear
+
+    sounds = []
+    with terminal.waiting("Reading"):
+        for number, name in enumerate(names, 1):
+            sounds.append(hear(sys.stdin.buffer.read() if name == "-" else name, number))
+    for name, sound in zip(names, sounds, strict=True):
+        note(heard_line("stdin" if name == "-" else name, sound.heard.seconds, sound.heard.tokens))
+    return sounds
+
+
+def _conversation(sounds: list[Sound], prompt: str | None, system: str | None) -> list[Message]:
+    from ..api import messages
+    from ..audio import SAMPLE_RATE
+
+    first = [] if system is None else [messages.system(system)]
+    return [*first, messages.user(prompt, audio=[(sound.waveform, SAMPLE_RATE) for sound in sounds])]
+
+
+def _print_answer(chunks: Iterator[Chunk], *, quiet: bool) -> tuple[str, Chunk]:
+    """Print pieces as they come; the whole text and the last piece."""
+    with terminal.waiting("Listening"):
+        chunk = next(chunks)  # the first takes longest: clips are encoded and the prompt is read
+    texts = [chunk.text]
+    while True:
+        if not quiet:
+            print(chunk.text, end="", flush=True)
+        if chunk.finish_reason is not None:
+            break
+        chunk = next(chunks)
+        texts.append(chunk.text)
+    if not quiet:
+        print()
+    return "".join(texts), chunk
+
+
+def _new_tokens(last: Chunk) -> int:
+    return last.usage.completion_tokens if last.usage else 0
+
+
+def _report(model: str, names: list[str], text: str, last: Chunk, seconds: float) -> dict[str, Any]:
+    assert last.usage is not None
+    return {
+        "text": text,
+        "finish_reason": last.finish_reason,
+        "usage": {**asdict(last.usage), "total_tokens": last.usage.total_tokens},
+        "heard": [{"source": name, **asdict(heard)} for name, heard in zip(names, last.heard, strict=True)],
+        "seconds": round(seconds, 3),
+        "model": model,
+    }

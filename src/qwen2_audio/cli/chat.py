@@ -1,0 +1,153 @@
+"""`qwen2-audio chat`: a conversation in the terminal, or with lines from a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Qwen2AudioError
+from ..types import Chunk, Message, SamplingParams
+from . import terminal
+from .chat_input import COMMANDS, Order, Turn, parse, seconds_of, unheard_files
+from .terminal import heard_line, note
+
+if TYPE_CHECKING:
+    from ..api.chat import AudioChat
+
+HELP = "A line is text, clips (paths or URLs), or clips and then text.\n" + "\n".join(
+    f"  {name:<6} {text}" for name, text in COMMANDS.items()
+)
+
+
+def command(
+    model: terminal.Model = None,
+    max_tokens: terminal.MaxTokens = None,
+    temperature: terminal.Temperature = None,
+    top_p: terminal.TopP = None,
+    top_k: terminal.TopK = None,
+    seed: terminal.Seed = None,
+    system: terminal.System = None,
+    device: terminal.Device = "auto",
+    dtype: terminal.DType = "auto",
+) -> int:
+    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    conversation = Conversation(terminal.load_model(model, device, dtype), params, system)
+    interactive = sys.stdin.isatty()
+    note(HELP if interactive else "Reading lines from stdin.")
+    refused = False
+    for line in _lines(interactive):
+        try:
+            if not conversation.take(line):
+                break
+        except Qwen2AudioError as error:
+            note(f"qwen2-audio: {error}")
+            refused = True
+        except KeyboardInterrupt:  # while recording or reading a clip
+            note("\n(interrupted)")
+    return 2 if refused and not interactive else 0
+
+
+def _lines(interactive: bool) -> Iterator[str]:
+    if not interactive:
+        yield from sys.stdin
+        return
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (gives input() a history)
+    while True:
+        try:
+            yield input("you> ")
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            note("\n/quit leaves.")
+
+
+@dataclass
+class Conversation:
+    """What has been said, and what comes next."""
+
+    chat: AudioChat
+    params: SamplingParams
+    system: str | None = None
+    messages: list[Message] = field(default_factory=list)
+    clips: int = 0  # so far
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        from ..api.messages import system
+
+        self.messages = [] if self.system is None else [system(self.system)]
+        self.clips = 0
+
+    def take(self, line: str) -> bool:
+        """Do what a line asks for; False to leave. Raises Qwen2AudioError, after which nothing has changed."""
+        wanted = parse(line)
+        if isinstance(wanted, Turn):
+            self._say(wanted)
+        elif isinstance(wanted, Order):
+            return self._obey(wanted)
+        return True
+
+    def _obey(self, order: Order) -> bool:
+        if order.name == "/new":
+            self.restart()
+            note("A new conversation.")
+        elif order.name == "/help":
+            note(HELP)
+        elif order.name == "/rec":
+            from .recording import record
+
+            seconds = seconds_of(order.argument)
+            note(f"Recording {seconds:g} s ...")
+            self._answer(None, [record(seconds)], ["the recording"])
+        return order.name != "/quit"
+
+    def _say(self, turn: Turn) -> None:
+        for word in unheard_files(turn.text):
+            note(f"{word} stands inside the text and is not heard; put clips first.")
+        self._answer(turn.text, list(turn.clips), list(turn.clips))
+
+    def _answer(self, text: str | None, sources: list[Any], names: list[str]) -> None:
+        from ..api.hearing import hear
+        from ..api.messages import assistant, user
+        from ..audio import SAMPLE_RATE
+
+        sounds = [hear(source, self.clips + number) for number, source in enumerate(sources, 1)]
+        clips = [(sound.waveform, SAMPLE_RATE) for sound in sounds]
+        asked = [*self.messages, user(text, audio=clips or None)]
+        chunks = self.chat.stream(asked, self.params)
+        for name, sound in zip(names, sounds, strict=True):
+            note(heard_line(name, sound.heard.seconds, sound.heard.tokens))
+        said = _print_until_interrupted(chunks)
+        if said:
+            self.messages = [*asked, assistant(said)]
+            self.clips += len(sounds)
+        else:
+            note("(no answer; this turn is forgotten)")
+
+
+def _print_until_interrupted(chunks: Iterator[Chunk]) -> str:
+    """Print an answer as it comes; Ctrl-C ends the answer, not the program. What was said."""
+    texts: list[str] = []
+    try:
+        with terminal.waiting("Listening"):
+            chunk = next(chunks)
+        while chunk.finish_reason is None:
+            texts.append(chunk.text)
+            print(chunk.text, end="", flush=True)
+            chunk = next(chunks)
+        print()
+        if chunk.finish_reason in ("length", "context"):
+            note(f"(stopped: {chunk.finish_reason}; see --max-tokens and /new)")
+    except KeyboardInterrupt:
+        print()
+        note("(interrupted)")
+    finally:
+        chunks.close()  # type: ignore[attr-defined]
+    return "".join(texts)

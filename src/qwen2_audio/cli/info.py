@@ -1,0 +1,68 @@
+"""`qwen2-audio info`: what a checkpoint needs and what this machine does with it, or what will be heard of a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import terminal
+
+
+def command(
+    target: Annotated[
+        str | None,
+        typer.Argument(help="A checkpoint (folder, hub name) or a sound (file, URL); default the model in use."),
+    ] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option(help="Where the spectrogram goes; default NAME.png in this folder.", show_default=False),
+    ] = None,
+    no_png: Annotated[bool, typer.Option("--no-png", help="Draw no spectrogram.")] = False,
+    json: terminal.Json = False,
+) -> None:
+    with terminal.waiting("Looking"):
+        facts = _facts(target, png, no_png)
+    if json:
+        print(terminal.as_json(facts))
+        return
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<{width}}{_shown(value)}")
+
+
+def _facts(target: str | None, png: Path | None, no_png: bool) -> dict[str, Any]:
+    if target is not None and _is_sound(target):
+        from .info_sound import facts_of_sound
+
+        return facts_of_sound(target, None if no_png else png or _default_png(target))
+    from .info_checkpoint import facts_of_checkpoint
+
+    return facts_of_checkpoint(target)
+
+
+def _is_sound(target: str) -> bool:
+    """A file that exists or looks like one, or a URL; everything else names a checkpoint."""
+    from .chat_input import SOUND_SUFFIXES
+
+    path = Path(target)
+    if path.is_dir():
+        return False
+    return path.is_file() or bool(re.match(r"(https?|file)://|data:", target)) or path.suffix in SOUND_SUFFIXES
+
+
+def _default_png(target: str) -> Path:
+    name = "" if target.startswith("data:") else Path(target.split("?")[0]).stem
+    return Path(f"{name or 'sound'}.png")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "none" if value is None else str(value)

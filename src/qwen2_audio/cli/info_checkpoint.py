@@ -1,0 +1,86 @@
+"""A checkpoint's shape, the memory it takes, and what this machine would do with it. No weights are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..api.loading import about, find
+from ..api.placement import Sizes, available_bytes, place, sizes_of, stored_dtype
+from ..config import Qwen2AudioConfig
+from ..errors import CapacityError
+
+TOKENS_PER_SECOND = 25  # of sound
+DTYPES = (torch.float32, torch.bfloat16)  # float16 takes what bfloat16 takes
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def facts_of_checkpoint(target: str | None) -> dict[str, Any]:
+    """Raises WeightsError, ConfigError for what is no checkpoint."""
+    where = find(target)
+    config = Qwen2AudioConfig.from_pretrained(where)
+    sizes = sizes_of(config)
+    return {
+        "checkpoint": str(where),
+        "about": about(where),
+        **_shape(config, sizes),
+        **_memory(sizes),
+        **_machine(config),
+    }
+
+
+def _shape(config: Qwen2AudioConfig, sizes: Sizes) -> dict[str, Any]:
+    audio, text = config.audio_config, config.text_config
+    return {
+        "parameters": sizes.parameters,
+        "of_which": {
+            "encoder": sizes.encoder,
+            "projector": sizes.projector,
+            "language_model": sizes.language_model,
+        },
+        "encoder": f"{audio.encoder_layers} layers, {audio.d_model} wide, {audio.num_mel_bins} mel bins",
+        "language_model": (
+            f"{text.num_hidden_layers} layers, {text.hidden_size} wide, {text.num_attention_heads} heads, "
+            f"{text.num_key_value_heads} key-value heads, vocabulary of {text.vocab_size}"
+        ),
+        "stored_as": str(stored_dtype(config)).removeprefix("torch."),
+        "context": sizes.context,
+        "seconds_of_audio_that_fit": sizes.context // TOKENS_PER_SECOND,
+    }
+
+
+def _memory(sizes: Sizes) -> dict[str, Any]:
+    names = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+    return {
+        "weights_bytes": {name: sizes.parameters * dtype.itemsize for name, dtype in names.items()},
+        "kv_cache_bytes_per_token": {name: sizes.kv_values * dtype.itemsize for name, dtype in names.items()},
+        "bytes_read_per_new_token": {name: sizes.language_model * dtype.itemsize for name, dtype in names.items()},
+    }
+
+
+def _machine(config: Qwen2AudioConfig) -> dict[str, Any]:
+    room = available_bytes()
+    try:
+        choice = place(config).reason
+    except CapacityError as error:
+        choice = str(error)
+    return {
+        "dtype_auto_here": choice,
+        "memory_available_bytes": room,
+        "threads": {"torch": torch.get_num_threads(), "cpus": os.cpu_count() or 1},
+        "cpu_features": cpu_features(Path("/proc/cpuinfo")) or [torch.backends.cpu.get_cpu_capability()],
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def cpu_features(path: Path) -> list[str]:
+    """Which of the instruction sets that matter for speed the CPU has; empty where the system does not say."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return [flag for flag in CPU_FLAGS if flag in flags]

@@ -1,0 +1,67 @@
+"""What the model will hear of a sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio import mel
+from ..audio.io import SAMPLE_RATE, load
+from ..audio.spectrogram import save_png
+from . import terminal
+
+
+def facts_of_sound(target: str, png: Path | None) -> dict[str, Any]:
+    """Seconds, rate, channels, mel frames, audio tokens, what lies beyond a window; draws the first window into `png`.
+
+    Raises AudioError for what cannot be read.
+    """
+    waveform = load(target)
+    seconds = len(waveform) / SAMPLE_RATE
+    first = waveform[: mel.WINDOW_SAMPLES]
+    frames = mel.num_frames(len(first))
+    beyond = max(0.0, seconds - mel.WINDOW_SECONDS)
+    facts: dict[str, Any] = {
+        "sound": target if len(target) <= 200 else target[:200] + "...",
+        "seconds": round(seconds, 4),
+        **_stored_form(target),
+        "peak": round(float(np.abs(waveform).max()), 4),
+        "mel_frames": frames,
+        "audio_tokens": mel.num_audio_tokens(frames),
+        "seconds_beyond_the_window": round(beyond, 4),
+        "spectrogram": _draw(first, png, Path(target).name[:80]),
+    }
+    if facts["audio_tokens"] == 0:
+        terminal.note("Too short: it makes 0 audio tokens, and would not be heard.")
+    if beyond:
+        windows = -(-len(waveform) // mel.WINDOW_SAMPLES)
+        terminal.note(
+            f"{mel.WINDOW_SECONDS} s are heard at a time: split it into {windows} clips; the figures are the first's."
+        )
+    return facts
+
+
+def _stored_form(target: str) -> dict[str, Any]:
+    """Codec, rate and channels of a local file; what was loaded has 16 kHz and one channel."""
+    if not Path(target).is_file():
+        return {}
+    import av
+
+    with Path(target).open("rb") as file, av.open(file) as container:  # `load` has read it: it is no hostile file
+        stream = container.streams.audio[0]
+        return {"codec": stream.codec_context.name, "rate": stream.rate, "channels": stream.channels}
+
+
+def _draw(waveform: np.ndarray, png: Path | None, title: str) -> str | None:
+    if png is None:
+        return None
+    from ..errors import ConfigError
+
+    try:
+        save_png(mel.log_mel(waveform), png, seconds=len(waveform) / SAMPLE_RATE, title=title)
+    except ConfigError as error:  # no matplotlib: the figures are still worth printing
+        terminal.note(str(error))
+        return None
+    return str(png)

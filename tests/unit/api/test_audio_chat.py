@@ -1,0 +1,151 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import qwen2_audio as qa
+from qwen2_audio.errors import AudioError, ContextLengthError, PromptError
+
+QUESTION = "What is that sound?"
+GREEDY = qa.SamplingParams(temperature=0)
+
+
+def tone(seconds, hertz=440.0):
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * 16_000)) / 16_000)).astype(np.float32)
+
+
+def conversations():
+    return [
+        [qa.user(QUESTION, audio=tone(1.0))],
+        [qa.user("Hello")],
+        [qa.user(audio=[tone(0.5), tone(2.0, 900)])],
+        [qa.system("Be brief."), qa.user("One", audio=tone(0.1)), qa.assistant("A"), qa.user(audio=tone(3.0, 200))],
+    ]
+
+
+@pytest.mark.parametrize("messages", conversations())
+@pytest.mark.parametrize("params", [GREEDY, qa.SamplingParams(temperature=1.3, seed=4, max_tokens=12), None])
+def test_streamed_is_whole(tiny_chat, messages, params):
+    whole = tiny_chat.chat(messages, params)
+    *pieces, last = tiny_chat.stream(messages, params)
+    assert "".join(piece.text for piece in pieces) + last.text == whole.text
+    assert (last.finish_reason, last.usage, last.heard) == (whole.finish_reason, whole.usage, whole.heard)
+    assert all(piece.finish_reason is None and piece.usage is None for piece in pieces)
+
+
+def test_batched_is_alone(tiny_chat):
+    together = tiny_chat.batch(conversations(), GREEDY)
+    assert together == [tiny_chat.chat(messages, GREEDY) for messages in conversations()]
+
+
+def test_more_conversations_than_rows_come_back_in_their_order(tiny_chat):
+    many = [[qa.user(word)] for word in "abcdefghij"]
+    params = qa.SamplingParams(temperature=0, max_tokens=4)
+    assert tiny_chat.batch(many, params) == [tiny_chat.chat(messages, params) for messages in many]
+    assert tiny_chat.batch([]) == []
+
+
+def test_the_answer_is_that_of_the_documented_path(tiny_chat, clip):
+    messages = [qa.user(QUESTION, audio=clip)]
+    processor, model = tiny_chat.processor, tiny_chat.model
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    inputs = processor(text=text, audio=[clip], return_tensors="pt")
+    ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)[0, inputs.input_ids.size(1) :]
+    assert tiny_chat.chat(messages, GREEDY).text == processor.decode(ids, skip_special_tokens=True)
+
+
+def test_what_was_heard_is_told_clip_by_clip(tiny_chat):
+    answer = tiny_chat.chat([qa.user("?", audio=[tone(1.0), (tone(2.0), 8000)])], GREEDY)
+    assert [(h.seconds, h.tokens) for h in answer.heard] == [(1.0, 25), (4.0, 100)]
+    assert answer.usage.audio_tokens == 125
+    assert answer.usage.prompt_tokens > 125
+
+
+def test_another_sound_another_answer(tiny_chat):
+    one, other = ([qa.user(QUESTION, audio=tone(1.0, hertz))] for hertz in (200, 3000))
+    assert tiny_chat.chat(one, GREEDY).text != tiny_chat.chat(other, GREEDY).text
+
+
+def test_the_same_seed_the_same_answer(tiny_chat):
+    def said(seed):
+        return tiny_chat.chat([qa.user("Hello")], qa.SamplingParams(temperature=1.5, seed=seed)).text
+
+    assert said(1) == said(1)
+    assert len({said(seed) for seed in range(4)}) > 1
+
+
+def test_max_tokens_end_an_answer(tiny_chat):
+    answer = tiny_chat.chat([qa.user("Hello")], qa.SamplingParams(temperature=0, max_tokens=3))
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 3)
+
+
+def test_stop_strings_end_an_answer_and_are_no_part_of_it(tiny_chat):
+    messages = [qa.user("Hello")]
+    whole = tiny_chat.chat(messages, GREEDY).text
+    stop = whole[4:7]
+    params = qa.SamplingParams(temperature=0, stop=stop)
+    answer = tiny_chat.chat(messages, params)
+    assert answer.finish_reason == "stop"
+    assert answer.text == whole[: whole.index(stop)]
+    assert "".join(chunk.text for chunk in tiny_chat.stream(messages, params)) == answer.text
+    assert tiny_chat.batch([messages], params) == [answer]
+
+
+def test_the_rest_of_the_context_is_the_limit_nobody_asked_for(tiny_chat):
+    text = "a" * 2015
+    positions = tiny_chat.chat([qa.user(text)], qa.SamplingParams(max_tokens=1)).usage.prompt_tokens
+    room = 2048 - positions
+    assert 0 < room < 24
+    params = qa.SamplingParams(temperature=0, min_tokens=room)
+    answer = tiny_chat.chat([qa.user(text)], params)
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("context", room)
+    with pytest.raises(ContextLengthError, match=rf"ask for max_tokens={room} or fewer"):
+        tiny_chat.chat([qa.user(text)], qa.SamplingParams(max_tokens=100))
+    # In a batch, the long conversation shortens nobody else's answer.
+    both = tiny_chat.batch([[qa.user(text)], [qa.user("Hello")]], GREEDY)
+    assert both[1] == tiny_chat.chat([qa.user("Hello")], GREEDY)
+
+
+def test_closing_the_iterator_stops_the_model(tiny_chat, monkeypatch):
+    seen = []
+    step = tiny_chat.model.language_model.forward
+
+    def slow(*args, **kwargs):
+        seen.append(time.monotonic())
+        time.sleep(0.02)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(tiny_chat.model.language_model, "forward", slow)
+    chunks = tiny_chat.stream([qa.user("Hello")], qa.SamplingParams(temperature=0, max_tokens=1000, min_tokens=900))
+    next(chunks)
+    chunks.close()
+    steps = len(seen)
+    assert steps < 50
+    time.sleep(0.1)
+    assert len(seen) == steps
+    assert not any(thread.name == "qwen2-audio-stream" for thread in threading.enumerate())
+
+
+def test_an_error_of_the_model_reaches_the_reader(tiny_chat, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("in the model")
+
+    monkeypatch.setattr(tiny_chat.model, "generate", broken)
+    with pytest.raises(ZeroDivisionError, match="in the model"):
+        next(tiny_chat.stream([qa.user("Hello")]))
+
+
+def test_a_stream_refuses_at_once_what_chat_refuses(tiny_chat):
+    with pytest.raises(AudioError, match=r"lasts 31 s"):
+        tiny_chat.stream([qa.user(audio=tone(31.0))])
+
+
+def test_batch_refuses_a_single_conversation(tiny_chat):
+    with pytest.raises(PromptError, match=r"batch\(\) got one conversation; expected a list of conversations"):
+        tiny_chat.batch([qa.user("Hello")])
+
+
+def test_the_end_of_a_turn_ends_an_answer_whatever_the_checkpoint_ends_texts_with(tiny_chat):
+    tokenizer = tiny_chat.processor.tokenizer
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in tiny_chat._eos_ids

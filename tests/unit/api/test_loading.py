@@ -1,0 +1,68 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+import qwen2_audio as qa
+from qwen2_audio.api import loading
+from qwen2_audio.errors import ConfigError, WeightsError
+
+
+@pytest.fixture
+def bundled(tiny_checkpoint, tmp_path, monkeypatch) -> Path:
+    """The tiny checkpoint in the place of nano."""
+    package = tmp_path / "qwen2_audio"
+    shutil.copytree(tiny_checkpoint, package / "nano")
+    monkeypatch.setattr(loading, "__file__", str(package / "api" / "loading.py"))
+    monkeypatch.delenv("QWEN2_AUDIO_MODEL", raising=False)
+    return package / "nano"
+
+
+def test_without_a_name_it_is_nano_which_says_what_it_is_good_for(bundled):
+    chat = qa.load()
+    assert chat.name == str(bundled)
+    assert chat.about == (
+        "nano: a 1-MB toy trained on synthetic sounds, to try things out with; "
+        "for real recordings load Qwen/Qwen2-Audio-7B-Instruct."
+    )
+    assert qa.nano_path() == bundled
+
+
+def test_the_variable_comes_before_nano(bundled, tiny_checkpoint, monkeypatch):
+    monkeypatch.setenv("QWEN2_AUDIO_MODEL", str(tiny_checkpoint))
+    chat = qa.load()
+    assert chat.name == chat.about == str(tiny_checkpoint)
+    assert qa.load("nano").name == str(bundled)
+
+
+def test_what_was_chosen_is_noted(tiny_checkpoint):
+    (note,) = qa.load(tiny_checkpoint, device="cpu").notes
+    assert note.startswith("float32 on the CPU, its fastest: 133 k parameters and a full context of 2048 positions")
+    chat = qa.load(tiny_checkpoint, device="cpu", dtype="bfloat16")
+    assert chat.notes == ("bfloat16 on cpu, as asked.",)
+    assert str(chat.dtype) == "torch.bfloat16"
+    assert str(chat.device) == "cpu"
+
+
+def test_a_missing_nano_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "__file__", str(tmp_path / "api" / "loading.py"))
+    with pytest.raises(WeightsError, match=r"The bundled checkpoint nano is not in this installation .* name another"):
+        qa.nano_path()
+
+
+@pytest.mark.parametrize("option", ["quantize", "adapter"])
+def test_what_is_not_built_is_refused(tiny_checkpoint, option):
+    with pytest.raises(ConfigError, match=rf"{option}='x': load\(\) has no {option} yet, it is not built"):
+        qa.load(tiny_checkpoint, **{option: "x"})
+
+
+def test_a_path_that_is_not_there_is_refused():
+    with pytest.raises(WeightsError, match=r"No folder './nowhere' here"):
+        qa.load("./nowhere")
+
+
+def test_attention_can_be_chosen(tiny_checkpoint):
+    chat = qa.load(tiny_checkpoint, device="cpu", attn_implementation="eager")
+    assert chat.model.config._attn_implementation == "eager"
+    with pytest.raises(ConfigError):
+        qa.load(tiny_checkpoint, device="cpu", attn_implementation="fast")

@@ -1,0 +1,36 @@
+"""docs/cli.md says what the parser takes, no more and no less."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+
+from qwen2_audio.cli.chat_input import COMMANDS as CHAT_COMMANDS
+from qwen2_audio.cli.main import COMMANDS
+
+PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
+
+
+def sections():
+    parts = re.split(r"^## (\w+)$", PAGE.read_text(encoding="utf-8"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_command_has_its_section_in_the_order_of_help():
+    assert list(sections()) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_option_is_documented_and_every_documented_option_is_there(name):
+    app = typer.Typer(add_completion=False)
+    app.command()(import_module(f"qwen2_audio.cli.{name}").command)
+    taken = {option for param in typer.main.get_command(app).params for option in param.opts if option.startswith("--")}
+    text = re.sub(r"qwen2-audio \w+ --help|--dtype auto", "", sections()[name])
+    documented = set(re.findall(r"--[a-z][a-z-]*", text))
+    assert documented - {"--help"} == taken - {"--help"}
+
+
+def test_every_line_of_chat_is_documented():
+    assert set(re.findall(r"^\| `(/\w+)", sections()["chat"], flags=re.M)) == set(CHAT_COMMANDS)

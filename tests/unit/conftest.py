@@ -1,0 +1,116 @@
+"""A checkpoint in the official layout, tiny and random, made once a session."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SENTENCES = [
+    "What is that sound?", "It is a dog. It barks twice, then a door is closed.", "You are a helpful assistant.",
+    "How many people speak in this clip?", "system user assistant Audio 1: Audio 2:", "glass breaking, rain, thunder",
+]  # fmt: skip
+CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
+VOCABULARY = 512  # rows of the model; the tokenizer has fewer
+
+
+def _tokenizer_files(folder: Path) -> dict[str, int]:
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers.models import BPE
+    from tokenizers.trainers import BpeTrainer
+
+    backend = Tokenizer(BPE())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=320, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    first = backend.get_vocab_size()
+    folder.mkdir(parents=True, exist_ok=True)
+    backend.save(str(folder / "tokenizer.json"))
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    added = {str(first + i): {"content": token, **flags} for i, token in enumerate(CONTROL)}
+    config = {
+        "tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
+        "padding_side": "left", "model_max_length": 8192, "added_tokens_decoder": added,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return {token: first + i for i, token in enumerate(CONTROL)}
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: 2 + 2 layers, 32 wide, 128 mel bins, context of 2048, greedy. What it says makes no sense."""
+    import torch
+
+    from qwen2_audio import GenerationConfig, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    ids = _tokenizer_files(folder)
+    config = Qwen2AudioConfig.from_dict(
+        {
+            "audio_config": {
+                "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64,
+                "num_mel_bins": 128,
+            },
+            "text_config": {
+                "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 2048,
+                "initializer_range": 0.4, "eos_token_id": ids["<|im_end|>"],
+            },
+            "audio_token_index": ids["<|AUDIO|>"],
+            "torch_dtype": "float32",
+        }
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Qwen2AudioForConditionalGeneration(config).eval()
+    model.generation_config = GenerationConfig(
+        eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], max_new_tokens=24
+    )
+    model.save_pretrained(folder)
+    preprocessor = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor), encoding="utf-8")
+    return folder
+
+
+def tone(seconds: float, hertz: float = 440.0) -> np.ndarray:
+    """A quiet sine, float32 at 16 kHz."""
+    time = np.arange(round(seconds * 16_000)) / 16_000
+    return (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+@pytest.fixture
+def clip() -> np.ndarray:
+    """A second of sound, float32 at 16 kHz: 25 audio tokens."""
+    return tone(1.0)
+
+
+@pytest.fixture
+def wav_file(tmp_path: Path):
+    """Write a sound to a WAV file: wav_file("dog.wav", seconds=1.0, rate=16000) -> Path."""
+    import wave
+
+    def write(name: str, seconds: float = 1.0, *, rate: int = 16_000, hertz: float = 440.0) -> Path:
+        samples = 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+        path = tmp_path / name
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes((samples * 32767).astype("<i2").tobytes())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_chat(tiny_checkpoint: Path):
+    """The tiny checkpoint, loaded. Leave it as it is."""
+    import qwen2_audio as qa
+
+    return qa.load(tiny_checkpoint, device="cpu", dtype="float32")
