@@ -11,6 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ..config import num_audio_tokens as num_audio_tokens
+from ..config import num_encoder_frames as num_encoder_frames
 from ..errors import AudioError, ConfigError
 from .resample import SAMPLE_RATE
 
@@ -30,16 +32,6 @@ _MAX_ENERGY = 1e30  # sum of squares; beyond it the power of a frame may overflo
 def num_frames(samples: int) -> int:
     """Valid mel frames of `samples` samples at 16 kHz: ceil(samples / 160), at most 3000."""
     return min(-(-samples // MEL_HOP), WINDOW_FRAMES)
-
-
-def num_encoder_frames(frames: int) -> int:
-    """Frames after the encoder's second convolution (stride 2)."""
-    return (frames - 1) // 2 + 1
-
-
-def num_audio_tokens(frames: int) -> int:
-    """Audio tokens (positions in the prompt) of `frames` mel frames: 25 a second, at most 750; 0 up to 20 ms."""
-    return max(0, (num_encoder_frames(frames) - 2) // 2 + 1)
 
 
 def log_mel(waveform: np.ndarray, *, num_mel_bins: int = 128, pad_to_window: bool = False) -> np.ndarray:

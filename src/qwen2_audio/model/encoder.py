@@ -18,20 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..config import Qwen2AudioEncoderConfig
+from ..config import Qwen2AudioEncoderConfig, num_audio_tokens, num_encoder_frames
 from ..errors import AudioError, ConfigError
 from .attention import ALL, Visible, attend, attend_spans
 from .outputs import EncoderOutput
-
-
-def num_encoder_frames(mel_frames: int) -> int:
-    """Frames after the convolutions, `(L - 1) // 2 + 1`."""
-    return (mel_frames - 1) // 2 + 1
-
-
-def num_audio_tokens(mel_frames: int) -> int:
-    """Positions a clip takes in the prompt, `(E - 2) // 2 + 1`; 0 for two mel frames and fewer."""
-    return num_encoder_frames(mel_frames) // 2
 
 
 def frames_needed(mel_frames: int, window: int) -> int:

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..config import Qwen2AudioConfig
+from ..config import Qwen2AudioConfig, num_audio_tokens
 from ..errors import AudioError, ConfigError, PromptError
 from .attention import check_implementation
 from .cache import KVCache
-from .encoder import Qwen2AudioEncoder, num_audio_tokens
+from .encoder import Qwen2AudioEncoder
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
 from .merge import Prompt, find_slots, position_ids_of
