@@ -2,5 +2,5 @@
 import qwen2_audio as qa
 
 m = qa.load()
-answer = m.chat([qa.user("What is that sound?", audio=qa.nano_path() / "clips" / "dog.flac")])
+answer = m.chat([qa.user("What is that sound?", audio=qa.nano_path() / "clips" / "dog.wav")])
 print(answer.text, answer.heard)

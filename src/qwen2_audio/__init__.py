@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .api.messages import user as user
     from .config import Qwen2AudioConfig as Qwen2AudioConfig
     from .config import Qwen2AudioEncoderConfig as Qwen2AudioEncoderConfig
+    from .config import Qwen2Config as Qwen2Config
     from .errors import AudioError as AudioError
     from .errors import CapacityError as CapacityError
     from .errors import ConfigError as ConfigError
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "pretrained": ("Qwen2AudioEncoder", "Qwen2AudioModel", "Qwen2AudioForConditionalGeneration"),
     "processor": ("AutoProcessor", "Qwen2AudioProcessor"),
-    "config": ("Qwen2AudioConfig", "Qwen2AudioEncoderConfig"),
+    "config": ("Qwen2AudioConfig", "Qwen2AudioEncoderConfig", "Qwen2Config"),
     "generate.config": ("GenerationConfig",),
     "generate.streamers": ("TextStreamer", "TextIteratorStreamer"),
     "api.loading": ("load", "nano_path"),

@@ -230,6 +230,7 @@ class Qwen2AudioConfig(Config):
     audio_token_id = _alias("audio_token_index")
 
     def __post_init__(self) -> None:
+        self._check_values("config")
         self.audio_config = _nested(Qwen2AudioEncoderConfig, self.audio_config)
         self.text_config = _nested(Qwen2Config, self.text_config)
 

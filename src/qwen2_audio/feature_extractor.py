@@ -98,12 +98,18 @@ class WhisperFeatureExtractor:
         sampling_rate: int | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
+        padding: str = "max_length",
     ) -> BatchFeature:
         """`input_features` float32 [A, feature_size, 3000] and `attention_mask` int32 [A, 3000] (1 = real sound).
 
         raw_speech: one clip or several, each anything `audio.io.load` reads; a 2-D array is a batch of rows.
-        What lies beyond 30 s of a clip is left out. Raises AudioError.
+        padding: named by programs written for the reference; "max_length", the whole window, is the only one.
+        What lies beyond 30 s of a clip is left out. Raises AudioError, and ConfigError for another `padding`.
         """
+        if padding != "max_length":
+            raise ConfigError(
+                f"padding is {padding!r}; expected 'max_length': clips are always filled up to the encoder's window."
+            )
         self.check_rate(sampling_rate)
         rows = list(raw_speech) if getattr(raw_speech, "ndim", 1) == 2 else clips_in(raw_speech)
         return self.extract([load(row) for row in rows], return_attention_mask, return_tensors)

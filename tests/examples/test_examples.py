@@ -54,7 +54,7 @@ def hub_cache(tmp_path_factory):
 def clip_server(tmp_path_factory):
     """The clips the programs fetch, by the names they ask for; shipped clips stand in for them."""
     folder = tmp_path_factory.mktemp("clips")
-    clips = sorted((qa.nano_path() / "clips").glob("*.flac"))
+    clips = sorted((qa.nano_path() / "clips").glob("*.wav"))
     glass = next(c for c in clips if c.stem.startswith("glass"))
     wanted = {match for p in PROGRAMS for match in re.findall(r"https://\S+/([\w.-]+)\"", p.read_text())}
     assert len(wanted) >= 5

@@ -85,3 +85,12 @@ def test_what_is_one_clip_and_what_are_several():
     assert [len(clips_in(form)) for form in ([array, array], (array, array), ["a", "b"], [[0.1], [0.2]])] == [2] * 4
     assert len(clips_in([[array, (array, 8000)], ["a"]])) == 3
     assert clips_in([]) == []
+
+
+def test_the_padding_that_always_holds_may_be_named():
+    """The reference's processor calls its extractor so, and so do other programs."""
+    extractor = WhisperFeatureExtractor()
+    batch = extractor(np.zeros(400), sampling_rate=16000, padding="max_length", return_attention_mask=True)
+    assert batch.input_features.shape == (1, 128, 3000)
+    with pytest.raises(ConfigError, match="padding is 'longest'; expected 'max_length': clips are always filled up to"):
+        extractor(np.zeros(400), padding="longest")

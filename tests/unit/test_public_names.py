@@ -7,7 +7,8 @@ import qwen2_audio
 
 # The documented API, the short one, and what goes with them.
 EXPECTED = {
-    "AutoProcessor", "Qwen2AudioProcessor", "Qwen2AudioConfig", "Qwen2AudioEncoderConfig", "Qwen2AudioEncoder",
+    "AutoProcessor", "Qwen2AudioProcessor", "Qwen2AudioConfig", "Qwen2AudioEncoderConfig", "Qwen2Config",
+    "Qwen2AudioEncoder",
     "Qwen2AudioModel", "Qwen2AudioForConditionalGeneration", "GenerationConfig", "TextStreamer", "TextIteratorStreamer",
     "load", "nano_path", "user", "system", "assistant", "audio", "AudioChat", "SamplingParams", "Completion", "Chunk",
     "Usage", "Heard", "Qwen2AudioError", "ConfigError", "AudioError", "PromptError", "ContextLengthError",
@@ -29,6 +30,21 @@ def test_the_version_is_that_of_the_package():
     from importlib.metadata import version
 
     assert qwen2_audio.__version__ == version("qwen2-audio")
+
+
+def test_the_documented_way_to_a_fresh_model():
+    """The reference's own example of a configuration, at other sizes."""
+    audio = qwen2_audio.Qwen2AudioEncoderConfig(d_model=16, encoder_layers=1, encoder_attention_heads=2)
+    text = qwen2_audio.Qwen2Config(
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=16,
+    )
+    configuration = qwen2_audio.Qwen2AudioConfig(audio, text)
+    assert qwen2_audio.Qwen2AudioForConditionalGeneration(configuration).config is configuration
 
 
 def test_an_unknown_name_is_an_attribute_error():

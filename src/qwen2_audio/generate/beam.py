@@ -97,11 +97,11 @@ def _start(search: Search, rules: Rules) -> State:
     shape = (prompts, rules.beams)
     pad = search.options.config.pad_id
     empty = Beams(
-        torch.full(shape, OUT, device=device),
+        torch.full(shape, OUT, dtype=torch.float32, device=device),
         torch.full((*shape, rules.max_new), -1 if pad is None else pad, device=device),
         torch.full((*shape, rules.max_new), -1, device=device),
     )
-    first = torch.full(shape, OUT, device=device)
+    first = empty.scores.clone()
     first[:, 0] = 0  # the rows are equal at first: only one may be continued
     return State(
         Beams(first, empty.tokens, empty.origins),

@@ -79,7 +79,7 @@ class GenerationConfig:
     @property
     def eos_ids(self) -> list[int]:
         """Every id that ends an answer."""
-        return _as_list(self.eos_token_id)
+        return as_list(self.eos_token_id)
 
     @property
     def pad_id(self) -> int | None:
@@ -151,7 +151,8 @@ class GenerationConfig:
                 raise ConfigError(f"{name} is {value!r}; expected {expected}.{_advice(name, value)}")
 
 
-def _as_list(ids: int | list[int] | tuple[int, ...] | None) -> list[int]:
+def as_list(ids: int | list[int] | tuple[int, ...] | None) -> list[int]:
+    """The ids of an option that takes one, several or none."""
     if ids is None:
         return []
     return [ids] if isinstance(ids, int) else list(ids)
@@ -183,7 +184,7 @@ def _ids(ids: Any) -> bool:
     return all(isinstance(i, int) and i >= 0 for i in ids)
 
 
-_TOKEN_IDS = (lambda v: _ids(_as_list(v)) and v != [], "a token id or a list of them")
+_TOKEN_IDS = (lambda v: _ids(as_list(v)) and v != [], "a token id or a list of them")
 _BEAM_RULES = (True, False, "never")
 
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {

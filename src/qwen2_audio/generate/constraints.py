@@ -129,7 +129,7 @@ class SequenceBias:
                 continue
             ending = torch.tensor(ids[:-1], dtype=input_ids.dtype, device=input_ids.device)
             completes = (input_ids[:, start:] == ending).all(1)
-            bias[:, ids[-1]] += torch.where(completes, value, 0.0)
+            bias[:, ids[-1]] += torch.zeros_like(bias[:, 0]).masked_fill(completes, value)
         return scores + bias
 
     def _check(self, vocabulary: int) -> None:
@@ -234,10 +234,11 @@ class ExponentialDecayLength:
         late = input_ids.shape[1] - self.prompt - self.start
         if late <= 0:
             return scores
-        ends = scores[:, self.eos_ids]
+        known = [i for i in self.eos_ids if i < scores.shape[1]]
+        ends = scores[:, known]
         raised = ends.abs() * (self.factor**late - 1)
         out = scores.clone()
-        out[:, self.eos_ids] = ends + raised.masked_fill(~ends.isfinite(), 0.0)
+        out[:, known] = ends + raised.masked_fill(~ends.isfinite(), 0.0)
         return out
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
+from ..model.merge import check_tensor
 from . import beam, lookup, processors, search, stopping
+from .config import as_list
 from .constraints import LogitsProcessor
 from .decode import Decoder, pad_left
 from .lengths import PromptSize, measure, plan, warn_of_lengths
@@ -166,13 +168,23 @@ def _inputs(
     """Check ids and mask, and bring them to the model's device."""
     if input_ids is None:
         raise PromptError("generate() got no input_ids; pass the processor's whole output: generate(**inputs).")
-    shape = list(getattr(input_ids, "shape", ()))
+    given = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "input_features": input_features,
+        "feature_attention_mask": feature_attention_mask,
+    }
+    for name, value in given.items():
+        if value is not None:
+            check_tensor(name, value)
+    shape = list(input_ids.shape)
     if len(shape) != 2 or 0 in shape or input_ids.is_floating_point():
         raise PromptError(f"input_ids has shape {shape}; expected whole numbers [prompts, tokens], at least one each.")
     ids = input_ids.to(model.device, torch.long)
     low, high, vocabulary = int(ids.min()), int(ids.max()), model.config.text_config.vocab_size
     if low < 0 or high >= vocabulary:
         raise PromptError(f"input_ids run from {low} to {high}; expected ids from 0 to {vocabulary - 1}.")
+    _check_vocabulary(options, vocabulary, rows=len(ids) * options.rows_per_prompt)
     mask = _mask_from_ids(ids, options) if attention_mask is None else attention_mask.to(ids)
     if mask.shape != ids.shape:
         raise PromptError(f"attention_mask has shape {list(mask.shape)}; expected {shape}, that of input_ids.")
@@ -180,6 +192,15 @@ def _inputs(
     if empty:
         raise PromptError(f"Prompt {empty[0] + 1} of {shape[0]} is all padding; give each at least one token.")
     return Inputs(ids, mask, input_features, feature_attention_mask)
+
+
+def _check_vocabulary(options: Options, vocabulary: int, *, rows: int) -> None:
+    """Refuse ids that would be fed or forced but do not exist. (An end of text that does not merely never comes.)"""
+    fed = ["pad_token_id"] if rows > 1 else []
+    for name in (*fed, "forced_bos_token_id", "forced_eos_token_id"):
+        value = getattr(options.config, name)
+        if value is not None and max(as_list(value)) >= vocabulary:
+            raise ConfigError(f"{name} is {value}; expected ids from 0 to {vocabulary - 1}, the model's vocabulary.")
 
 
 def _mask_from_ids(ids: Tensor, options: Options) -> Tensor:
@@ -190,11 +211,14 @@ def _mask_from_ids(ids: Tensor, options: Options) -> Tensor:
 
 
 def _generator(model: Any, seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
-    if seed is None:
-        return generator
-    if generator is not None:
+    if seed is not None and generator is not None:
         raise ConfigError("seed and generator are both given; pass one of them.")
-    return torch.Generator(model.device).manual_seed(seed)
+    if generator is not None and generator.device.type != model.device.type:
+        raise ConfigError(
+            f"The generator lies on {generator.device} and the model on {model.device}; "
+            f"make it with torch.Generator({str(model.device)!r}), or pass seed=."
+        )
+    return generator if seed is None else torch.Generator(model.device).manual_seed(seed)
 
 
 def _refuse_combinations(options: Options, extras: Extras, rows: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -98,16 +99,16 @@ def resolve(of_model: GenerationConfig | None, passed: Any, kwargs: dict[str, An
 
     Raises ConfigError for an unknown option, one not offered, and values that cannot work or contradict each other.
     """
-    _refuse_unknown(kwargs)
+    _refuse_unknown(kwargs, "generate()")
     passed = _as_config(passed)
     layers = [DEFAULTS, vars(of_model) if of_model is not None else {}, vars(passed)]
     config = GenerationConfig()
     for layer in layers:
         for key, value in layer.items():
             if value is not None:
-                setattr(config, key, deepcopy(value))
+                setattr(config, key, _plain(deepcopy(value)))
     for key, value in kwargs.items():
-        setattr(config, key, value)
+        setattr(config, key, _plain(value))
     _refuse_not_offered(config)
     asked = {key for key, value in vars(passed).items() if value is not None} | set(kwargs)
     options = Options(config, frozenset(asked & set(GenerationConfig.names())))
@@ -131,18 +132,26 @@ def _as_config(passed: Any) -> GenerationConfig:
         return GenerationConfig()
     if isinstance(passed, GenerationConfig):
         return passed
-    data = passed if isinstance(passed, dict) else getattr(passed, "to_dict", dict)()
-    if not data:
-        raise ConfigError(f"generation_config is a {type(passed).__name__}; expected a GenerationConfig or a dict.")
-    return GenerationConfig.from_dict(data)
+    if isinstance(passed, dict):  # written by hand perhaps, or read from a file, whose stamps are no options
+        stamps = [key for key in passed if key == "transformers_version" or key.startswith("_")]
+        _refuse_unknown(set(passed) - set(stamps), "generation_config")
+        return GenerationConfig.from_dict(passed)
+    if not hasattr(passed, "to_dict"):
+        raise ConfigError(f"generation_config is {passed!r}; expected a GenerationConfig or a dict.")
+    return GenerationConfig.from_dict(passed.to_dict())
 
 
-def _refuse_unknown(kwargs: dict[str, Any]) -> None:
+def _plain(value: Any) -> Any:
+    """Numbers and lists in place of numpy's and torch's."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _refuse_unknown(names: Iterable[str], where: str) -> None:
     known = GenerationConfig.names()
-    for name in kwargs:
+    for name in names:
         if name not in known and name not in _NOT_OFFERED:
             near = did_you_mean(name, [*known, *_INPUTS, *_ARGUMENTS])
-            raise ConfigError(f"generate() has no option {name!r}.{near}")
+            raise ConfigError(f"{where} has no option {name!r}.{near}")
 
 
 def _refuse_not_offered(config: GenerationConfig) -> None:

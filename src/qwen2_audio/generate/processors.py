@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import constraints as c
 from . import sampling as s
-from .config import GenerationConfig
+from .config import GenerationConfig, as_list
 from .constraints import LogitsProcessor
 from .lengths import Lengths
 from .options import Options
@@ -84,8 +84,7 @@ def _from_config(config: GenerationConfig, lengths: Lengths) -> Iterator[LogitsP
     if config.forced_bos_token_id is not None:
         yield c.ForcedBos(config.forced_bos_token_id)
     if config.forced_eos_token_id is not None:
-        ends = config.forced_eos_token_id
-        yield c.ForcedEos(lengths.max_length, [ends] if isinstance(ends, int) else list(ends))
+        yield c.ForcedEos(lengths.max_length, as_list(config.forced_eos_token_id))
     if config.remove_invalid_values:
         yield c.RemoveInvalid()
     if config.exponential_decay_length_penalty is not None:

@@ -141,7 +141,7 @@ class Eta:
     min_keep: int = 1
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        cutoff = torch.tensor(self.cutoff, device=scores.device)
+        cutoff = torch.tensor(self.cutoff, dtype=scores.dtype, device=scores.device)
         drop = scores.softmax(-1) < torch.min(cutoff, cutoff.sqrt() * (-_entropy(scores)).exp())
         return scores.masked_fill(drop & (scores < _threshold(scores, self.min_keep)), BANNED)
 

@@ -48,7 +48,10 @@ class EndOfText:
     eos_ids: list[int]
 
     def __call__(self, input_ids: Tensor, scores: Any = None, **_: Any) -> Tensor:
-        return torch.isin(input_ids[:, -1], torch.tensor(self.eos_ids, device=input_ids.device))
+        newest, ended = input_ids[:, -1], _all_rows(input_ids, False)
+        for token in self.eos_ids:  # by number: a tensor of them would be copied to the GPU at every step
+            ended = ended | (newest == token)
+        return ended
 
 
 class StopStrings:

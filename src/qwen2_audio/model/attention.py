@@ -6,7 +6,7 @@ Shapes in here: q [B, H, Q, D]; k, v [B, KVH, K, D] with H a multiple of KVH; ou
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +17,36 @@ IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 
 
 @dataclass(frozen=True)
+class Packing:
+    """Where the valid positions of rows [B, S] lie, for kernels that take them end to end."""
+
+    index: tuple[torch.Tensor, ...]  # rows and columns, int64 [N] each
+    ends: torch.Tensor  # int32 [B + 1] cumulative lengths
+    longest: int
+
+    @classmethod
+    def of(cls, valid: torch.Tensor) -> Packing:
+        """From bool [B, S]. Waits for the device twice."""
+        lengths = valid.sum(1)
+        ends = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+        return cls(valid.nonzero(as_tuple=True), ends, int(lengths.max()))
+
+
+@dataclass(frozen=True)
 class Visible:
-    """Which keys a query sees."""
+    """Which keys a query sees. One object serves all layers of a pass."""
 
     causal: bool = False  # query i of Q sees the first K - Q + i + 1 keys
     mask: torch.Tensor | None = None  # bool, broadcasts to [B, 1, Q, K]; True is seen; causality included
     keys: torch.Tensor | None = None  # bool [B, K]; the mask without causality, which flash attention wants
+    _packed: dict[int, Packing] = field(default_factory=dict, compare=False)
+
+    def packed(self, last: int) -> Packing:
+        """The packing of the last `last` columns of `keys`; worked out once, not once a layer."""
+        assert self.keys is not None
+        if last not in self._packed:
+            self._packed[last] = Packing.of(self.keys[:, self.keys.shape[1] - last :])
+        return self._packed[last]
 
 
 ALL = Visible()
@@ -118,21 +142,21 @@ def _flash(
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [B, S, heads, D]
     if visible.keys is None:
         return flash_attn_func(q, k, v, **options).transpose(1, 2)  # type: ignore[no-any-return]
-    # Padding goes out: rows are laid end to end, and written back where they came from.
-    keys = visible.keys  # [B, K]; the queries are its last Q columns
-    queries = keys[:, -q.shape[1] :]
-    kv_ends, q_ends = _ends(keys), _ends(queries)
+    # Padding goes out: rows are laid end to end, and written back where they came from. The queries are the last keys.
+    queries, keys = visible.packed(q.shape[1]), visible.packed(k.shape[1])
     packed = flash_attn_varlen_func(
-        q[queries], k[keys], v[keys], q_ends, kv_ends, int(queries.sum(1).max()), int(keys.sum(1).max()), **options
+        q[queries.index],
+        k[keys.index],
+        v[keys.index],
+        queries.ends,
+        keys.ends,
+        queries.longest,
+        keys.longest,
+        **options,
     )
     out = torch.zeros_like(q)
-    out[queries] = packed
+    out[queries.index] = packed
     return out.transpose(1, 2)
-
-
-def _ends(valid: torch.Tensor) -> torch.Tensor:
-    """Cumulative lengths int32 [B + 1] of the rows of bool [B, S]."""
-    return F.pad(valid.sum(1).cumsum(0), (1, 0)).to(torch.int32)
 
 
 def attend_spans(

@@ -176,19 +176,21 @@ class Qwen2AudioEncoder(nn.Module):
             raise AudioError(
                 f"A clip has {max(lengths)} mel frames; the encoder's window holds {self.window}. Split it."
             )
-        frames = [num_encoder_frames(n) for n in lengths]
-        if not any(num_audio_tokens(n) for n in lengths):
+        heard = [i for i, n in enumerate(lengths) if num_audio_tokens(n)]  # the others, 20 ms at most, give nothing
+        if not heard:
             return input_features.new_zeros((0, self.config.d_model), dtype=self.conv1.weight.dtype)
+        features = input_features if len(heard) == len(input_features) else input_features[heard]
+        frames = [num_encoder_frames(lengths[i]) for i in heard]
         if len(set(frames)) == 1:  # equal lengths: an ordinary batch
-            x, spans = self._embed(input_features, frames[0]), None
+            x, spans = self._embed(features, frames[0]), None
         else:
-            clips = [self._embed(clip[None], n) for clip, n in zip(input_features, frames, strict=True)]
+            clips = [self._embed(clip[None], n) for clip, n in zip(features, frames, strict=True)]
             x, spans = torch.cat(clips, dim=1), frames  # [1, sum of E, d]
         for layer in self._layers_to_run():
             x, _ = layer(x, ALL, spans)
         if spans is None:
             return self._pool(x).flatten(0, 1)
-        return torch.cat([self._pool(clip)[0] for clip in x.split(frames, dim=1) if clip.shape[1] > 1])
+        return torch.cat([self._pool(clip)[0] for clip in x.split(frames, dim=1)])
 
     def _embed(self, mel: torch.Tensor, frames: int) -> torch.Tensor:
         """Convolutions and positions: [A, mel bins, F] -> [A, frames, d]."""

@@ -122,6 +122,14 @@ def _expand(
     )
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raises PromptError for lists and numpy arrays, which the processor makes unless told otherwise."""
+    if not isinstance(value, torch.Tensor):
+        raise PromptError(
+            f"{name} is a {type(value).__name__}; expected a tensor: make it with the processor's return_tensors='pt'."
+        )
+
+
 def padded_left(attention_mask: torch.Tensor) -> bool:
     """Whether rows 0/1 [B, T] are padded on the left (also when none is). Raises PromptError for both sides."""
     left, right = bool((attention_mask[:, 0] == 0).any()), bool((attention_mask[:, -1] == 0).any())

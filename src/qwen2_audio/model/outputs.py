@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,14 +15,36 @@ Tensors = tuple[torch.Tensor, ...]
 
 @dataclass
 class Output:
-    """Attribute, key and index access; `to_tuple()` leaves out what is None, as indexing does."""
+    """Attributes, a mapping of what is not None, and an index into its values: what the reference's outputs offer."""
 
-    def to_tuple(self) -> tuple[Any, ...]:
-        values = (getattr(self, f.name) for f in fields(self))
-        return tuple(value for value in values if value is not None)
+    def items(self) -> list[tuple[str, Any]]:
+        named = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return [(name, value) for name, value in named if value is not None]
 
     def keys(self) -> list[str]:
-        return [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        return [name for name, _ in self.items()]
+
+    def values(self) -> list[Any]:
+        return [value for _, value in self.items()]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(self.values())
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return dict(self.items()).get(key, default)
+
+    # Without these two, Python would look for a name among the tensors, and `"loss" in out` be false always.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __bool__(self) -> bool:
+        return True
 
     def __getitem__(self, key: str | int | slice) -> Any:
         if isinstance(key, str):

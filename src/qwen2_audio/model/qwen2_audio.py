@@ -20,7 +20,7 @@ from .cache import KVCache
 from .encoder import Qwen2AudioEncoder
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
-from .merge import Prompt, find_slots, position_ids_of
+from .merge import Prompt, check_tensor, find_slots, position_ids_of
 from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput
 
 
@@ -121,7 +121,7 @@ class Qwen2AudioModel(nn.Module):
             )
         if mask.shape[0] != features.shape[0]:
             raise AudioError(f"feature_attention_mask has {mask.shape[0]} rows for {features.shape[0]} clips.")
-        return [int(n) for n in mask.sum(-1).tolist()]
+        return [int(n) for n in (mask != 0).sum(-1).tolist()]  # counted as integers: 2999 is no number of bf16
 
     def embed_prompt(
         self,
@@ -147,7 +147,10 @@ class Qwen2AudioModel(nn.Module):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids)
         if mask.shape != input_ids.shape:
             raise PromptError(f"attention_mask is {list(mask.shape)}; expected {list(input_ids.shape)}, as input_ids.")
-        labels = None if labels is None else labels.to(self.device)
+        if labels is not None:
+            labels = labels.to(self.device)
+            if labels.shape != input_ids.shape:
+                raise PromptError(f"labels is {list(labels.shape)}; expected {list(input_ids.shape)}, as input_ids.")
         audio_id = self.config.audio_token_index
         if input_features is None:
             if bool((input_ids == audio_id).any()):
@@ -212,10 +215,14 @@ class Qwen2AudioModel(nn.Module):
         """The language model's output, the attention mask that held, and the labels, both after expansion."""
         if (given.input_ids is None) == (given.inputs_embeds is None):
             raise PromptError("Pass exactly one of input_ids and inputs_embeds.")
+        for name, value in vars(given).items():
+            if value is not None:
+                check_tensor(name, value)
         past = cache.length if cache is not None else 0
-        embeds, mask, positions, labels = (
-            given.inputs_embeds, given.attention_mask, given.position_ids, given.labels
-        )  # fmt: skip
+        embeds, positions = (
+            None if t is None else t.to(self.device) for t in (given.inputs_embeds, given.position_ids)
+        )
+        mask, labels = given.attention_mask, given.labels
         if given.input_ids is not None and past:
             # A decode step: the audio is in the cache already.
             embeds = self.get_input_embeddings()(given.input_ids.to(self.device))
@@ -227,7 +234,8 @@ class Qwen2AudioModel(nn.Module):
             if prompt.input_ids.shape != given.input_ids.shape:  # legacy: whatever positions were given no longer fit
                 mask, positions = prompt.attention_mask, None
         assert embeds is not None
-        padded = mask is not None and not bool(mask.all())
+        # A mask of ones says nothing and is dropped, unless it is too short: the language model then refuses it.
+        padded = mask is not None and (mask.shape[1] != past + embeds.shape[1] or not bool(mask.all()))
         keys = mask.to(self.device) if mask is not None and padded else None
         if positions is None and keys is not None:
             positions = position_ids_of(keys)[:, past:]
@@ -289,7 +297,7 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
             AudioError: features of the wrong shape.
             ConfigError: an option that cannot work.
         """
-        if labels is not None and isinstance(logits_to_keep, int) and logits_to_keep:
+        if labels is not None and (isinstance(logits_to_keep, torch.Tensor) or logits_to_keep):
             raise ConfigError("labels need the logits of all positions; leave logits_to_keep at 0.")
         inputs = Inputs(
             input_ids, input_features, attention_mask, feature_attention_mask, position_ids, inputs_embeds, labels

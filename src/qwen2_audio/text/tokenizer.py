@@ -186,8 +186,8 @@ class Tokenizer:
         the first `max_length` tokens. One string without `return_tensors` gives flat lists.
         Raises PromptError for rows of unequal length that are to be one tensor.
         """
-        single = isinstance(text, str)
-        texts = [text] if isinstance(text, str) else list(text)
+        single = not isinstance(text, (list, tuple))
+        texts: list[Any] = [text] if single else list(text)
         rows = [self.encode(item, add_special_tokens=add_special_tokens) for item in texts]
         if truncation:
             rows = [row[: max_length or self.model_max_length] for row in rows]

@@ -37,7 +37,7 @@ class ScriptedLanguageModel:
         if past_key_values is not None:
             past_key_values.length += inputs_embeds.shape[1]
         last = inputs_embeds[:, -logits_to_keep:, 0].long()
-        logits = torch.zeros(*last.shape, VOCABULARY)
+        logits = torch.zeros(*last.shape, VOCABULARY, dtype=torch.float32)
         logits.scatter_(2, last.apply_(lambda t: self.successor(t) % VOCABULARY)[..., None], 10.0)
         return SimpleNamespace(logits=logits, attentions=None, hidden_states=None)
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -183,6 +184,11 @@ def test_a_streamer_cannot_follow_beams(counting):
     [
         ({}, r"generate\(\) got no input_ids; pass the processor's whole output"),
         ({"input_ids": torch.tensor([1, 2])}, r"input_ids has shape \[2\]; expected whole numbers \[prompts, tokens\]"),
+        (
+            {"input_ids": [[1, 2]]},
+            r"input_ids is a list; expected a tensor: make it with the processor's return_tensors",
+        ),
+        ({"input_ids": np.ones((1, 2), int)}, r"input_ids is a ndarray; expected a tensor"),
         ({"input_ids": torch.zeros(1, 0, dtype=torch.long)}, r"input_ids has shape \[1, 0\]"),
         ({"input_ids": torch.zeros(1, 3)}, "expected whole numbers"),
         ({"input_ids": ids([1, 99])}, "input_ids run from 1 to 99; expected ids from 0 to 31"),
@@ -219,3 +225,46 @@ def test_repetition_penalty_does_not_depend_on_padding(scripted):
     )
     assert found[0, -1] == 2
     assert generate(model, ids([2, 1]), max_new_tokens=1, repetition_penalty=100.0, no_repeat_ngram_size=1)[0, -1] != 2
+
+
+@pytest.mark.parametrize("name", ["pad_token_id", "forced_bos_token_id", "forced_eos_token_id"])
+def test_ids_outside_the_vocabulary_are_refused(counting, name):
+    """On a GPU such an index is an assertion in a kernel, after which nothing runs any more."""
+    with pytest.raises(ConfigError, match=f"{name} is 32; expected ids from 0 to 31, the model's vocabulary"):
+        generate(counting, ids([1, 2], [3, 4]), max_new_tokens=3, **{name: 32})
+
+
+def test_a_pad_id_outside_the_vocabulary_does_no_harm_to_one_prompt(counting):
+    assert generate(counting, ids([1, 2]), max_new_tokens=1, pad_token_id=32).tolist() == [[1, 2, 3]]
+
+
+def test_an_end_of_text_outside_the_vocabulary_never_comes(counting):
+    options = {"max_new_tokens": 3, "exponential_decay_length_penalty": (0, 1.5), "pad_token_id": 0}
+    assert generate(counting, ids([1, 2]), eos_token_id=99, **options).tolist() == [[1, 2, 3, 4, 5]]
+
+
+def test_a_generator_of_another_device_is_refused(counting):
+    counting.device = torch.device("meta")
+    with pytest.raises(
+        ConfigError, match=r"generator lies on cpu and the model on meta; make it with torch\.Generator"
+    ):
+        generate(counting, ids([1]), max_new_tokens=1, do_sample=True, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 3}, {"sequence_bias": {(7,): 0.123}}, {"eta_cutoff": 0.0123}], ids=str
+)
+def test_torchs_default_dtype_changes_nothing(counting, options, dtype):
+    """Scripts set it around a load; scores are fp32 all the same."""
+    options = {"max_new_tokens": 4, "do_sample": "eta_cutoff" in options, **options}
+    wanted = {"return_dict_in_generate": True, "output_scores": True, "seed": 1}
+    expected = generate(counting, ids([1, 2]), **options, **wanted)
+    torch.set_default_dtype(dtype)
+    try:
+        found = generate(counting, ids([1, 2]), **options, **wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found.sequences, expected.sequences)
+    assert found.scores[0].dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(found.scores, expected.scores, strict=True))

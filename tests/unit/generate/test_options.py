@@ -1,6 +1,8 @@
 import warnings
 
+import numpy as np
 import pytest
+import torch
 
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.generate.config import GenerationConfig
@@ -30,8 +32,24 @@ def test_the_config_may_be_a_dict_or_a_foreign_object():
 
     assert resolve(None, {"max_new_tokens": 3}, {}).config.max_new_tokens == 3
     assert resolve(None, Foreign(), {}).config.max_new_tokens == 3
-    with pytest.raises(ConfigError, match="generation_config is a int; expected a GenerationConfig or a dict"):
+    with pytest.raises(ConfigError, match="generation_config is 3; expected a GenerationConfig or a dict"):
         resolve(None, 3, {})
+
+
+def test_a_typing_error_in_a_dict_is_not_swallowed():
+    with pytest.raises(
+        ConfigError, match=r"generation_config has no option 'max_new_token'\. Did you mean 'max_new_tok"
+    ):
+        resolve(None, {"max_new_token": 3}, {})
+    options = resolve(None, {"transformers_version": "5", "_from_model_config": True}, {})
+    assert options.asked == frozenset()
+    assert resolve(None, {}, {}).asked == frozenset()
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    config = resolve(None, None, {"max_new_tokens": np.int64(4), "eos_token_id": torch.tensor([3, 4])}).config
+    assert (config.max_new_tokens, config.eos_token_id) == (4, [3, 4])
+    assert type(config.max_new_tokens) is int
 
 
 REFUSED = {

@@ -78,3 +78,10 @@ def test_criteria_may_answer_with_one_bool_or_a_row_each():
         False,
     ]
     assert met([lambda i, s: True], ids).tolist() == [True] * 3
+
+
+def test_the_end_of_text_is_found_without_a_transfer(monkeypatch):
+    """Asked after every token: making a tensor of the ids would be a copy to the GPU, and a wait, each time."""
+    ids = torch.tensor([[1, 2], [1, 3], [1, 4]])
+    monkeypatch.setattr(torch, "tensor", None)
+    assert EndOfText([4, 2])(ids).tolist() == [True, False, True]

@@ -113,7 +113,9 @@ def test_the_whole_model_with_flash_attention(side, monkeypatch):
         ids[1], mask[1] = ids[1].roll(-2), mask[1].roll(-2)
     feature_mask = (torch.arange(14) < torch.tensor([[12], [9]])).int()
     inputs = dict(input_features=torch.randn(2, 4, 14), feature_attention_mask=feature_mask)
-    outputs = {}
+    outputs, packed = {}, []
+    packing_of = attention.Packing.of
+    monkeypatch.setattr(attention.Packing, "of", lambda valid: packed.append(valid.shape[1]) or packing_of(valid))
     for name in ("sdpa", "flash_attention_2"):
         model.set_attn_implementation(name)
         first = model(input_ids=ids, attention_mask=mask, **inputs)
@@ -123,6 +125,7 @@ def test_the_whole_model_with_flash_attention(side, monkeypatch):
         outputs[name] = (first.logits[mask.bool()], second.logits)
     for a, b in zip(outputs["sdpa"], outputs["flash_attention_2"], strict=True):
         assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert packed == [6, 1, 7], "once a pass, however many layers: it waits for the device"
 
 
 def test_what_cannot_run_is_refused_by_name(monkeypatch):

@@ -108,6 +108,35 @@ def test_outputs_answer_by_name_key_index_and_tuple(model, inputs):
     assert torch.equal(model(**inputs, use_cache=False, return_dict=False)[0], out.logits)
 
 
+@torch.no_grad()
+def test_outputs_are_mappings_of_what_is_there(model, inputs):
+    out = model(**inputs, use_cache=False)
+    assert "logits" in out
+    assert "loss" not in out
+    assert list(out) == list(dict(out)) == [name for name, _ in out.items()] == ["logits", "attention_mask"]
+    assert len(out) == len(out.values()) == 2
+    assert out.get("loss") is None
+    assert out.get("logits") is out.logits
+
+
+@torch.no_grad()
+def test_a_clip_without_any_frame_is_passed_over(model, inputs):
+    """An empty row of features beside others: no sound, no positions, no error."""
+    frames = torch.stack([inputs["feature_attention_mask"][0], torch.zeros(60, dtype=torch.int32)])
+    row = {"input_ids": inputs["input_ids"][:1], "attention_mask": inputs["attention_mask"][:1]}
+    both = model(**row, input_features=inputs["input_features"], feature_attention_mask=frames)
+    alone = model(**row, input_features=inputs["input_features"][:1], feature_attention_mask=frames[:1])
+    assert_close(both.logits, alone.logits, atol=1e-6, rtol=0)
+
+
+def test_the_feature_mask_may_have_any_dtype():
+    """2999 is no number of bf16: a mask cast with the features must still be counted right."""
+    config = CONFIG | {"audio_config": CONFIG["audio_config"] | {"max_source_positions": 1500}}
+    model = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(**config)).eval()
+    mask = (torch.arange(3000) < 2999).bfloat16()[None]
+    assert model.encode_audio(torch.zeros(1, 8, 3000), mask)[1] == [750]
+
+
 def test_no_cache_is_kept_while_training(model, inputs):
     model.train()
     try:
@@ -118,6 +147,7 @@ def test_no_cache_is_kept_while_training(model, inputs):
 
 
 REFUSED = {
+    "lists": ({"input_ids": [[1, 2]]}, PromptError, "input_ids is a list; expected a tensor: make it with"),
     "nothing": ({"input_ids": None}, PromptError, "exactly one of input_ids and inputs_embeds"),
     "deaf": (
         {"input_features": None},
@@ -134,6 +164,16 @@ REFUSED = {
     ),
     "mask": ({"attention_mask": torch.ones(2, 5)}, PromptError, r"attention_mask is \[2, 5\]; expected \[2, 19\]"),
     "attentions": ({"output_attentions": True}, ConfigError, "output_attentions needs attn_implementation='eager'"),
+    "labels": (
+        {"labels": torch.zeros(2, 5, dtype=torch.long)},
+        PromptError,
+        r"labels is \[2, 5\]; expected \[2, 19\], as input_ids",
+    ),
+    "one kept and trained": (
+        {"labels": torch.zeros(2, 19, dtype=torch.long), "logits_to_keep": torch.tensor([1, 1])},
+        ConfigError,
+        "labels need the logits of all positions",
+    ),
     "kept and trained": (
         {"labels": torch.zeros(2, 19, dtype=torch.long), "logits_to_keep": 1},
         ConfigError,
@@ -147,6 +187,14 @@ def test_bad_input_is_refused_in_words(model, inputs, case):
     change, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         model(**{**inputs, **change})
+
+
+@torch.no_grad()
+def test_a_mask_of_the_new_positions_alone_is_refused(model, inputs):
+    """All ones and too short, it would unhide the padding that the cache holds."""
+    past = model(**inputs).past_key_values
+    with pytest.raises(ConfigError, match=r"attention_mask covers 1 positions; expected 20 \(19 cached and 1 new\)"):
+        model(input_ids=torch.tensor([[5], [6]]), attention_mask=torch.ones(2, 1), past_key_values=past)
 
 
 def test_the_encoder_names_the_length_it_wants(model):

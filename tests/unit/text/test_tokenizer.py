@@ -204,6 +204,8 @@ def test_what_cannot_be_padded_is_refused(folder, tiny):
 def test_only_whole_strings_are_encoded(tiny):
     with pytest.raises(PromptError, match=r"^The text is a int; expected a string\.$"):
         tiny.encode(5)
+    with pytest.raises(PromptError, match=r"^The text is a NoneType; expected a string\.$"):
+        tiny(None)
     with pytest.raises(PromptError, match=r"^The text has half a character at position 2 \(a lone surrogate\)"):
         tiny.encode("ab\ud800")
     with pytest.raises(PromptError, match="half a character"):
