@@ -35,12 +35,12 @@ def here(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("program", blocks("python"))
+@pytest.mark.parametrize("program", list(blocks("python")))
 def test_programs(program, here):
     run([sys.executable, "-c", program], here)
 
 
-@pytest.mark.parametrize("script", blocks("sh"))
+@pytest.mark.parametrize("script", list(blocks("sh")))
 def test_commands(script, here):
     lines = [line for line in script.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
     wanted = [line for line in lines if not line.startswith(NOT_HERE)]
