@@ -159,4 +159,4 @@ def _is_samples_and_rate(pair: Sequence[Any]) -> bool:
     if not isinstance(pair, tuple) or len(pair) != 2:
         return False
     samples, rate = pair
-    return isinstance(rate, (int, np.integer)) and not isinstance(samples, (int, float, np.number, str, bytes))
+    return isinstance(rate, (int, float, np.number)) and not isinstance(samples, (int, float, np.number, str, bytes))

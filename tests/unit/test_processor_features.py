@@ -77,6 +77,11 @@ def test_another_rate_is_refused():
         WhisperFeatureExtractor()(np.zeros(800), sampling_rate=8000)
 
 
+@pytest.mark.parametrize("rate", [16000, 16000.0, np.float32(16000), np.int64(16000)])
+def test_a_rate_of_any_number_type_makes_one_clip(rate):
+    assert len(clips_in((np.zeros(800), rate))) == 1
+
+
 def test_what_is_one_clip_and_what_are_several():
     array = np.zeros(3)
     assert [len(clips_in(form)) for form in (array, "a.wav", b"", (array, 8000), ([0.1, 0.2], 8000), [0.1, 0.2])] == [
