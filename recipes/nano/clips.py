@@ -1,0 +1,97 @@
+"""The log-mels of a split, made once by several processes and kept on disk in half precision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from qwen2_audio.audio.mel import log_mel, num_audio_tokens, num_frames
+
+from .mix import Clip, render_clip
+
+MEL_BINS = 128
+SHORT = 1.8  # seconds; clips up to here are never passed over
+CHUNK = 27  # clips handed to a process at a time
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a clip's log-mel lies in the file, and what is known about the clip."""
+
+    clip: Clip
+    start: int  # row of mel.f16
+    rows: int  # mel frames stored: the valid ones and the context of the convolutions
+    frames: int  # valid mel frames
+
+    @property
+    def tokens(self) -> int:
+        return num_audio_tokens(self.frames)
+
+    def wanted(self, rng: np.random.Generator) -> bool:
+        """Whether to train on this clip now: long clips cost more and teach no more, so they come up less often."""
+        return bool(rng.random() < (SHORT / max(SHORT, self.clip.seconds)) ** 3)
+
+
+class Library:
+    """All clips of one split. `mel(i)` is float32 [128, rows]."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self.entries = [Entry(Clip(**row.pop("clip")), **row) for row in rows]
+        self._mel = np.memmap(folder / "mel.f16", dtype=np.float16, mode="r").reshape(-1, MEL_BINS)
+        self.by_kind: dict[str, list[int]] = {}
+        for i, entry in enumerate(self.entries):
+            self.by_kind.setdefault(entry.clip.kind, []).append(i)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def mel(self, i: int) -> np.ndarray:
+        entry = self.entries[i]
+        return self._mel[entry.start : entry.start + entry.rows].T.astype(np.float32)
+
+
+def open_library(split: str, count: int, folder: Path, workers: int = 2) -> Library:
+    """The library of clips 0..count-1 of `split` under `folder`, made first if it is not there yet."""
+    home = folder / f"{split}-{count}"
+    if not (home / "index.json").is_file():
+        home.mkdir(parents=True, exist_ok=True)
+        _make(split, count, home, workers)
+    return Library(home)
+
+
+def _make(split: str, count: int, home: Path, workers: int) -> None:
+    from rich.progress import track
+
+    index, start = [], 0
+    with (home / "mel.f16").open("wb") as file:
+        for clip, mel, frames in track(_rendered(split, count, workers), f"sounds, {split}", total=count):
+            file.write(np.ascontiguousarray(mel.T).tobytes())
+            index.append({"clip": asdict(clip), "start": start, "rows": mel.shape[1], "frames": frames})
+            start += mel.shape[1]
+    # Written last, and at once: a folder without it is made anew.
+    part = home / "index.json.part"
+    part.write_text(json.dumps(index), encoding="utf-8")
+    part.rename(home / "index.json")
+
+
+def _rendered(split: str, count: int, workers: int) -> Iterator[tuple[Clip, np.ndarray, int]]:
+    """Clips in order: what each is, its log-mel float16 [128, rows], its valid frames."""
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with ProcessPoolExecutor(workers) as pool:
+        for done in pool.map(partial(_render_chunk, split), chunks):
+            yield from done
+
+
+def _render_chunk(split: str, indices: range) -> list[tuple[Clip, np.ndarray, int]]:
+    done = []
+    for i in indices:
+        wave, clip = render_clip(split, i)
+        done.append((clip, log_mel(wave).astype(np.float16), num_frames(len(wave))))
+    return done

@@ -1,0 +1,108 @@
+"""The training loop both stages share: schedule, clipping, log, atomic checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training."""
+
+    name: str
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 100  # steps
+    decay_from: float = 0.5  # share of the steps after which the rate falls to 0; always end on a decay
+    save_every: int = 100  # steps: what a kill loses at most
+    clip: float = 1.0  # norm of the gradient
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, relative to `lr`."""
+        start = self.decay_from * self.steps
+        falling = 1.0 if step < start else (self.steps - step) / (self.steps - start)
+        return min((step + 1) / self.warmup, 1.0, max(falling, 0.02))
+
+
+def adamw(parts: list[tuple[nn.Module, float]]) -> torch.optim.AdamW:
+    """AdamW over modules with their learning rates; matrices decay, vectors do not."""
+    groups = []
+    for module, lr in parts:
+        weights = list(module.parameters())
+        for decay, chosen in ((0.02, [w for w in weights if w.dim() > 1]), (0.0, [w for w in weights if w.dim() <= 1])):
+            groups.append({"params": chosen, "lr": lr, "base": lr, "weight_decay": decay})
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+
+def train(
+    stage: Stage, network: nn.Module, optimizer: torch.optim.AdamW, loss_of: Callable[[int], torch.Tensor], folder: Path
+) -> None:
+    """Run the steps of `stage` that its checkpoint in `folder` has not done yet.
+
+    `loss_of(step)` gives the loss of that step's batch. The log is `folder/<stage>.jsonl`, one line a step.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    path, log = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl"
+    begin = _resumed(path, log, network, optimizer)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress, log.open("a", encoding="utf-8") as file:
+        bar = progress.add_task(stage.name, total=stage.steps, completed=begin)
+        started = time.monotonic()
+        for step in range(begin, stage.steps):
+            row = _step(stage, step, network, optimizer, loss_of)
+            row["seconds"] = round(time.monotonic() - started, 2)
+            file.write(json.dumps(row) + "\n")
+            progress.update(bar, advance=1, description=f"{stage.name}  loss {row['loss']:.3f}")
+            if (step + 1) % stage.save_every == 0 or step + 1 == stage.steps:
+                file.flush()
+                _save(path, step + 1, network, optimizer)
+
+
+def _step(
+    stage: Stage, step: int, network: nn.Module, optimizer: torch.optim.AdamW, loss_of: Callable[[int], torch.Tensor]
+) -> dict[str, float]:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base"] * stage.rate(step)
+    loss = loss_of(step)
+    if not bool(torch.isfinite(loss.detach())):
+        raise RuntimeError(
+            f"The loss of step {step} of stage {stage.name} is {float(loss.detach())}; lower the learning rate."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+    optimizer.step()
+    return {"step": step, "loss": round(float(loss.detach()), 5), "norm": round(float(norm), 3)}
+
+
+def _save(path: Path, step: int, network: nn.Module, optimizer: torch.optim.AdamW) -> None:
+    part = path.with_suffix(".part")
+    torch.save({"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}, part)
+    part.replace(path)  # atomic: a kill leaves the old file or the new one
+
+
+def _resumed(path: Path, log: Path, network: nn.Module, optimizer: torch.optim.AdamW) -> int:
+    """Load the stage's checkpoint, drop log lines beyond it, and return the steps done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = 0
+    if path.is_file():
+        state = torch.load(path, weights_only=True)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = int(state["step"])
+    lines = log.read_text(encoding="utf-8").splitlines()[:done] if log.is_file() else []
+    log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return done
+
+
+def read_losses(log: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in log.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,102 @@
+"""One clip from one seed: a sound of a kind, placed, played in a room, at a level, in some noise."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from .sounds import dsp
+from .sounds.kinds import KINDS, UNHEARD, Kind, draw_parameters
+
+LOUD_DB, QUIET_DB = -21.0, -33.0  # RMS of the clip in dB below full scale: above is loud, below is quiet
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is known about a clip, besides its samples."""
+
+    kind: str
+    seconds: float
+    level_db: float  # RMS of the whole clip, dB below full scale; -120 for digital silence
+
+
+def clip_seed(split: str, index: int) -> int:
+    """The seed of clip `index` of `split`: a hash, so that no two clips share random numbers."""
+    return int.from_bytes(hashlib.sha256(f"nano {split} {index}".encode()).digest()[:8], "big")
+
+
+def render_clip(split: str, index: int, kind: str | None = None) -> tuple[np.ndarray, Clip]:
+    """Clip `index` of `split`: float32 [n] at 16 kHz, peak at most 1. Kinds take turns unless `kind` is given."""
+    rng = np.random.default_rng(clip_seed(split if kind is None else f"{split} {kind}", index))
+    chosen = _kind_named(kind) if kind else KINDS[index % len(KINDS)]
+    parameters = draw_parameters(chosen, split, rng)
+    seconds = _duration(chosen, rng)
+    dry = chosen.render(parameters, rng, dsp.samples(seconds))
+    if chosen.name == "silence":
+        wave = dry
+    else:
+        wave = _levelled(_in_noise(chosen, _in_room(_framed(chosen, dry, rng), rng), rng), rng)
+    wave = wave.astype(np.float32)
+    rms = float(np.sqrt(np.mean(wave.astype(np.float64) ** 2)))
+    return wave, Clip(chosen.name, len(wave) / dsp.RATE, float(20 * np.log10(max(rms, 1e-6))))
+
+
+def _kind_named(name: str) -> Kind:
+    return next(kind for kind in (*KINDS, UNHEARD) if kind.name == name)
+
+
+def _duration(kind: Kind, rng: np.random.Generator) -> float:
+    """Mostly short; a tenth up to 10 s, one in sixty up to 30 s, so that long clips are no surprise."""
+    r = rng.random()
+    if r < 1 / 60:
+        return float(rng.uniform(10, 29))
+    if r < 0.1:
+        return float(rng.uniform(5, 10))
+    return float(rng.uniform(kind.shortest, kind.shortest + 3.0))
+
+
+def _framed(kind: Kind, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sometimes with silence before or after, as a real file has it."""
+    before = rng.uniform(0, 0.6) if rng.random() < 0.3 else 0.0
+    after = rng.uniform(0, 2.0) if rng.random() < 0.3 else 0.0
+    return np.concatenate([np.zeros(int(before * dsp.RATE)), dsp.unit(x), np.zeros(int(after * dsp.RATE))])
+
+
+def _in_room(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Half of all clips get an echo of 0.1-0.9 s; most get a coloured microphone."""
+    if rng.random() < 0.5:
+        length = rng.uniform(0.1, 0.9)
+        n = dsp.samples(length)
+        tail = (
+            rng.standard_normal(n)
+            * np.exp(-6.9 * np.arange(n) / n)
+            * (np.arange(n) > dsp.samples(rng.uniform(0.002, 0.02)))
+        )
+        tail = dsp.band(tail, 100, rng.uniform(2000, 6000), 1)
+        size = 1 << int(np.ceil(np.log2(len(x) + n)))
+        wet = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(tail, size), size)[: len(x)]
+        x = x + rng.uniform(0.1, 0.7) * dsp.unit(wet) * np.sqrt(np.mean(x**2))
+    if rng.random() < 0.6:
+        tilt, middle = rng.uniform(-0.35, 0.35), rng.uniform(400, 2500)
+        x = dsp.shaped(x, lambda f: (np.maximum(f, 30) / middle) ** tilt)
+    return x
+
+
+def _in_noise(kind: Kind, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Two thirds of clips have a noise floor 10 to 60 dB below the sound."""
+    if kind.name == "noise" or rng.random() < 0.33:
+        return x
+    snr = rng.uniform(10, 60)
+    floor = dsp.coloured_noise(rng, len(x), rng.uniform(0, 2)) * 10 ** (-snr / 20)
+    return x + floor * np.sqrt(np.mean(x**2))
+
+
+def _levelled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """RMS between -42 and -12 dB, soft-clipped where that would pass full scale."""
+    x = dsp.unit(x) * 10 ** (rng.uniform(-42, -12) / 20)
+    peak = np.abs(x).max()
+    if peak > 1 and rng.random() < 0.7:
+        return x / peak * rng.uniform(0.7, 1.0)
+    return np.tanh(x) if peak > 0.9 else x

@@ -1,0 +1,70 @@
+"""Nano's vocabulary: a byte-level BPE learned from the recipe's own sentences, the official control tokens on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import trainers
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from qwen2_audio.feature_extractor import WhisperFeatureExtractor
+from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.text.tokenizer import Tokenizer
+from qwen2_audio.text.tokenizer_files import byte_level_bpe
+
+from .conversations import CAPTION_PROMPT, Writer
+from .mix import Clip
+from .sounds.kinds import NAMES
+
+BPE_SIZE = 1024
+CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+CONTEXT = 8192
+
+
+def corpus(count: int = 6000, seed: int = 0) -> list[str]:
+    """Sentences as in training, about imagined clips of every kind."""
+    rng = np.random.default_rng(seed)
+    clips = [Clip(name, 2.0, level) for level in (-15.0, -27.0, -38.0) for name in NAMES]
+    by_kind = {name: [i for i, clip in enumerate(clips) if clip.kind == name] for name in NAMES}
+    writer, texts = Writer(clips, by_kind), ["system\n", "user\n", "assistant\n", "Audio 1: ", CAPTION_PROMPT[-28:]]
+    for _ in range(count):
+        conversation = writer.write(rng)
+        texts += [conversation.caption] if conversation.caption else []
+        for message in conversation.messages:
+            content = message["content"]
+            parts = [{"text": content}] if isinstance(content, str) else content
+            texts += [part["text"] for part in parts if "text" in part]
+    return texts
+
+
+def train_tokenizer() -> Tokenizer:
+    """The tokenizer, the same one every time."""
+    backend = byte_level_bpe(BPE())
+    alphabet = sorted(ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=BPE_SIZE, initial_alphabet=alphabet, special_tokens=[], show_progress=False
+    )
+    backend.train_from_iterator(corpus(), trainer)
+    backend.add_special_tokens(list(CONTROL))
+    config = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "errors": "replace",
+        "split_special_tokens": False,
+        "model_max_length": CONTEXT,
+        "padding_side": "left",
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+    }
+    return Tokenizer(backend, config)
+
+
+def save_processor(tokenizer: Tokenizer, folder: Path) -> None:
+    """Tokenizer, chat template and preprocessor_config.json, in the official layout, vocab.json and merges.txt too."""
+    Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=128), tokenizer).save_pretrained(folder)
+    tokenizer._backend.model.save(str(folder))
