@@ -2,17 +2,18 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import qwen2_audio as qa
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "recipes" / "nano" / "README.md"]
-# What continuous integration runs by itself, or what takes hours or a person at the microphone.
-NOT_HERE = ("make ", ".venv/bin/python -m pytest", "python -m recipes.nano", "qwen2-audio bench", "qwen2-audio chat")
+# What continuous integration runs by itself, takes hours, waits for a person, or needs a program that is not ours.
+NOT_HERE = re.compile(r"^(make |\.venv/bin/python|python -m recipes|qwen2-audio bench|qwen2-audio chat|ffmpeg )")
 
 
 def blocks(language):
@@ -21,32 +22,50 @@ def blocks(language):
             yield pytest.param(match[1], id=f"{page.parent.name}/{page.stem}-{number}")
 
 
-def run(command, tmp_path):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=240)
-    assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-    return done.stdout
+def commands():
+    """Lines of ```sh blocks, and of indented blocks that call the command; a synopsis has [brackets]."""
+    for page in PAGES:
+        text = page.read_text()
+        fenced = [line for block in re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M) for line in block.splitlines()]
+        indented = re.findall(r"^    ((?:qwen2-audio|printf|ffmpeg) .*)$", text, re.M)
+        for line in [*fenced, *indented]:
+            if line.strip() and not NOT_HERE.match(line) and not re.search(r"\[-|\[\w", line):
+                yield pytest.param(line, id=f"{page.stem}: {line[:60]}")
 
 
 @pytest.fixture
 def here(tmp_path):
-    """A folder to leave files in, from which examples/ can be reached as in the documentation."""
+    """A folder to leave files in, with the clips that the documentation names."""
     (tmp_path / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
+    for name in ("dog.flac", "first.wav", "second.wav", "talk.mp3", "cat.wav"):
+        (tmp_path / name).write_bytes((qa.nano_path() / "clips" / "dog.wav").read_bytes())
     return tmp_path
 
 
+def run(command, folder, hub_cache):
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HOME": str(hub_cache),
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, timeout=240)
+    assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
+
+
 @pytest.mark.parametrize("program", list(blocks("python")))
-def test_programs(program, here):
-    run([sys.executable, "-c", program], here)
+def test_programs(program, here, hub_cache):
+    run([sys.executable, "-c", program], here, hub_cache)
 
 
-@pytest.mark.parametrize("script", list(blocks("sh")))
-def test_commands(script, here):
-    lines = [line for line in script.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
-    wanted = [line for line in lines if not line.startswith(NOT_HERE)]
-    if not wanted:
-        pytest.skip("run by continuous integration itself, or by a person")
-    for line in wanted:
-        command = shlex.split(line, comments=True)
-        assert command[0] == "qwen2-audio", f"what is {command[0]}? Add it here or to NOT_HERE."
-        run([sys.executable, "-m", "qwen2_audio", *[a.replace("/tmp", str(here)) for a in command[1:]]], here)
+@pytest.mark.parametrize("line", list(commands()))
+def test_commands(line, here, hub_cache):
+    run(["bash", "-o", "pipefail", "-c", line], here, hub_cache)
+
+
+def test_commands_are_found():
+    lines = [param.values[0] for param in commands()]
+    assert len(lines) >= 9
+    assert any("ask" in line for line in lines)
+    assert any("| qwen2-audio chat" in line for line in lines)

@@ -20,7 +20,6 @@ import qwen2_audio as qa
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted((ROOT / "examples").glob("[0-9]*.py"))
-REVISION = "0" * 40
 
 # Runs a program with every URL's host replaced by the local server's, then prints what it left in `response`.
 RUNNER = """
@@ -34,20 +33,6 @@ urllib.request.OpenerDirector.open = local
 names = runpy.run_path(sys.argv[1], run_name="__main__")
 print(json.dumps(names.get("response")))
 """
-
-
-@pytest.fixture(scope="module")
-def hub_cache(tmp_path_factory):
-    """A hub cache in which both official names are the bundled checkpoint."""
-    home = tmp_path_factory.mktemp("hub")
-    for name in ("Qwen2-Audio-7B", "Qwen2-Audio-7B-Instruct"):
-        repository = home / "hub" / f"models--Qwen--{name}"
-        snapshot = repository / "snapshots" / REVISION
-        snapshot.parent.mkdir(parents=True)
-        snapshot.symlink_to(qa.nano_path(), target_is_directory=True)
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text(REVISION)
-    return home
 
 
 @pytest.fixture(scope="module")
