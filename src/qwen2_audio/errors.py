@@ -25,6 +25,10 @@ class WeightsError(Qwen2AudioError, RuntimeError):
     """A checkpoint that is missing, unreachable, incomplete or of the wrong shape."""
 
 
+class TrainingError(Qwen2AudioError, RuntimeError):
+    """A training run that cannot go on."""
+
+
 class CapacityError(Qwen2AudioError, RuntimeError):
     """A request that this machine has no room for."""
 

@@ -59,19 +59,20 @@ def load(
         device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:1", an index, a torch.device.
         dtype: "auto" picks what this machine runs well, not what the file says: bfloat16 on a GPU; on a CPU float32 if
             it has room, else the file's. Or "float32", "float16", "bfloat16", a torch.dtype. `.notes` says which, why.
-        quantize, adapter: not built yet.
+        quantize: not built yet.
+        adapter: folder of a LoRA adapter, as `qwen2-audio train` or peft write it; it is added to the weights.
         attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
 
     Raises:
-        WeightsError: the checkpoint is absent, unreachable or damaged.
+        WeightsError: the checkpoint or the adapter is absent, unreachable, damaged, or they do not fit together.
         ConfigError: an option, or the checkpoint's config, cannot work.
         CapacityError: this machine has no room for it.
     """
-    for option, value in (("quantize", quantize), ("adapter", adapter)):
-        if value is not None:
-            raise ConfigError(f"{option}={str(value)!r}: load() has no {option} yet, it is not built; leave it out.")
+    if quantize is not None:
+        raise ConfigError(f"quantize={quantize!r}: load() has no quantize yet, it is not built; leave it out.")
+    from .. import lora
     from ..config import Qwen2AudioConfig
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from ..processor import Qwen2AudioProcessor
@@ -92,7 +93,12 @@ def load(
         local_files_only=local_files_only,
     )
     logger.info("%s: %s", where, placement.reason)
-    return AudioChat(model, processor, name=str(where), about=about(where), notes=(placement.reason,))
+    notes: tuple[str, ...] = (placement.reason,)
+    if adapter is not None:
+        linears = len(lora.attach(model, adapter))
+        lora.merge(model)
+        notes += (f"The adapter {adapter} was added to {linears} Linears.",)
+    return AudioChat(model, processor, name=str(where), about=about(where), notes=notes)
 
 
 def about(where: str | Path) -> str:

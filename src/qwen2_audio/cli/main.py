@@ -19,6 +19,8 @@ COMMANDS = {
     "ask": "ask about one clip or several; the answer goes to stdout as it comes",
     "chat": "a conversation in the terminal: text, clips, recordings",
     "info": "a checkpoint's shape and memory, or what the model will hear of a sound file",
+    "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be learnt",
+    "merge": "a checkpoint and its LoRA adapter become one checkpoint",
     "bench": "how fast this package is, next to the reference library",
 }
 USAGE = "Usage: qwen2-audio COMMAND [ARGUMENTS]"

@@ -2,8 +2,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import qwen2_audio as qa
+from qwen2_audio import lora
 from qwen2_audio.api import loading
 from qwen2_audio.errors import ConfigError, WeightsError
 
@@ -50,10 +52,25 @@ def test_a_missing_nano_says_what_to_do(tmp_path, monkeypatch):
         qa.nano_path()
 
 
-@pytest.mark.parametrize("option", ["quantize", "adapter"])
-def test_what_is_not_built_is_refused(tiny_checkpoint, option):
-    with pytest.raises(ConfigError, match=rf"{option}='x': load\(\) has no {option} yet, it is not built"):
-        qa.load(tiny_checkpoint, **{option: "x"})
+def test_what_is_not_built_is_refused(tiny_checkpoint):
+    with pytest.raises(ConfigError, match=r"quantize='x': load\(\) has no quantize yet, it is not built"):
+        qa.load(tiny_checkpoint, quantize="x")
+
+
+def test_an_adapter_is_added_to_the_weights(tiny_checkpoint, tmp_path, clip):
+    plain = qa.load(tiny_checkpoint, device="cpu")
+    before = plain.model.multi_modal_projector.linear.weight.clone()
+    lora.inject(plain.model, lora.LoraConfig(targets={"projector": "linear"}))
+    torch.nn.init.ones_(plain.model.multi_modal_projector.linear.lora_B.weight)
+    lora.save_adapter(plain.model, tmp_path, "tiny")
+    chat = qa.load(tiny_checkpoint, device="cpu", adapter=tmp_path)
+    assert not torch.equal(chat.model.multi_modal_projector.linear.weight, before)
+    assert lora.adapted(chat.model) == {}
+    assert chat.notes[1] == f"The adapter {tmp_path} was added to 1 Linears."
+    question, short = [qa.user("What is it?", audio=clip)], qa.SamplingParams(max_tokens=4)
+    assert chat.chat(question, short).text == plain.chat(question, short).text
+    with pytest.raises(WeightsError, match=r"has no adapter_config.json"):
+        qa.load(tiny_checkpoint, device="cpu", adapter=tmp_path / "nowhere")
 
 
 def test_a_path_that_is_not_there_is_refused():

@@ -1,0 +1,262 @@
+"""LoRA on any of encoder, projector and language model: y = W x + (alpha / rank) B A x, with A and B trained.
+
+An adapted Linear stays a Linear and keeps its parameters' names; `lora_A` and `lora_B` stand beside them, as the
+adapter files of the peft library name them. Hu et al. 2021, https://arxiv.org/abs/2106.09685.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .errors import ConfigError, WeightsError
+from .weights import canonical, replacing, write_json
+
+PARTS = {"encoder": "audio_tower", "projector": "multi_modal_projector", "language_model": "language_model"}
+CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+FILES = (CONFIG_NAME, WEIGHTS_NAME)
+_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<which>[AB])(?:\.default)?\.weight$")
+# Their module paths in transformers 4, which are ours, and 5; peft matches its targets against either.
+_SPELLINGS = (
+    ("audio_tower.", r"(?:model\.)?audio_tower\."),
+    ("multi_modal_projector.", r"(?:model\.)?multi_modal_projector\."),
+    ("language_model.model.", r"(?:model\.language_model|language_model\.model)\."),
+    ("language_model.lm_head", r"(?:language_model\.)?lm_head"),
+)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """What is adapted, and how strongly.
+
+    `targets` has a regular expression for each adapted part ("encoder", "projector", "language_model"); it is
+    matched against the end of a Linear's path in that part, from a dot on: "q_proj|v_proj" in every layer,
+    r"layers\\.3\\.self_attn\\.q_proj" in one.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: Mapping[str, str] = field(default_factory=lambda: {"language_model": "q_proj|k_proj|v_proj|o_proj"})
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"LoRA's rank is {self.rank}; expected 1 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"LoRA's dropout is {self.dropout}; expected 0 or more, and less than 1.")
+
+
+class LoraLinear(nn.Linear):
+    """A Linear with an adapter beside it. Made from a Linear, whose parameters it shares."""
+
+    def __init__(self, linear: nn.Linear, rank: int, scaling: float, dropout: float) -> None:
+        with torch.device("meta"):
+            super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None)
+        self.weight, self.bias = linear.weight, linear.bias
+        self.scaling, self.dropout, self.enabled = scaling, dropout, True
+        # In fp32 whatever the base: steps of 1e-5 are lost in bf16.
+        options: dict[str, Any] = {"bias": False, "device": linear.weight.device, "dtype": torch.float32}
+        self.lora_A = nn.Linear(linear.in_features, rank, **options)
+        self.lora_B = nn.Linear(rank, linear.out_features, **options)
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B.weight)  # the adapted model begins as the base
+        self.train(linear.training)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = F.linear(x, self.weight, self.bias)
+        if not self.enabled:
+            return out
+        wide = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        delta = self.lora_B(self.lora_A(wide.to(self.lora_A.weight.dtype)))
+        return out + (delta * self.scaling).to(out.dtype)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """A plain Linear, W + scaling B A; summed in fp32. The weight is changed in place unless it lies in a file."""
+        with torch.device("meta"):
+            plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        delta = self.lora_B.weight.float() @ self.lora_A.weight.float() * self.scaling
+        weight = (self.weight.float() + delta).to(self.weight.dtype)
+        plain.weight = nn.Parameter(weight, requires_grad=self.weight.requires_grad)
+        plain.bias = self.bias
+        return plain.train(self.training)
+
+
+def inject(model: nn.Module, config: LoraConfig) -> list[str]:
+    """Freeze `model` and put an adapter beside each Linear that `config` names; returns their paths.
+
+    Raises ConfigError: the model is adapted already, or a part's expression is none or matches nothing.
+    """
+    if adapted(model):
+        raise ConfigError("The model has an adapter already; merge it first, or load the model again.")
+    paths = [path for part, pattern in config.targets.items() for path in _targets(model, part, pattern)]
+    if not paths:
+        raise ConfigError(f"LoRA has no targets; name one of {', '.join(PARTS)} with an expression.")
+    head, embedding = (getattr(model, f"get_{kind}_embeddings")() for kind in ("output", "input"))
+    if "language_model.lm_head" in paths and head.weight is embedding.weight:
+        raise ConfigError("lm_head shares its weight with the embedding, so it cannot be adapted alone; leave it out.")
+    model.requires_grad_(False)
+    for path in paths:
+        linear = cast(nn.Linear, model.get_submodule(path))
+        _replace(model, path, LoraLinear(linear, config.rank, config.alpha / config.rank, config.dropout))
+    return paths
+
+
+def _targets(model: nn.Module, part: str, pattern: str) -> list[str]:
+    if part not in PARTS:
+        raise ConfigError(f"LoRA knows no part {part!r}; expected {', '.join(PARTS)}.")
+    try:
+        wanted = re.compile(rf"(?:.*\.)?(?:{pattern})")
+    except re.error as error:
+        raise ConfigError(f"LoRA's expression for the {part}, {pattern!r}, is not one: {error}.") from None
+    linears = [n for n, m in model.get_submodule(PARTS[part]).named_modules() if isinstance(m, nn.Linear)]
+    found = [f"{PARTS[part]}.{name}" for name in linears if wanted.fullmatch(name)]
+    if not found:
+        there = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
+        raise ConfigError(f"LoRA's expression for the {part}, {pattern!r}, matches no Linear; there are {there}.")
+    return found
+
+
+def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    owner, _, leaf = path.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, module)
+
+
+def adapted(model: nn.Module) -> dict[str, LoraLinear]:
+    """The adapted Linears by path; empty for a plain model."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+@contextlib.contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """The base model, for a while."""
+    before = {module: module.enabled for module in adapted(model).values()}
+    for module in before:
+        module.enabled = False
+    try:
+        yield
+    finally:
+        for module, enabled in before.items():
+            module.enabled = enabled
+
+
+def merge(model: nn.Module) -> None:
+    """Add the adapter to the weights; what remains is a plain model that can be saved."""
+    for path, module in adapted(model).items():
+        _replace(model, path, module.merged())
+
+
+def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
+    """Write peft's two files; `base` is the name of the checkpoint the adapter belongs to. Raises ConfigError."""
+    from safetensors.torch import save_file
+
+    modules = adapted(model)
+    if not modules:
+        raise ConfigError("The model has no adapter to save.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    one = next(iter(modules.values()))
+    rank = one.lora_A.out_features
+    tensors = {
+        f"base_model.model.{path}.lora_{which}.weight": getattr(module, f"lora_{which}").weight.detach().cpu()
+        for path, module in modules.items()
+        for which in "AB"
+    }
+    with replacing(folder / WEIGHTS_NAME) as temporary:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
+        "r": rank, "lora_alpha": one.scaling * rank, "lora_dropout": one.dropout, "bias": "none",
+        "target_modules": _target_expression(list(modules)), "modules_to_save": None, "fan_in_fan_out": False,
+        "init_lora_weights": True, "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
+    }  # fmt: skip
+    write_json(folder / CONFIG_NAME, config)
+
+
+def _target_expression(paths: list[str]) -> str:
+    """One expression that matches these modules and no others, in transformers 4's naming and in 5's."""
+    layers: dict[str, list[str]] = {}  # path with a hole for the layer's number -> numbers
+    for path in paths:
+        number = re.search(r"\.layers\.(\d+)\.", path)
+        hole = path if number is None else path.replace(f".layers.{number[1]}.", ".layers.{}.", 1)
+        layers.setdefault(hole, []).append("" if number is None else number[1])
+    alternatives = []
+    for hole, numbers in layers.items():
+        prefix, spelt = next((p, s) for p, s in _SPELLINGS if hole.startswith(p))
+        rest = re.escape(hole.removeprefix(prefix)).replace(r"\{\}", f"(?:{'|'.join(numbers)})")
+        alternatives.append(spelt + rest)
+    return "|".join(alternatives)
+
+
+def attach(model: nn.Module, folder: str | Path) -> list[str]:
+    """Put the adapter in `folder`, as peft writes it for transformers 4 or 5, beside the weights; frozen.
+
+    Raises WeightsError: files missing or broken, of another kind than LoRA, or made for a model of another shape.
+    """
+    folder = Path(folder)
+    config, tensors = _read(folder)
+    modules = dict(model.named_modules())
+    if adapted(model):
+        raise ConfigError("The model has an adapter already; merge it first, or load the model again.")
+    for path, pair in tensors.items():
+        linear = modules.get(path)
+        if not isinstance(linear, nn.Linear) or set(pair) != {"A", "B"}:
+            what = "lacks lora_A or lora_B of" if isinstance(linear, nn.Linear) else "adapts"
+            raise WeightsError(f"{folder} {what} {path}, which does not fit this model; it belongs to another one.")
+        down, up = pair["A"], pair["B"]
+        if (down.shape[1], up.shape[0]) != (linear.in_features, linear.out_features) or down.shape[0] != up.shape[1]:
+            raise WeightsError(
+                f"{folder} has lora_A {list(down.shape)} and lora_B {list(up.shape)} for {path}, a Linear of "
+                f"{linear.in_features} to {linear.out_features}; it belongs to another model."
+            )
+    for path, pair in tensors.items():
+        rank = pair["A"].shape[0]
+        scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        module = LoraLinear(cast(nn.Linear, modules[path]), rank, scaling, 0.0)
+        with torch.no_grad():
+            module.lora_A.weight.copy_(pair["A"])
+            module.lora_B.weight.copy_(pair["B"])
+        _replace(model, path, module.requires_grad_(False))
+    return list(tensors)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
+    """The adapter's config, and path -> {"A": [rank, in], "B": [out, rank]}."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise WeightsError(f"{folder} has no {name}; an adapter is a folder with {' and '.join(FILES)}.")
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        alpha = config["lora_alpha"]
+        if config["peft_type"] != "LORA" or isinstance(alpha, bool) or not isinstance(alpha, int | float):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise WeightsError(f"{folder / CONFIG_NAME} does not describe a LoRA adapter with its lora_alpha.") from None
+    other = [k for k in ("use_dora", "alpha_pattern", "modules_to_save", "fan_in_fan_out") if config.get(k)]
+    if other or config.get("bias", "none") != "none":
+        raise WeightsError(f"{folder / CONFIG_NAME} uses {(other or ['bias'])[0]}; only plain LoRA can be read.")
+    try:
+        stored = load_file(folder / WEIGHTS_NAME)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{folder / WEIGHTS_NAME} is not a whole safetensors file ({error}).") from None
+    out: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in stored.items():
+        match = _KEY.match(key)
+        if match is None or tensor.dim() != 2:
+            raise WeightsError(f"{folder / WEIGHTS_NAME} holds {key!r}, which is no weight of LoRA on a Linear.")
+        path = canonical(match["path"] + ".weight").removesuffix(".weight")
+        out.setdefault(path, {})[match["which"]] = tensor
+    return config, out

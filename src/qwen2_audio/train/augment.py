@@ -1,0 +1,110 @@
+"""Variations of the sound: speed, reverb, noise and gain of the waveform, masks in the log-mel (SpecAugment).
+
+Every draw comes from the generator that is handed in, so that (seed, epoch, index) fix the result. numpy only, but
+for soxr behind `audio.resample`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..audio import mel
+from ..audio.resample import SAMPLE_RATE, Resampler
+from ..errors import ConfigError
+from .config import AugmentConfig
+
+Range = tuple[float, float]
+_LIMITS: dict[str, Range] = {"speed": (0.5, 2.0), "gain_db": (-60.0, 40.0), "noise_snr_db": (-20.0, 100.0)}
+_REVERB_SECONDS = (0.1, 0.8)  # until the echo has fallen by 60 dB: a car to a hall
+_MIN_SAMPLES = 2 * mel.MEL_HOP + 1  # one audio token
+
+
+def check(config: AugmentConfig) -> None:
+    """Raises ConfigError for ranges and chances that make no sense."""
+    for name, (lowest, highest) in _LIMITS.items():
+        low, high = getattr(config, name)
+        if not lowest <= low <= high <= highest:
+            raise ConfigError(
+                f"augment.{name} is [{low:g}, {high:g}]; expected [low, high] between {lowest:g} and {highest:g}."
+            )
+    for name in ("noise", "reverb", "spec_augment"):
+        chance = getattr(config, name)
+        if not 0 <= chance <= 1:
+            raise ConfigError(f"augment.{name} is {chance:g}; expected a chance between 0 and 1.")
+
+
+def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The source of every draw for one row in one epoch."""
+    return np.random.default_rng((seed, epoch, index))
+
+
+def vary_waveform(waveform: np.ndarray, config: AugmentConfig, draw: np.random.Generator) -> np.ndarray:
+    """float32 [S] at 16 kHz -> float32 [S'], never longer than 30 s nor too short to be heard."""
+    if config.speed != (1.0, 1.0):
+        waveform = _speed(waveform, draw.uniform(*config.speed))
+    if draw.random() < config.reverb:
+        waveform = _reverb(waveform, draw.uniform(*_REVERB_SECONDS), draw)
+    if draw.random() < config.noise:
+        waveform = _noise(waveform, draw.uniform(*config.noise_snr_db), draw)
+    if config.gain_db != (0.0, 0.0):
+        waveform = waveform * np.float32(10 ** (draw.uniform(*config.gain_db) / 20))
+    return waveform
+
+
+def vary_log_mel(log_mel: np.ndarray, frames: int, config: AugmentConfig, draw: np.random.Generator) -> np.ndarray:
+    """SpecAugment (Park et al. 2019) without time warping: float32 [mel, F], of which `frames` are sound.
+
+    What is masked gets the clip's mean: at most a fifth of the clip for each mask in time, half of the bands for each
+    in frequency. The frames beyond the sound stay as they are.
+    """
+    if not draw.random() < config.spec_augment:
+        return log_mel
+    out = log_mel.copy()
+    heard = out[:, :frames]
+    blank = heard.mean()
+    for _ in range(config.time_masks):
+        start, width = _mask(frames, min(config.time_mask_frames, frames // 5), draw)
+        heard[:, start : start + width] = blank
+    for _ in range(config.frequency_masks):
+        start, width = _mask(len(heard), min(config.frequency_mask_bins, len(heard) // 2), draw)
+        heard[start : start + width] = blank
+    return out
+
+
+def _mask(length: int, widest: int, draw: np.random.Generator) -> tuple[int, int]:
+    width = int(draw.integers(0, widest + 1))
+    return int(draw.integers(0, length - width + 1)), width
+
+
+def _speed(waveform: np.ndarray, factor: float) -> np.ndarray:
+    """Played at a rate of `factor`; a clip that would leave what can be heard keeps its speed."""
+    rate = round(SAMPLE_RATE * factor)
+    if not _MIN_SAMPLES <= len(waveform) * SAMPLE_RATE / rate <= mel.WINDOW_SAMPLES - 1 or rate == SAMPLE_RATE:
+        return waveform
+    resampler = Resampler(rate)
+    return np.concatenate([resampler.push(np.ascontiguousarray(waveform, np.float32)), resampler.finish()])
+
+
+def _reverb(waveform: np.ndarray, seconds: float, draw: np.random.Generator) -> np.ndarray:
+    """A room of its own: noise that decays by 60 dB in `seconds`, after the direct sound. Length and level stay."""
+    length = max(2, round(seconds * SAMPLE_RATE))
+    decay = 10 ** (-3 * np.arange(length) / length)
+    room = draw.standard_normal(length) * decay
+    room *= draw.uniform(0.2, 1.0) / np.sqrt((room * room).sum())  # energy of the echoes beside the direct sound's 1
+    room[0] = 1.0
+    size = 1 << (len(waveform) + length - 2).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(waveform, size) * np.fft.rfft(room, size), size)[: len(waveform)]
+    return (wet * (_level(waveform) / max(_level(wet), 1e-12))).astype(np.float32)
+
+
+def _noise(waveform: np.ndarray, snr_db: float, draw: np.random.Generator) -> np.ndarray:
+    """Noise between white and brown, `snr_db` below the sound. Silence stays silent: it has no level to go by."""
+    spectrum = np.fft.rfft(draw.standard_normal(len(waveform)))
+    spectrum *= np.maximum(np.arange(len(spectrum)), 1.0) ** (-draw.uniform(0, 2) / 2)
+    noise = np.fft.irfft(spectrum, len(waveform))
+    noise *= _level(waveform) / max(_level(noise), 1e-12) * 10 ** (-snr_db / 20)
+    return (waveform + noise).astype(np.float32)
+
+
+def _level(waveform: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))

@@ -1,0 +1,203 @@
+"""A training run as a TOML file: every key known, every value checked before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..errors import ConfigError, did_you_mean
+
+PARTS = ("encoder", "projector", "language_model")
+Part = Literal["encoder", "projector", "language_model"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How clips are varied in training; everything is off unless it is asked for. Evaluation hears clips as they are.
+
+    Each chance is that of one clip in one epoch, 0 to 1.
+    """
+
+    speed: tuple[float, float] = (1.0, 1.0)  # factor drawn from this range; pitch moves with it
+    gain_db: tuple[float, float] = (0.0, 0.0)  # drawn from this range
+    noise: float = 0.0  # chance of added noise
+    noise_snr_db: tuple[float, float] = (10.0, 30.0)
+    reverb: float = 0.0  # chance of a synthetic room
+    spec_augment: float = 0.0  # chance of SpecAugment
+    time_masks: int = 2
+    time_mask_frames: int = 40  # the longest one
+    frequency_masks: int = 2
+    frequency_mask_bins: int = 27  # the widest one
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the conversations lie, how they are batched, and which turns are learnt."""
+
+    train: str  # JSONL
+    eval: str = ""  # JSONL; empty: no evaluation
+    turns: Literal["all", "last"] = "all"  # the assistant's turns whose tokens are trained on
+    batch_size: int = 0  # rows in a micro-batch, or
+    batch_tokens: int = 0  # positions in a micro-batch, padding included; give one of the two (neither: 4 rows)
+    workers: int = 0  # processes that read ahead; the result does not depend on it
+    max_tokens: int = 0  # longer rows go to the quarantine report; 0: as long as the model's context
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.batch_size and self.batch_tokens:
+            raise ConfigError("data.batch_size and data.batch_tokens are two ways to say one thing; give one.")
+        if not self.batch_size and not self.batch_tokens:
+            object.__setattr__(self, "batch_size", 4)
+
+
+@dataclass(frozen=True)
+class LoraSection:
+    """LoRA, for the parts named in `parts`: which Linears by the end of their path (a regular expression)."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    encoder: str = "q_proj|k_proj|v_proj|out_proj|fc1|fc2"
+    projector: str = "linear"
+    language_model: str = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    learning_rate: float = 1e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 0
+    final_fraction: float = 0.0  # of learning_rate, at the last step
+    weight_decay: float = 0.0  # on matrices only
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    clip_norm: float = 1.0  # 0: no clipping
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ConfigError(f"optim.learning_rate is {self.learning_rate}; expected more than 0.")
+        if not 0 <= self.final_fraction <= 1:
+            raise ConfigError(f"optim.final_fraction is {self.final_fraction}; expected 0 to 1.")
+
+
+@dataclass(frozen=True)
+class DpoConfig:
+    """Direct preference optimisation; read by `train dpo` only."""
+
+    beta: float = 0.1
+    length_normalised: bool = False  # log-probabilities divided by their number of tokens
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise ConfigError(f"dpo.beta is {self.beta}; expected more than 0.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. Paths in the file are relative to the folder the command runs in."""
+
+    data: DataConfig
+    output: str  # folder: checkpoints, metrics.jsonl, loss.png, the result in `final`
+    model: str = "nano"
+    method: Literal["lora", "full"] = "lora"
+    parts: tuple[Part, ...] = ("language_model",)  # what is trained; the rest is frozen
+    steps: int = 0  # optimiser steps, or
+    epochs: float = 0.0  # times through the data; give one of the two (neither: 1 epoch)
+    accumulate: int = 1  # micro-batches in a step
+    eval_every: int = 0  # steps; 0: at the end only
+    checkpoint_every: int = 100  # steps between checkpoints: what a crash may cost
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
+    lora: LoraSection = field(default_factory=LoraSection)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+
+    def __post_init__(self) -> None:
+        if self.steps and self.epochs:
+            raise ConfigError("steps and epochs are two ways to say one thing; give one.")
+        if not self.steps and not self.epochs:
+            object.__setattr__(self, "epochs", 1.0)
+        for name in ("accumulate", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        if not self.parts:
+            raise ConfigError(f"parts is empty, so nothing would be trained; name some of {', '.join(PARTS)}.")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read and check a TOML file. Raises ConfigError with the file's name."""
+        try:
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ConfigError(f"Cannot read {path}: {reason}.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not TOML: {error}.") from None
+        try:
+            return from_table(cls, table)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+
+def from_table(kind: type[T], table: dict[str, Any], where: str = "") -> T:
+    """A frozen dataclass from a table of TOML; nested tables become nested dataclasses.
+
+    Raises ConfigError: an unknown key (the nearest known one is named), one missing, a value of the wrong kind.
+    """
+    hints = get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            raise ConfigError(f"there is no key {where + key!r}.{did_you_mean(key, list(fields))}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in table:
+            raise ConfigError(f"{where + name!r} is missing; every run needs it.")
+    return kind(**{key: _value(hints[key], value, where + key) for key, value in table.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is {value!r}; expected a table, [{where}].")
+        return from_table(hint, value, f"{where}.")  # type: ignore[arg-type]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in arguments or not isinstance(value, str):
+            near = did_you_mean(str(value), [str(a) for a in arguments])
+            raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(map(repr, arguments))}.{near}")
+        return value
+    if origin is tuple:
+        return _tuple(arguments, value, where)
+    if origin in (Union, types.UnionType):
+        return _value(next(a for a in arguments if a is not type(None)), value, where)
+    return _plain(hint, value, where)
+
+
+def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{where} is {value!r}; expected a list.")
+    if arguments[-1] is Ellipsis:
+        return tuple(_value(arguments[0], item, where) for item in value)
+    if len(value) != len(arguments):
+        raise ConfigError(f"{where} has {len(value)} values; expected {len(arguments)}.")
+    return tuple(_value(hint, item, where) for hint, item in zip(arguments, value, strict=True))
+
+
+def _plain(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        raise ConfigError(f"{where} is {value!r}; expected {names.get(hint, hint.__name__)}.")
+    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and not where.endswith("_db"):
+        raise ConfigError(f"{where} is {value}; expected 0 or more.")
+    return value

@@ -1,0 +1,225 @@
+"""A data file as examples: rows found by byte offset, clips read when they are needed, bad rows named.
+
+lines of JSON -> formats.read_row -> clips -> augment -> log-mels, masks.encode_chat -> Example
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..api import messages as api_messages
+from ..api.prompt import own_template
+from ..audio import mel
+from ..audio.resample import SAMPLE_RATE
+from ..errors import AudioError, ConfigError, PromptError
+from ..processor import Qwen2AudioProcessor
+from ..types import Message
+from . import augment, masks
+from .clips import read_clip, seconds_of
+from .config import DataConfig
+from .formats import BaseRow, ChatRow, answer_text, read_row
+from .quarantine import BadRow
+
+_BOM = b"\xef\xbb\xbf"  # some editors begin a file with it
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row, ready for a batch."""
+
+    ids: list[int]  # T positions, audio expanded
+    trained: list[bool]  # [T]: the loss is taken where this is true, on ids[t] as predicted from what is before it
+    mels: list[np.ndarray]  # float32 [mel bins, F_i] of each clip, no longer than it needs
+    frames: list[int]  # valid mel frames of each clip, <= F_i
+    line: int  # in the data file, from 1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row for DPO: the same prompt, a better and a worse answer, trained on the last answer only."""
+
+    chosen: Example
+    rejected: Example
+
+
+@dataclass(frozen=True)
+class _Sounds:
+    mels: list[np.ndarray]
+    frames: list[int]
+    tokens: list[int]
+
+
+class Dataset:
+    """The rows of one JSONL file (see `formats`). It may be larger than memory; blank lines are no rows."""
+
+    def __init__(
+        self, path: str | Path, processor: Qwen2AudioProcessor, config: DataConfig | None = None, *, seed: int = 0
+    ) -> None:
+        """`config`: turns, max_tokens (0: the tokenizer's model_max_length) and augment are read; None is the defaults.
+
+        Raises PromptError for a file without rows, ConfigError for a template or an augmentation that cannot work.
+        """
+        self.path = Path(path)
+        self.processor = processor
+        self.config = config or DataConfig(train=str(path))
+        self.seed = seed
+        augment.check(self.config.augment)
+        if own_template(processor) is not None:
+            raise ConfigError(
+                "The checkpoint has a chat template of its own, for which no loss mask can be made; "
+                "train with the official one (take chat_template out of the checkpoint's files)."
+            )
+        self._offsets, self._lines = _scan(self.path)
+        self._lengths: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def line(self, index: int) -> int:
+        """The line of row `index` in the file, from 1."""
+        return self._lines[index]
+
+    def example(self, index: int, epoch: int = 0) -> Example:
+        """Row `index` as it sounds in `epoch`. Raises BadRow, which names the line and the reason."""
+        with self._naming_the_row(index):
+            row = self._read(index)
+            sounds = self._hear(row, index, epoch)
+            return self._example(row, sounds, index)
+
+    def pair(self, index: int, epoch: int = 0) -> Pair:
+        """Row `index` for DPO. Raises BadRow, also for a row without a rejected answer."""
+        with self._naming_the_row(index):
+            row = self._read(index)
+            if not isinstance(row, ChatRow) or row.rejected is None:
+                raise PromptError("The row has no rejected answer; DPO needs 'rejected_response', or chosen/rejected.")
+            sounds = self._hear(row, index, epoch)
+            last = (len(row.messages) - 1,)
+            chosen = ChatRow(row.messages, last)
+            rejected = ChatRow([*row.messages[:-1], row.rejected], last)
+            return Pair(self._example(chosen, sounds, index), self._example(rejected, sounds, index))
+
+    def has_rejected(self, index: int) -> bool:
+        """Whether row `index` is a pair for DPO. Raises BadRow."""
+        with self._naming_the_row(index):
+            row = self._read(index)
+        return isinstance(row, ChatRow) and row.rejected is not None
+
+    def messages(self, index: int) -> list[Message]:
+        """The conversation of row `index` in our message form, an evaluation row as prompt and answer.
+
+        Raises BadRow.
+        """
+        with self._naming_the_row(index):
+            row = self._read(index)
+        if isinstance(row, ChatRow):
+            return row.messages
+        return [api_messages.user(row.prompt, audio=row.audio), api_messages.assistant(row.target)]
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int32 [N], from texts and the headers of the clips; 0 for a row that is bad anyway.
+
+        Nothing is decoded. Made once; a file of a hundred thousand rows takes a minute.
+        """
+        if self._lengths is None:
+            self._lengths = np.array([self._length(index) for index in range(len(self))], np.int32)
+        return self._lengths
+
+    def _length(self, index: int) -> int:
+        try:
+            row = self._read(index)
+            seconds = [seconds_of(source) for source in _sources(row)]
+            tokens = [mel.num_audio_tokens(mel.num_frames(round(s * SAMPLE_RATE))) for s in seconds]
+            return len(self._encode(row, tokens)[0])
+        except (PromptError, AudioError, OSError):  # said properly when the row's turn comes
+            return 0
+
+    def _read(self, index: int) -> ChatRow | BaseRow:
+        with self.path.open("rb") as file:  # opened anew: workers must not share a position
+            file.seek(self._offsets[index])
+            line = file.readline().removeprefix(_BOM)
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise PromptError(f"The line is not UTF-8 text (byte {error.start}).") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise PromptError(f"The line is not JSON: {error}.") from error
+        return read_row(row, self.path.parent)
+
+    def _hear(self, row: ChatRow | BaseRow, index: int, epoch: int) -> _Sounds:
+        draw = augment.generator(self.seed, epoch, index)
+        config = self.config.augment
+        sounds = _Sounds([], [], [])
+        for number, source in enumerate(_sources(row), 1):
+            waveform = augment.vary_waveform(read_clip(source, number).waveform, config, draw)
+            frames = mel.num_frames(len(waveform))
+            log_mel = mel.log_mel(waveform, num_mel_bins=self.processor.feature_extractor.feature_size)
+            sounds.mels.append(augment.vary_log_mel(log_mel, frames, config, draw))
+            sounds.frames.append(frames)
+            sounds.tokens.append(mel.num_audio_tokens(frames))
+        return sounds
+
+    def _example(self, row: ChatRow | BaseRow, sounds: _Sounds, index: int) -> Example:
+        ids, trained = self._encode(row, sounds.tokens)
+        limit = self.config.max_tokens or self.processor.tokenizer.model_max_length
+        if len(ids) > limit:
+            raise PromptError(f"The row has {len(ids)} tokens; expected at most {limit} (max_tokens).")
+        return Example(ids, trained, sounds.mels, sounds.frames, self.line(index))
+
+    def _encode(self, row: ChatRow | BaseRow, audio_tokens: list[int]) -> masks.Encoded:
+        tokenizer = self.processor.tokenizer
+        if isinstance(row, BaseRow):
+            encoded = masks.encode_base(row.prompt, row.target, audio_tokens[0], tokenizer)
+            masks.check(encoded, [row.target], masks.END_OF_TEXT, tokenizer)
+            return encoded
+        learned = row.answers if self.config.turns == "all" else _last_only(row)
+        encoded = masks.encode_chat(row.messages, audio_tokens, tokenizer, learned)
+        masks.check_chat(encoded, [answer_text(row.messages[i]) for i in learned], tokenizer)
+        return encoded
+
+    @contextmanager
+    def _naming_the_row(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except (PromptError, AudioError) as error:
+            raise BadRow(str(self.path), self.line(index), str(error)) from error
+
+
+def _sources(row: ChatRow | BaseRow) -> list[Any]:
+    return [row.audio] if isinstance(row, BaseRow) else api_messages.check(row.messages)
+
+
+def _last_only(row: ChatRow) -> tuple[int, ...]:
+    if row.answers[-1] != len(row.messages) - 1:
+        raise PromptError("The last answer is switched off by 'weight' or 'loss', and only the last is trained on.")
+    return row.answers[-1:]
+
+
+def _scan(path: Path) -> tuple[array[int], array[int]]:
+    """Byte offset and line number of each row: 16 bytes a row, whatever a row holds."""
+    offsets, lines = array("q"), array("q")
+    position = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    if not offsets and line.removeprefix(_BOM).lstrip()[:1] == b"[":
+                        raise PromptError(
+                            f"{path} is a JSON list; expected JSONL, one row a line. Convert it: "
+                            f"python -c \"import json; [print(json.dumps(r)) for r in json.load(open('{path.name}'))]\""
+                        )
+                    offsets.append(position)
+                    lines.append(number)
+                position += len(line)
+    except OSError as error:
+        raise PromptError(f"The data file {path} cannot be read: {error.strerror}.") from error
+    if not offsets:
+        raise PromptError(f"{path} has no rows; expected JSONL, one conversation a line.")
+    return offsets, lines

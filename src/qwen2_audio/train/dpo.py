@@ -1,0 +1,98 @@
+"""Direct preference optimisation: the better answer becomes likelier than the worse one, next to a reference.
+
+Rafailov et al. 2023, https://arxiv.org/abs/2305.18290. The reference is the model before training: with LoRA the model
+with its adapter switched off, otherwise a frozen copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+
+from .. import lora
+from ..pretrained import Qwen2AudioForConditionalGeneration
+from . import loop
+from .batches import collate, read_pairs
+from .config import DpoConfig, TrainConfig
+from .data import Pair
+from .feed import MicroBatch
+from .loss import dpo_losses, predict, row_log_probabilities
+from .start import Setting, begin, dataset_of, fingerprint, source_of
+
+
+class Preference:
+    """DPO's loss on batches whose first half are the chosen answers and whose second half the rejected ones."""
+
+    unit = "pairs"
+
+    def __init__(self, config: DpoConfig, reference: Qwen2AudioForConditionalGeneration | None) -> None:
+        """`reference`: None where it is the trained model without its adapter."""
+        self.config, self.reference = config, reference
+
+    def losses(
+        self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        policy = self._log_probabilities(model, batch)
+        with torch.no_grad():
+            reference = self._log_probabilities_of_reference(model, batch)
+        terms = dpo_losses(policy, reference, self.config.beta)
+        return terms.losses.sum(), {
+            "margin": float(terms.margins.detach().sum()),
+            "accuracy": float((terms.margins.detach() > 0).sum()),
+            "reward_chosen": float(terms.chosen.detach().sum()),
+            "reward_rejected": float(terms.rejected.detach().sum()),
+        }
+
+    def _log_probabilities(
+        self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        rows = len(batch["input_ids"])
+        return row_log_probabilities(predict(model, batch), rows, length_normalised=self.config.length_normalised)
+
+    def _log_probabilities_of_reference(
+        self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        if self.reference is not None:
+            return self._log_probabilities(self.reference, batch)
+        modes = {module: module.training for module in model.modules()}
+        model.eval()  # a reference with dropout would be another one each time
+        try:
+            with lora.disabled(model):
+                return self._log_probabilities(model, batch)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+def run(config: TrainConfig) -> Path:
+    """One run, from its beginning or from its last checkpoint; returns the folder of the adapter or checkpoint.
+
+    Raises ConfigError, WeightsError, PromptError (no usable data), TrainingError.
+    """
+    return loop.run(task_of(begin(config)))
+
+
+def task_of(setting: Setting) -> loop.Task:
+    """What `run` runs."""
+    config = setting.config
+    reference = None
+    if config.method == "full":
+        reference = copy.deepcopy(setting.model).requires_grad_(False).eval()
+    rows, held_out = dataset_of(setting), dataset_of(setting, evaluation=True) if config.data.eval else None
+    return loop.Task(
+        config,
+        setting.model,
+        Preference(config.dpo, reference),
+        train=source_of(setting, rows, read_pairs, _collate),
+        evaluation=source_of(setting, held_out, read_pairs, _collate) if held_out is not None else None,
+        fingerprint=fingerprint("dpo", config, len(rows)),
+        save=setting.save,
+        autocast=setting.autocast,
+    )
+
+
+def _collate(pairs: list[Pair], pad_id: int) -> MicroBatch:
+    examples = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    return MicroBatch(collate(examples, pad_id), [pair.chosen.line for pair in pairs], len(pairs))

@@ -1,0 +1,293 @@
+"""One line of a data file to our message form: ours, ms-swift, LLaMA-Factory, OpenAI, the official evaluation files.
+
+    ours            {"messages": [{"role": "user", "content": [{"type": "audio", "audio": "dog.wav"}, ...]}, ...]}
+                    ("conversations" in place of "messages", and "audio_url" in a part, as in the official examples)
+    ms-swift        {"messages": [{"role": "user", "content": "<audio>What is it?"}, ...], "audios": ["dog.wav"]}
+    LLaMA-Factory   {"conversations": [{"from": "human", "value": "<audio>What is it?"}, ...], "audios": ["dog.wav"]}
+    OpenAI          parts {"type": "input_audio", "input_audio": {"data": base64, "format": "wav"}} or "audio_url"
+    evaluation      {"audio": "dog.wav", "prompt": "Recognize the speech:", "gt": "hello", "source": "..."}
+
+Pairs for DPO: `rejected_response` beside the messages (ms-swift), or `chosen` and `rejected` after them.
+A clip is a path (relative to the data file), a URL, a data: URI, {"path": ...}, or {"bytes": base64}.
+Keys that carry no sound and no text (id, source, task...) are allowed beside these.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..errors import PromptError, did_you_mean
+from ..types import Message
+
+TAG = "<audio>"  # the place of a clip in the texts of ms-swift and LLaMA-Factory
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
+CHAT_KEYS = ("messages", "conversations", "audios", "system", "chosen", "rejected", "rejected_response")
+EVAL_KEYS = ("audio", "prompt", "gt")
+MESSAGE_KEYS = ("role", "content", "from", "value", "weight", "loss")
+PART_KEYS = ("type", "text", "audio", "audio_url", "input_audio", "url", "path")
+# Would change what is learned, and nothing here reads them; an empty value does no harm.
+UNREAD_KEYS = (
+    "images", "image", "videos", "video", "objects", "tools", "functions", "label", "channel", "kto_tag",
+    "rejected_messages", "rejected_audios",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ChatRow:
+    """A conversation that ends in an answer, checked; the sound in it is in {"type": "audio", "audio": source}."""
+
+    messages: list[Message]
+    answers: tuple[int, ...]  # the messages that may be learned from: assistant's, not switched off by the row
+    rejected: Message | None = None  # the worse last answer, for DPO
+
+
+@dataclass(frozen=True)
+class BaseRow:
+    """A clip, a prompt and what the base model goes on with; no chat template."""
+
+    audio: Path | bytes | str
+    prompt: str
+    target: str
+
+
+def read_row(row: Any, folder: Path) -> ChatRow | BaseRow:
+    """A parsed line; relative paths start at `folder`. Raises PromptError, which says what is wrong with the row."""
+    if not isinstance(row, dict):
+        raise PromptError(f"The row is a {type(row).__name__}; expected an object with 'messages'.")
+    if "messages" not in row and "conversations" not in row and {"prompt", "gt"} & set(row):
+        return _base_row(row, folder)
+    _check_row_keys(row)
+    if ("messages" in row) == ("conversations" in row):
+        found = "both" if "messages" in row else "neither"
+        raise PromptError(f"The row has {found} of 'messages' and 'conversations'; expected one of them.")
+    clips = _Clips(row, folder)
+    messages, switched_off = _messages(row, clips)
+    rejected = _rejected(row, messages, clips)
+    clips.check_all_used()
+    _check_order(messages)
+    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i not in switched_off]
+    if not answers:
+        raise PromptError("Every answer of the row is switched off by 'weight' or 'loss'; nothing is left to learn.")
+    _check_answers(messages)
+    if rejected is not None:
+        _check_answers([rejected])
+        if rejected["content"] == messages[-1]["content"]:
+            raise PromptError("The chosen and the rejected answer are the same; there is nothing to prefer.")
+    return ChatRow(messages, tuple(answers), rejected)
+
+
+def _base_row(row: dict[str, Any], folder: Path) -> BaseRow:
+    for key in EVAL_KEYS:
+        if key not in row:
+            raise PromptError(f"An evaluation row needs {', '.join(EVAL_KEYS)}; {key!r} is missing.")
+    for key in ("prompt", "gt"):
+        if not isinstance(row[key], str) or not row[key].strip():
+            raise PromptError(f"{key!r} of the evaluation row is {row[key]!r}; expected a text that is not empty.")
+    return BaseRow(_source(row["audio"], folder), row["prompt"], row["gt"])
+
+
+def _check_row_keys(row: dict[str, Any]) -> None:
+    for key, value in row.items():
+        if key in CHAT_KEYS:
+            continue
+        if key in UNREAD_KEYS and value not in (None, [], "", {}):
+            raise PromptError(f"The row has {key!r}, which is not trained on here; take it out of the row.")
+        near = difflib.get_close_matches(key, CHAT_KEYS, n=1, cutoff=0.8)
+        if near:  # "audio" beside "messages": the model would be deaf
+            raise PromptError(f"The row has the key {key!r}, which nothing reads. Did you mean {near[0]!r}?")
+
+
+class _Clips:
+    """The row's `audios`, handed out in the order of the <audio> tags."""
+
+    def __init__(self, row: dict[str, Any], folder: Path) -> None:
+        audios = row.get("audios")
+        audios = [] if audios is None else audios if isinstance(audios, list) else [audios]
+        self.folder = folder
+        self.sources = [_source(audio, folder) for audio in audios]
+        self.tags = 0
+
+    def take(self) -> dict[str, Any]:
+        self.tags += 1
+        return {"type": "audio", "audio": self.sources[self.tags - 1] if self.tags <= len(self.sources) else None}
+
+    def check_all_used(self) -> None:
+        if self.tags != len(self.sources):
+            raise PromptError(
+                f"The row has {self.tags} {TAG} tag(s) and {len(self.sources)} clip(s) in 'audios'; expected one tag "
+                "for each clip."
+            )
+
+
+def _messages(row: dict[str, Any], clips: _Clips) -> tuple[list[Message], set[int]]:
+    """The conversation with the chosen answer at its end, and which messages the row switches off."""
+    entries = row.get("messages", row.get("conversations"))
+    if not isinstance(entries, list) or not entries:
+        raise PromptError(f"The conversation is {_shown(entries)}; expected a list of messages.")
+    system = row.get("system")
+    if system:
+        if isinstance(entries[0], dict) and _role(entries[0]) == "system":
+            raise PromptError("The row has a 'system' beside a first message that is one; give it once.")
+        entries = [{"role": "system", "content": system}, *entries]
+    if "chosen" in row:
+        entries = [*entries, _as_answer(row["chosen"], "chosen")]
+    messages = [_message(entry, number, clips) for number, entry in enumerate(entries, 1)]
+    return messages, {i for i, entry in enumerate(entries) if _is_switched_off(entry, i + 1)}
+
+
+def _is_switched_off(entry: dict[str, Any], number: int) -> bool:
+    """OpenAI's `weight` 0 and ms-swift's `loss` false: said, but not learned from."""
+    for key in ("weight", "loss"):
+        if entry.get(key) not in (None, 0, 1):
+            raise PromptError(f"Message {number} has {key} {entry[key]!r}; expected 0 or 1, false or true.")
+    return 0 in (entry.get("weight"), entry.get("loss"))
+
+
+def _rejected(row: dict[str, Any], messages: list[Message], clips: _Clips) -> Message | None:
+    if "rejected" in row and "rejected_response" in row:
+        raise PromptError("The row has both 'rejected' and 'rejected_response'; give one of them.")
+    if ("rejected" in row) != ("chosen" in row):
+        raise PromptError("The row has one of 'chosen' and 'rejected'; a pair needs both.")
+    for key in ("rejected", "rejected_response"):
+        if key in row:
+            return _message(_as_answer(row[key], key), len(messages), clips)
+    return None
+
+
+def _as_answer(value: Any, key: str) -> dict[str, Any]:
+    """An answer given as text, as a message, or as a list of one message."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        value = {"role": "assistant", "content": value}
+    if not isinstance(value, dict) or _role(value) != "assistant":
+        raise PromptError(f"{key!r} is {_shown(value)}; expected the answer as a text, or as an assistant's message.")
+    return value
+
+
+def _message(entry: Any, number: int, clips: _Clips) -> Message:
+    where = f"Message {number}"
+    if not isinstance(entry, dict):
+        raise PromptError(f"{where} is {_shown(entry)}; expected an object with 'role' and 'content'.")
+    _refuse_unknown(entry, MESSAGE_KEYS, where)
+    for one, other in (("role", "from"), ("content", "value")):
+        if (one in entry) == (other in entry):
+            found = "both" if one in entry else "neither"
+            raise PromptError(f"{where} has {found} of {one!r} and {other!r}; expected one of them.")
+    role = _role(entry)
+    if role is None:
+        given = entry.get("role", entry.get("from"))
+        raise PromptError(f"{where} has the role {_shown(given)}; expected one of {', '.join(ROLES)}.")
+    content = entry.get("content", entry.get("value"))
+    if isinstance(content, str):
+        return {"role": role, "content": _split_at_tags(content, role, where, clips)}
+    if not isinstance(content, list) or not content:
+        raise PromptError(f"{where} has {_shown(content)} as its content; expected a text or a list of parts.")
+    parts = [_part(part, f"{where}, part {n}", clips.folder) for n, part in enumerate(content, 1)]
+    if role == "assistant" and any("audio" in part for part in parts):
+        raise PromptError(f"{where} is an answer with a clip in it; the model answers in text.")
+    return {"role": role, "content": parts}
+
+
+def _role(entry: dict[str, Any]) -> str | None:
+    role = entry.get("role", entry.get("from"))
+    return ROLES.get(role) if isinstance(role, str) else None
+
+
+def _split_at_tags(text: str, role: str, where: str, clips: _Clips) -> str | list[dict[str, Any]]:
+    if TAG not in text:
+        return text
+    if role == "assistant":
+        raise PromptError(f"{where} is an answer with an {TAG} tag in it; the model answers in text.")
+    parts: list[dict[str, Any]] = []
+    for piece in re.split(f"({TAG}\n?)", text):  # the template ends a clip's line itself
+        if piece.startswith(TAG):
+            parts.append(clips.take())
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
+    if not isinstance(part, dict):
+        raise PromptError(f"{where} is {_shown(part)}; expected an object with 'text' or a clip.")
+    _refuse_unknown(part, PART_KEYS, where)
+    sounds = [key for key in PART_KEYS[2:] if part.get(key) is not None]
+    if len(sounds) + ("text" in part) != 1:
+        raise PromptError(f"{where} has the keys {sorted(part)}; expected either 'text' or one clip.")
+    if sounds:
+        return {"type": "audio", "audio": _source(part[sounds[0]], folder, where)}
+    if not isinstance(part["text"], str) or part.get("type", "text") != "text":
+        raise PromptError(f"{where} is of type {part.get('type')!r} with {_shown(part['text'])}; expected a text.")
+    return {"type": "text", "text": part["text"]}
+
+
+def _source(value: Any, folder: Path, where: str = "The row") -> Path | bytes | str:
+    """The clip as `clips` reads it: a path, an http(s) URL or data: URI, or bytes."""
+    if isinstance(value, dict):
+        encoded = value.get("bytes") or value.get("data")
+        if isinstance(encoded, str):
+            return _from_base64(encoded, where)
+        value = value.get("url") or value.get("path")
+    if not isinstance(value, str) or not value:
+        raise PromptError(f"{where} names a clip by {_shown(value)}; expected a path, a URL, or base64 in 'bytes'.")
+    if value[:7].lower() == "file://":
+        return Path(unquote(urlsplit(value).path))
+    if re.match(r"(data:|https?://)", value, flags=re.IGNORECASE):
+        return value
+    return folder / value
+
+
+def _from_base64(text: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:  # not ASCII, or not base64
+        raise PromptError(f"{where} holds a clip that is not base64: {error}.") from error
+
+
+def _check_order(messages: list[Message]) -> None:
+    """An optional system message, then user and assistant by turns, the assistant last."""
+    turns = list(enumerate((message["role"] for message in messages), 1))
+    if turns[0][1] == "system":
+        del turns[0]
+    for (number, role), expected in zip(turns, _alternating(), strict=False):
+        if role != expected:
+            raise PromptError(f"Message {number} is the {role}'s, expected the {expected}'s; they take turns.")
+    if not turns or turns[-1][1] != "assistant":
+        raise PromptError("The conversation does not end in an answer; expected an assistant's message at its end.")
+
+
+def _alternating() -> Iterator[str]:
+    while True:
+        yield "user"
+        yield "assistant"
+
+
+def answer_text(message: Message) -> str:
+    """The text of an assistant's message."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def _check_answers(messages: list[Message]) -> None:
+    for number, message in enumerate(messages, 1):
+        if message["role"] == "assistant" and not answer_text(message).strip():
+            raise PromptError(f"Message {number} is an empty answer; the model would learn to say nothing.")
+
+
+def _refuse_unknown(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise PromptError(f"{where} has the key {key!r}, which nothing here reads.{did_you_mean(key, known)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

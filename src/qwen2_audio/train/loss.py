@@ -1,0 +1,87 @@
+"""The numbers that training lowers: cross-entropy of the trained tokens, and DPO's preference loss.
+
+B rows, T positions, N trained tokens of the batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The logits of the trained tokens only: the others would be most of the memory of a step."""
+
+    logits: torch.Tensor  # [N, V]: of the position before each trained token
+    targets: torch.Tensor  # int64 [N]
+    rows: torch.Tensor  # int64 [N]: which of the batch's rows each belongs to
+
+
+def predict(model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]) -> Predictions:
+    """One forward pass over a right-padded batch, as `data.collate` makes it.
+
+    The head runs where a token is trained, which gives the numbers of `model(**batch).logits` there.
+    """
+    prompt = model.embed_prompt(**batch)
+    assert prompt.labels is not None
+    padded = not bool(prompt.attention_mask.all())
+    hidden = model.language_model(
+        inputs_embeds=prompt.inputs_embeds,
+        attention_mask=prompt.attention_mask if padded else None,
+        logits_to_keep=1,
+    ).last_hidden_state
+    trained = prompt.labels[:, 1:] != IGNORED
+    logits = model.get_output_embeddings()(hidden[:, :-1][trained])
+    return Predictions(logits, prompt.labels[:, 1:][trained], trained.nonzero()[:, 0])
+
+
+def trained_tokens(labels: torch.Tensor) -> int:
+    """How many tokens of labels [B, T] the loss counts: the first of a row is predicted by nothing."""
+    return int((labels[:, 1:] != IGNORED).sum())
+
+
+def token_losses(predictions: Predictions) -> torch.Tensor:
+    """The sum of the trained tokens' cross-entropies, in fp32.
+
+    A step divides by the trained tokens of all its micro-batches, so that it does not matter how they were split.
+    """
+    return F.cross_entropy(predictions.logits.float(), predictions.targets, reduction="sum")
+
+
+def row_log_probabilities(predictions: Predictions, rows: int, *, length_normalised: bool = False) -> torch.Tensor:
+    """log p(answer | prompt) of each row, fp32 [rows]; length_normalised divides by the answer's tokens."""
+    losses = F.cross_entropy(predictions.logits.float(), predictions.targets, reduction="none")
+    sums = losses.new_zeros(rows).index_add(0, predictions.rows, -losses)
+    if not length_normalised:
+        return sums
+    counts = torch.bincount(predictions.rows, minlength=rows)
+    return sums / counts.clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """DPO's terms for P pairs."""
+
+    losses: torch.Tensor  # [P]
+    chosen: torch.Tensor  # [P]: implicit reward, beta log(policy / reference), of the chosen answer
+    rejected: torch.Tensor  # [P]: of the rejected one
+
+    @property
+    def margins(self) -> torch.Tensor:
+        return self.chosen - self.rejected
+
+
+def dpo_losses(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> Preferences:
+    """-log sigmoid(beta ((log pi_c - log ref_c) - (log pi_r - log ref_r))), Rafailov et al. 2023, equation 7.
+
+    policy, reference: log-probabilities [2 P], the chosen answers first, then the rejected ones in the same order.
+    """
+    chosen, rejected = (beta * (policy - reference)).chunk(2)
+    return Preferences(-F.logsigmoid(chosen - rejected), chosen, rejected)

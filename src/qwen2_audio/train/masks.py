@@ -1,0 +1,104 @@
+"""Which tokens are trained on: what the assistant says and the token that ends it, nothing else.
+
+Ids and mask come from one walk of the template (`text.chat`), so they cannot drift apart; `check` then compares the
+result with the answers by a way of its own, for every example.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from ..errors import PromptError
+from ..text import chat
+from ..text.chat import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, AudioSlot, Piece
+from ..text.tokenizer import Tokenizer
+from ..types import Message
+
+END_OF_TEXT = "<|endoftext|>"  # ends what the base model says
+_LANGUAGE_TAG = re.compile(r"(<\|[a-z]{2,3}\|>)")  # <|en|> in the official prompts of the base model
+
+Encoded = tuple[list[int], list[bool]]
+
+
+def encode_chat(
+    messages: Sequence[Message], audio_tokens: Sequence[int], tokenizer: Tokenizer, learned: Collection[int]
+) -> Encoded:
+    """Ids of a conversation in the built-in template and, for each, whether the loss is taken there.
+
+    audio_tokens: positions of each clip. learned: the messages, by index, whose text and `<|im_end|>` are trained on.
+    Raises PromptError.
+    """
+    return _encode(_only_learned(messages, learned), audio_tokens, tokenizer)
+
+
+def encode_base(prompt: str, target: str, audio_tokens: int, tokenizer: Tokenizer) -> Encoded:
+    """Ids and mask of the base model's form: `<|audio_bos|><|AUDIO|><|audio_eos|>`, prompt, target, `<|endoftext|>`.
+
+    A language tag of the prompt (`<|en|>`) is a control token where the tokenizer has it. Raises PromptError.
+    """
+    tags = set(tokenizer.all_special_tokens)
+    slot = AudioSlot(1, None, "the row's clip")
+    pieces = [Piece(AUDIO_BOS, control=True), Piece(AUDIO, control=True, slot=slot), Piece(AUDIO_EOS, control=True)]
+    pieces += [Piece(part, control=part in tags) for part in _LANGUAGE_TAG.split(prompt) if part]
+    pieces += [Piece(target, trained=True), Piece(END_OF_TEXT, control=True, trained=True)]
+    return _encode(pieces, [audio_tokens], tokenizer)
+
+
+def _only_learned(messages: Sequence[Message], learned: Collection[int]) -> Iterator[Piece]:
+    turn = -1 if messages[0]["role"] == "system" else -2  # the default system turn is no message
+    for piece in chat.walk(messages):
+        turn += piece.control and piece.text == IM_START
+        yield piece if turn in learned else replace(piece, trained=False)
+
+
+def _encode(pieces: Iterable[Piece], audio_tokens: Sequence[int], tokenizer: Tokenizer) -> Encoded:
+    """Encoded apart on both sides of every seam of the mask, as a prompt and its answer are when the model is used.
+
+    In one piece, an answer that begins with a line end would share a token with the template's own line end, and
+    that token, which no generation ever has to say, would hide its beginning from the loss.
+    """
+    ids: list[int] = []
+    trained: list[bool] = []
+    remaining = iter(audio_tokens)
+    for _, group in groupby(pieces, key=lambda piece: piece.trained):
+        stretch = list(group)
+        counts = [next(remaining) for piece in stretch if piece.slot is not None]
+        new_ids, new_trained = chat.encode_pieces(stretch, tokenizer, counts)
+        ids += new_ids
+        trained += new_trained
+    return ids, trained
+
+
+def stretches(ids: Sequence[int], trained: Sequence[bool]) -> Iterator[tuple[bool, list[int]]]:
+    """Runs of neighbours that are trained on, or not: (trained, ids)."""
+    for flag, group in groupby(zip(ids, trained, strict=True), key=lambda pair: pair[1]):
+        yield flag, [token for token, _ in group]
+
+
+def check(encoded: Encoded, answers: Sequence[str], end: str, tokenizer: Tokenizer) -> None:
+    """Compare a mask with the answers it should cover, from the ids alone: what is trained on must read as each
+    answer and `end` (`<|im_end|>` or `<|endoftext|>`), and no audio position may be among it.
+
+    Raises PromptError, which names the first difference.
+    """
+    ids, trained = encoded
+    if len(ids) != len(trained):
+        raise PromptError(f"The loss mask has {len(trained)} entries for {len(ids)} tokens; expected one for each.")
+    if tokenizer.convert_tokens_to_ids(AUDIO) in [token for token, flag in zip(ids, trained, strict=True) if flag]:
+        raise PromptError("The loss mask covers audio positions; they are heard, never said.")
+    found = [tokenizer.decode(run) for flag, run in stretches(ids, trained) if flag]
+    expected = [answer + end for answer in answers]
+    if len(found) != len(expected):
+        raise PromptError(f"The loss mask covers {len(found)} stretch(es) of tokens; expected {len(expected)} answers.")
+    for said, wanted in zip(found, expected, strict=True):
+        if unicodedata.normalize("NFC", said) != unicodedata.normalize("NFC", wanted):
+            raise PromptError(f"The loss mask covers {said!r}; expected the answer {wanted!r}.")
+
+
+def check_chat(encoded: Encoded, answers: Sequence[str], tokenizer: Tokenizer) -> None:
+    """`check` for a conversation: each answer ends in `<|im_end|>`. Raises PromptError."""
+    check(encoded, answers, IM_END, tokenizer)

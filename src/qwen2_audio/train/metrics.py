@@ -1,0 +1,74 @@
+"""A run's numbers: a line of JSON a step, and a picture of them at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..weights import replacing
+
+NAME, PICTURE = "metrics.jsonl", "loss.png"
+
+
+class Metrics:
+    """metrics.jsonl: `{"step": 1, "loss": ...}` for training, `{"step": 1, "eval_loss": ...}` for evaluation."""
+
+    def __init__(self, output: Path, step: int) -> None:
+        """Go on after `step`: lines of later steps, which a killed run had not kept, are taken out."""
+        self.path = output / NAME
+        output.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read(self.path) if line["step"] <= step] if step else []
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def add(self, **values: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last one that a crash cut off is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def draw(output: Path) -> Path | None:
+    """loss.png beside metrics.jsonl; None where matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    lines = read(output / NAME)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    train = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    evaluated = [(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line]
+    if train:
+        axes.plot(*zip(*train, strict=True), color="#9bd", linewidth=0.8, label="training")
+        axes.plot(*zip(*_smooth(train), strict=True), color="#38a", linewidth=1.8, label="training, smoothed")
+    if evaluated:
+        axes.plot(*zip(*evaluated, strict=True), color="#c44", marker="o", linewidth=1.5, label="evaluation")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    if train or evaluated:
+        axes.legend()
+    path = output / PICTURE
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    return path
+
+
+def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """An exponential mean over about a twentieth of the run, without the bias of its start."""
+    keep = 1 - 1 / max(1.0, len(points) / 20)
+    out, mean, weight = [], 0.0, 0.0
+    for step, loss in points:
+        mean, weight = keep * mean + (1 - keep) * loss, keep * weight + (1 - keep)
+        out.append((step, mean / weight))
+    return out

@@ -1,0 +1,65 @@
+"""What is trained, by which optimiser, how fast."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..lora import PARTS, LoraConfig, inject
+from .config import OptimConfig, TrainConfig
+
+POSITIONS = "audio_tower.embed_positions."  # sinusoids, never trained
+
+
+def prepare(model: nn.Module, config: TrainConfig) -> None:
+    """Freeze everything but what `config` trains; put LoRA beside it where that is the method."""
+    if config.method == "lora":
+        section = config.lora
+        targets: dict[str, str] = {part: getattr(section, part) for part in config.parts}
+        inject(model, LoraConfig(section.rank, section.alpha, section.dropout, targets))
+    else:
+        model.requires_grad_(False)
+        for part in config.parts:
+            model.get_submodule(PARTS[part]).requires_grad_(True)
+        for name, parameter in model.named_parameters():
+            if name.startswith(POSITIONS):
+                parameter.requires_grad_(False)
+    if not trained(model):
+        raise ConfigError("Nothing would be trained; name parts that have parameters.")
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name; one that has two names (a tied head) is there once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def training_mode(model: nn.Module, config: TrainConfig) -> None:
+    """Dropout acts in the parts that are trained; frozen ones stay as they answer."""
+    model.eval()
+    for part in config.parts:
+        model.get_submodule(PARTS[part]).train()
+
+
+def optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices, not on norms and biases."""
+    parameters = list(trained(model).values())
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], config.learning_rate, config.betas, config.epsilon
+    )
+
+
+def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
+    """The rate of step 0 .. steps - 1: up in a line over the warm-up, then down as the schedule says."""
+    warmup = min(config.warmup_steps, steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    left = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1.0 + math.cos(math.pi * done)) / 2}[config.schedule]
+    return config.learning_rate * (config.final_fraction + (1.0 - config.final_fraction) * left)

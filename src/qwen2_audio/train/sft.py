@@ -1,0 +1,56 @@
+"""Supervised fine-tuning: the model learns to say what the assistant says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..pretrained import Qwen2AudioForConditionalGeneration
+from . import loop
+from .batches import collate, read
+from .config import TrainConfig
+from .data import Example
+from .feed import MicroBatch
+from .loss import predict, token_losses, trained_tokens
+from .start import Setting, begin, dataset_of, fingerprint, source_of
+
+
+class NextToken:
+    """Cross-entropy of the trained tokens."""
+
+    unit = "tokens"
+
+    def losses(
+        self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        return token_losses(predict(model, batch)), {}
+
+
+def run(config: TrainConfig) -> Path:
+    """One run, from its beginning or from its last checkpoint; returns the folder of the adapter or checkpoint.
+
+    Raises ConfigError, WeightsError, PromptError (no usable data), TrainingError.
+    """
+    return loop.run(task_of(begin(config)))
+
+
+def task_of(setting: Setting) -> loop.Task:
+    """What `run` runs."""
+    config = setting.config
+    rows, held_out = dataset_of(setting), dataset_of(setting, evaluation=True) if config.data.eval else None
+    return loop.Task(
+        config,
+        setting.model,
+        NextToken(),
+        train=source_of(setting, rows, read, _collate),
+        evaluation=source_of(setting, held_out, read, _collate) if held_out is not None else None,
+        fingerprint=fingerprint("sft", config, len(rows)),
+        save=setting.save,
+        autocast=setting.autocast,
+    )
+
+
+def _collate(examples: list[Example], pad_id: int) -> MicroBatch:
+    tensors = collate(examples, pad_id)
+    return MicroBatch(tensors, [example.line for example in examples], trained_tokens(tensors["labels"]))

@@ -1,0 +1,107 @@
+"""From a config to a loaded model, its processor and its data: what SFT and DPO begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..api.loading import find
+from ..errors import ConfigError
+from ..lora import save_adapter
+from ..pretrained import Qwen2AudioForConditionalGeneration, parse_device
+from ..processor import Qwen2AudioProcessor
+from .batches import batches
+from .config import AugmentConfig, TrainConfig
+from .data import Dataset
+from .feed import MicroBatch, Source
+from .quarantine import Quarantine
+
+REPORT = "quarantine.jsonl"
+# What may change between two sittings of one run.
+FREE = ("output", "device", "checkpoint_every", "eval_every")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run works with."""
+
+    config: TrainConfig
+    model: Qwen2AudioForConditionalGeneration
+    processor: Qwen2AudioProcessor
+    quarantine: Quarantine
+    autocast: bool
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.processor.tokenizer.pad_token_id
+        return 0 if pad is None else pad
+
+    def save(self, folder: Path) -> None:
+        """The adapter in peft's files, or the whole checkpoint in the official layout."""
+        if self.config.method == "lora":
+            save_adapter(self.model, folder, self.config.model)
+        else:
+            self.model.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+
+
+def begin(config: TrainConfig) -> Setting:
+    """Load what `config` names. Raises ConfigError, WeightsError."""
+    for key, path in (("train", config.data.train), ("eval", config.data.eval)):
+        if not Path(path or ".").exists():  # said now, not after the weights were read
+            raise ConfigError(f"data.{key} is {path!r}, and there is no such file here.")
+    output = Path(config.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Cannot write to output = {config.output!r}: {error.strerror}.") from None
+    device = parse_device(config.device)
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    # What is trained is kept in fp32; under LoRA the rest never changes, so that bf16 halves its memory for free.
+    dtype = torch.bfloat16 if precision == "bfloat16" and config.method == "lora" else torch.float32
+    where = find(config.model)
+    processor = Qwen2AudioProcessor.from_pretrained(where)
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(where, dtype=dtype, device_map=device)
+    return Setting(config, model, processor, Quarantine(output / REPORT), precision == "bfloat16")
+
+
+def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:
+    """The training data, or the evaluation data without augmentation."""
+    config = setting.config.data
+    if evaluation:
+        config = replace(config, augment=AugmentConfig())
+    return Dataset(config.eval if evaluation else config.train, setting.processor, config, seed=setting.config.seed)
+
+
+def source_of(
+    setting: Setting,
+    dataset: Dataset,
+    read: Callable[..., Iterable[list[Any]]],
+    collate: Callable[[list[Any], int], MicroBatch],
+) -> Source:
+    """Micro-batches from `batches.read` or `batches.read_pairs`; `collate(rows, pad id)` makes one of usable rows."""
+    data = setting.config.data
+
+    def order(epoch: int) -> list[list[int]]:
+        return batches(
+            dataset, batch_size=data.batch_size, batch_tokens=data.batch_tokens, seed=setting.config.seed, epoch=epoch
+        )
+
+    def micro_batches(plan: list[list[int]], epoch: int) -> Iterator[MicroBatch | None]:
+        for rows in read(dataset, plan, setting.quarantine, epoch=epoch, workers=data.workers):
+            yield collate(rows, setting.pad_id) if rows else None
+
+    return Source(order, micro_batches)
+
+
+def fingerprint(kind: str, config: TrainConfig, rows: int) -> dict[str, Any]:
+    """What makes a run the one it is; a checkpoint is gone on with only where this is the same."""
+    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
+    settings["data"].pop("workers")
+    return {"kind": kind, "rows": rows, **settings}

@@ -1,0 +1,189 @@
+"""A run that was cut off, at any moment, ends as one that was not: bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qwen2_audio.errors import ConfigError, WeightsError
+from qwen2_audio.train import checkpoint, dpo, sft
+from qwen2_audio.train.metrics import Metrics, read
+
+
+class Cut(Exception):  # noqa: N818
+    """The power goes."""
+
+
+@pytest.fixture
+def cut_after(monkeypatch):
+    """cut_after(n): the run dies in the middle of step n + 1."""
+    from qwen2_audio.train import loop
+
+    whole = loop.train_step
+
+    def arrange(steps):
+        def step(task, optimiser, data, number, total):
+            if number == steps:
+                raise Cut
+            return whole(task, optimiser, data, number, total)
+
+        monkeypatch.setattr(loop, "train_step", step)
+
+    return arrange
+
+
+def weights(folder):
+    return load_file(next(Path(folder).glob("*.safetensors")))
+
+
+def assert_same(one, other):
+    one, other = weights(one), weights(other)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def without_times(output):
+    lines = read(Path(output) / "metrics.jsonl")
+    return [{k: v for k, v in line.items() if k not in ("rate", "seconds")} for line in lines]
+
+
+KINDS = {
+    "full": (sft, {"method": "full"}),
+    "lora with dropout": (sft, {"method": "lora", "lora": {"dropout": 0.2}}),
+    "augmented": (sft, {"method": "full", "data": {"augment": {"gain_db": [-6.0, 6.0]}}}),
+    "dpo": (dpo, {"method": "lora"}),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_resumed_run_is_the_uninterrupted_one(make, tmp_path, rows, cut_after, monkeypatch, kind):
+    training, options = KINDS[kind]
+
+    def config(name):
+        table = {**options, "data": {"eval": str(rows), **options.get("data", {})}}
+        return make(
+            steps=7, accumulate=2, checkpoint_every=2, eval_every=3, output=str(tmp_path / name),
+            optim={"schedule": "cosine", "warmup_steps": 2}, **table,
+        )  # fmt: skip
+
+    whole = training.run(config("whole"))
+    cut_after(5)
+    with pytest.raises(Cut):
+        training.run(config("cut"))
+    monkeypatch.undo()
+    assert checkpoint.newest(tmp_path / "cut").name == "step-00000004"
+    torch.manual_seed(12345)  # whatever the new process happens to start with
+    assert_same(whole, training.run(config("cut")))
+    assert_same(tmp_path / "whole" / "best", tmp_path / "cut" / "best")
+    assert without_times(tmp_path / "cut") == without_times(tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_trained_again(make, capsys):
+    config = make(steps=3)
+    first = {name: t.clone() for name, t in weights(sft.run(config)).items()}
+    again = weights(sft.run(config))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert "going on after step 3 of 3" in capsys.readouterr().err
+    assert len(read(Path(config.output) / "metrics.jsonl")) == 3
+
+
+def test_another_run_in_the_same_folder_is_refused(make):
+    sft.run(make(steps=2))
+    with pytest.raises(ConfigError, match=r"holds a run with optim.learning_rate = 0.001, and the config now says 0.5"):
+        sft.run(make(steps=2, optim={"learning_rate": 0.5}))
+    with pytest.raises(ConfigError, match=r"holds a run with kind = 'sft', and the config now says 'dpo'"):
+        dpo.run(make(steps=2))
+    sft.run(make(steps=2, checkpoint_every=7))  # what changes no number may change
+
+
+def test_a_broken_checkpoint_is_said(make):
+    config = make(steps=2)
+    sft.run(config)
+    (checkpoint.newest(Path(config.output)) / "state.pt").write_bytes(b"half")
+    with pytest.raises(WeightsError, match=r"is not a whole checkpoint .* remove it to begin again"):
+        sft.run(config)
+
+
+def test_what_a_kill_left_half_written_is_not_taken_for_a_checkpoint(make):
+    config = make(steps=2)
+    sft.run(config)
+    folder = Path(config.output) / "checkpoints"
+    (folder / ".step-00000009.partial").mkdir()
+    assert checkpoint.newest(Path(config.output)).name == "step-00000002"
+    assert [path.name for path in folder.glob("step-*")] == ["step-00000002"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_untouched(make, monkeypatch):
+    config = make(steps=4, checkpoint_every=2)
+    save = torch.save
+
+    def full(state, path):
+        if "00000004" in str(path):
+            raise OSError(28, "No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(WeightsError, match=r"Cannot write the checkpoint .*No space left .* untouched"):
+        sft.run(config)
+    folder = Path(config.output) / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["step-00000002"]
+
+
+def test_metrics_go_on_where_the_checkpoint_is(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    Metrics(tmp_path, 1).add(step=2, loss=5.0)
+    assert read(path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 5.0}]
+
+
+@pytest.mark.parametrize("seen", [3, 8])
+def test_kill_9_loses_at_most_one_interval(make, tmp_path, rows, tiny_checkpoint, seen):
+    whole = sft.run(make(steps=12, checkpoint_every=2, output=str(tmp_path / "whole"), method="lora"))
+    toml = tmp_path / "run.toml"
+    toml.write_text(
+        f'model = "{tiny_checkpoint}"\noutput = "{tmp_path / "killed"}"\nsteps = 12\ncheckpoint_every = 2\n'
+        'device = "cpu"\nmethod = "lora"\nparts = ["encoder", "projector", "language_model"]\n'
+        f'[data]\ntrain = "{rows}"\nbatch_size = 2\n[optim]\nlearning_rate = 1e-3\nschedule = "constant"\n'
+    )
+    code = (
+        "import time, sys; from qwen2_audio.train import loop; step = loop.train_step\n"
+        "def slow(*a):\n    time.sleep(0.1); return step(*a)\n"
+        "loop.train_step = slow; from qwen2_audio.cli.main import main; main(['train', 'sft', sys.argv[1]])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(toml)], stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while len(read(metrics)) < seen and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = len(read(metrics))
+    newest = checkpoint.newest(tmp_path / "killed")
+    kept = json.loads((newest / "progress.json").read_text())["progress"]["step"]
+    assert done - 2 <= kept <= done
+    from qwen2_audio.train.config import TrainConfig
+
+    assert_same(whole, sft.run(TrainConfig.from_file(toml)))
+
+
+def test_a_result_that_cannot_be_written_is_one_sentence_and_the_run_goes_on_later(make, monkeypatch):
+    from qwen2_audio.train.start import Setting
+
+    config = make(steps=2)
+    with monkeypatch.context() as patch:
+
+        def full(self, folder):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Setting, "save", full)
+        with pytest.raises(WeightsError, match=r"Cannot write .*final: .*No space left on device. Make room"):
+            sft.run(config)
+    assert (sft.run(config) / "config.json").is_file()
