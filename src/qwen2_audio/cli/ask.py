@@ -25,6 +25,7 @@ def command(
         typer.Option("--prompt", "-p", help="The question; without one, the clip speaks for itself (voice chat)."),
     ] = None,
     model: terminal.Model = None,
+    adapter: terminal.Adapter = None,
     max_tokens: terminal.MaxTokens = None,
     temperature: terminal.Temperature = None,
     top_p: terminal.TopP = None,
@@ -38,7 +39,7 @@ def command(
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     sounds = _hear(audio)  # before the model is loaded, which may take minutes
     messages = _conversation(sounds, prompt, system)
-    chat = terminal.load_model(model, device, dtype)
+    chat = terminal.load_model(model, device, dtype, adapter)
     started = time.perf_counter()
     text, last = _print_answer(chat.stream(messages, params), quiet=json)
     seconds = time.perf_counter() - started

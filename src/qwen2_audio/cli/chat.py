@@ -23,6 +23,7 @@ HELP = "A line is text, clips (paths or URLs), or clips and then text.\n" + "\n"
 
 def command(
     model: terminal.Model = None,
+    adapter: terminal.Adapter = None,
     max_tokens: terminal.MaxTokens = None,
     temperature: terminal.Temperature = None,
     top_p: terminal.TopP = None,
@@ -33,7 +34,7 @@ def command(
     dtype: terminal.DType = "auto",
 ) -> int:
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
-    conversation = Conversation(terminal.load_model(model, device, dtype), params, system)
+    conversation = Conversation(terminal.load_model(model, device, dtype, adapter), params, system)
     interactive = sys.stdin.isatty()
     note(HELP if interactive else "Reading lines from stdin.")
     refused = False

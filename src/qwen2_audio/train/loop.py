@@ -18,6 +18,7 @@ import torch
 from ..errors import TrainingError
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from . import checkpoint, optim
+from .batches import check_batch
 from .config import TrainConfig
 from .feed import MicroBatch, Position, Source, StepData, steps_of_data
 from .metrics import Metrics, draw
@@ -155,6 +156,7 @@ def train_step(task: Task, optimiser: torch.optim.Optimizer, data: StepData, ste
 
 
 def _losses(task: Task, batch: MicroBatch) -> tuple[torch.Tensor, dict[str, float]]:
+    check_batch(batch.tensors, task.model.config.audio_token_index)  # cheap, and nothing wrong is ever learnt
     device = task.model.device
     with torch.autocast(device.type, torch.bfloat16, enabled=task.autocast):
         return task.objective.losses(task.model, batch.to(device))

@@ -74,6 +74,8 @@ def begin(config: TrainConfig) -> Setting:
 def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:
     """The training data, or the evaluation data without augmentation."""
     config = setting.config.data
+    if not config.max_tokens:
+        config = replace(config, max_tokens=setting.model.config.text_config.max_position_embeddings)
     if evaluation:
         config = replace(config, augment=AugmentConfig())
     return Dataset(config.eval if evaluation else config.train, setting.processor, config, seed=setting.config.seed)
