@@ -94,5 +94,6 @@ def _refuse(sentence: str) -> int:
     return MISTAKE
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"qwen2-audio: {message}", file=sys.stderr)
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, UserWarning):  # what this package says to people; the rest is for programmers
+        print(f"qwen2-audio: {message}", file=sys.stderr)

@@ -98,3 +98,12 @@ def test_ctrl_c_is_status_130(cli, monkeypatch):
 
     monkeypatch.setattr("qwen2_audio.cli.terminal.load_model", interrupted)
     assert cli("chat")[0] == 130
+
+
+def test_warnings_for_programmers_are_not_for_people(cli, capsys):
+    import warnings
+
+    cli("info", "--help")  # sets the way warnings are shown
+    for category in (UserWarning, ResourceWarning, DeprecationWarning):
+        warnings.showwarning(f"a {category.__name__}", category, "file.py", 1)
+    assert capsys.readouterr().err == "qwen2-audio: a UserWarning\n"
