@@ -225,7 +225,7 @@ class Qwen2AudioConfig(Config):
     text_config: Qwen2Config = field(default_factory=Qwen2Config)
     audio_token_index: int = 151646
     ignore_index: int = -100
-    tie_word_embeddings: bool = False  # never tied unless the file says so (SPEC 2.4)
+    tie_word_embeddings: bool = False  # never tied unless the file says so
 
     audio_token_id = _alias("audio_token_index")
 

@@ -31,7 +31,7 @@ EMBEDDING = "language_model.model.embed_tokens.weight"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 MAX_SHARD_BYTES = 5 * 10**9
 
-_RENAMES = (  # other layouts -> ours (SPEC 2.2); the first that matches
+_RENAMES = (  # other layouts -> ours; the first that matches
     (re.compile(r"^model\.(audio_tower|multi_modal_projector)\."), r"\1."),
     (re.compile(r"^(?:model\.)?language_model\.(?=(?:embed_tokens|layers|norm)\.)"), "language_model.model."),
     (re.compile(r"^lm_head\."), "language_model.lm_head."),
@@ -252,7 +252,7 @@ def _progress(
 def separate_head(checkpoint: Checkpoint) -> bool:
     """Whether the files hold a head that is not the embedding, whatever config.json says about tying.
 
-    Some files say `tie_word_embeddings: true` and are not tied (SPEC 2.4); tying them would ruin every answer.
+    Some files say `tie_word_embeddings: true` and are not tied; tying them would ruin every answer.
     """
     if HEAD not in checkpoint.stored or EMBEDDING not in checkpoint.stored:
         return HEAD in checkpoint.stored

@@ -15,7 +15,7 @@ import qwen2_audio
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "recipes").rglob("*.py"))
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
-# Signatures fixed by the reference's own API (DESIGN 3.1), which users call by keyword.
+# Signatures fixed by the reference's own API, which users call by keyword.
 FIXED_SIGNATURES = {
     "__call__",
     "apply_chat_template",

@@ -65,7 +65,7 @@ def _spec_weight(name, index, shape):
 
 @pytest.fixture(scope="session")
 def spec_twins():
-    """SPEC 13's weights."""
+    """The published fixture's weights."""
     return twins(_spec_weight)
 
 
@@ -83,7 +83,7 @@ def random_twins():
 
 @pytest.fixture(scope="session")
 def spec_inputs():
-    """SPEC 13's two prompts: one clip of 60 frames, one of 37, the second row padded on the left."""
+    """The published fixture's two prompts: one clip of 60 frames, one of 37, the second row padded on the left."""
     time, band = torch.arange(60)[None, :], torch.arange(1, 9)[:, None]
     features = torch.stack([torch.sin(0.05 * time * band), torch.cos(0.03 * time * band)]).float()
     frames = torch.tensor([[1] * 60, [1] * 37 + [0] * 23], dtype=torch.int32)

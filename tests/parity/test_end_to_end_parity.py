@@ -22,7 +22,7 @@ transformers = pytest.importorskip("transformers")
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
 PROMPT = "<|audio_bos|><|AUDIO|><|audio_eos|>What is that?"
-# Samples -> audio tokens (SPEC 3.5).
+# Samples -> audio tokens.
 LENGTHS = {
     321: 1, 640: 1, 641: 1, 960: 1, 961: 2, 16_000: 25, 16_001: 25, 47_999: 75,
     479_839: 750, 479_840: 750, 479_841: 750, 480_000: 750, 480_001: 750,
@@ -89,7 +89,7 @@ def inputs_of(processor, *clips):
 def greedy_by_forward(model, inputs):
     """(logits of the prompt [B, T, V], greedy tokens [B, ANSWER]), every step from scratch.
 
-    The reference's generate() breaks on clips of one token (SPEC 5.2); its forward() does not.
+    The reference's generate() breaks on clips of one token; its forward() does not.
     """
     ids, mask, first = inputs["input_ids"], inputs["attention_mask"], None
     for _ in range(ANSWER):

@@ -44,7 +44,7 @@ def both(twins, inputs, **options):
     return expected, generate(ours, **inputs, **options)
 
 
-# With beams the reference gives clips to the wrong rows as soon as rows have different numbers of them (SPEC 8.7);
+# With beams the reference gives clips to the wrong rows as soon as rows have different numbers of them;
 # tests/equivalence covers those.
 CASES = {
     f"{rows}: {name}": (PROMPTS[rows], options)
@@ -136,7 +136,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize(("options", "expected"), GOLDEN.values(), ids=GOLDEN)
 def test_golden_rows(spec_twins, spec_inputs, options, expected):
-    """SPEC 13."""
+    """The published fixture."""
     out = generate(spec_twins[1], **spec_inputs, max_new_tokens=6, pad_token_id=0, **options)
     assert out[:, spec_inputs["input_ids"].shape[1] :].tolist() == expected
 

@@ -1,4 +1,4 @@
-"""Log-mel spectrogram of a waveform at 16 kHz, as Whisper's feature extractor defines it (SPEC: 128 bands, 10 ms).
+"""Log-mel spectrogram of a waveform at 16 kHz, as Whisper's feature extractor defines it (128 bands, 10 ms).
 
 The reference always computes a window of 30 s. Here the STFT stops where the sound ends: what follows is silence, and
 the value of silence is known. Shapes: S samples, L valid frames, F frames returned, C frames computed.

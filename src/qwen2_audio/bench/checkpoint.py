@@ -170,7 +170,7 @@ def draw(name: str, size: tuple[int, ...]) -> torch.Tensor:
 
 
 def _sinusoids(positions: int, width: int) -> torch.Tensor:
-    """Whisper's: sines in the first half of the channels, cosines in the second (SPEC 2.5)."""
+    """Whisper's: sines in the first half of the channels, cosines in the second."""
     half = width // 2
     rates = 10000.0 ** (-torch.arange(half) / (half - 1))
     angles = torch.arange(positions)[:, None] * rates

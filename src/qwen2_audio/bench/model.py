@@ -20,7 +20,7 @@ from .report import Report, Row
 
 PEERS = ("transformers", "none")
 _FLOAT = 4  # bytes: both sides compute in fp32
-_SAME = 1e-4  # of the largest value; what two right outputs may differ by (DESIGN: fp32 parity)
+_SAME = 1e-4  # of the largest value; what two right outputs may differ by
 
 Progress = Callable[[str], None]
 

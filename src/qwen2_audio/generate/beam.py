@@ -1,4 +1,4 @@
-"""Beam search: the K best continuations of each prompt are followed at once (SPEC 8.7).
+"""Beam search: the K best continuations of each prompt are followed at once.
 
 The rules are the reference's (transformers 5.23): scores are sums of log-probabilities; of the C best candidates
 those that end and rank among the best K become answers, the best K that do not end go on; an answer's final score is

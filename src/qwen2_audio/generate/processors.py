@@ -1,4 +1,4 @@
-"""Which logits processors a call needs, in the reference's order (SPEC 8.5)."""
+"""Which logits processors a call needs, in the reference's order."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Two ways in, one stack of layers:
 
     forward(window)  the reference's contract: every clip padded to the whole window, padded keys masked
     encode(clips)    only the valid frames are computed, clips laid end to end; the same numbers, because the
-                     mask hides padded frames from every valid one (SPEC 4.1)
+                     mask hides padded frames from every valid one
 
 Encoder frame j sees mel frames 2j-2 .. 2j+2 through the two convolutions, so the last valid frame sees up to two
 frames beyond the clip: `encode` needs `frames_needed(L)` of them, not L.

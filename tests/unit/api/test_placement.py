@@ -21,7 +21,7 @@ def official():
 
 def test_the_official_checkpoint_is_counted_without_being_made(official):
     sizes = sizes_of(official)
-    assert sizes.parameters == 8_397_094_912  # SPEC 2.1
+    assert sizes.parameters == 8_397_094_912  # as published
     assert (sizes.encoder, sizes.projector) == (636_968_960, 5_246_976)
     assert sizes.kv_values * 2 == 512 * 1024  # bytes in bf16
 
