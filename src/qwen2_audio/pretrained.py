@@ -227,8 +227,11 @@ def parse_dtype(dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str 
     return found
 
 
-def parse_device(device_map: Any) -> torch.device:
-    """The one device that `device_map` asks for. Raises ConfigError for several, or for one that is not there."""
+def parse_device(device_map: Any, option: str = "device_map") -> torch.device:
+    """The one device that `device_map` asks for; errors call it `option`.
+
+    Raises ConfigError for several, or for one that is not there.
+    """
     if isinstance(device_map, dict) and set(device_map) == {""}:
         device_map = device_map[""]
     gpus = torch.cuda.device_count()
@@ -243,11 +246,11 @@ def parse_device(device_map: Any) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(
-            f"device_map is {device_map!r}; expected None, 'auto', 'cpu', 'cuda', 'cuda:1', an index, a torch.device "
+            f"{option} is {device_map!r}; expected None, 'auto', 'cpu', 'cuda', 'cuda:1', an index, a torch.device "
             "or {'': device}. A model lies on one device."
         )
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ConfigError(f"device_map asks for {device}, but {gpus} CUDA devices are visible; use 'cpu' or 'auto'.")
+        raise ConfigError(f"{option} asks for {device}, but {gpus} CUDA devices are visible; use 'cpu' or 'auto'.")
     return device
 
 

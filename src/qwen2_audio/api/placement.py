@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..config import Qwen2AudioConfig
-from ..errors import CapacityError, ConfigError
+from ..errors import CapacityError
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from ..pretrained import parse_device, parse_dtype
@@ -68,10 +68,7 @@ class Placement:
 
 def place(config: Qwen2AudioConfig, device: Any = "auto", dtype: Any = "auto") -> Placement:
     """Choose what is "auto". Raises ConfigError for what is not there, CapacityError where nothing fits."""
-    try:
-        on = parse_device(device)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("device_map", "device")) from None
+    on = parse_device(device, "device")
     asked = parse_dtype(dtype)
     if asked is not None:
         return Placement(on, asked, f"{_name(asked)} on {on}, as asked.")

@@ -25,6 +25,31 @@ _FULL_SCALE = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "
 _ROUNDING_SECONDS = 0.25  # encoder delay and padding make honest headers this wrong
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a container says of its first audio stream. Not to be trusted: `EncodedSound` counts samples instead."""
+
+    codec: str
+    rate: int  # Hz
+    channels: int
+    seconds: float  # 0 where it does not say
+
+
+def read_header(file: IO[bytes]) -> Header:
+    """The header of a seekable file; nothing is decoded. Raises AudioError where it promises no sound."""
+    import av
+
+    file.seek(0)
+    try:
+        with av.open(file, mode="r", options=dict(_SAFE)) as container:
+            if not container.streams.audio:
+                raise AudioError("The header promises no sound: there is no audio stream.")
+            stream = container.streams.audio[0]
+            return Header(stream.codec_context.name, stream.rate, stream.channels, (container.duration or 0) / 1e6)
+    except (av.FFmpegError, OSError) as error:
+        raise AudioError(f"The header promises no sound: {error}.") from error
+
+
 @dataclass
 class EncodedSound:
     """One opened source on its way through the decoder."""

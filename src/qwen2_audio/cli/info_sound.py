@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import mel
+from ..audio.decode import read_header
 from ..audio.io import SAMPLE_RATE, load
 from ..audio.spectrogram import save_png
 from . import terminal
@@ -47,11 +48,9 @@ def _stored_form(target: str) -> dict[str, Any]:
     """Codec, rate and channels of a local file; what was loaded has 16 kHz and one channel."""
     if not Path(target).is_file():
         return {}
-    import av
-
-    with Path(target).open("rb") as file, av.open(file) as container:  # `load` has read it: it is no hostile file
-        stream = container.streams.audio[0]
-        return {"codec": stream.codec_context.name, "rate": stream.rate, "channels": stream.channels}
+    with Path(target).open("rb") as file:
+        header = read_header(file)
+    return {"codec": header.codec, "rate": header.rate, "channels": header.channels}
 
 
 def _draw(waveform: np.ndarray, png: Path | None, title: str) -> str | None:

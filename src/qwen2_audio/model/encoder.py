@@ -142,11 +142,15 @@ class Qwen2AudioEncoder(nn.Module):
             visible = Visible(
                 mask=mask[:, None, None] if mask.dim() == 2 else mask, keys=mask if mask.dim() == 2 else None
             )
-        states, attentions = [x], []
+        states: list[torch.Tensor] = []
+        attentions: list[torch.Tensor] = []
         for layer in self._layers_to_run():
+            if output_hidden_states:
+                states.append(x)
             x, weights = layer(x, visible)
-            states.append(x)
-            attentions.append(weights)
+            if output_attentions:
+                attentions.append(weights)
+        states.append(x)
         return EncoderOutput(
             self._pool(x),
             tuple(states) if output_hidden_states else None,

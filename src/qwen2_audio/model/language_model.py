@@ -175,13 +175,16 @@ class Qwen2LanguageModel(nn.Module):
             position_ids = torch.arange(past, past + x.shape[1], device=x.device)[None]
         rope = self.rotary(position_ids, x.dtype)
         visible = self._visible(attention_mask, x.shape[1], past, x.device)
-        states, attentions = [x], []
+        states: list[torch.Tensor] = []
+        attentions: list[torch.Tensor] = []
         for layer in self.model.layers:
+            if output_hidden_states:  # else each layer's input is freed as soon as the next one has it
+                states.append(x)
             x, weights = layer(x, rope, visible, past_key_values)
-            states.append(x)
-            attentions.append(weights)
+            if output_attentions:
+                attentions.append(weights)
         x = self.model.norm(x)
-        states[-1] = x
+        states.append(x)
         return LanguageModelOutput(
             logits=None if self.lm_head is None else self.lm_head(keep_positions(x, logits_to_keep)),
             last_hidden_state=x,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..api.hearing import Sound, hear
-from ..audio.decode import EncodedSound
+from ..audio.decode import EncodedSound, read_header
 from ..audio.fetch import fetch, read_data_uri
 from ..audio.limits import Deadline, Limits
 from ..audio.resample import SAMPLE_RATE
@@ -44,19 +44,7 @@ def seconds_of(source: Source) -> float:
             with wave.open(file) as header:
                 return float(header.getnframes() / header.getframerate())
         except (wave.Error, EOFError):  # not PCM in a WAV file
-            file.seek(0)
-        return _promised_by_container(file)
-
-
-def _promised_by_container(file: IO[bytes]) -> float:
-    import av
-
-    try:
-        with av.open(file, mode="r", options={"protocol_whitelist": "none"}) as container:
-            seconds: float = (container.duration or 0) / 1e6
-    except (av.FFmpegError, OSError) as error:
-        raise AudioError(f"The header promises no sound: {error}.") from error
-    return seconds or UNKNOWN_SECONDS
+            return read_header(file).seconds or UNKNOWN_SECONDS
 
 
 def _open(source: Any, number: int, limits: Limits, deadline: Deadline) -> tuple[str, IO[bytes]]:

@@ -59,7 +59,7 @@ def begin(config: TrainConfig) -> Setting:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"Cannot write to output = {config.output!r}: {error.strerror}.") from None
-    device = parse_device(config.device)
+    device = parse_device(config.device, "device")
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
