@@ -135,16 +135,19 @@ def to_tensors(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Tensor
     clips = [clip for prompt in prompts for clip in prompt.clips]
     if not clips:
         return {"input_ids": ids, "attention_mask": mask}
+    frames = [count for prompt in prompts for count in prompt.frames]
+    return {"input_ids": ids, "attention_mask": mask, **stack_clips(clips, frames)}
+
+
+def stack_clips(clips: Sequence[np.ndarray], frames: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Log-mels [mel bins, F_i] with their valid frames, as wide as the widest.
+
+    Returns `input_features` float32 [A, mel bins, F] and `feature_attention_mask` int32 [A, F].
+    """
     width = max(clip.shape[1] for clip in clips)
     features = torch.zeros(len(clips), clips[0].shape[0], width)
-    feature_mask = torch.zeros(len(clips), width, dtype=torch.int32)
-    frames = [count for prompt in prompts for count in prompt.frames]
+    mask = torch.zeros(len(clips), width, dtype=torch.int32)
     for index, (clip, count) in enumerate(zip(clips, frames, strict=True)):
         features[index, :, : clip.shape[1]] = torch.from_numpy(clip)
-        feature_mask[index, :count] = 1
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "input_features": features,
-        "feature_attention_mask": feature_mask,
-    }
+        mask[index, :count] = 1
+    return {"input_features": features, "feature_attention_mask": mask}

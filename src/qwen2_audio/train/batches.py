@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from ..api.prompt import stack_clips
 from ..errors import ConfigError, PromptError
 from .data import Dataset, Example, Pair
 from .quarantine import BadRow, Quarantine
@@ -147,21 +148,10 @@ def collate(
         mask[row, place] = 1
         labels[row, place] = torch.tensor(example.ids).masked_fill(~torch.tensor(example.trained), IGNORED)
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    if any(example.mels for example in examples):
-        batch |= _features(examples)
+    clips = [clip for example in examples for clip in example.mels]
+    if clips:
+        batch |= stack_clips(clips, [count for example in examples for count in example.frames])
     return batch
-
-
-def _features(examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-    mels = [clip for example in examples for clip in example.mels]
-    frames = [count for example in examples for count in example.frames]
-    width = max(clip.shape[1] for clip in mels)
-    features = torch.zeros(len(mels), mels[0].shape[0], width)
-    mask = torch.zeros(len(mels), width, dtype=torch.int32)
-    for index, (clip, count) in enumerate(zip(mels, frames, strict=True)):
-        features[index, :, : clip.shape[1]] = torch.from_numpy(clip)
-        mask[index, :count] = 1
-    return {"input_features": features, "feature_attention_mask": mask}
 
 
 def check_batch(batch: dict[str, torch.Tensor], audio_id: int) -> None:
