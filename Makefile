@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KERNELS := src/qwen2_audio/native/lib/libqwa.so
 
 .PHONY: setup demo test lint format bench nano nano-eval clean
 .DEFAULT_GOAL := help
@@ -9,12 +10,15 @@ BIN := $(VENV)/bin
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(VENV)/.installed  ## a virtual environment with everything the tests need
+setup: $(VENV)/.installed $(KERNELS)  ## a virtual environment with everything the tests need
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+$(KERNELS): $(wildcard csrc/*) $(VENV)/.installed  # without a compiler torch computes; `qwen2-audio info` says so
+	$(BIN)/python -m qwen2_audio.native.build || true
 
 demo: setup  ## hear real clips with the bundled checkpoint: voice chat, analysis, batch
 	$(BIN)/qwen2-audio demo
@@ -32,8 +36,9 @@ format: setup  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## ours against transformers on a random checkpoint of about 1 B parameters (needs 12 GB, 15 minutes)
-	$(BIN)/qwen2-audio bench model --json bench-results/model.json
+bench: setup  ## the kernels, then a random model of about 1 B parameters in int4 and fp32 next to transformers (16 GB, 30 minutes)
+	$(BIN)/qwen2-audio bench kernels --json bench-results/kernels.json --png bench-results/kernels.png
+	$(BIN)/qwen2-audio bench model --shape 1b --format int4,fp32 --json bench-results/model1b.json --png bench-results/model1b.png
 
 nano: setup  ## train the bundled checkpoint from nothing
 	$(BIN)/python -m recipes.nano

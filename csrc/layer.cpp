@@ -1,0 +1,174 @@
+// A step of the language model's layers for few rows, in one parallel region.
+#include <string.h>
+
+#include "attention.h"
+#include "linear.h"
+#include "ops_kernels.h"
+#include "parallel.h"
+
+namespace qwa {
+namespace {
+
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// Rows that several linears take, quantised when the first of their group asks. One for each thread, over its scratch:
+// every thread quantises all rows, which is quicker than waiting for each other.
+class Input {
+   public:
+    Input(const float* x, int rows, int features, char* memory) : x_(x), rows_(rows), features_(features), memory_(memory) {}
+
+    static size_t bytes(int rows, int features) {
+        return activation_bytes(rows, features, 32) + activation_bytes(rows, features, 64);
+    }
+
+    // Panels [panels.begin, panels.end) of w's outputs.
+    void multiply(const qwa_linear& w, Range panels, float* y) {
+        if (panels.begin >= panels.end) return;
+        if (w.bits == 16) return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
+        const int which = w.group == 64;
+        if (!made_[which]) {
+            char* at = memory_ + (which ? activation_bytes(rows_, features_, 32) : 0);
+            by_group_[which] = activations_in(at, rows_, features_, w.group);
+            quantize_tiles(x_, features_, features_, by_group_[which], 0, tiles_of(by_group_[which]));
+            made_[which] = true;
+        }
+        linear_panels(w, by_group_[which], y, w.out_features, panels.begin, panels.end);
+    }
+
+   private:
+    const float* x_;
+    int rows_, features_;
+    char* memory_;
+    Activations by_group_[2];
+    bool made_[2] = {false, false};
+};
+
+struct Columns {
+    int begin, end;
+};
+Columns columns_of(const qwa_linear& w, Range panels) {
+    const int end = 16 * panels.end;
+    return {16 * panels.begin, end < w.out_features ? end : w.out_features};
+}
+
+// What the threads of a step share: rows of each kind.
+struct Rows {
+    float *q, *k, *v, *attended, *delta, *gate, *up, *parts;
+};
+
+class Step {
+   public:
+    Step(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step& step, float* x)
+        : layers_(layers), caches_(caches), count_(count), s_(step), x_(x), rows_(step.batch * step.queries) {
+        hidden_ = layers[0].q.in_features;
+        inner_ = layers[0].gate.out_features;
+        width_ = step.heads * step.head_dim;
+        kv_width_ = step.kv_heads * step.head_dim;
+        widest_ = width_ > inner_ ? width_ : inner_;
+        if (hidden_ > widest_) widest_ = hidden_;
+        const Attention any(s_, caches[0], nullptr, nullptr);  // all layers need as much
+        const size_t parts = any.shared_bytes() / sizeof(float);
+        const size_t sizes[] = {row_floats(width_),  row_floats(kv_width_), row_floats(kv_width_), row_floats(width_),
+                                row_floats(hidden_), row_floats(inner_),    row_floats(inner_),    parts};
+        float** const places[] = {&r_.q, &r_.k, &r_.v, &r_.attended, &r_.delta, &r_.gate, &r_.up, &r_.parts};
+        size_t total = 0;
+        for (size_t size : sizes) total += size;
+        float* at = static_cast<float*>(scratch(kStep, total * sizeof(float)));
+        for (int i = 0; i < 8; ++i) {
+            *places[i] = at;
+            at += sizes[i];
+        }
+    }
+
+    void run() {
+        auto body = [this](int index, int team) {
+            for (int i = 0; i < count_; ++i) {
+                attention(layers_[i], caches_[i], index, team);
+                mlp(layers_[i], index, team);
+            }
+        };
+        parallel(body);
+    }
+
+   private:
+    size_t row_floats(int width) const { return aligned(sizeof(float) * rows_ * width) / sizeof(float); }
+
+    // The thread's own memory: normed rows first, then what Input needs.
+    char* own_memory() const {
+        const size_t normed = sizeof(float) * row_floats(hidden_);
+        return static_cast<char*>(scratch(kRows, normed + Input::bytes(rows_, widest_)));
+    }
+    char* after_normed(char* memory) const { return memory + sizeof(float) * row_floats(hidden_); }
+
+    Input normed(const float* weight, float eps) const {
+        char* memory = own_memory();
+        float* out = reinterpret_cast<float*>(memory);
+        for (int m = 0; m < rows_; ++m)
+            ops().rms_norm(x_ + static_cast<int64_t>(m) * hidden_, weight, eps, hidden_, out + static_cast<int64_t>(m) * hidden_);
+        return Input(out, rows_, hidden_, after_normed(memory));
+    }
+
+    // x += w times rows: each thread the columns it has computed.
+    void add_product(const qwa_linear& w, const float* rows, int index, int team) {
+        Input input(rows, rows_, w.in_features, after_normed(own_memory()));
+        const Range panels = share(panels_of(w), index, team);
+        input.multiply(w, panels, r_.delta);
+        const Columns c = columns_of(w, panels);
+        for (int m = 0; m < rows_; ++m) {
+            const int64_t at = static_cast<int64_t>(m) * hidden_ + c.begin;
+            ops().add(x_ + at, r_.delta + at, c.end - c.begin);
+        }
+        barrier_.wait(team);
+    }
+
+    void attention(const qwa_layer& layer, const qwa_kv& kv, int index, int team) {
+        Input input = normed(layer.attention_norm, layer.eps);
+        const qwa_linear* const linears[] = {&layer.q, &layer.k, &layer.v};
+        float* const outputs[] = {r_.q, r_.k, r_.v};
+        int panels = 0;
+        for (const qwa_linear* w : linears) panels += panels_of(*w);
+        const Range own = share(panels, index, team);
+        int begin = 0;  // of the linear's panels among all
+        for (int i = 0; i < 3; ++i) {
+            const int count = panels_of(*linears[i]);
+            const Range part = {own.begin > begin ? own.begin - begin : 0, own.end < begin + count ? own.end - begin : count};
+            input.multiply(*linears[i], part, outputs[i]);
+            begin += count;
+        }
+        barrier_.wait(team);
+        const Attention attention(s_, kv, r_.q, r_.attended);
+        attention.run(r_.q, r_.k, r_.v, r_.parts, barrier_, index, team);
+        barrier_.wait(team);
+        add_product(layer.o, r_.attended, index, team);
+    }
+
+    void mlp(const qwa_layer& layer, int index, int team) {
+        Input input = normed(layer.mlp_norm, layer.eps);
+        const Range panels = share(panels_of(layer.gate), index, team);
+        input.multiply(layer.gate, panels, r_.gate);
+        input.multiply(layer.up, panels, r_.up);
+        const Columns c = columns_of(layer.gate, panels);
+        for (int m = 0; m < rows_; ++m) {
+            const int64_t at = static_cast<int64_t>(m) * inner_ + c.begin;
+            ops().silu_mul(r_.gate + at, r_.up + at, c.end - c.begin, r_.gate + at);
+        }
+        barrier_.wait(team);
+        add_product(layer.down, r_.gate, index, team);
+    }
+
+    const qwa_layer* layers_;
+    const qwa_kv* caches_;
+    int count_;
+    const qwa_step& s_;
+    float* x_;
+    int rows_, hidden_, inner_, width_, kv_width_, widest_;
+    Rows r_;
+    Barrier barrier_;
+};
+
+}  // namespace
+}  // namespace qwa
+
+void qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x) {
+    if (count > 0) qwa::Step(layers, caches, count, *step, x).run();
+}

@@ -1,0 +1,10 @@
+// ops_body.h for CPUs with Avx2.
+#if defined(__x86_64__)
+#include "ops_body.h"
+
+namespace qwa {
+
+const Ops kOpsAvx2 = QWA_OPS("avx2");
+
+}  // namespace qwa
+#endif

@@ -1,0 +1,115 @@
+// The C ABI of the native kernels: weight-only quantised linear layers, and what stands between them in a decode step.
+//
+// M rows, K inputs, N outputs, G groups of inputs, P panels of 16 outputs. Activations are float32, row-major.
+//
+// Weights lie as in the checkpoint's file and are read from there (P = ceil(N/16), G = ceil(K/group)):
+//   bits 4   codes uint8 [P, G, group/8, 64]: byte 4j+i of chunk t has column j of the panel, input 8t+i in its low
+//            nibble and input 8t+4+i in its high one; value = code - 8
+//   bits 8   codes uint8 [P, G, group/4, 64]: byte 4j+i of chunk t is column j, input 4t+i; value = code - 128
+//   both     scales float16 [P, G, 16]
+//   bits 16  codes float16 [P, K, 16], no scales
+//
+// One 64-byte chunk is 16 columns x 4 inputs: two AVX2 registers, one AVX-512 register, or one row of an AMX tile.
+//
+// Activations are quantised per row and group: scale = absmax / 127, q = round-half-even(x * (127 / absmax)).
+//   y = sum over groups, in order, fma(float(dot), weight scale * activation scale, y), then + bias
+// which is the same sequence of float operations on every instruction set and for any number of rows, so that results
+// are equal bit for bit.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QWA_ABI 1
+#define QWA_API __attribute__((visibility("default")))
+
+typedef struct {
+    const void* codes;
+    const uint16_t* scales;  // float16; NULL for bits 16
+    const float* bias;       // [N] or NULL
+    int32_t in_features;
+    int32_t out_features;
+    int32_t bits;   // 4, 8 or 16
+    int32_t group;  // 32 or 64; ignored for bits 16
+} qwa_linear;
+
+QWA_API int qwa_abi(void);
+
+// The instruction sets: "amx", "avx512", "avx2", "portable". qwa_supported: 1 if this CPU runs it. qwa_select: 0 if done.
+QWA_API int qwa_supported(const char* isa);
+QWA_API int qwa_select(const char* isa);
+QWA_API const char* qwa_selected(void);
+
+// Threads of every call from now on.
+QWA_API void qwa_set_threads(int threads);
+QWA_API int qwa_get_threads(void);
+
+// Share the team of threads that the process's OpenMP runtime keeps already, so that two teams do not fight for the
+// cores: the addresses of its GOMP_parallel, omp_get_num_threads and omp_get_thread_num. Without this call the library
+// keeps threads of its own.
+QWA_API void qwa_use_openmp(void* gomp_parallel, void* omp_get_num_threads, void* omp_get_thread_num);
+
+// y[i] [M, N_i] = x [M, K] times each of `count` linears that share their input. Strides in floats.
+QWA_API void qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
+                 float* const* y, const int64_t* y_strides);
+
+// ---- What stands between the matrix products (ops.cpp, attention.cpp, layer.cpp) ----
+//
+// B rows of a batch, Q new positions of each, D head width. Results for a row do not depend on the other rows, nor on
+// the number of threads.
+
+// out [M, width] = weight * (x / rms(x)). out may be x.
+QWA_API void qwa_rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* out);
+
+// out = silu(gate) * up. out may be gate or up.
+QWA_API void qwa_silu_mul(const float* gate, const float* up, int64_t count, float* out);
+
+// How a KV cache stores numbers. int8: one scale for each head and position, value = code * scale.
+enum { QWA_FLOAT32 = 0, QWA_FLOAT16 = 1, QWA_INT8 = 2 };
+
+// One layer's cache. Position p of row b and head h lies at (b * kv_heads + h) * capacity + p.
+typedef struct {
+    void* keys;    // [B, kv_heads, capacity, D], after RoPE
+    void* values;  // the same
+    float* key_scales;    // [B, kv_heads, capacity], or NULL where dtype is not int8
+    float* value_scales;  // the same
+    int64_t capacity;
+} qwa_kv;
+
+// What all layers of a forward pass share.
+typedef struct {
+    int32_t batch, queries;  // B, Q
+    int32_t past;            // positions that the cache holds before this pass
+    int32_t heads, kv_heads, head_dim;
+    int32_t kv_dtype;
+    float scale;             // of the scores
+    const float *cosine, *sine;  // [B or 1, Q, D]
+    int64_t rope_stride;     // floats from one row's to the next: 0 where all rows share them
+    const uint8_t* mask;     // [B, past + Q], 0 is padding, which nobody sees but itself; NULL: there is none
+} qwa_step;
+
+// RoPE in place on x [B, Q, heads * D]: the first half of a head pairs with the second. `heads` are x's.
+QWA_API void qwa_rotate(const qwa_step* step, int heads, float* x);
+
+// keys and values [B, Q, kv_heads * D] to positions past .. past + Q - 1 of the cache.
+QWA_API void qwa_keep(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
+
+// out [B, Q, heads * D]: q, the same shape, attends to the past + Q positions of the cache, causally.
+QWA_API void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);
+
+// One layer of the language model. Norm weights [H]; q, k, v share an input, gate and up another.
+typedef struct {
+    qwa_linear q, k, v, o, gate, up, down;
+    const float *attention_norm, *mlp_norm;
+    float eps;
+} qwa_layer;
+
+// x [B * Q, H] through `count` layers, in place, each with its cache. B * Q <= 8.
+QWA_API void qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x);
+
+#ifdef __cplusplus
+}
+#endif

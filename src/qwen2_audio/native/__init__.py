@@ -1,0 +1,1 @@
+"""Native CPU kernels: the Python side of csrc/."""

@@ -1,0 +1,133 @@
+"""A KV cache that stores 16 or 8 bits a number, and that native attention reads where it lies.
+
+    float32   4 bytes a number   exact
+    float16   2 bytes            each number within 2^-11 of itself (0.05 %), while it is between 6e-5 and 65504
+    int8      1 byte, and a float32 scale for each head and position
+                                 each number within 1/254 (0.4 %) of the largest in its head and position
+
+The readable path and prefill see the stored numbers, rounded as they are, in float32: a prompt read in pieces and one
+read whole then meet the same keys and values.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from ..config import Qwen2Config
+from ..errors import ConfigError
+from ..model.cache import BLOCK, KVCache
+from .fused import KVStruct
+
+STORED = {"float16": torch.float16, "float32": torch.float32, "int8": torch.int8}
+TINY = 1e-30  # heads whose numbers are all below this are stored as zeros: the reciprocal would overflow
+
+
+def check_kv_dtype(name: str) -> str:
+    """`name` if a cache can be stored so. Raises ConfigError."""
+    if name not in STORED:
+        raise ConfigError(f"kv_cache is {name!r}; expected one of {', '.join(STORED)}.")
+    return name
+
+
+class NativeKVCache(KVCache):
+    """`KVCache` for float32 models on the CPU. Stored `[B, kv_heads, capacity, head_dim]` in `kv_dtype`."""
+
+    def __init__(self, config: Qwen2Config, batch: int, *, kv_dtype: str = "float16", capacity: int = 0) -> None:
+        """Raises ConfigError: an unknown `kv_dtype`."""
+        super().__init__(config, batch, dtype=STORED[check_kv_dtype(kv_dtype)], capacity=capacity)
+        self.kv_dtype = kv_dtype
+        shape = (batch, config.num_key_value_heads, capacity, 1)
+        scaled = range(config.num_hidden_layers if kv_dtype == "int8" else 0)
+        self._key_scales = [torch.empty(shape) for _ in scaled]
+        self._value_scales = [torch.empty(shape) for _ in scaled]
+        self._structs: ctypes.Array[KVStruct] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated, keys, values and scales of all layers."""
+        return super().nbytes + sum(4 * t.numel() for t in (*self._key_scales, *self._value_scales))
+
+    def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append `[B, kv_heads, q, head_dim]`; all positions `[B, kv_heads, length, head_dim]`, float32."""
+        start = self._lengths[layer]
+        end = start + key.shape[2]
+        if end > self._keys[layer].shape[2]:
+            self._grow(layer, end)
+        sides = zip((key, value), (self._keys, self._values), (self._key_scales, self._value_scales), strict=True)
+        for new, stored, scales in sides:
+            if scales:
+                codes, scales[layer][:, :, start:end] = quantize_heads(new)
+                stored[layer][:, :, start:end] = codes
+            else:
+                stored[layer][:, :, start:end] = new
+        self._lengths[layer] = end
+        return self._read(self._keys, self._key_scales, layer), self._read(self._values, self._value_scales, layer)
+
+    def reserve(self, length: int) -> None:
+        """Make room for `length` positions in every layer."""
+        for layer, keys in enumerate(self._keys):
+            if length > keys.shape[2]:
+                self._grow(layer, length)
+
+    def advance(self, layer: int, count: int, layers: int = 1) -> None:
+        """`count` positions were written by native code to `layers` layers from `layer` on, where room was reserved."""
+        for i in range(layer, layer + layers):
+            self._lengths[i] += count
+            assert self._lengths[i] <= self._keys[i].shape[2]
+
+    def address(self, layer: int = 0) -> int:
+        """Where the KVStruct of a layer is, those of the next layers behind it, until the buffers change."""
+        if self._structs is None:
+            sides = zip(self._keys, self._values, strict=True)
+            structs = [KVStruct(k.data_ptr(), v.data_ptr(), None, None, k.shape[2]) for k, v in sides]
+            for struct, k, v in zip(structs, self._key_scales, self._value_scales, strict=False):
+                struct.key_scales, struct.value_scales = k.data_ptr(), v.data_ptr()
+            self._structs = (KVStruct * len(structs))(*structs)
+        return ctypes.addressof(self._structs) + layer * ctypes.sizeof(KVStruct)
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        """Make row i what row `rows[i]` was. `rows` is int64 `[B']`: a permutation, a choice, or repeats."""
+        if torch.equal(rows.cpu(), torch.arange(self.batch)):
+            return
+        super().reorder(rows)
+        for scales in (self._key_scales, self._value_scales):
+            for layer, old in enumerate(scales):
+                scales[layer] = old.index_select(0, rows)
+        self._structs = None
+
+    def copy(self, length: int, capacity: int) -> NativeKVCache:
+        """Another cache that holds the first `length` positions, with room for `capacity` in all."""
+        other = super().copy(length, capacity)
+        assert isinstance(other, NativeKVCache)
+        for name in ("_key_scales", "_value_scales"):
+            setattr(other, name, [_resized(t, length, capacity) for t in getattr(self, name)])
+        other._structs = None
+        return other
+
+    def _read(self, stored: list[torch.Tensor], scales: list[torch.Tensor], layer: int) -> torch.Tensor:
+        end = self._lengths[layer]
+        wide = stored[layer][:, :, :end].float()
+        return wide.mul_(scales[layer][:, :, :end]) if scales else wide
+
+    def _grow(self, layer: int, needed: int) -> None:
+        super()._grow(layer, needed)
+        for scales in (self._key_scales, self._value_scales):
+            if scales:
+                scales[layer] = _resized(scales[layer], self._lengths[layer], -(-needed // BLOCK) * BLOCK)
+        self._structs = None
+
+
+def quantize_heads(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x float32 [..., D] to int8 codes [..., D] and scales float32 [..., 1], x = codes * scales."""
+    most = x.abs().amax(-1, keepdim=True)
+    some = most > TINY
+    codes = (x * torch.where(some, 127 / most, 0)).round_().to(torch.int8)
+    return codes, torch.where(some, most / 127, 0)
+
+
+def _resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:
+    new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+    new[:, :, :length] = old[:, :, :length]
+    return new

@@ -1,0 +1,273 @@
+"""Layers that run in native code where they can, and as their readable parents do everywhere else.
+
+    few rows with a NativeKVCache    all layers of the step in one call
+    other passes                     native products (one call for those that share an input), norm, RoPE and SwiGLU;
+                                     attention over a cache of few new positions native, else torch's
+
+"Where they can": float32 on the CPU, attn_implementation "sdpa", no gradients and no training, all Linears quantised
+and as they were found, nobody listening through hooks.
+
+B rows, Q new positions, H hidden width, D head width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..model.attention import ALL, Visible, attend, attend_spans
+from ..model.cache import KVCache
+from ..model.encoder import Qwen2AudioEncoderLayer
+from ..model.language_model import Qwen2DecoderLayer, Qwen2LanguageModel, Rope
+from . import fused, ops
+from .cache import NativeKVCache
+
+FEW_QUERIES = 8  # new positions of a row up to here attend natively
+
+
+def quantized(module: nn.Module) -> bool:
+    """Whether the kernels read this Linear's weights: known by their names, as who makes them stands above."""
+    codes = getattr(module, "weight_codes", None)
+    plain = hasattr(module, "in_features") and not module._modules  # nothing stands beside the weights
+    return plain and isinstance(codes, torch.Tensor) and codes.device.type == "cpu"
+
+
+class Bound:
+    """A layer's Linears as the kernels see them, and whether they still are the layer's."""
+
+    def __init__(self, layer: nn.Module, linears: tuple[str, ...]) -> None:
+        """`linears`: their paths within the layer. All are `quantized`."""
+        self.handles: dict[str, ops.Handle] = {}
+        self._found: list[tuple[dict[str, Any], str, Any, torch.Tensor]] = []
+        for path in linears:
+            owner, _, name = path.rpartition(".")
+            linear: Any = layer.get_submodule(path)
+            self._found.append((layer.get_submodule(owner)._modules, name, linear, linear.weight_codes))
+            self.handles[name] = ops.Handle(
+                linear.weight_codes,
+                linear.weight_scales,
+                linear.bias,
+                in_features=linear.in_features,
+                out_features=linear.out_features,
+                bits=linear.bits,
+                group=linear.group,
+            )
+        self._modules = list(layer.modules())
+
+    def holds(self) -> bool:
+        """False once a Linear was replaced or moved (by an adapter, a cast), or when a hook listens."""
+        for modules, name, linear, codes in self._found:
+            if modules[name] is not linear or linear._buffers["weight_codes"] is not codes:
+                return False
+        return not any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
+
+
+class Native(nn.Module):
+    """What the native layers share. Made from a layer whose modules it takes over, under the same names."""
+
+    LINEARS: tuple[str, ...] = ()
+    config: Any
+    _bound: Bound | None
+
+    @classmethod
+    def adopt(cls, layer: nn.Module) -> Self:
+        """A native layer of `layer`'s own modules and attributes."""
+        new = cls.__new__(cls)
+        nn.Module.__init__(new)
+        new.__dict__.update(layer.__dict__)
+        new._bound = None
+        return new
+
+    @classmethod
+    def fits(cls, layer: nn.Module) -> bool:
+        """Whether all its Linears are quantised."""
+        return all(quantized(layer.get_submodule(path)) for path in cls.LINEARS)
+
+    def bound(self) -> Bound | None:
+        """The Linears, bound again if they changed; None when they are no longer all quantised, or hooks listen."""
+        if self._bound is None or not self._bound.holds():
+            self._bound = Bound(self, self.LINEARS) if self.fits(self) else None
+        return self._bound if self._bound is not None and self._bound.holds() else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_bound": None}  # addresses mean nothing in a copy
+
+
+def runs_natively(x: torch.Tensor, module: nn.Module, norm: torch.Tensor, implementation: str) -> bool:
+    """Whether native code may compute what `module`, which begins with the norm weight `norm`, makes of x."""
+    return (
+        x.dtype == norm.dtype == torch.float32
+        and x.device.type == norm.device.type == "cpu"
+        and not module.training
+        and implementation == "sdpa"
+        and not (torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in module.parameters())))
+        and x.numel() > 0
+        and x.shape[-1] == norm.numel()
+        and fused.kernels() is not None
+    )
+
+
+class NativeDecoderLayer(Native, Qwen2DecoderLayer):
+    """`Qwen2DecoderLayer` on the kernels."""
+
+    LINEARS = (
+        *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+        *(f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+    )
+
+    def struct(self) -> fused.LayerStruct | None:
+        """The layer as `qwa_layers` takes it; None when it cannot."""
+        bound = self.bound()
+        if bound is None:
+            return None
+        linears = (bound.handles[path.rpartition(".")[2]].struct for path in self.LINEARS)
+        first, second = self.input_layernorm, self.post_attention_layernorm
+        return fused.LayerStruct(*linears, first.weight.data_ptr(), second.weight.data_ptr(), first.eps)
+
+    def forward(
+        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: KVCache | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        norm, implementation = self.input_layernorm.weight, self.self_attn.config._attn_implementation
+        bound = self.bound() if runs_natively(x, self, norm, implementation) else None
+        if bound is None:
+            return super().forward(x, rope, visible, cache)
+        linears = bound.handles
+        normed = fused.rms_norm(x, norm, self.input_layernorm.eps)
+        q, k, v = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
+        (out,) = ops.linears([linears["o_proj"]], self._attend(q, k, v, rope, visible, cache))
+        x = out.add_(x)  # not into x, which the caller may keep
+        normed = fused.rms_norm(x, self.post_attention_layernorm.weight, self.post_attention_layernorm.eps)
+        gate, up = ops.linears([linears["gate_proj"], linears["up_proj"]], normed)
+        (out,) = ops.linears([linears["down_proj"]], fused.silu_mul_(gate, up))
+        return out.add_(x), None
+
+    def _attend(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        rope: Rope,
+        visible: Visible,
+        cache: KVCache | None,
+    ) -> torch.Tensor:
+        """q, k, v [B, Q, heads * D], not rotated yet -> [B, Q, heads * D]."""
+        attention, count = self.self_attn, q.shape[1]
+        native = isinstance(cache, NativeKVCache) and cache.batch == len(q) and count <= FEW_QUERIES
+        past = cache.get_seq_length(attention.layer) if cache is not None else 0
+        kv_dtype = cache.kv_dtype if isinstance(cache, NativeKVCache) else "float32"
+        step = fused.Step(attention.config, (len(q), count, past), rope, visible.keys if native else None, kv_dtype)
+        fused.rotate_(step, q)
+        fused.rotate_(step, k)
+        if native:
+            assert isinstance(cache, NativeKVCache)
+            cache.reserve(past + count)
+            address = cache.address(attention.layer)
+            fused.keep(step, address, k, v)
+            cache.advance(attention.layer, count)
+            return fused.attention(step, address, q)
+        query, key, value = (t.view(*t.shape[:2], -1, attention.head_dim).transpose(1, 2) for t in (q, k, v))
+        if cache is not None:
+            key, value = cache.update(attention.layer, key, value)
+        out, _ = attend("sdpa", query, key, value, visible, scale=attention.head_dim**-0.5)
+        return out.transpose(1, 2).reshape(q.shape)
+
+
+class NativeLanguageModel(Native, Qwen2LanguageModel):
+    """`Qwen2LanguageModel` whose layers are native: few rows go through all of them in one call."""
+
+    kv_cache_dtype: str  # "float32", "float16" or "int8"
+    _structs: tuple[Any, list[Bound], list[int]] | None
+
+    @classmethod
+    def adopt(cls, layer: nn.Module) -> Self:
+        new = super().adopt(layer)
+        new._structs = None
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_structs": None}
+
+    def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
+        """A NativeKVCache in `kv_cache_dtype` for a float32 model on the CPU, else the ordinary one."""
+        like = self.model.norm.weight
+        if like.device.type != "cpu" or like.dtype != torch.float32:
+            return super().new_cache(batch, capacity)
+        return NativeKVCache(self.config, batch, kv_dtype=self.kv_cache_dtype, capacity=capacity)
+
+    def run_layers(
+        self,
+        x: torch.Tensor,
+        rope: Rope,
+        visible: Visible,
+        cache: KVCache | None,
+        *,
+        states: list[torch.Tensor] | None = None,
+        attentions: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        few = x.shape[0] * x.shape[1] <= fused.SMALL_ROWS and states is None and attentions is None
+        norm, implementation = self.model.norm.weight, self.config._attn_implementation
+        native = few and isinstance(cache, NativeKVCache) and cache.batch == len(x)
+        if native and runs_natively(x, self, norm, implementation):
+            assert isinstance(cache, NativeKVCache)
+            structs = self.structs()
+            if structs is not None:
+                past, count = cache.length, x.shape[1]
+                cache.reserve(past + count)
+                step = fused.Step(self.config, (len(x), count, past), rope, visible.keys, cache.kv_dtype)
+                out, layers = x.clone(memory_format=torch.contiguous_format), len(self.model.layers)
+                fused.layers_(structs, cache.address(), layers, step, out)
+                cache.advance(0, count, layers)
+                return out
+        return super().run_layers(x, rope, visible, cache, states=states, attentions=attentions)
+
+    def structs(self) -> int | None:
+        """The address of all layers' structs; None unless every layer can run natively."""
+        all_layers: Any = self.model.layers
+        norms = [
+            norm.weight.data_ptr()
+            for layer in all_layers
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        ]
+        if self._structs is not None and self._structs[2] == norms and all(b.holds() for b in self._structs[1]):
+            return ctypes.addressof(self._structs[0])
+        self._structs = None
+        layers = [layer for layer in all_layers if isinstance(layer, NativeDecoderLayer)]
+        made = [struct for layer in layers if (struct := layer.struct()) is not None]
+        if not made or len(made) < len(all_layers):
+            return None
+        bounds = [layer._bound for layer in layers if layer._bound is not None]
+        self._structs = ((fused.LayerStruct * len(made))(*made), bounds, norms)
+        return ctypes.addressof(self._structs[0])
+
+
+class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
+    """`Qwen2AudioEncoderLayer` on the kernels: q, k and v in one call, sums and GELU in place."""
+
+    LINEARS = (*(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")), "fc1", "fc2")
+
+    def forward(
+        self, x: torch.Tensor, visible: Visible = ALL, spans: list[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        norm, implementation = self.self_attn_layer_norm.weight, self.config._attn_implementation
+        bound = self.bound() if runs_natively(x, self, norm, implementation) else None
+        if bound is None:
+            return super().forward(x, visible, spans)
+        linears, attention = bound.handles, self.self_attn
+        normed = self.self_attn_layer_norm(x)
+        made = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
+        heads = (*x.shape[:2], attention.num_heads, attention.head_dim)
+        q, k, v = (t.view(heads).transpose(1, 2) for t in made)
+        scale = attention.head_dim**-0.5
+        if spans is not None:
+            out = attend_spans("sdpa", q, k, v, spans, scale=scale)
+        else:
+            out, _ = attend("sdpa", q, k, v, visible, scale=scale)
+        (x_new,) = ops.linears([linears["out_proj"]], out.transpose(1, 2).reshape(x.shape))
+        x = x_new.add_(x)  # not into x, which the caller may keep
+        (hidden,) = ops.linears([linears["fc1"]], self.final_layer_norm(x))
+        (out,) = ops.linears([linears["fc2"]], F.gelu(hidden))
+        return out.add_(x), None
