@@ -67,6 +67,13 @@ class Config:
                 out[key] = value.to_dict() if isinstance(value, Config) else value
         return out
 
+    def to_checkpoint_dict(self, architecture: str, dtype: str) -> dict[str, Any]:
+        """`to_dict` for the config.json beside weights of class `architecture` in `dtype` ("float32", ...)."""
+        data = self.to_dict() | {"architectures": [architecture], "torch_dtype": dtype}
+        for part in (data, data.get("audio_config", {}), data.get("text_config", {})):
+            part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
+        return data
+
     @classmethod
     def from_pretrained(
         cls,
@@ -139,7 +146,9 @@ class Qwen2AudioEncoderConfig(Config):
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         if data.get("model_type") == Qwen2AudioConfig.model_type:  # the file of a whole model: take its part
-            data = data.get("audio_config") or {}
+            whole, data = data, dict(data.get("audio_config") or {})
+            if "quantization_config" in whole:
+                data["quantization_config"] = whole["quantization_config"]
         return super().from_dict(data)
 
     def __post_init__(self) -> None:

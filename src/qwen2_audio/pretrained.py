@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,8 +16,10 @@ from .generate.config import GENERATION_CONFIG_FILE, GenerationConfig
 from .model import encoder, qwen2_audio
 from .model.attention import check_implementation
 from .model.initialize import initialize, without_weights
-
-logger = logging.getLogger(__name__)
+from .native.install import accelerate
+from .quantize import checkpoint as quantized
+from .quantize.scheme import KEY as QUANTIZED
+from .quantize.scheme import Scheme, check_name, untied
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32,
@@ -65,7 +66,7 @@ class Pretrained(nn.Module):
             name_or_path: a folder, or `owner/name` on the hub.
             config: in place of the checkpoint's config.json; copied.
             dtype: of the weights: float32, float16, bfloat16 or "auto". None and "auto" take the one that config.json
-                names, else that of the first tensor.
+                names, else that of the first tensor. A quantised model computes in float32 and takes no other.
             torch_dtype: older name of `dtype`.
             device_map: "cpu", "cuda", "cuda:1", an index, a torch.device, {"": device}, or "auto" (the GPU if there
                 is one). None is the CPU.
@@ -73,7 +74,8 @@ class Pretrained(nn.Module):
             trust_remote_code: accepted because the documented examples pass it; no code is ever fetched.
             revision: branch, tag or commit of the hub's repository.
             local_files_only: never ask the hub.
-            quantize: not built yet.
+            quantize: "int8" or "int4" quantises a plain checkpoint tensor by tensor while it is loaded. A folder that
+                `qwen2-audio quantize` wrote needs no word, or the one for its own scheme; it is mapped, not read.
             encoder_mask: False lets the encoder attend to padding, as some other runtimes do.
             low_cpu_mem_usage: accepted; memory always holds the model and one tensor more.
 
@@ -85,15 +87,17 @@ class Pretrained(nn.Module):
         for name in unknown:
             raise ConfigError(f"from_pretrained() has no option {name!r}.{did_you_mean(name, OPTIONS)}")
         if quantize is not None:
-            raise ConfigError(f"quantize={quantize!r}: quantisation on load is not built yet; leave it out.")
+            check_name(quantize)
         if attn_implementation is not None:
             check_implementation(attn_implementation)
         asked, device = parse_dtype(dtype, torch_dtype), parse_device(device_map)
+        check_quantized_dtype(quantize, asked)
         folder = hub.resolve(name_or_path, weights.PATTERNS, revision=revision, local_files_only=local_files_only)
         config = cls._config(folder, config)
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
-        model = cls._load(folder, config, asked, device)
+        scheme = stored_scheme(folder, config, quantize, asked)
+        model = cls._load(folder, config, asked, device, scheme or quantize)
         if isinstance(model, qwen2_audio.Qwen2AudioModel):
             model.encoder_mask = encoder_mask
         elif not encoder_mask:
@@ -109,21 +113,27 @@ class Pretrained(nn.Module):
         return copy.deepcopy(given)
 
     @classmethod
-    def _load(cls, folder: Path, config: Config, dtype: torch.dtype | None, device: torch.device) -> Self:
-        quantised = getattr(config, "quantization_config", None)
-        if quantised:
-            method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
-            raise WeightsError(f"{folder} is quantised ({method}); this package loads fp32, fp16 and bf16 checkpoints.")
+    def _load(
+        cls,
+        folder: Path,
+        config: Config,
+        dtype: torch.dtype | None,
+        device: torch.device,
+        quantize: Scheme | str | None,
+    ) -> Self:
+        """`quantize`: the scheme the folder is stored in, or the name of one to come to; None for a plain model."""
         checkpoint = weights.Checkpoint.open(folder)
-        if isinstance(config, Qwen2AudioConfig) and config.tied and weights.separate_head(checkpoint):
-            logger.warning("%s says that head and embedding are tied, but holds both: left untied.", folder)
-            config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+        if isinstance(config, Qwen2AudioConfig) and not isinstance(quantize, Scheme):
+            weights.untie(config, checkpoint)
         if dtype is None:
-            dtype = _stored_dtype(config, checkpoint)
+            dtype = torch.float32 if quantize else _stored_dtype(config, checkpoint)
         with without_weights():
             model = cls(config)
         try:
-            weights.load_checkpoint(model, checkpoint, dtype, device, prefix=cls.part, ignore=cls.left_out)
+            if quantize is None:
+                weights.load_checkpoint(model, checkpoint, dtype, device, prefix=cls.part, ignore=cls.left_out)
+            else:
+                model._fill_quantized(checkpoint, quantize, device)
         except (torch.OutOfMemoryError, MemoryError):
             size = sum(p.numel() for p in model.parameters()) * (dtype or torch.float32).itemsize / 1e9
             raise CapacityError(
@@ -133,10 +143,23 @@ class Pretrained(nn.Module):
             model.generation_config = GenerationConfig.from_pretrained(folder)
         return model.eval()
 
+    def _fill_quantized(self, checkpoint: weights.Checkpoint, quantize: Scheme | str, device: torch.device) -> None:
+        source = quantized.Source(checkpoint, self.part, self.left_out)
+        if isinstance(quantize, Scheme):
+            quantized.load_quantized(self, source, quantize, device)
+        else:
+            scheme = Scheme.for_model(self, quantize, prefix=self.part)
+            quantized.quantize_while_loading(self, source, scheme, device)
+            setattr(self.config, QUANTIZED, scheme.to_config())
+        if isinstance(self.config, Qwen2AudioConfig):
+            untied(self.config)
+        if device.type == "cpu" and isinstance(self, qwen2_audio.Qwen2AudioModel):
+            accelerate(self)
+
     def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
         """Write config.json, the weights in shards of at most `max_shard_size`, and generation_config.json.
 
-        The files load here and in transformers.
+        The files load here and, unless they are quantised, in transformers.
 
         Raises:
             WeightsError: the model holds tensors that a plain checkpoint does not, such as an adapter's.
@@ -144,8 +167,14 @@ class Pretrained(nn.Module):
         """
         folder = Path(folder)
         limit = parse_size(max_shard_size)
-        self._refuse_changed()
-        weights.save_checkpoint(self, folder, limit)
+        if quantized.is_quantized(self):
+            with without_weights():
+                blank = type(self)(copy.deepcopy(self.config))
+            Scheme.from_config(getattr(self.config, QUANTIZED, None), "The model").install(blank, self.part)
+            quantized.save_quantized(self, blank, folder, limit)
+        else:
+            self._refuse_changed()
+            weights.save_checkpoint(self, folder, limit)
         weights.write_json(folder / CONFIG_FILE, self._config_json())
         if self.generation_config is not None:
             weights.write_json(folder / GENERATION_CONFIG_FILE, self.generation_config.to_dict())
@@ -162,11 +191,7 @@ class Pretrained(nn.Module):
 
     def _config_json(self) -> dict[str, Any]:
         dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
-        data: dict[str, Any] = self.config.to_dict()
-        data |= {"architectures": [type(self).__name__], "torch_dtype": dtype}
-        for part in (data, data.get("audio_config", {}), data.get("text_config", {})):
-            part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
-        return data
+        return self.config.to_checkpoint_dict(type(self).__name__, dtype)  # type: ignore[no-any-return]
 
 
 class Qwen2AudioEncoder(Pretrained, encoder.Qwen2AudioEncoder):
@@ -227,6 +252,15 @@ def parse_dtype(dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str 
     return found
 
 
+def check_quantized_dtype(scheme: str | None, dtype: torch.dtype | None) -> None:
+    """Raise ConfigError for a dtype that a quantised model does not compute in."""
+    if scheme is not None and dtype not in (None, torch.float32):
+        raise ConfigError(
+            f"dtype is {str(dtype).removeprefix('torch.')} for a model quantised to {scheme}, which computes in "
+            "float32; leave dtype out, or load the plain checkpoint without quantize."
+        )
+
+
 def parse_device(device_map: Any, option: str = "device_map") -> torch.device:
     """The one device that `device_map` asks for; errors call it `option`.
 
@@ -270,3 +304,23 @@ def _stored_dtype(config: Config, checkpoint: weights.Checkpoint) -> torch.dtype
         if said is not None:
             return parse_dtype(said)
     return next((found for name in checkpoint.stored if (found := checkpoint.dtype(name)) is not None), None)
+
+
+def stored_scheme(
+    folder: str | Path, config: Config, quantize: str | None = None, dtype: torch.dtype | None = None
+) -> Scheme | None:
+    """The scheme that `folder`, with this config, is quantised in; None for a plain checkpoint.
+
+    Raises WeightsError for one that cannot be read here, ConfigError if what is asked for contradicts it.
+    """
+    stored = getattr(config, QUANTIZED, None)
+    if not stored:
+        return None
+    scheme = Scheme.from_config(stored, folder)
+    if quantize not in (None, scheme.name):
+        raise ConfigError(
+            f"{folder} is quantised to {scheme.name} already and cannot become {quantize}; leave quantize out, or take "
+            "the checkpoint that it was made from."
+        )
+    check_quantized_dtype(scheme.name, dtype)
+    return scheme

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from .config import CONFIG_FILE
+from .config import CONFIG_FILE, Qwen2AudioConfig
 from .errors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -29,6 +32,7 @@ ENCODER = "audio_tower."
 HEAD = "language_model.lm_head.weight"
 EMBEDDING = "language_model.model.embed_tokens.weight"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+KINDS = {"U8": torch.uint8, "I8": torch.int8, **FLOATS}  # what files of this package hold, by safetensors' names
 MAX_SHARD_BYTES = 5 * 10**9
 
 _RENAMES = (  # other layouts -> ours; the first that matches
@@ -37,6 +41,7 @@ _RENAMES = (  # other layouts -> ours; the first that matches
     (re.compile(r"^lm_head\."), "language_model.lm_head."),
     (re.compile(r"^(?=(?:conv1|conv2|embed_positions|layers|layer_norm)\.)"), ENCODER),
 )
+T = TypeVar("T")
 _NOT_WEIGHTS = re.compile(r"\.rotary_emb\.inv_freq$")  # computed here; very old files stored it
 
 
@@ -80,7 +85,11 @@ class Checkpoint:
 
     def dtype(self, name: str) -> torch.dtype | None:
         """None for what is not a float of 16 bits or more, such as a quantised tensor."""
-        return FLOATS.get(self._slice(name).get_dtype())
+        return FLOATS.get(self.kind(name))
+
+    def kind(self, name: str) -> str:
+        """safetensors' name of the dtype: "F32", "U8", ..."""
+        return str(self._slice(name).get_dtype())
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor on the CPU, backed by the mapped file; writing to it never reaches the file."""
@@ -115,8 +124,21 @@ def _map(path: Path) -> Any:
         if _is_lfs_pointer(path):
             advice = f"{path} is a Git LFS pointer, not the weights; run 'git lfs pull' in {path.parent}."
         else:
-            advice = f"{path} is not a whole safetensors file ({error}); fetch it again."
+            advice = f"{path} is not a whole safetensors file ({_missing(path) or error}); fetch it again."
         raise WeightsError(advice) from None
+
+
+def _missing(path: Path) -> str:
+    """How much of the file is not there, by its own header; empty if that does not say."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            entries = json.loads(file.read(min(length, path.stat().st_size)))
+        promised = 8 + length + max(entry["data_offsets"][1] for key, entry in entries.items() if key != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    found = path.stat().st_size
+    return "" if found == promised else f"{found:,} bytes, where its header promises {promised:,}"
 
 
 def _is_lfs_pointer(path: Path) -> bool:
@@ -180,8 +202,9 @@ def load_checkpoint(
     for name, parameter in model.named_parameters(remove_duplicate=False):
         wanted.setdefault(id(parameter), []).append(name)
     parameters = dict(model.named_parameters())
-    _compare(parameters, wanted, checkpoint, prefix, ignore)
-    for name, tensor in _progress(parameters, lambda name: checkpoint.read(prefix + name)):
+    tied = [name for names in wanted.values() for name in names]
+    check(checkpoint, parameters, prefix=prefix, optional=tied, ignore=ignore)
+    for name, tensor in progress(parameters, lambda name: checkpoint.read(prefix + name)):
         old = parameters[name]
         new = nn.Parameter(tensor.to(device).to(dtype or tensor.dtype), requires_grad=old.requires_grad)
         for same in wanted[id(old)]:
@@ -189,48 +212,59 @@ def load_checkpoint(
             setattr(model.get_submodule(owner), leaf, new)
 
 
-def _compare(
-    parameters: Mapping[str, nn.Parameter],
-    wanted: Mapping[int, list[str]],
+def check(
     checkpoint: Checkpoint,
-    prefix: str,
-    ignore: tuple[str, ...],
+    expected: Mapping[str, torch.Tensor],
+    *,
+    prefix: str = "",
+    optional: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    exact: bool = False,
 ) -> None:
-    """Raise one WeightsError for all that does not fit."""
+    """Raise one WeightsError for all that does not fit.
+
+    Args:
+        expected: tensors by name, without `prefix`; only their shape and, with `exact`, their dtype count.
+        optional: names, without `prefix`, that may be there too.
+        ignore: whole names of tensors that are knowingly left out.
+        exact: the dtype must be that of the expected tensor. Otherwise any float of 16 bits or more will do.
+    """
     there = {name for name in checkpoint.stored if name.startswith(prefix)}
-    known = {prefix + name for names in wanted.values() for name in names}
-    missing = [prefix + name for name in parameters if prefix + name not in there]
+    known = {prefix + name for name in (*expected, *optional)}
+    missing = [prefix + name for name in expected if prefix + name not in there]
     unexpected = sorted(there - known - set(ignore))
-    misshapen, not_floats = [], []
-    for name, parameter in parameters.items():
+    misshapen, other_dtype = [], []
+    for name, tensor in expected.items():
         full = prefix + name
         if full in there:
             found = checkpoint.shape(full)
-            if found != tuple(parameter.shape):
-                misshapen.append(f"{full} {list(found)}, expected {list(parameter.shape)}")
-            elif checkpoint.dtype(full) is None:
-                not_floats.append(full)
+            if found != tuple(tensor.shape):
+                misshapen.append(f"{full} {list(found)}, expected {list(tensor.shape)}")
+            elif exact and KINDS.get(checkpoint.kind(full)) != tensor.dtype:
+                other_dtype.append(f"{full} {checkpoint.kind(full)}, expected {str(tensor.dtype)[6:]}")
+            elif not exact and checkpoint.dtype(full) is None:
+                other_dtype.append(full)
     trouble = [
         f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
         for what, names in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", misshapen),
-            ("not stored as fp32, fp16 or bf16", not_floats),
+            ("of another dtype" if exact else "not stored as fp32, fp16 or bf16", other_dtype),
         )
         if names
     ]
     if trouble:
         raise WeightsError(
-            f"The tensors of {checkpoint.folder} do not fit its config.json ({len(parameters)} expected). "
+            f"The tensors of {checkpoint.folder} do not fit its config.json ({len(expected)} expected). "
             f"{'; '.join(trouble)}. Check that config and weights belong together, and that adapters are merged."
         )
 
 
-def _progress(
-    parameters: Mapping[str, nn.Parameter], read: Callable[[str], torch.Tensor]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Read each tensor; a bar on stderr for someone who watches and has waited for a second."""
+def progress(
+    tensors: Mapping[str, torch.Tensor], read: Callable[[str], T], what: str = "Loading weights"
+) -> Iterator[tuple[str, T]]:
+    """Read each tensor, or do with it what `read` does; a bar on stderr for someone who watches and has waited."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -239,12 +273,12 @@ def _progress(
     with contextlib.ExitStack() as stack:
         bar: Progress | None = None
         task, done = None, 0
-        for name, parameter in parameters.items():
+        for name, tensor in tensors.items():
             yield name, read(name)
-            done += parameter.numel()
+            done += tensor.numel()
             if bar is None and console.is_terminal and time.monotonic() - started > 1:
                 bar = stack.enter_context(Progress(console=console, transient=True))
-                task = bar.add_task("Loading weights", total=sum(p.numel() for p in parameters.values()))
+                task = bar.add_task(what, total=sum(t.numel() for t in tensors.values()))
             if bar is not None and task is not None:
                 bar.update(task, completed=done)
 
@@ -259,6 +293,13 @@ def separate_head(checkpoint: Checkpoint) -> bool:
     return not torch.equal(checkpoint.read(HEAD), checkpoint.read(EMBEDDING))
 
 
+def untie(config: Qwen2AudioConfig, checkpoint: Checkpoint) -> None:
+    """Believe the files: where head and embedding differ in them, `config` no longer says that they are tied."""
+    if config.tied and separate_head(checkpoint):
+        logger.warning("%s says that head and embedding are tied, but holds both: left untied.", checkpoint.folder)
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+
+
 def save_checkpoint(model: nn.Module, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
     """Write `model`'s parameters to `folder` under their own names, next to what is there.
 
@@ -271,26 +312,15 @@ def save_checkpoint(model: nn.Module, folder: str | Path, max_shard_bytes: int =
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     named = model.named_parameters(remove_duplicate=False)
-    shards = _split({name: parameter.data for name, parameter in named}, max_shard_bytes)
-    files = [SINGLE_FILE]
-    if len(shards) > 1:
-        files = [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
-    for file, shard in zip(files, shards, strict=True):
+    shards = split({name: parameter.data for name, parameter in named}, max_shard_bytes)
+    for file, shard in shards.items():
         with replacing(folder / file) as temporary:
             save_file(_unshared(shard), temporary, metadata={"format": "pt"})
-    if len(shards) > 1:
-        sizes = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
-        index = {"metadata": {"total_size": sizes}, "weight_map": dict(sorted(where.items()))}
-        write_json(folder / INDEX_FILE, index)
-        files.append(INDEX_FILE)
-    for old in [folder / INDEX_FILE, *folder.glob("model*.safetensors")]:
-        if old.name not in files:
-            old.unlink(missing_ok=True)
+    finish(folder, shards)
 
 
-def _split(tensors: dict[str, torch.Tensor], max_bytes: int) -> list[dict[str, torch.Tensor]]:
-    """Fill one shard after the other; a tensor larger than `max_bytes` has one for itself."""
+def split(tensors: Mapping[str, torch.Tensor], max_bytes: int) -> dict[str, dict[str, torch.Tensor]]:
+    """File name -> tensors: one shard filled after the other; a tensor larger than `max_bytes` has one for itself."""
     shards: list[dict[str, torch.Tensor]] = [{}]
     room = max_bytes
     for name, tensor in tensors.items():
@@ -299,7 +329,23 @@ def _split(tensors: dict[str, torch.Tensor], max_bytes: int) -> list[dict[str, t
             room = max_bytes
         shards[-1][name] = tensor
         room -= tensor.nbytes
-    return shards
+    if len(shards) == 1:
+        return {SINGLE_FILE: shards[0]}
+    return {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
+
+
+def finish(folder: Path, shards: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    """Write the index that several files need, and remove weights that the folder held before."""
+    files = [*shards]
+    if len(shards) > 1:
+        sizes = sum(tensor.nbytes for shard in shards.values() for tensor in shard.values())
+        where = {name: file for file, shard in shards.items() for name in shard}
+        index = {"metadata": {"total_size": sizes}, "weight_map": dict(sorted(where.items()))}
+        write_json(folder / INDEX_FILE, index)
+        files.append(INDEX_FILE)
+    for old in [folder / INDEX_FILE, *folder.glob("model*.safetensors")]:
+        if old.name not in files:
+            old.unlink(missing_ok=True)
 
 
 def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

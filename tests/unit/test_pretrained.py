@@ -301,7 +301,8 @@ def test_what_the_documented_examples_pass_is_accepted(folder):
     [
         ({"atn_implementation": "eager"}, "has no option 'atn_implementation'. Did you mean 'attn_implementation'?"),
         ({"max_memory": {}}, "from_pretrained() has no option 'max_memory'."),
-        ({"quantize": "int8"}, "quantize='int8': quantisation on load is not built yet; leave it out."),
+        ({"quantize": "int5"}, "quantize is 'int5'; expected None, 'int4' or 'int8'. Did you mean 'int"),
+        ({"quantize": "int8", "dtype": "float16"}, "dtype is float16 for a model quantised to int8, which computes in"),
         ({"device_map": "balanced"}, "device_map is 'balanced'"),
         ({"dtype": "int4"}, "dtype is 'int4'"),
         ({"dtype": "float16", "torch_dtype": "float32"}, "and torch_dtype, its older name, is float32; give one."),

@@ -27,6 +27,7 @@ class Answer:
         self._eos_ids = eos_ids
         self._text: list[str] = []
         self.tokens = 0  # the one that ends the text included
+        self.cached = 0  # positions of the prompt that were not computed again
         self.finish_reason: FinishReason | None = None
 
     @property
@@ -93,7 +94,7 @@ class Answers:
 
 def usage_of(prompt: Prompt, answer: Answer) -> Usage:
     """What an answer cost."""
-    return Usage(len(prompt.ids), prompt.audio_tokens, answer.tokens)
+    return Usage(len(prompt.ids), prompt.audio_tokens, answer.tokens, answer.cached)
 
 
 def completion_of(prompt: Prompt, answer: Answer) -> Completion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from ..types import Chunk, Completion, Message, SamplingParams
 from . import prompt as prompts
 from .answer import Answer, Answers, completion_of, usage_of
 from .prompt import Prompt
+from .reuse import Reuse
 from .settings import Limit, generate_options, limit, stop_strings
 
 BATCH_ROWS = 8  # conversations that `batch` computes at a time
@@ -25,7 +27,8 @@ class AudioChat:
     """Conversations in, answers out. Made by `load()`.
 
     Attributes: `model`, `processor`, `name` (folder or hub name), `about` (one line: what this checkpoint is good for),
-    `notes` (what was chosen for this machine, and why). Nothing is remembered between calls; several threads may ask.
+    `notes` (what was chosen for this machine, and why). Several threads may ask. No answer depends on what was asked
+    before; but what a clip and a prompt's beginning cost to compute is kept for the next call (`reuse`, None if off).
     """
 
     def __init__(
@@ -36,12 +39,14 @@ class AudioChat:
         name: str = "",
         about: str = "",
         notes: Sequence[str] = (),
+        reuse: bool = True,
     ) -> None:
         self.model = model
         self.processor = processor
         self.name = name
         self.about = about
         self.notes = tuple(notes)
+        self.reuse = Reuse(model) if reuse else None
         self._template = prompts.own_template(processor)
         tokenizer = processor.tokenizer
         ends = [token for token in tokenizer.all_special_tokens if token in (IM_END, tokenizer.eos_token)]
@@ -136,9 +141,19 @@ class AudioChat:
         yield Chunk("", answer.finish_reason, usage_of(prompt, answer), prompt.heard)
 
     def _generate(self, batch: Sequence[Prompt], params: SamplingParams, most: Limit, answers: Answers) -> None:
-        tensors = prompts.to_tensors(batch, self._pad_id)
-        self.model.generate(
-            **{name: tensor.to(self.device) for name, tensor in tensors.items()},
+        reuse = self.reuse if len(batch) == 1 and self.model.generation_config.use_cache is not False else None
+        if reuse is None:
+            self._search(prompts.to_tensors(batch, self._pad_id), params, most, answers)
+            return
+        begun = reuse.begin(batch[0], most.tokens)
+        answers.rows[0].cached = begun.cached
+        inputs = {"input_ids": torch.tensor([batch[0].ids]), "reading": begun.reading}
+        reuse.keep(begun, self._search(inputs, params, most, answers)[0].tolist())
+
+    def _search(self, inputs: dict[str, Any], params: SamplingParams, most: Limit, answers: Answers) -> torch.Tensor:
+        """`generate`, told what the answers need: ids [B, T + new]."""
+        return self.model.generate(  # type: ignore[no-any-return]
+            **{name: value.to(self.device) if hasattr(value, "to") else value for name, value in inputs.items()},
             **generate_options(params),
             max_new_tokens=most.tokens,
             eos_token_id=sorted(self._eos_ids),

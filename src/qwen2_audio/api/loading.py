@@ -51,6 +51,7 @@ def load(
     attn_implementation: str | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
+    reuse: bool = True,
 ) -> AudioChat:
     """Load a checkpoint to talk to.
 
@@ -58,20 +59,23 @@ def load(
         name: a folder, `owner/name` on the hub, or "nano"; None is $QWEN2_AUDIO_MODEL, else the bundled nano.
         device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:1", an index, a torch.device.
         dtype: "auto" picks what this machine runs well, not what the file says: bfloat16 on a GPU; on a CPU float32 if
-            it has room, else the file's. Or "float32", "float16", "bfloat16", a torch.dtype. `.notes` says which, why.
-        quantize: not built yet.
-        adapter: folder of a LoRA adapter, as `qwen2-audio train` or peft write it; it is added to the weights.
+            it has room, else quantised to int8, else to int4. Or "float32", "float16", "bfloat16", a torch.dtype.
+            `.notes` says which, why.
+        quantize: "int8" or "int4" quantises the weights while they are loaded. A folder that `qwen2-audio quantize`
+            wrote needs no word.
+        adapter: folder of a LoRA adapter, as `qwen2-audio train` or peft write it; it is added to the weights, which
+            must not be quantised.
         attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
+        reuse: keep up to 1 GB of what clips and conversations cost to compute, so that a second question about a clip
+            needs neither the encoder nor its part of the prompt again.
 
     Raises:
         WeightsError: the checkpoint or the adapter is absent, unreachable, damaged, or they do not fit together.
         ConfigError: an option, or the checkpoint's config, cannot work.
         CapacityError: this machine has no room for it.
     """
-    if quantize is not None:
-        raise ConfigError(f"quantize={quantize!r}: load() has no quantize yet, it is not built; leave it out.")
     from .. import lora
     from ..config import Qwen2AudioConfig
     from ..pretrained import Qwen2AudioForConditionalGeneration
@@ -82,13 +86,19 @@ def load(
     where = find(name)
     # The small files first: what cannot work is said before 17 GB are fetched.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
-    placement = place(config, device, dtype)
+    placement = place(config, device, dtype, quantize, where)
+    if adapter is not None and placement.quantize is not None:
+        raise ConfigError(
+            f"The adapter {adapter} is added to plain weights, but {where} is in {placement.quantize} here. Merge them "
+            "with qwen2-audio merge, then quantise the result; or load the plain checkpoint with dtype='bfloat16'."
+        )
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
         where,
         dtype=placement.dtype,
         device_map=placement.device,
         attn_implementation=attn_implementation,
+        quantize=placement.quantize,
         revision=revision,
         local_files_only=local_files_only,
     )
@@ -98,7 +108,7 @@ def load(
         linears = len(lora.attach(model, adapter))
         lora.merge(model)
         notes += (f"The adapter {adapter} was added to {linears} Linears.",)
-    return AudioChat(model, processor, name=str(where), about=about(where), notes=notes)
+    return AudioChat(model, processor, name=str(where), about=about(where), notes=notes, reuse=reuse)
 
 
 def about(where: str | Path) -> str:

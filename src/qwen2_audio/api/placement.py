@@ -1,11 +1,7 @@
-"""Where a checkpoint runs on this machine, and in which dtype: sizes from its config, room from the system.
-
-Decimal units: 1 GB = 10**9 bytes.
-"""
+"""Where a checkpoint runs on this machine, and in which dtype: sizes from its config, room from the system."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +10,15 @@ import torch
 
 from ..config import Qwen2AudioConfig
 from ..errors import CapacityError
+from ..memory import amount, available_bytes, size
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
-from ..pretrained import parse_device, parse_dtype
+from ..native import fused
+from ..pretrained import check_quantized_dtype, parse_device, parse_dtype, stored_scheme
+from ..quantize.checkpoint import nbytes
+from ..quantize.scheme import SCHEMES, Scheme, check_name
 
-MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
+FEWEST_POSITIONS = 1024  # of context that a quantised model must have room for: 30 s of sound, a question, an answer
 
 
 @dataclass(frozen=True)
@@ -57,24 +56,68 @@ def sizes_of(config: Qwen2AudioConfig) -> Sizes:
     )
 
 
+def quantized_model(config: Qwen2AudioConfig, scheme: str | Scheme) -> Qwen2AudioForConditionalGeneration:
+    """The model that `config` describes in `scheme`, without storage: its tensors tell what it takes."""
+    with without_weights():
+        model = Qwen2AudioForConditionalGeneration(config)
+    (Scheme.for_model(model, scheme) if isinstance(scheme, str) else scheme).install(model)
+    return model
+
+
 @dataclass(frozen=True)
 class Placement:
-    """A device, a dtype, and one sentence on why."""
+    """A device, a dtype to compute in, a scheme to quantise to (or None), and one sentence on why."""
 
     device: torch.device
     dtype: torch.dtype
     reason: str
+    quantize: str | None = None
 
 
-def place(config: Qwen2AudioConfig, device: Any = "auto", dtype: Any = "auto") -> Placement:
-    """Choose what is "auto". Raises ConfigError for what is not there, CapacityError where nothing fits."""
+def place(
+    config: Qwen2AudioConfig,
+    device: Any = "auto",
+    dtype: Any = "auto",
+    quantize: str | None = None,
+    where: str | Path = "The checkpoint",
+) -> Placement:
+    """Choose what is "auto", for the checkpoint `where` with this config.
+
+    Raises ConfigError for what is not there or contradicts itself, WeightsError for a quantised checkpoint that cannot
+    be read here, CapacityError where nothing fits.
+    """
+    if quantize is not None:
+        check_name(quantize)
     on = parse_device(device, "device")
     asked = parse_dtype(dtype)
+    check_quantized_dtype(quantize, asked)
+    stored = stored_scheme(where, config, quantize, asked)
+    if stored is not None or quantize is not None:
+        return _quantized(config, on, stored, quantize, weigh=asked is None and on.type == "cpu")
     if asked is not None:
         return Placement(on, asked, f"{_name(asked)} on {on}, as asked.")
     if on.type == "cuda":
         return _on_gpu(on)
-    return _on_cpu(on, sizes_of(config), stored_dtype(config), available_bytes())
+    return _on_cpu(on, config, available_bytes())
+
+
+def _quantized(
+    config: Qwen2AudioConfig, device: torch.device, stored: Scheme | None, quantize: str | None, *, weigh: bool
+) -> Placement:
+    scheme = stored or quantize
+    assert scheme is not None
+    name = scheme if isinstance(scheme, str) else scheme.name
+    takes, position = nbytes(quantized_model(config, scheme)), _position_bytes(config, device)
+    room = available_bytes() if weigh else None
+    if room is not None and takes + FEWEST_POSITIONS * position > room:
+        raise CapacityError(
+            f"The model has no room here: in {name} it takes {size(takes)} and {FEWEST_POSITIONS} positions of context "
+            f"{size(FEWEST_POSITIONS * position)}, and {size(room)} are available. Free memory, use a larger machine, "
+            "or pass dtype='float32' to try nevertheless."
+        )
+    why = "as asked" if stored is None else "as the checkpoint is stored"
+    context = f"{size(takes)} of weights, and {size(position)} for every position of context"
+    return Placement(device, torch.float32, f"{name} on {device}, {why}: {context}.", name)
 
 
 def stored_dtype(config: Qwen2AudioConfig) -> torch.dtype:
@@ -90,75 +133,35 @@ def _on_gpu(device: torch.device) -> Placement:
     return Placement(device, torch.float16, f"float16 on {device} ({name}): it has no fast bfloat16.")
 
 
-def _on_cpu(device: torch.device, sizes: Sizes, stored: torch.dtype, room: int | None) -> Placement:
+def _on_cpu(device: torch.device, config: Qwen2AudioConfig, room: int | None) -> Placement:
+    sizes = sizes_of(config)
     full = sizes.bytes(torch.float32)
-    need = f"{amount(sizes.parameters)} parameters and a full context of {sizes.context} positions take"
+    need = f"{amount(sizes.parameters)} parameters and a full context of {sizes.context} positions take {size(full)}"
     if room is None or full <= room:
         free = "; how much memory is free could not be found out" if room is None else f" of {size(room)} available"
-        return Placement(device, torch.float32, f"float32 on the CPU, its fastest: {need} {size(full)}{free}.")
-    small = stored if stored.itemsize < torch.float32.itemsize else torch.bfloat16
-    half = sizes.bytes(small)
-    if half > room:
-        raise CapacityError(
-            f"The model has no room here: {need} {size(full)} in float32 and {size(half)} in {_name(small)}, and "
-            f"{size(room)} are available. Free memory, use a larger machine, or pass dtype='{_name(small)}' to try "
-            "nevertheless."
-        )
-    return Placement(
-        device,
-        small,
-        f"{_name(small)} on the CPU, slow without 16-bit arithmetic: {need} {size(full)} in float32, too much, and "
-        f"{size(half)} in {_name(small)}, of {size(room)} available.",
+        return Placement(device, torch.float32, f"float32 on the CPU, exact: {need}{free}.")
+    position, tried = _position_bytes(config, device), []
+    for scheme in reversed(SCHEMES):
+        takes = nbytes(quantized_model(config, scheme))
+        left = min(sizes.context, (room - takes) // position)
+        if left >= min(sizes.context, FEWEST_POSITIONS):
+            reason = (
+                f"{scheme} on the CPU, quantised while loading: {need} in float32, too much; in {scheme} the weights "
+                f"take {size(takes)}, and {left} positions of context fit beside them in {size(room)} available."
+            )
+            return Placement(device, torch.float32, reason, scheme)
+        tried.append(f"{size(takes)} in {scheme}")
+    raise CapacityError(
+        f"The model has no room here: {need} in float32, the weights alone {' and '.join(tried)}, and {size(room)} are "
+        "available. Free memory, use a larger machine, or pass dtype='bfloat16' to try nevertheless."
     )
+
+
+def _position_bytes(config: Qwen2AudioConfig, device: torch.device) -> int:
+    """Bytes that the KV cache of one position takes beside quantised weights: float16 where native kernels read it."""
+    native = device.type == "cpu" and fused.kernels() is not None
+    return sizes_of(config).kv_values * (torch.float16 if native else torch.float32).itemsize
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def amount(number: int) -> str:
-    """8397094912 -> "8.4 B"."""
-    return _scaled(number, ("", "k", "M", "B")).rstrip()
-
-
-def size(number: int) -> str:
-    """Bytes in decimal units: 16794189824 -> "16.8 GB"."""
-    return _scaled(number, ("bytes", "kB", "MB", "GB"))
-
-
-def _scaled(number: int, units: tuple[str, ...]) -> str:
-    step = max(i for i in range(len(units)) if i == 0 or number >= 1000**i)
-    return f"{number / 1000**step:.3g} {units[step]}"
-
-
-def available_bytes() -> int | None:
-    """Memory that can be taken without swapping, container limits included; None where the system does not say."""
-    known = [room for room in (_meminfo(MEMINFO), _cgroup_room(CGROUP)) if room is not None]
-    return min(known) if known else _free_pages()
-
-
-def _meminfo(path: Path) -> int | None:
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
-    return int(found[1]) * 1024 if found else None
-
-
-def _cgroup_room(folder: Path) -> int | None:
-    """What the container may still take: its limit, less what it holds and cannot drop."""
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        held = int((folder / "memory.current").read_text(encoding="ascii"))
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - held + int(stat.get("inactive_file", 0)))
-
-
-def _free_pages() -> int | None:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 
 from ..api.loading import about, find
-from ..api.placement import Sizes, available_bytes, place, sizes_of, stored_dtype
+from ..api.placement import Sizes, place, quantized_model, sizes_of, stored_dtype
 from ..config import Qwen2AudioConfig
 from ..errors import CapacityError
+from ..memory import available_bytes
+from ..pretrained import stored_scheme
+from ..quantize.checkpoint import nbytes
+from ..quantize.scheme import SCHEMES, Scheme
 
 TOKENS_PER_SECOND = 25  # of sound
 DTYPES = (torch.float32, torch.bfloat16)  # float16 takes what bfloat16 takes
@@ -22,17 +26,17 @@ def facts_of_checkpoint(target: str | None) -> dict[str, Any]:
     """Raises WeightsError, ConfigError for what is no checkpoint."""
     where = find(target)
     config = Qwen2AudioConfig.from_pretrained(where)
-    sizes = sizes_of(config)
+    sizes, stored = sizes_of(config), stored_scheme(where, config)
     return {
         "checkpoint": str(where),
         "about": about(where),
-        **_shape(config, sizes),
-        **_memory(sizes),
+        **_shape(config, sizes, stored),
+        **_memory(config, sizes, stored),
         **_machine(config),
     }
 
 
-def _shape(config: Qwen2AudioConfig, sizes: Sizes) -> dict[str, Any]:
+def _shape(config: Qwen2AudioConfig, sizes: Sizes, stored: Scheme | None) -> dict[str, Any]:
     audio, text = config.audio_config, config.text_config
     return {
         "parameters": sizes.parameters,
@@ -46,18 +50,24 @@ def _shape(config: Qwen2AudioConfig, sizes: Sizes) -> dict[str, Any]:
             f"{text.num_hidden_layers} layers, {text.hidden_size} wide, {text.num_attention_heads} heads, "
             f"{text.num_key_value_heads} key-value heads, vocabulary of {text.vocab_size}"
         ),
-        "stored_as": str(stored_dtype(config)).removeprefix("torch."),
+        "stored_as": str(stored_dtype(config)).removeprefix("torch.") if stored is None else stored.name,
         "context": sizes.context,
         "seconds_of_audio_that_fit": sizes.context // TOKENS_PER_SECOND,
     }
 
 
-def _memory(sizes: Sizes) -> dict[str, Any]:
-    names = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+def _memory(config: Qwen2AudioConfig, sizes: Sizes, stored: Scheme | None) -> dict[str, Any]:
+    """Of a quantised checkpoint what it takes as it is; of a plain one also what it would take quantised."""
+    names = {} if stored else {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+    quantized = {stored.name: stored} if stored else {scheme: scheme for scheme in SCHEMES}
+    models = {name: quantized_model(config, scheme) for name, scheme in quantized.items()}
+    cache = names or {"float32": torch.float32, "float16": torch.float16}  # the latter with native kernels
     return {
-        "weights_bytes": {name: sizes.parameters * dtype.itemsize for name, dtype in names.items()},
-        "kv_cache_bytes_per_token": {name: sizes.kv_values * dtype.itemsize for name, dtype in names.items()},
-        "bytes_read_per_new_token": {name: sizes.language_model * dtype.itemsize for name, dtype in names.items()},
+        "weights_bytes": {name: sizes.parameters * dtype.itemsize for name, dtype in names.items()}
+        | {name: nbytes(model) for name, model in models.items()},
+        "kv_cache_bytes_per_token": {name: sizes.kv_values * dtype.itemsize for name, dtype in cache.items()},
+        "bytes_read_per_new_token": {name: sizes.language_model * dtype.itemsize for name, dtype in names.items()}
+        | {name: nbytes(model.language_model) for name, model in models.items()},
     }
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "chat": "a conversation in the terminal: text, clips, recordings",
     "info": "a checkpoint's shape and memory, or what the model will hear of a sound file",
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be learnt",
+    "quantize": "a checkpoint in 4 or 8 bits, for a plain CPU",
     "merge": "a checkpoint and its LoRA adapter become one checkpoint",
     "bench": "how fast this package is, next to the reference library",
 }

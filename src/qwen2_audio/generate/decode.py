@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import PromptError
 from ..model.cache import KVCache
 from ..model.merge import Prompt, position_ids_of
 from .output import Trace
@@ -24,7 +25,7 @@ class Rows:
     """Prompts padded on the left."""
 
     input_ids: Tensor  # int64 [B, T]
-    inputs_embeds: Tensor  # [B, T, H]
+    inputs_embeds: Tensor  # [B, T, H]; fewer columns where the first ones are read already
     attention_mask: Tensor | None  # int64 [B, T]; None: nothing is padded
 
     @property
@@ -49,14 +50,39 @@ def pad_left(prompt: Prompt) -> Rows:
     return Rows(prompt.input_ids[rows, order], prompt.inputs_embeds[rows, order], None if bool(mask.all()) else mask)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """One prompt of T positions, of which the model has read some already."""
+
+    cache: KVCache  # of one row; holds the first positions, and is written to from there on
+    embeds: Tensor  # [1, T - cache.length, H]: the positions not read yet, at least one
+
+    def rows(self, input_ids: Tensor, attention_mask: Tensor) -> Rows:
+        """The prompt `input_ids` [1, T], of which only `embeds` go through the model. Raises PromptError."""
+        read, new = self.cache.length, self.embeds.shape[1]
+        if len(input_ids) != 1 or not bool(attention_mask.all()):
+            raise PromptError(
+                f"reading= is for one prompt without padding; found {list(input_ids.shape)}. Leave reading out."
+            )
+        if not new or read + new != input_ids.shape[1]:
+            raise PromptError(
+                f"reading= has {read} positions in its cache and {new} to read, and the prompt has "
+                f"{input_ids.shape[1]}; expected as many together, and at least one to read."
+            )
+        return Rows(input_ids, self.embeds, None)
+
+
 class Decoder:
     """Prefill and decode of one call. With `cached` false every step computes everything again, as a yardstick."""
 
-    def __init__(self, model: Any, rows: Rows, max_new: int, *, cached: bool, trace: Trace) -> None:
+    def __init__(
+        self, model: Any, rows: Rows, max_new: int, *, cached: bool, trace: Trace, cache: KVCache | None = None
+    ) -> None:
+        """`cache`: one that holds the columns before `rows.inputs_embeds` already."""
         self.language_model = model.language_model
         self.trace = trace
-        self.cache: KVCache | None = None
-        if cached:
+        self.cache = cache
+        if cached and cache is None:
             batch, columns = rows.input_ids.shape
             self.cache = model.new_cache(batch, columns + min(max_new, ROOM))
         self._mask = rows.attention_mask  # [R, L] or None

@@ -18,7 +18,7 @@ from ..model.merge import check_tensor
 from . import beam, lookup, processors, search, stopping
 from .config import as_list
 from .constraints import LogitsProcessor
-from .decode import Decoder, pad_left
+from .decode import Decoder, Reading, pad_left
 from .lengths import PromptSize, measure, plan, warn_of_lengths
 from .options import Options, resolve
 from .output import GenerateOutput, Trace
@@ -47,6 +47,7 @@ class Extras:
     streamer: Streamer | None = None
     tokenizer: Any = None
     generator: torch.Generator | None = None
+    reading: Reading | None = None
 
 
 def generate(
@@ -64,6 +65,7 @@ def generate(
     tokenizer: Any = None,
     seed: int | None = None,
     generator: torch.Generator | None = None,
+    reading: Reading | None = None,
     **kwargs: Any,
 ) -> Tensor | GenerateOutput:
     """Answer prompts.
@@ -85,6 +87,7 @@ def generate(
         tokenizer: anything with `decode(ids)`; needed for stop_strings.
         seed: makes draws repeatable on one device. None: torch's global random state.
         generator: a torch.Generator in place of a seed.
+        reading: one prompt whose beginning the model has read already, clips included; no input_features then.
         kwargs: any field of GenerationConfig; these come before generation_config.
 
     Returns:
@@ -106,6 +109,7 @@ def generate(
             streamer,
             tokenizer,
             _generator(model, seed, generator),
+            reading,
         )
         inputs = _inputs(model, options, input_ids, attention_mask, input_features, feature_attention_mask)
         _refuse_combinations(options, extras, len(inputs.input_ids) * options.rows_per_prompt)
@@ -128,10 +132,14 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     # First what needs no computation: a prompt of the old kind can only get longer.
     size = measure(inputs.input_ids, inputs.attention_mask, audio)
     plan(options, size, context)
-    prompt = model.embed_prompt(
-        inputs.input_ids, inputs.input_features, inputs.attention_mask, inputs.feature_attention_mask
-    )
-    rows, trace = pad_left(prompt), Trace(options.config)
+    if extras.reading is None:
+        prompt = model.embed_prompt(
+            inputs.input_ids, inputs.input_features, inputs.attention_mask, inputs.feature_attention_mask
+        )
+        rows, cache = pad_left(prompt), None
+    else:
+        rows, cache = extras.reading.rows(inputs.input_ids, inputs.attention_mask), extras.reading.cache
+    trace = Trace(options.config)
     lengths = plan(options, PromptSize(rows.input_ids.shape[1], size.counted), context)
     warn_of_lengths(options, lengths)
     criteria = stopping.build(options.config, lengths.max_length, started, extras.tokenizer, extras.stopping_criteria)
@@ -141,7 +149,7 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     return Search(
         options,
         lengths,
-        Decoder(model, rows, lengths.max_new, cached=options.config.use_cache is not False, trace=trace),
+        Decoder(model, rows, lengths.max_new, cached=options.config.use_cache is not False, trace=trace, cache=cache),
         inputs.input_ids,
         ids,
         processors.build(
@@ -226,6 +234,8 @@ def _refuse_combinations(options: Options, extras: Extras, rows: int) -> None:
         raise ConfigError(
             "A streamer cannot follow beam search, whose tokens may still change; leave one of the two out."
         )
+    if extras.reading is not None and options.config.use_cache is False:
+        raise ConfigError("reading= is a cache and use_cache is False; leave one of the two out.")
     if options.config.stop_strings is not None and extras.tokenizer is None:
         raise ConfigError(
             "stop_strings needs the tokenizer to read what was generated; pass tokenizer=processor.tokenizer."

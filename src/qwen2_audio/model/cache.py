@@ -8,6 +8,8 @@ Nothing is copied while there is room; a full buffer grows by whole blocks.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from ..config import Qwen2Config
@@ -75,15 +77,27 @@ class KVCache:
                 new[:, :, :length] = old[:, :, :length].index_select(0, rows.to(old.device))
                 buffers[layer] = new
 
+    def copy(self, length: int, capacity: int) -> KVCache:
+        """Another cache that holds the first `length` positions, with room for `capacity` in all."""
+        other = copy.copy(self)
+        other._keys, other._values = (
+            [_resized(t, length, capacity) for t in side] for side in (self._keys, self._values)
+        )
+        other._lengths = [length] * len(self._lengths)
+        return other
+
     def crop(self, length: int) -> None:
         """Forget every position from `length` on."""
         self._lengths = [min(length, n) for n in self._lengths]
 
     def _grow(self, layer: int, needed: int) -> None:
         capacity = -(-needed // BLOCK) * BLOCK
-        length = self._lengths[layer]
         for buffers in (self._keys, self._values):
-            old = buffers[layer]
-            new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
-            new[:, :, :length] = old[:, :, :length]
-            buffers[layer] = new
+            buffers[layer] = _resized(buffers[layer], self._lengths[layer], capacity)
+
+
+def _resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:
+    """A buffer with room for `capacity` positions and the first `length` of `old` in it."""
+    new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
+    new[:, :, :length] = old[:, :, :length]
+    return new

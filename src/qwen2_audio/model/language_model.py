@@ -160,7 +160,8 @@ class Qwen2LanguageModel(nn.Module):
             attention_mask: 0/1 [B, kv], cached positions included. None when every position is valid.
             position_ids: int64 [B, q]. None counts from the cache's length.
             past_key_values: written in place.
-            logits_to_keep: positions that get logits: 0 all, n the last n, int64 [B] one of each row.
+            logits_to_keep: positions that get logits: 0 all, n the last n, int64 [B] one of each row; bool [B, q]
+                those N that are true, as logits [N, V].
             output_attentions: return each layer's weights; needs attn_implementation "eager".
             output_hidden_states: return the input of the first layer and the output of each.
 
@@ -177,12 +178,14 @@ class Qwen2LanguageModel(nn.Module):
         visible = self._visible(attention_mask, x.shape[1], past, x.device)
         states: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
-        for layer in self.model.layers:
-            if output_hidden_states:  # else each layer's input is freed as soon as the next one has it
-                states.append(x)
-            x, weights = layer(x, rope, visible, past_key_values)
-            if output_attentions:
-                attentions.append(weights)
+        x = self.run_layers(
+            x,
+            rope,
+            visible,
+            past_key_values,
+            states=states if output_hidden_states else None,
+            attentions=attentions if output_attentions else None,
+        )
         x = self.model.norm(x)
         states.append(x)
         return LanguageModelOutput(
@@ -192,6 +195,30 @@ class Qwen2LanguageModel(nn.Module):
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
+
+    def run_layers(
+        self,
+        x: torch.Tensor,
+        rope: Rope,
+        visible: Visible,
+        cache: KVCache | None,
+        *,
+        states: list[torch.Tensor] | None = None,
+        attentions: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """x [B, q, H] through all layers. Their inputs and weights are appended to the lists that are there."""
+        for layer in self.model.layers:
+            if states is not None:  # else each layer's input is freed as soon as the next one has it
+                states.append(x)
+            x, weights = layer(x, rope, visible, cache)
+            if attentions is not None:
+                attentions.append(weights)
+        return x
+
+    def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
+        """An empty KV cache for `batch` rows, with room for `capacity` positions before it must grow."""
+        like = self.model.norm.weight
+        return KVCache(self.config, batch, dtype=like.dtype, device=like.device, capacity=capacity)
 
     @staticmethod
     def _visible(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> Visible:
@@ -213,7 +240,8 @@ class Qwen2LanguageModel(nn.Module):
 
 
 def keep_positions(x: torch.Tensor, keep: int | torch.Tensor) -> torch.Tensor:
-    """[B, q, H] -> the positions that get logits: all (0), the last n, or one a row (int64 [B])."""
+    """[B, q, H] -> the positions that get logits: all (0), the last n, one a row (int64 [B]), the true ones [N, H]."""
     if isinstance(keep, torch.Tensor):
-        return x[torch.arange(x.shape[0], device=x.device), keep.to(x.device)][:, None]
+        keep = keep.to(x.device)
+        return x[keep] if keep.dtype == torch.bool else x[torch.arange(x.shape[0], device=x.device), keep][:, None]
     return x[:, -keep:] if keep else x

@@ -65,11 +65,11 @@ class Qwen2AudioModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.language_model.model.embed_tokens.weight.device
+        return self.language_model.model.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.language_model.model.embed_tokens.weight.dtype
+        return self.language_model.model.norm.weight.dtype
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.model.embed_tokens
@@ -82,7 +82,7 @@ class Qwen2AudioModel(nn.Module):
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """An empty KV cache for `batch` rows, with room for `capacity` positions before it must grow."""
-        return KVCache(self.config.text_config, batch, dtype=self.dtype, device=self.device, capacity=capacity)
+        return self.language_model.new_cache(batch, capacity)
 
     def encode_audio(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
@@ -290,7 +290,8 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
             output_attentions: return weights of every layer; needs attn_implementation "eager".
             output_hidden_states: return the hidden states around every layer.
             return_dict: False returns a plain tuple of what is not None.
-            logits_to_keep: 0 all positions, n the last n. Loss needs all.
+            logits_to_keep: 0 all positions, n the last n, bool [B, T] the N that are true, as logits [N, V].
+                Loss needs all.
 
         Raises:
             PromptError: clips and placeholders do not fit together.

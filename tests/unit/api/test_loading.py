@@ -6,7 +6,7 @@ import torch
 
 import qwen2_audio as qa
 from qwen2_audio import lora
-from qwen2_audio.api import loading
+from qwen2_audio.api import loading, placement
 from qwen2_audio.errors import ConfigError, WeightsError
 
 
@@ -39,7 +39,7 @@ def test_the_variable_comes_before_nano(bundled, tiny_checkpoint, monkeypatch):
 
 def test_what_was_chosen_is_noted(tiny_checkpoint):
     (note,) = qa.load(tiny_checkpoint, device="cpu").notes
-    assert note.startswith("float32 on the CPU, its fastest: 133 k parameters and a full context of 2048 positions")
+    assert note.startswith("float32 on the CPU, exact: 133 k parameters and a full context of 2048 positions")
     chat = qa.load(tiny_checkpoint, device="cpu", dtype="bfloat16")
     assert chat.notes == ("bfloat16 on cpu, as asked.",)
     assert str(chat.dtype) == "torch.bfloat16"
@@ -52,9 +52,31 @@ def test_a_missing_nano_says_what_to_do(tmp_path, monkeypatch):
         qa.nano_path()
 
 
-def test_what_is_not_built_is_refused(tiny_checkpoint):
-    with pytest.raises(ConfigError, match=r"quantize='x': load\(\) has no quantize yet, it is not built"):
+def test_quantised_while_loading(tiny_checkpoint, clip):
+    chat = qa.load(tiny_checkpoint, device="cpu", quantize="int8")
+    (note,) = chat.notes
+    assert note.startswith("int8 on cpu, as asked: 332 kB of weights, and ")
+    assert chat.model.config.quantization_config["scheme"] == "int8"
+    assert str(chat.dtype) == "torch.float32"
+    assert chat.chat([qa.user("What is it?", audio=clip)], qa.SamplingParams(max_tokens=4)).usage.completion_tokens
+    with pytest.raises(ConfigError, match=r"quantize is 'x'; expected None, 'int4' or 'int8'\."):
         qa.load(tiny_checkpoint, quantize="x")
+
+
+def test_auto_quantises_where_float32_has_no_room(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(placement, "available_bytes", lambda: 700_000)
+    chat = qa.load(tiny_checkpoint, device="cpu")
+    assert chat.notes[0].startswith("int8 on the CPU, quantised while loading: 133 k parameters")
+    assert chat.model.config.quantization_config["scheme"] == "int8"
+
+
+def test_an_adapter_needs_plain_weights(tiny_checkpoint, tmp_path):
+    sentence = (
+        rf"The adapter {tmp_path} is added to plain weights, but {tiny_checkpoint} is in int4 here\. Merge them with "
+        r"qwen2-audio merge, then quantise the result; or load the plain checkpoint with dtype='bfloat16'\."
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        qa.load(tiny_checkpoint, device="cpu", quantize="int4", adapter=tmp_path)
 
 
 def test_an_adapter_is_added_to_the_weights(tiny_checkpoint, tmp_path, clip):

@@ -1,9 +1,8 @@
-from pathlib import Path
-
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from qwen2_audio import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from qwen2_audio import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, memory
 from qwen2_audio.api import placement
 from qwen2_audio.api.placement import place, sizes_of, stored_dtype
 from qwen2_audio.errors import CapacityError, ConfigError
@@ -17,6 +16,11 @@ def official():
             "torch_dtype": "bfloat16",
         }
     )
+
+
+@pytest.fixture(autouse=True)
+def no_kernels(monkeypatch):
+    monkeypatch.setattr(placement.fused, "kernels", lambda: None)
 
 
 def test_the_official_checkpoint_is_counted_without_being_made(official):
@@ -41,27 +45,76 @@ def test_float32_where_it_has_room(monkeypatch, official):
     chosen = choice(monkeypatch, official, 60)
     assert chosen.dtype is torch.float32
     assert chosen.reason == (
-        "float32 on the CPU, its fastest: 8.4 B parameters and a full context of 8192 positions take 42.2 GB of 60 GB "
+        "float32 on the CPU, exact: 8.4 B parameters and a full context of 8192 positions take 42.2 GB of 60 GB "
         "available."
     )
 
 
-def test_else_the_files_dtype(monkeypatch, official):
+def test_else_int8(monkeypatch, official):
     chosen = choice(monkeypatch, official, 24)
-    assert chosen.dtype is torch.bfloat16
-    assert chosen.reason.startswith("bfloat16 on the CPU, slow without 16-bit arithmetic")
-    assert "42.2 GB in float32, too much, and 21.1 GB in bfloat16, of 24 GB available" in chosen.reason
-    official.torch_dtype = "float16"
-    assert choice(monkeypatch, official, 24).dtype is torch.float16
+    assert (chosen.dtype, chosen.quantize) == (torch.float32, "int8")
+    assert chosen.reason == (
+        "int8 on the CPU, quantised while loading: 8.4 B parameters and a full context of 8192 positions take 42.2 GB "
+        "in float32, too much; in int8 the weights take 8.93 GB, and 8192 positions of context fit beside them in "
+        "24 GB available."
+    )
+    assert "in int8 the weights take 8.93 GB, and 1972 positions of context" in choice(monkeypatch, official, 11).reason
+
+
+def test_else_int4(monkeypatch, official):
+    chosen = choice(monkeypatch, official, 8)
+    assert (chosen.dtype, chosen.quantize) == (torch.float32, "int4")
+    assert chosen.reason.startswith("int4 on the CPU, quantised while loading: 8.4 B parameters")
+    assert "in int4 the weights take 5.49 GB, and 2392 positions of context fit" in chosen.reason
+    monkeypatch.setattr(placement.fused, "kernels", lambda: "there")  # which keep the cache in float16
+    assert "5.49 GB, and 4784 positions of context fit" in choice(monkeypatch, official, 8).reason
 
 
 def test_else_a_refusal_with_the_arithmetic(monkeypatch, official):
-    with pytest.raises(CapacityError, match=r"take 42.2 GB in float32 and 21.1 GB in bfloat16, and 8 GB are available"):
-        choice(monkeypatch, official, 8)
+    with pytest.raises(CapacityError) as caught:
+        choice(monkeypatch, official, 5)
+    assert str(caught.value) == (
+        "The model has no room here: 8.4 B parameters and a full context of 8192 positions take 42.2 GB in float32, "
+        "the weights alone 8.93 GB in int8 and 5.49 GB in int4, and 5 GB are available. Free memory, use a larger machine, "
+        "or pass dtype='bfloat16' to try nevertheless."
+    )
+
+
+def test_a_scheme_that_is_asked_for(monkeypatch, official):
+    monkeypatch.setattr(placement, "available_bytes", lambda: int(60e9))
+    chosen = place(official, "cpu", quantize="int4")
+    assert (chosen.dtype, chosen.quantize) == (torch.float32, "int4")
+    assert chosen.reason == "int4 on cpu, as asked: 5.49 GB of weights, and 1.05 MB for every position of context."
+    monkeypatch.setattr(placement, "available_bytes", lambda: int(5e9))
+    with pytest.raises(
+        CapacityError, match=r"in int4 it takes 5\.49 GB and 1024 positions of context 1\.07 GB, and 5 GB"
+    ):
+        place(official, "cpu", quantize="int4")
+    assert place(official, "cpu", "float32", "int4").quantize == "int4"  # asked for, not weighed
+    with pytest.raises(ConfigError, match=r"dtype is bfloat16 for a model quantised to int4, which computes in"):
+        place(official, "cpu", "bfloat16", "int4")
+    with pytest.raises(ConfigError, match=r"quantize is 'int3'; expected None, 'int4' or 'int8'"):
+        place(official, "cpu", quantize="int3")
+
+
+def test_a_quantised_checkpoint_takes_what_its_files_take(monkeypatch, tiny_checkpoint, tmp_path):
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(tiny_checkpoint, quantize="int8")
+    model.save_pretrained(tmp_path)
+    config = Qwen2AudioConfig.from_pretrained(tmp_path)
+    chosen = place(config, "cpu")
+    assert (chosen.dtype, chosen.quantize) == (torch.float32, "int8")
+    held = sum(t.nbytes for t in load_file(tmp_path / "model.safetensors").values())
+    assert chosen.reason == (
+        f"int8 on cpu, as the checkpoint is stored: {memory.size(held)} of weights, and 256 bytes for every position "
+        "of context."
+    )
+    with pytest.raises(ConfigError, match=r"small is quantised to int8 already and cannot become int4; leave quantize"):
+        place(config, "cpu", quantize="int4", where="small")
 
 
 def test_a_system_that_does_not_say_gets_float32(monkeypatch, official):
     assert "how much memory is free could not be found out" in choice(monkeypatch, official, None).reason
+    assert choice(monkeypatch, official, None).quantize is None
 
 
 def test_what_is_asked_for_is_not_weighed(monkeypatch, official):
@@ -94,28 +147,3 @@ def test_what_is_not_there_is_refused(official, device, dtype, sentence):
 
 def test_a_file_that_names_no_dtype_is_float32():
     assert stored_dtype(Qwen2AudioConfig()) is torch.float32
-
-
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:  100 kB\nMemAvailable:    50 kB\n")
-    monkeypatch.setattr(placement, "MEMINFO", meminfo)
-    monkeypatch.setattr(placement, "CGROUP", tmp_path)
-    assert placement.available_bytes() == 51_200
-    (tmp_path / "memory.max").write_text("30000\n")
-    (tmp_path / "memory.current").write_text("20000\n")
-    (tmp_path / "memory.stat").write_text("anon 3\ninactive_file 5000\n")
-    assert placement.available_bytes() == 15_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert placement.available_bytes() == 51_200
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(12, "12 bytes"), (5_210_000, "5.21 MB"), (16_794_189_824, "16.8 GB"), (10**12, "1e+03 GB")]
-)
-def test_sizes_are_written_in_decimal_units(number, text):
-    assert placement.size(number) == text
-
-
-def test_amounts_have_no_unit_of_bytes():
-    assert [placement.amount(n) for n in (7, 8_397_094_912)] == ["7", "8.4 B"]

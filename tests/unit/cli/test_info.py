@@ -1,7 +1,9 @@
 import json
 
 import pytest
+from safetensors.torch import load_file
 
+from qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.cli.info_checkpoint import cpu_features
 
 
@@ -10,15 +12,30 @@ def test_a_checkpoint_as_json(cli, tiny_checkpoint):
     facts = json.loads(out)
     assert status == 0
     assert facts["parameters"] == sum(facts["of_which"].values()) == 133_056
-    assert facts["weights_bytes"] == {"float32": 532_224, "bfloat16": 266_112}
+    quantised = {"int4": 329_472, "int8": 331_648}
+    assert facts["weights_bytes"] == {"float32": 532_224, "bfloat16": 266_112, **quantised}
     assert facts["kv_cache_bytes_per_token"] == {"float32": 2 * 2 * 2 * 8 * 4, "bfloat16": 2 * 2 * 2 * 8 * 2}
     assert facts["bytes_read_per_new_token"]["float32"] == facts["of_which"]["language_model"] * 4
     assert (facts["context"], facts["seconds_of_audio_that_fit"]) == (2048, 81)
     assert facts["stored_as"] == "float32"
-    assert "float32" in facts["dtype_auto_here"] or "bfloat16" in facts["dtype_auto_here"]
+    assert "float32 on the CPU" in facts["dtype_auto_here"] or "bfloat16 on cuda" in facts["dtype_auto_here"]
     assert facts["threads"]["torch"] >= 1
     assert isinstance(facts["cpu_features"], list)
     assert isinstance(facts["memory_available_bytes"], int)
+
+
+def test_a_quantised_checkpoint_takes_what_it_takes(cli, tiny_checkpoint, tmp_path):
+    Qwen2AudioForConditionalGeneration.from_pretrained(tiny_checkpoint, quantize="int4").save_pretrained(tmp_path / "q")
+    _, out, _ = cli("info", tmp_path / "q", "--json")
+    facts = json.loads(out)
+    assert facts["stored_as"] == "int4"
+    assert facts["weights_bytes"] == {"int4": 329_472}
+    assert facts["weights_bytes"]["int4"] == sum(
+        tensor.nbytes for tensor in load_file(tmp_path / "q" / "model.safetensors").values()
+    )
+    assert facts["parameters"] == 133_056
+    assert facts["kv_cache_bytes_per_token"] == {"float32": 256, "float16": 128}
+    assert "int4 on" in facts["dtype_auto_here"]
 
 
 def test_without_a_target_it_is_the_model_in_use(cli, tiny_checkpoint):

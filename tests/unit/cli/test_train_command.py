@@ -1,6 +1,7 @@
 """train and merge as commands, on the tiny checkpoint."""
 
 import json
+import re
 
 import pytest
 
@@ -41,8 +42,13 @@ def test_sft_then_merge_then_ask(cli, run_file, tmp_path, tiny_checkpoint, clip)
     assert "step 4: evaluation loss" in err
     folder = tmp_path / "runs" / "lora"
     assert {path.name for path in folder.iterdir()} == {"best", "checkpoints", "final", "loss.png", "metrics.jsonl"}
-    status, out, _ = cli("merge", tiny_checkpoint, "runs/lora/final", "--to", "merged")
+    status, out, err = cli("merge", tiny_checkpoint, "runs/lora/final", "--to", "merged", "--check")
     assert (status, out) == (0, "merged\n")
+    lines = re.findall(r"^(.+): largest difference (\S+) .* same best token at (\d+) of (\d+) positions$", err, re.M)
+    assert [what for what, *_ in lines] == ["attached and merged", "merged and loaded again"]
+    assert 0 < float(lines[0][1]) < 1e-3
+    assert float(lines[1][1]) == 0
+    assert all(same == positions and int(same) > 300 for _, _, same, positions in lines)
     assert say("merged", clip) == say(tiny_checkpoint, clip, adapter=folder / "final")
 
 
@@ -70,7 +76,7 @@ def test_left_out_rows_are_told_at_the_end(cli, run_file, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["sfx"], "There is no training 'sfx'; expected sft, dpo, preview. Did you mean 'sft'?"),
+        (["sfx"], "There is no training 'sfx'; expected sft, dpo, preview, overfit. Did you mean 'sft'?"),
         (["sft", "--more"], "stepz = 1\n"),
     ],
 )
@@ -100,3 +106,58 @@ def test_merge_overwrites_nothing_and_refuses_what_is_no_adapter(cli, tmp_path, 
     assert status == 2
     assert "adapter has no adapter_config.json" in err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_merge_that_says_something_else_is_told(cli, run_file, tiny_checkpoint, monkeypatch):
+    from qwen2_audio import lora
+
+    cli("train", "sft", run_file())
+    merge = lora.merge
+
+    def wrong(model):
+        next(iter(lora.adapted(model).values())).scaling *= -1
+        merge(model)
+
+    monkeypatch.setattr(lora, "merge", wrong)
+    assert cli("merge", tiny_checkpoint, "runs/lora/final", "--to", "plain")[0] == 0  # nobody asked
+    status, out, err = cli("merge", tiny_checkpoint, "runs/lora/final", "--to", "merged", "--check")
+    assert (status, out) == (1, "merged\n")
+    assert "attached and merged: largest difference" in err
+
+
+def test_a_full_disk_leaves_no_half_merged_folder(cli, run_file, tmp_path, tiny_checkpoint, monkeypatch):
+    from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
+
+    cli("train", "sft", run_file())
+
+    def full(self, folder):
+        (folder / "config.json").write_text("{}")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Qwen2AudioForConditionalGeneration, "save_pretrained", full)
+    status, out, err = cli("merge", tiny_checkpoint, "runs/lora/final", "--to", "merged")
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"qwen2-audio: Cannot write \S+merged: .*No space left on device. Make room, .*\n", err)
+    assert not [path for path in tmp_path.iterdir() if "merged" in path.name]
+
+
+def test_training_without_a_config_is_one_sentence(cli):
+    sentence = "qwen2-audio: train sft needs a config, a TOML file: qwen2-audio train sft run.toml.\n"
+    assert cli("train", "sft") == (2, "", sentence)
+
+
+@pytest.mark.slow
+def test_the_bundled_checkpoint_learns_eight_clips_by_heart(cli):
+    status, out, err = cli("train", "overfit")
+    assert status == 0, err
+    assert re.search(r"^loss 0.0\d+ after \d+ steps in \d+ s, 8 of 8 answers to the letter", out)
+
+
+def test_a_model_that_does_not_learn_them_is_told(cli, tiny_checkpoint, monkeypatch):
+    from qwen2_audio.train import overfit
+
+    monkeypatch.setattr(overfit, "MOST_STEPS", 2)
+    status, out, err = cli("train", "overfit", tiny_checkpoint)
+    assert status == 1
+    assert re.search(r"^loss \d\.\d+ after 2 steps in \d+ s, 0 of 8 answers to the letter; asked for: below 0.05", out)
+    assert "dog: said " in err and "expected 'I hear rain and a cat.'" in err

@@ -1,0 +1,155 @@
+"""Layers that compute with quantised weights: they stand where the model had a Linear and an Embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..native import ops
+from .packing import PANEL, Format, dequantize
+from .search import Quantized
+
+SLICE = 2**22  # weights that are made float32 at a time where no native kernel runs: 16 MB
+
+
+class Stored(nn.Module):
+    """What the two layers share: tensors that keep their dtype whatever the model is cast to."""
+
+    weight_codes: torch.Tensor
+    weight_scales: torch.Tensor | None
+    form: Format
+
+    @property
+    def bits(self) -> int:
+        return self.form.bits
+
+    @property
+    def group(self) -> int:
+        """Inputs that share a scale; 0 for 16 bits, which have none."""
+        return self.form.group
+
+    def give(self, stored: Quantized) -> None:
+        """Take codes and scales as they are, without a copy."""
+        self.weight_codes, self.weight_scales = stored.codes, stored.scales
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        for name, tensor in self._buffers.items():
+            if tensor is not None:
+                moved = fn(tensor)
+                self._buffers[name] = moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+        return self
+
+    def extra_repr(self) -> str:
+        kind = {4: "int4", 8: "int8", 16: "float16"}[self.bits]
+        return f"{kind}, groups of {self.group}" if self.group else kind
+
+
+class QuantizedLinear(Stored):
+    """y = W x + b with W in 4, 8 or 16 bits, laid out as `packing` says; b is float32 or None.
+
+    A float32 input on the CPU goes through the native kernels where they are there (activations then have 8 bits too,
+    unless W has 16); every other input meets the exact float32 weights, slice by slice. Gradients flow to the input,
+    never to W and b.
+    """
+
+    bias: torch.Tensor | None
+
+    def __init__(
+        self, in_features: int, out_features: int, form: Format, *, bias: bool = True, device: Any = None
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.form = in_features, out_features, form
+        shape, dtype = form.codes(out_features, in_features)
+        scales = form.scales(out_features, in_features)
+        self.register_buffer("weight_codes", torch.empty(shape, dtype=dtype, device=device))
+        empty = None if scales is None else torch.empty(scales, dtype=torch.float16, device=device)
+        self.register_buffer("weight_scales", empty)
+        self.register_buffer("bias", torch.empty(out_features, device=device) if bias else None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., K] -> [..., N] in x's dtype."""
+        tracked = torch.is_grad_enabled() and x.requires_grad
+        if x.dtype == torch.float32 and x.device.type == "cpu" and not tracked:
+            native = native_ops()
+            if native is not None:
+                return native.linear(  # type: ignore[no-any-return]
+                    x,
+                    self.weight_codes,
+                    self.weight_scales,
+                    self.bias,
+                    in_features=self.in_features,
+                    out_features=self.out_features,
+                    bits=self.bits,
+                    group=self.group,
+                )
+        if tracked:
+            out: torch.Tensor = _Product.apply(x, self)
+        else:
+            out = torch.cat([F.linear(x, weight.to(x.dtype)) for weight in self.slices()], dim=-1)
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    def slices(self) -> Iterator[torch.Tensor]:
+        """The weight as float32 [n, K], some outputs at a time."""
+        panels = max(1, SLICE // (PANEL * self.in_features))
+        for start in range(0, self.weight_codes.shape[0], panels):
+            part = slice(start, start + panels)
+            scales = None if self.weight_scales is None else self.weight_scales[part]
+            rows = min(self.out_features - start * PANEL, panels * PANEL)
+            yield dequantize(self.weight_codes[part], scales, self.bits, self.group)[:rows, : self.in_features]
+
+    def dequantize(self) -> torch.Tensor:
+        """The weight as float32 [N, K]."""
+        return torch.cat(list(self.slices()))
+
+    def extra_repr(self) -> str:
+        bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}, {super().extra_repr()}"
+
+
+class _Product(torch.autograd.Function):
+    """W x for an x that wants a gradient: W is made again on the way back, not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layer: QuantizedLinear) -> torch.Tensor:
+        ctx.layer = layer
+        return torch.cat([F.linear(x, weight.to(x.dtype)) for weight in layer.slices()], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (gradient,) = gradients
+        start, total = 0, gradient.new_zeros(*gradient.shape[:-1], ctx.layer.in_features)
+        for weight in ctx.layer.slices():
+            total += gradient[..., start : start + len(weight)] @ weight.to(gradient.dtype)
+            start += len(weight)
+        return total, None
+
+
+class QuantizedEmbedding(Stored):
+    """Rows in 8 bits: `weight_codes` int8 [V, H], `weight_scales` float16 [V, ceil(H / group)]; float32 out."""
+
+    weight_scales: torch.Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, form: Format, *, device: Any = None) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.form = num_embeddings, embedding_dim, form
+        codes = torch.empty((num_embeddings, embedding_dim), dtype=torch.int8, device=device)
+        scales = (num_embeddings, form.groups(embedding_dim))
+        self.register_buffer("weight_codes", codes)
+        self.register_buffer("weight_scales", torch.empty(scales, dtype=torch.float16, device=device))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """int64 [...] -> float32 [..., H]."""
+        scales = self.weight_scales[ids].float().repeat_interleave(self.group, dim=-1)[..., : self.embedding_dim]
+        return self.weight_codes[ids].float() * scales
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, {super().extra_repr()}"
+
+
+def native_ops() -> Any:
+    """The native kernels, or None where there are none for this machine."""
+    return ops if ops.available() else None
