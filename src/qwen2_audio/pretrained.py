@@ -29,7 +29,7 @@ DTYPES = {
 SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 OPTIONS = (
     "config", "dtype", "torch_dtype", "device_map", "attn_implementation", "trust_remote_code", "revision",
-    "local_files_only", "quantize", "encoder_mask", "low_cpu_mem_usage",
+    "local_files_only", "quantize", "kv_cache", "encoder_mask", "low_cpu_mem_usage",
 )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ class Pretrained(nn.Module):
         revision: str | None = None,
         local_files_only: bool = False,
         quantize: str | None = None,
+        kv_cache: str | None = None,
         encoder_mask: bool = True,
         low_cpu_mem_usage: bool | None = None,
         **unknown: Any,
@@ -76,6 +77,8 @@ class Pretrained(nn.Module):
             local_files_only: never ask the hub.
             quantize: "int8" or "int4" quantises a plain checkpoint tensor by tensor while it is loaded. A folder that
                 `qwen2-audio quantize` wrote needs no word, or the one for its own scheme; it is mapped, not read.
+            kv_cache: how a model in float32 on the CPU stores keys and values: "float32", "float16" or "int8". None is
+                float16 for a quantised model, else the model's dtype.
             encoder_mask: False lets the encoder attend to padding, as some other runtimes do.
             low_cpu_mem_usage: accepted; memory always holds the model and one tensor more.
 
@@ -98,6 +101,10 @@ class Pretrained(nn.Module):
             config._attn_implementation = attn_implementation
         scheme = stored_scheme(folder, config, quantize, asked)
         model = cls._load(folder, config, asked, device, scheme or quantize)
+        if device.type == "cpu" and (kv_cache is not None or scheme is not None or quantize is not None):
+            accelerate(model, kv_cache)
+        elif kv_cache is not None:
+            raise ConfigError(f"kv_cache is {kv_cache!r}, which is for models on the CPU; leave it out on {device}.")
         if isinstance(model, qwen2_audio.Qwen2AudioModel):
             model.encoder_mask = encoder_mask
         elif not encoder_mask:
@@ -153,8 +160,6 @@ class Pretrained(nn.Module):
             setattr(self.config, QUANTIZED, scheme.to_config())
         if isinstance(self.config, Qwen2AudioConfig):
             untied(self.config)
-        if device.type == "cpu" and isinstance(self, qwen2_audio.Qwen2AudioModel):
-            accelerate(self)
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
         """Write config.json, the weights in shards of at most `max_shard_size`, and generation_config.json.

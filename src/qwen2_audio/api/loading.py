@@ -47,6 +47,7 @@ def load(
     device: Any = "auto",
     dtype: Any = "auto",
     quantize: str | None = None,
+    kv_cache: str | None = None,
     adapter: str | Path | None = None,
     attn_implementation: str | None = None,
     revision: str | None = None,
@@ -63,6 +64,8 @@ def load(
             `.notes` says which, why.
         quantize: "int8" or "int4" quantises the weights while they are loaded. A folder that `qwen2-audio quantize`
             wrote needs no word.
+        kv_cache: how keys and values are stored on the CPU: "float32", "float16" or "int8"; None is float16 for a
+            quantised model, else the dtype.
         adapter: folder of a LoRA adapter, as `qwen2-audio train` or peft write it; it is added to the weights, which
             must not be quantised.
         attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
@@ -99,6 +102,7 @@ def load(
         device_map=placement.device,
         attn_implementation=attn_implementation,
         quantize=placement.quantize,
+        kv_cache=kv_cache,
         revision=revision,
         local_files_only=local_files_only,
     )

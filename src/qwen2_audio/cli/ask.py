@@ -34,12 +34,13 @@ def command(
     system: terminal.System = None,
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
+    quantize: terminal.Quantize = None,
     json: terminal.Json = False,
 ) -> None:
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     sounds = _hear(audio)  # before the model is loaded, which may take minutes
     messages = _conversation(sounds, prompt, system)
-    chat = terminal.load_model(model, device, dtype, adapter)
+    chat = terminal.load_model(model, device, dtype, adapter, quantize)
     started = time.perf_counter()
     text, last = _print_answer(chat.stream(messages, params), quiet=json)
     seconds = time.perf_counter() - started

@@ -32,9 +32,10 @@ def command(
     system: terminal.System = None,
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
+    quantize: terminal.Quantize = None,
 ) -> int:
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
-    conversation = Conversation(terminal.load_model(model, device, dtype, adapter), params, system)
+    conversation = Conversation(terminal.load_model(model, device, dtype, adapter, quantize), params, system)
     interactive = sys.stdin.isatty()
     note(HELP if interactive else "Reading lines from stdin.")
     refused = False

@@ -13,6 +13,7 @@ from ..api.placement import Sizes, place, quantized_model, sizes_of, stored_dtyp
 from ..config import Qwen2AudioConfig
 from ..errors import CapacityError
 from ..memory import available_bytes
+from ..native import library
 from ..pretrained import stored_scheme
 from ..quantize.checkpoint import nbytes
 from ..quantize.scheme import SCHEMES, Scheme
@@ -81,6 +82,7 @@ def _machine(config: Qwen2AudioConfig) -> dict[str, Any]:
         "dtype_auto_here": choice,
         "memory_available_bytes": room,
         "threads": {"torch": torch.get_num_threads(), "cpus": os.cpu_count() or 1},
+        "kernels": library.load().reason,
         "cpu_features": cpu_features(Path("/proc/cpuinfo")) or [torch.backends.cpu.get_cpu_capability()],
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }

@@ -18,6 +18,9 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 DType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Quantize = Annotated[
+    str | None, typer.Option(help="int8 or int4: quantise the weights while loading.", show_default=False)
+]
 Adapter = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter to add to the model.", show_default=False)]
 MaxTokens = Annotated[int | None, typer.Option(help="New tokens at most; default the checkpoint's, else 256.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default the checkpoint's.")]
@@ -45,11 +48,17 @@ def waiting(text: str) -> Iterator[None]:
         yield
 
 
-def load_model(model: str | None, device: str = "auto", dtype: str = "auto", adapter: str | None = None) -> AudioChat:
+def load_model(
+    model: str | None,
+    device: str = "auto",
+    dtype: str = "auto",
+    adapter: str | None = None,
+    quantize: str | None = None,
+) -> AudioChat:
     """Load what the options name; say on stderr which checkpoint it is, and what was chosen for this machine."""
     with waiting("Starting"):  # importing torch takes a second or two; loading has a bar of its own
         from ..api.loading import load
-    loaded = load(model, device=device, dtype=dtype, adapter=adapter)
+    loaded = load(model, device=device, dtype=dtype, adapter=adapter, quantize=quantize)
     note(loaded.about)
     for line in loaded.notes:
         note(line)
