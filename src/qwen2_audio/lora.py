@@ -10,19 +10,21 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .errors import ConfigError, WeightsError
+from .quantize.linear import QuantizedLinear
 from .weights import canonical, replacing, write_json
 
 PARTS = {"encoder": "audio_tower", "projector": "multi_modal_projector", "language_model": "language_model"}
+LINEARS = (nn.Linear, QuantizedLinear)
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 FILES = (CONFIG_NAME, WEIGHTS_NAME)
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<which>[AB])(?:\.default)?\.weight$")
@@ -56,29 +58,44 @@ class LoraConfig:
             raise ConfigError(f"LoRA's dropout is {self.dropout}; expected 0 or more, and less than 1.")
 
 
-class LoraLinear(nn.Linear):
+class Adapter(nn.Module):
+    """What stands beside a Linear of any kind. Comes before that kind among the bases."""
+
+    in_features: int
+    out_features: int
+
+    def begin(self, rank: int, scaling: float, dropout: float, device: torch.device) -> None:
+        """Draw A; B is 0, so that the adapted model begins as the base."""
+        self.scaling, self.dropout, self.enabled = scaling, dropout, True
+        # In fp32 whatever the base: steps of 1e-5 are lost in bf16.
+        options: dict[str, Any] = {"bias": False, "device": device, "dtype": torch.float32}
+        self.lora_A = nn.Linear(self.in_features, rank, **options)
+        self.lora_B = nn.Linear(rank, self.out_features, **options)
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = super().forward(x)
+        if not self.enabled:
+            return out  # type: ignore[no-any-return]
+        wide = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        delta = self.lora_B(self.lora_A(wide.to(self.lora_A.weight.dtype)))
+        return out + (delta * self.scaling).to(out.dtype)  # type: ignore[no-any-return]
+
+    def merged(self) -> nn.Module:
+        """The Linear without an adapter that computes the same. Raises ConfigError."""
+        raise NotImplementedError
+
+
+class LoraLinear(Adapter, nn.Linear):
     """A Linear with an adapter beside it. Made from a Linear, whose parameters it shares."""
 
     def __init__(self, linear: nn.Linear, rank: int, scaling: float, dropout: float) -> None:
         with torch.device("meta"):
-            super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None)
+            nn.Linear.__init__(self, linear.in_features, linear.out_features, bias=linear.bias is not None)
         self.weight, self.bias = linear.weight, linear.bias
-        self.scaling, self.dropout, self.enabled = scaling, dropout, True
-        # In fp32 whatever the base: steps of 1e-5 are lost in bf16.
-        options: dict[str, Any] = {"bias": False, "device": linear.weight.device, "dtype": torch.float32}
-        self.lora_A = nn.Linear(linear.in_features, rank, **options)
-        self.lora_B = nn.Linear(rank, linear.out_features, **options)
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
-        nn.init.zeros_(self.lora_B.weight)  # the adapted model begins as the base
+        self.begin(rank, scaling, dropout, linear.weight.device)
         self.train(linear.training)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.linear(x, self.weight, self.bias)
-        if not self.enabled:
-            return out
-        wide = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        delta = self.lora_B(self.lora_A(wide.to(self.lora_A.weight.dtype)))
-        return out + (delta * self.scaling).to(out.dtype)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
@@ -92,10 +109,40 @@ class LoraLinear(nn.Linear):
         return plain.train(self.training)
 
 
+class LoraQuantizedLinear(Adapter, QuantizedLinear):
+    """A quantised Linear with an fp32 adapter beside it (QLoRA, https://arxiv.org/abs/2305.14314). Shares its codes."""
+
+    def __init__(self, linear: QuantizedLinear, rank: int, scaling: float, dropout: float) -> None:
+        sizes = (linear.in_features, linear.out_features)
+        QuantizedLinear.__init__(self, *sizes, linear.form, bias=linear.bias is not None, device="meta")
+        self.weight_codes, self.weight_scales, self.bias = linear.weight_codes, linear.weight_scales, linear.bias
+        self.begin(rank, scaling, dropout, linear.weight_codes.device)
+        self.train(linear.training)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        for child in self.children():  # the quantised base, which has none, does not look for them
+            child._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def merged(self) -> nn.Module:
+        raise ConfigError(
+            "The model is quantised, and an adapter cannot be added to 4- or 8-bit weights; merge it into the plain "
+            "checkpoint with qwen2-audio merge, then make the result small with qwen2-audio quantize."
+        )
+
+
+def _beside(linear: nn.Module, rank: int, scaling: float, dropout: float) -> Adapter:
+    """An adapter for a Linear of either kind."""
+    if isinstance(linear, QuantizedLinear):
+        return LoraQuantizedLinear(linear, rank, scaling, dropout)
+    return LoraLinear(cast(nn.Linear, linear), rank, scaling, dropout)
+
+
 def inject(model: nn.Module, config: LoraConfig) -> list[str]:
     """Freeze `model` and put an adapter beside each Linear that `config` names; returns their paths.
 
-    Raises ConfigError: the model is adapted already, or a part's expression is none or matches nothing.
+    The Linears may be quantised. Raises ConfigError: the model is adapted already, or a part's expression is none or
+    matches nothing.
     """
     if adapted(model):
         raise ConfigError("The model has an adapter already; merge it first, or load the model again.")
@@ -103,12 +150,13 @@ def inject(model: nn.Module, config: LoraConfig) -> list[str]:
     if not paths:
         raise ConfigError(f"LoRA has no targets; name one of {', '.join(PARTS)} with an expression.")
     head, embedding = (getattr(model, f"get_{kind}_embeddings")() for kind in ("output", "input"))
-    if "language_model.lm_head" in paths and head.weight is embedding.weight:
+    tied = isinstance(head, nn.Linear) and head.weight is getattr(embedding, "weight", None)
+    if "language_model.lm_head" in paths and tied:
         raise ConfigError("lm_head shares its weight with the embedding, so it cannot be adapted alone; leave it out.")
     model.requires_grad_(False)
     for path in paths:
-        linear = cast(nn.Linear, model.get_submodule(path))
-        _replace(model, path, LoraLinear(linear, config.rank, config.alpha / config.rank, config.dropout))
+        linear = model.get_submodule(path)
+        _replace(model, path, _beside(linear, config.rank, config.alpha / config.rank, config.dropout))
     return paths
 
 
@@ -119,7 +167,7 @@ def _targets(model: nn.Module, part: str, pattern: str) -> list[str]:
         wanted = re.compile(rf"(?:.*\.)?(?:{pattern})")
     except re.error as error:
         raise ConfigError(f"LoRA's expression for the {part}, {pattern!r}, is not one: {error}.") from None
-    linears = [n for n, m in model.get_submodule(PARTS[part]).named_modules() if isinstance(m, nn.Linear)]
+    linears = [n for n, m in model.get_submodule(PARTS[part]).named_modules() if isinstance(m, LINEARS)]
     found = [f"{PARTS[part]}.{name}" for name in linears if wanted.fullmatch(name)]
     if not found:
         there = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
@@ -132,9 +180,9 @@ def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(owner), leaf, module)
 
 
-def adapted(model: nn.Module) -> dict[str, LoraLinear]:
+def adapted(model: nn.Module) -> dict[str, Adapter]:
     """The adapted Linears by path; empty for a plain model."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, Adapter)}
 
 
 @contextlib.contextmanager
@@ -151,13 +199,17 @@ def disabled(model: nn.Module) -> Iterator[None]:
 
 
 def merge(model: nn.Module) -> None:
-    """Add the adapter to the weights; what remains is a plain model that can be saved."""
+    """Add the adapter to the weights; what remains is a plain model that can be saved.
+
+    Raises ConfigError for a quantised model, which stays as it is.
+    """
     for path, module in adapted(model).items():
         _replace(model, path, module.merged())
 
 
 def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
-    """Write peft's two files; `base` is the name of the checkpoint the adapter belongs to. Raises ConfigError."""
+    """Write peft's two files, tensors named as under transformers 5; `base` is the name of the checkpoint the adapter
+    belongs to. Raises ConfigError."""
     from safetensors.torch import save_file
 
     modules = adapted(model)
@@ -168,9 +220,9 @@ def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
     one = next(iter(modules.values()))
     rank = one.lora_A.out_features
     tensors = {
-        f"base_model.model.{path}.lora_{which}.weight": getattr(module, f"lora_{which}").weight.detach().cpu()
+        f"base_model.model.{_in_transformers_5(path)}.lora_{which}.weight": layer.weight.detach().cpu()
         for path, module in modules.items()
-        for which in "AB"
+        for which, layer in (("A", module.lora_A), ("B", module.lora_B))
     }
     with replacing(folder / WEIGHTS_NAME) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata={"format": "pt"})
@@ -181,6 +233,14 @@ def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
         "init_lora_weights": True, "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
     }  # fmt: skip
     write_json(folder / CONFIG_NAME, config)
+
+
+def _in_transformers_5(path: str) -> str:
+    """Its name for one of our Linears. peft under transformers 5 finds all keys by it, by the older names only those of
+    the language model's layers."""
+    if path.startswith("language_model.lm_head"):
+        return path.removeprefix("language_model.")
+    return "model." + path.replace("language_model.model.", "language_model.", 1)
 
 
 def _target_expression(paths: list[str]) -> str:
@@ -210,8 +270,8 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
         raise ConfigError("The model has an adapter already; merge it first, or load the model again.")
     for path, pair in tensors.items():
         linear = modules.get(path)
-        if not isinstance(linear, nn.Linear) or set(pair) != {"A", "B"}:
-            what = "lacks lora_A or lora_B of" if isinstance(linear, nn.Linear) else "adapts"
+        if not isinstance(linear, LINEARS) or set(pair) != {"A", "B"}:
+            what = "lacks lora_A or lora_B of" if isinstance(linear, LINEARS) else "adapts"
             raise WeightsError(f"{folder} {what} {path}, which does not fit this model; it belongs to another one.")
         down, up = pair["A"], pair["B"]
         if (down.shape[1], up.shape[0]) != (linear.in_features, linear.out_features) or down.shape[0] != up.shape[1]:
@@ -222,7 +282,7 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
     for path, pair in tensors.items():
         rank = pair["A"].shape[0]
         scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        module = LoraLinear(cast(nn.Linear, modules[path]), rank, scaling, 0.0)
+        module = _beside(modules[path], rank, scaling, 0.0)
         with torch.no_grad():
             module.lora_A.weight.copy_(pair["A"])
             module.lora_B.weight.copy_(pair["B"])
@@ -258,5 +318,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tenso
         if match is None or tensor.dim() != 2:
             raise WeightsError(f"{folder / WEIGHTS_NAME} holds {key!r}, which is no weight of LoRA on a Linear.")
         path = canonical(match["path"] + ".weight").removesuffix(".weight")
-        out.setdefault(path, {})[match["which"]] = tensor
+        pair = out.setdefault(path, {})
+        if match["which"] in pair:
+            raise WeightsError(f"{folder / WEIGHTS_NAME} has lora_{match['which']} of {path} twice, in two spellings.")
+        pair[match["which"]] = tensor
     return config, out

@@ -60,7 +60,8 @@ class Usage:
     prompt_tokens: int  # audio positions included
     audio_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0  # part of the prompt that was not computed again
+    # Part of the prompt that was not computed again. Not compared: it says how an answer came about, not what it is.
+    cached_tokens: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:

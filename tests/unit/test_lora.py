@@ -10,6 +10,7 @@ from qwen2_audio.config import Qwen2AudioConfig
 from qwen2_audio.errors import ConfigError, WeightsError
 from qwen2_audio.lora import LoraConfig
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
+from qwen2_audio.weights import canonical
 
 AUDIO_ID = 63
 EVERYWHERE = {"encoder": "q_proj|fc1", "projector": "linear", "language_model": "q_proj|down_proj|lm_head"}
@@ -111,7 +112,11 @@ def test_an_adapter_goes_to_files_and_comes_back(tmp_path):
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 8.0, "some/base")
     keys = set(load_file(tmp_path / "adapter_model.safetensors"))
-    assert "base_model.model.language_model.model.layers.0.self_attn.q_proj.lora_A.weight" in keys
+    head = "base_model.model."
+    names = [f"{path}.lora_{which}.weight" for path in lora.adapted(model) for which in "AB"]
+    adapters = {rename_as_in_transformers_5(name) for name in names}
+    assert keys == {head + name for name in adapters}
+    assert head + "model.language_model.layers.0.self_attn.q_proj.lora_A.weight" in keys
 
 
 def test_the_expression_written_for_peft_matches_the_adapted_modules_only(tmp_path):
@@ -138,15 +143,18 @@ def test_both_spellings_of_keys_are_read(tmp_path, infix):
     lora.save_adapter(model, tmp_path, "base")
     file = tmp_path / "adapter_model.safetensors"
     head = "base_model.model."
-    renamed = {
-        head + rename_as_in_transformers_5(key.removeprefix(head)).replace(".weight", f"{infix}.weight"): tensor
-        for key, tensor in load_file(file).items()
-    }
-    assert f"{head}model.language_model.layers.0.self_attn.q_proj.lora_A{infix}.weight" in renamed
-    save_file(renamed, file)
-    again = fresh()
-    lora.attach(again, tmp_path)
-    assert torch.equal(logits(again), logits(model))
+    five = {key.replace(".weight", f"{infix}.weight"): tensor for key, tensor in load_file(file).items()}
+    four = {head + canonical(key.removeprefix(head)): tensor for key, tensor in five.items()}
+    assert f"{head}model.language_model.layers.0.self_attn.q_proj.lora_A{infix}.weight" in five
+    assert f"{head}language_model.model.layers.0.self_attn.q_proj.lora_A{infix}.weight" in four
+    for tensors in (five, four):
+        save_file(tensors, file)
+        again = fresh()
+        lora.attach(again, tmp_path)
+        assert torch.equal(logits(again), logits(model))
+    save_file(five | {name: tensor.clone() for name, tensor in four.items()}, file)
+    with pytest.raises(WeightsError, match=r"has lora_[AB] of \S+ twice, in two spellings"):
+        lora.attach(fresh(), tmp_path)
 
 
 def test_rank_stabilised_scaling_is_read(tmp_path):
@@ -231,7 +239,7 @@ def test_damaged_files_are_refused(tmp_path):
         save_file({**whole, key: torch.zeros(4, 32)}, file)
         with pytest.raises(WeightsError, match=sentence):
             lora.attach(fresh(), tmp_path)
-    key = "base_model.model.multi_modal_projector.linear.lora_A.weight"
+    key = "base_model.model.model.multi_modal_projector.linear.lora_A.weight"
     save_file({**whole, key: torch.zeros(4, 5)}, file)
     with pytest.raises(WeightsError, match=r"lora_A \[4, 5\] and lora_B \[32, 4\] for multi_modal_projector.linear"):
         lora.attach(fresh(), tmp_path)

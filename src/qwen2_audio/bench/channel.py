@@ -7,25 +7,42 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from ..errors import CapacityError, Qwen2AudioError
 
+SOURCE = Path(__file__).parents[2]  # what another interpreter must have on its path to import this package
+
 
 class Worker:
     """A side running in its own process; a context manager, since the process must not outlive the run."""
 
-    def __init__(self, side: str, threads: int) -> None:
+    def __init__(
+        self,
+        side: str,
+        threads: int,
+        *,
+        module: str = "worker",
+        python: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run `bench.<module> side threads` with this interpreter, or `python`, which then needs only that module's
+        own imports."""
         self.side = side
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed on exit
-        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        variables = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        variables |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **(environment or {})}
+        if python is not None:
+            variables["PYTHONPATH"] = str(SOURCE)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker", side, str(threads)],
+            [str(python or sys.executable), "-m", f"{__package__}.{module}", side, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **quiet, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            env={**os.environ, **variables},
             encoding="utf-8",
         )
 

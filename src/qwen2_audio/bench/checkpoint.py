@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ from typing import Any
 import torch
 
 from ..config import CONFIG_FILE, Qwen2AudioConfig
-from ..errors import CapacityError
+from ..memory import require_disk
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from ..weights import INDEX_FILE, write_json
 
-MAX_SHARD_BYTES = 700_000_000  # of the bench checkpoint; the largest tensor is 639 MB
+MAX_SHARD_BYTES = 700_000_000  # of the bench checkpoint; a larger tensor has a shard of its own
 _SEED = 20240715
 _BYTES = 2  # stored as bf16, as the official checkpoints are
+_DRAWN = 2**24 - 3  # numbers drawn for a tensor at most; a larger one repeats them, each row beginning elsewhere
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Shape:
     ffn: int = 5504
     vocab_size: int = 156_032
     audio_token_index: int = 151_646
+    label: str = "model1b"  # what its rows are called
 
     @property
     def name(self) -> str:
@@ -84,6 +85,13 @@ class Shape:
         }
 
 
+SHAPES = {
+    "mid": Shape(8, 512, 8, 2048, 8, 1024, 8, 2752, vocab_size=32_768, audio_token_index=32_000, label="mid"),
+    "1b": Shape(),
+    "full": Shape(32, 1280, 20, 5120, 32, 4096, 32, 11008, label="model"),  # the official one: 8.4 billion parameters
+}
+
+
 def cache_folder() -> Path:
     """Where bench checkpoints are kept: `$XDG_CACHE_HOME/qwen2-audio/bench`, else the same under ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME")
@@ -105,12 +113,7 @@ def ensure(shape: Shape, folder: Path | None = None, progress: Callable[[str], N
     shards = _shards(shape)
     total = sum(math.prod(size) for shard in shards for size in shard.values()) * _BYTES
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < total:
-        raise CapacityError(
-            f"The bench checkpoint takes {total / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB free; "
-            "make room, or point XDG_CACHE_HOME at another disk."
-        )
+    require_disk(total, folder, "The random checkpoint to measure on")
     write_json(folder / CONFIG_FILE, shape.to_config())
     write_json(folder / "preprocessor_config.json", _preprocessor())
     write_json(folder / "generation_config.json", {"do_sample": False, "pad_token_id": shape.vocab_size - 1})
@@ -122,6 +125,33 @@ def ensure(shape: Shape, folder: Path | None = None, progress: Callable[[str], N
         weight_map |= dict.fromkeys(shard, file)
     write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return folder
+
+
+def quantized(folder: Path, scheme: str, progress: Callable[[str], None] = lambda line: None) -> Path:
+    """The folder of `folder`'s checkpoint in "int4" or "int8", made first if it is not there, tensor by tensor.
+
+    Raises CapacityError: disk or memory have no room.
+    """
+    from ..quantize.convert import Job, convert
+
+    target = folder.with_name(f"{folder.name}-{scheme}")
+    if not (target / CONFIG_FILE).is_file():  # it appears in one step
+        progress(f"quantising {folder} to {scheme}")
+        convert(Job(folder, target, scheme))
+    return target
+
+
+def scheme_of(folder: Path) -> str:
+    """ "int4" or "int8" for a quantised checkpoint, "fp32" for a plain one, which is computed in that."""
+    data = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    return str(data.get("quantization_config", {}).get("scheme", "fp32"))
+
+
+def nbytes(folder: Path) -> int:
+    """Bytes of weights in memory: a quantised checkpoint's files, else four for each parameter."""
+    if scheme_of(folder) == "fp32":
+        return 4 * num_parameters(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def num_parameters(folder: Path) -> int:
@@ -166,7 +196,9 @@ def draw(name: str, size: tuple[int, ...]) -> torch.Tensor:
     if name.endswith("embed_tokens.weight"):
         spread = 1.0
     generator = torch.Generator().manual_seed(_SEED + zlib.crc32(name.encode()))
-    return torch.empty(size, dtype=torch.bfloat16).normal_(0.0, spread, generator=generator)
+    numbers = math.prod(size)
+    drawn = torch.empty(min(numbers, _DRAWN)).normal_(0.0, spread, generator=generator).bfloat16()
+    return drawn.repeat(-(-numbers // len(drawn)))[:numbers].view(size)
 
 
 def _sinusoids(positions: int, width: int) -> torch.Tensor:

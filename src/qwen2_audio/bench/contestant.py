@@ -28,10 +28,10 @@ class Stopwatch(Protocol):
 
 
 class Contestant(Protocol):
-    """One implementation, fp32 on the CPU. Making one imports its library."""
+    """One implementation on the CPU. Making one imports its library."""
 
     def load(self, folder: Path) -> None:
-        """Read the checkpoint, so that the model is ready to run."""
+        """Read the checkpoint, so that the model is ready to run; a plain one in fp32."""
 
     def log_mel(self, clip: npt.NDArray[np.float32]) -> Features:
         """From float32 [S] at 16 kHz."""
@@ -41,3 +41,7 @@ class Contestant(Protocol):
 
     def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
         """Greedy, exactly `new_tokens` after the int64 prompt [1, T] -> [1, T + new_tokens]."""
+
+    def go_on(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
+        """As `generate`, when all of the int64 prompt [1, T] but its last id has been read: the cache is that of
+        `inputs.past`."""

@@ -40,11 +40,6 @@ def physical_cores() -> int:
     return len(cores) or len(allowed)
 
 
-def available_memory() -> int | None:
-    """Bytes a new process can have without swapping; None where the system does not say."""
-    return _field(_MEMINFO, "MemAvailable")
-
-
 def peak_memory() -> int | None:
     """Bytes this process held at most (VmHWM); None where the system does not say."""
     return _field(_STATUS, "VmHWM")

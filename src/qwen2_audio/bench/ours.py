@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from .contestant import Features, Stopwatch
+from .inputs import past
 
 if TYPE_CHECKING:
+    from ..model.cache import KVCache
     from ..pretrained import Qwen2AudioForConditionalGeneration
 
 
 class Ours:
-    """This package's readable path (`generate/`)."""
+    """This package's `generate`, on a plain checkpoint in fp32 or on a quantised one."""
 
     def __init__(self) -> None:
         from .. import pretrained
@@ -43,13 +45,31 @@ class Ours:
         return self.model.encode_audio(features.log_mel, features.mask)[0]
 
     def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
+        heard = {"input_features": features.log_mel, "feature_attention_mask": features.mask}
+        return self.answer(ids, new_tokens, stopwatch, **heard)
+
+    def go_on(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
+        from ..generate.decode import Reading
+
+        cache = self.past(ids.shape[1] - 1, new_tokens)
+        last = self.model.get_input_embeddings()(ids[:, -1:])
+        return self.answer(ids, new_tokens, stopwatch, reading=Reading(cache, last))
+
+    def answer(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch, **inputs: Any) -> torch.Tensor:
+        """Greedy, exactly `new_tokens`."""
         return self.model.generate(  # type: ignore[no-any-return]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            input_features=features.log_mel,
-            feature_attention_mask=features.mask,
             do_sample=False,
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
             streamer=stopwatch,
+            **inputs,
         )
+
+    def past(self, length: int, room: int) -> KVCache:
+        """A cache of `length` positions that were never computed, with room for `room` more."""
+        cache = self.model.new_cache(1, length + room)
+        for layer, keys, values in past(self.model.config.text_config, length):
+            cache.update(layer, keys, values)
+        return cache

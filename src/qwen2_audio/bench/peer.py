@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..config import Qwen2AudioConfig
 from .contestant import Features, Stopwatch
+from .inputs import past
 
 
 class Transformers:
@@ -21,12 +23,15 @@ class Transformers:
         transformers.logging.set_verbosity_error()
         self._model_class = transformers.Qwen2AudioForConditionalGeneration  # imports its code now, not in load()
         self._extractor_class = transformers.WhisperFeatureExtractor
+        self._cache_class = transformers.DynamicCache
         self._model: Any = None
+        self._text_config = Qwen2AudioConfig().text_config
         self._extractor: Any = None
 
     def load(self, folder: Path) -> None:
         self._model = self._model_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
         self._extractor = self._extractor_class.from_pretrained(folder, local_files_only=True)
+        self._text_config = Qwen2AudioConfig.from_pretrained(folder).text_config
 
     def log_mel(self, clip: npt.NDArray[np.float32]) -> Features:
         out = self._extractor(
@@ -43,13 +48,22 @@ class Transformers:
         return self._model.model.multi_modal_projector(out.last_hidden_state)[0]  # type: ignore[no-any-return]
 
     def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
+        heard = {"input_features": features.log_mel, "feature_attention_mask": features.mask}
+        return self._answer(ids, new_tokens, stopwatch, **heard)
+
+    def go_on(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
+        cache = self._cache_class(config=self._model.config.text_config)
+        for layer, keys, values in past(self._text_config, ids.shape[1] - 1):
+            cache.update(keys, values, layer)
+        return self._answer(ids, new_tokens, stopwatch, past_key_values=cache)
+
+    def _answer(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch, **inputs: Any) -> torch.Tensor:
         return self._model.generate(  # type: ignore[no-any-return]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            input_features=features.log_mel,
-            feature_attention_mask=features.mask,
             do_sample=False,
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
             streamer=stopwatch,
+            **inputs,
         )

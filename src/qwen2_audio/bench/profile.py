@@ -1,12 +1,16 @@
-"""Where our time goes between the waveform and the answer, and how near each stage is to what the machine can do."""
+"""Where our time goes between the waveform and the answer, and what share of it the matrix products take.
+
+A stage's products are measured by running its Linears alone, one after the other, with as many rows as the stage has:
+every weight comes from memory as it does in the stage. What is left of the stage's time is everything else: norms,
+RoPE, attention, activations, additions, and what calling it all costs.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,46 +18,175 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..model.cache import KVCache
 from .ours import Ours
 
 Stage = dict[str, Any]  # stage, ms, share of the total it belongs to, rate, unit of the rate
 _REPEATS = 3
-_PARTS = {"self_attn": "attention", "mlp": "mlp", "lm_head": "head"}
+_LANGUAGE_MODEL = {
+    "attention's products": (("q_proj", "k_proj", "v_proj"), ("o_proj",)),
+    "MLP's products": (("gate_proj", "up_proj"), ("down_proj",)),
+}
+_ENCODER = {"products": (("q_proj", "k_proj", "v_proj"), ("out_proj",), ("fc1",), ("fc2",))}
 
 
-def profile(ours: Ours, clip: npt.NDArray[np.float32], ids: torch.Tensor, new_tokens: int) -> list[Stage]:
-    """Stages of the first token and of one decode step, after one warm-up each.
+@dataclass
+class Profile:
+    """Stages, points of a roofline, and how much longer a decode step takes than its products alone."""
 
-    clip: float32 [S]; ids: int64 [1, T], expanded; new_tokens: decode steps to average over.
+    stages: list[Stage] = field(default_factory=list)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    overhead: float = 0.0
+
+    def add(self, name: str, seconds: float, total: float, work: float | None = None, unit: str = "") -> None:
+        rate = None if work is None or not seconds else work / seconds
+        self.stages.append({"stage": name, "ms": 1000 * seconds, "share": seconds / total, "rate": rate, "unit": unit})
+
+    def point(self, name: str, products: Products, seconds: float) -> None:
+        operations = products.operations
+        self.points.append(
+            {"name": name, "intensity": operations / products.nbytes, "gops": operations / seconds / 1e9}
+        )
+
+
+class Products:
+    """Linears that run one after the other with random rows; those of one tuple share their input."""
+
+    def __init__(self, groups: Iterable[list[Any]], rows: int) -> None:
+        self.rows = rows
+        self._groups = [(linears, torch.randn(rows, linears[0].in_features)) for linears in groups]
+        linears = [linear for linears, _ in self._groups for linear in linears]
+        self.operations = sum(2 * rows * linear.in_features * linear.out_features for linear in linears)
+        self.nbytes = sum(t.nbytes for linear in linears for t in (*linear.parameters(), *linear.buffers()))
+        self._calls = [_call(*group) for group in self._groups]
+
+    def run(self) -> None:
+        for call in self._calls:
+            call()
+
+
+def _call(linears: list[Any], x: torch.Tensor) -> Callable[[], object]:
+    """The products as the model's own path runs them."""
+    if not all(hasattr(linear, "weight_codes") for linear in linears):
+        return lambda: [linear(x) for linear in linears]
+    from ..native import ops
+
+    if not ops.available():
+        return lambda: [linear(x) for linear in linears]
+    handles = [
+        ops.Handle(
+            linear.weight_codes,
+            linear.weight_scales,
+            linear.bias,
+            in_features=linear.in_features,
+            out_features=linear.out_features,
+            bits=linear.bits,
+            group=linear.group,
+        )
+        for linear in linears
+    ]
+    return lambda: ops.linears(handles, x)
+
+
+def of_layers(layers: Iterable[nn.Module], names: tuple[tuple[str, ...], ...], rows: int) -> Products:
+    """The Linears called `names` of every layer, in the order they run in."""
+    groups = []
+    for layer in layers:
+        found = {path.rpartition(".")[2]: module for path, module in layer.named_modules()}
+        groups += [[found[name] for name in group] for group in names]
+    return Products(groups, rows)
+
+
+def profile(
+    ours: Ours,
+    clips: dict[float, npt.NDArray[np.float32]],
+    prompts: dict[float, torch.Tensor],
+    contexts: list[int],
+    new_tokens: int,
+) -> Profile:
+    """Stages of the first token, by the clip's seconds, and of one decode step, by the positions before it.
+
+    clips: float32 [S]; prompts: int64 [1, T], expanded; new_tokens: decode steps to average over.
     """
+    out = Profile()
+    for seconds, sound in clips.items():
+        _first_token(out, ours, f"{seconds:g} s clip", sound, prompts[seconds])
+    for context in contexts:
+        _decode(out, ours, context, new_tokens)
+    return out
+
+
+def _first_token(out: Profile, ours: Ours, name: str, clip: npt.NDArray[np.float32], ids: torch.Tensor) -> None:
     model, features = ours.model, ours.log_mel(clip)
     frames = [int(features.mask.sum())]
+    text = model.language_model
+    positions = ids.shape[1]
+    repeats = _REPEATS if positions < 200 else 1  # what takes long needs no median
     mel = _median(lambda: ours.log_mel(clip))
-    encoder = _median(lambda: model.audio_tower.encode(features.log_mel, frames))
-    embedded = _median(lambda: model.embed_prompt(ids, features.log_mel, None, features.mask))
+    encoder = _median(lambda: model.audio_tower.encode(features.log_mel, frames), repeats)
+    embedded = _median(lambda: model.embed_prompt(ids, features.log_mel, None, features.mask), repeats)
     embeds = model.embed_prompt(ids, features.log_mel, None, features.mask).inputs_embeds
-    prefill, prefill_parts = _steps(model, lambda: _prefill(model, embeds, new_tokens)[1], 1)
-    logits, cache = _prefill(model, embeds, new_tokens)[0]
-    step, step_parts = _steps(model, lambda: _decode(model, logits, cache, new_tokens), new_tokens)
+    prefill = _median(
+        lambda: text(inputs_embeds=embeds, past_key_values=model.new_cache(1, positions), logits_to_keep=1), repeats
+    )
     first = mel + max(encoder, embedded) + prefill
-    positions = embeds.shape[1]
-    return [
-        *_machine(),
-        _stage("first token", first, first),
-        _stage("  log-mel", mel, first),
-        _stage("  encoder", encoder, first, _gflops(model.audio_tower.layers, frames[0] // 2), "GFLOP/s"),
-        _stage("  projector, embedding, merge", max(embedded - encoder, 0.0), first),
-        _stage("  prefill", prefill, first, _gflops(model.language_model.model.layers, positions), "GFLOP/s"),
-        *(_stage(f"    {name}", seconds, first) for name, seconds in prefill_parts.items()),
-        _stage("decode, a token", step, step, _gigabytes(model.language_model), "GB/s"),
-        *(_stage(f"  {name}", seconds, step) for name, seconds in step_parts.items()),
-    ]
+    out.add(f"first token, {name}", first, first)
+    out.add("  log-mel", mel, first)
+    encoded = of_layers(model.audio_tower.layers, _ENCODER["products"], (frames[0] - 1) // 2 + 1)
+    out.add("  encoder", encoder, first, encoded.operations / 1e9, "GOP/s")
+    out.point(f"encoder.{name}", encoded, encoder)
+    _parts(out, encoder, first, {"products": encoded}, repeats)
+    out.add("  projector, embedding, merge", max(embedded - encoder, 0.0), first)
+    products = _language_products(text, positions)
+    whole = sum(part.operations for part in products.values())
+    out.add("  prefill", prefill, first, whole / 1e9, "GOP/s")
+    out.point(f"prefill.{name}", _joined(products), prefill)
+    _parts(out, prefill, first, products, repeats)
 
 
-def _stage(name: str, seconds: float, total: float, work: float | None = None, unit: str = "") -> Stage:
-    rate = None if work is None or not seconds else work / seconds
-    return {"stage": name, "ms": 1000 * seconds, "share": seconds / total, "rate": rate, "unit": unit}
+def _decode(out: Profile, ours: Ours, context: int, new_tokens: int) -> None:
+    model = ours.model
+    cache = ours.past(context, new_tokens)
+    token = torch.zeros((1, 1), dtype=torch.long)
+
+    def steps() -> None:
+        nonlocal token
+        for _ in range(new_tokens):
+            logits = model.language_model(token, past_key_values=cache, logits_to_keep=1).logits
+            token = logits[:, -1].argmax(-1, keepdim=True)
+        cache.crop(context)
+
+    step = _median(steps) / new_tokens
+    products = _language_products(model.language_model, 1)
+    joined = _joined(products)
+    out.add(f"decode, a token at context {context}", step, step, joined.nbytes / 1e9, "GB/s")
+    out.point(f"decode.{context}", joined, step)
+    spent = _parts(out, step, step, products, _REPEATS)
+    out.overhead = out.overhead or step / spent
+
+
+def _parts(out: Profile, whole: float, total: float, products: dict[str, Products], repeats: int) -> float:
+    """Add each part's products and what is left of `whole`; the seconds of all products."""
+    spent = 0.0
+    for name, part in products.items():
+        seconds = _median(part.run, repeats)
+        spent += seconds
+        work, unit = (part.nbytes, "GB/s") if part.rows == 1 else (part.operations, "GOP/s")
+        out.add(f"    {name}", seconds, total, work / 1e9, unit)
+    out.add("    everything else", whole - spent, total)
+    return spent
+
+
+def _language_products(text: Any, rows: int) -> dict[str, Products]:
+    """The language model's; the head has one row whatever the others have."""
+    parts = {name: of_layers(text.model.layers, names, rows) for name, names in _LANGUAGE_MODEL.items()}
+    return {**parts, "head's product": Products([[text.lm_head]], 1)}
+
+
+def _joined(parts: dict[str, Products]) -> Products:
+    joined = Products([], 1)
+    joined.operations = sum(part.operations for part in parts.values())
+    joined.nbytes = sum(part.nbytes for part in parts.values())
+    return joined
 
 
 def _median(run: Callable[[], object], repeats: int = _REPEATS) -> float:
@@ -65,79 +198,3 @@ def _median(run: Callable[[], object], repeats: int = _REPEATS) -> float:
         run()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
-
-
-def _steps(model: nn.Module, run: Callable[[], float], count: int) -> tuple[float, dict[str, float]]:
-    """Seconds of one of `count` steps, and those of its parts; `run` returns the seconds of all."""
-    run()
-    with _stopwatches(model) as spent:
-        total = run() / count
-    parts = {name: spent[name] / count for name in _PARTS.values()}
-    parts["the rest (norms, RoPE, additions)"] = total - sum(parts.values())
-    return total, parts
-
-
-@contextmanager
-def _stopwatches(model: nn.Module) -> Iterator[dict[str, float]]:
-    """Seconds spent in each kind of part of the language model, while inside."""
-    spent: dict[str, float] = defaultdict(float)
-    started: dict[str, float] = {}
-    hooks = []
-    for path, module in model.named_modules():
-        kind = _PARTS.get(path.rpartition(".")[2])
-        if kind is None or not path.startswith("language_model."):
-            continue
-
-        def start(module: nn.Module, arguments: Any, kind: str = kind) -> None:
-            started[kind] = time.perf_counter()
-
-        def stop(module: nn.Module, arguments: Any, output: Any, kind: str = kind) -> None:
-            spent[kind] += time.perf_counter() - started[kind]
-
-        hooks += [module.register_forward_pre_hook(start), module.register_forward_hook(stop)]
-    try:
-        yield spent
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _prefill(model: Any, embeds: torch.Tensor, new_tokens: int) -> tuple[tuple[torch.Tensor, KVCache], float]:
-    cache = model.new_cache(1, embeds.shape[1] + new_tokens)
-    start = time.perf_counter()
-    out = model.language_model(inputs_embeds=embeds, past_key_values=cache, logits_to_keep=1)
-    return (out.logits, cache), time.perf_counter() - start
-
-
-def _decode(model: Any, logits: torch.Tensor, cache: KVCache, new_tokens: int) -> float:
-    """Seconds of `new_tokens` greedy steps; the cache is as before afterwards."""
-    length = cache.length
-    start = time.perf_counter()
-    for _ in range(new_tokens):
-        token = logits[:, -1].argmax(-1, keepdim=True)
-        logits = model.language_model(token, past_key_values=cache, logits_to_keep=1).logits
-    seconds = time.perf_counter() - start
-    cache.crop(length)
-    return seconds
-
-
-def _gflops(layers: nn.Module, positions: int) -> float:
-    """Of the matrix products with weights: the larger part by far at these lengths."""
-    return sum(2 * p.numel() * positions for p in layers.parameters() if p.dim() == 2) / 1e9
-
-
-def _gigabytes(language_model: Any) -> float:
-    """Weights that one decode step reads: all but the embedding, of which it takes one row."""
-    read = [*language_model.model.layers.parameters(), language_model.lm_head.weight]
-    return float(sum(p.numel() * p.element_size() for p in read)) / 1e9
-
-
-def _machine() -> list[Stage]:
-    """What the machine does in fp32 at its best: one large product, and one pass over memory."""
-    square, wide, vector = torch.ones(1024, 1024), torch.ones(8192, 8192), torch.ones(8192)
-    product = _median(lambda: square @ square, 5)
-    reading = _median(lambda: wide @ vector, 5)
-    return [
-        _stage("this machine: matrix product, 1024 cubed", product, product, 2 * 1024**3 / 1e9, "GFLOP/s"),
-        _stage("this machine: matrix times vector, 268 MB", reading, reading, wide.numel() * 4 / 1e9, "GB/s"),
-    ]

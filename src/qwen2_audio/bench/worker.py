@@ -1,32 +1,30 @@
-"""One side in its own process: orders come in as JSON lines, a measurement goes out for each.
+"""One side in its own process: a measurement for each order.
 
-    {"op": "encode", "seconds": 3}  ->  {"value": 0.41, "check": [0.1234, -0.5, ...]}
-
-`check` is what the other side must have got as well: token ids, or a sample of the output's values.
+`check` in a reply is what the other side must have got as well: token ids, or a sample of the output's values.
 Run as `python -m qwen2_audio.bench.worker ours|transformers THREADS`.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..audio.mel import num_audio_tokens
 from ..config import Qwen2AudioConfig
 from .contestant import Contestant, Features
-from .inputs import clip, prompt
+from .inputs import clip, prompt, text
 from .machine import peak_memory
+from .serving import serve, stdout_for_replies, timed
 
-SETTLE_SECONDS = 0.02  # until the other process's threads have stopped spinning
+if TYPE_CHECKING:
+    from ..api.reuse import Reuse
+    from .ours import Ours
+
 CHECKED = 500  # values of an output that the two sides compare
 
 Measured = dict[str, Any]
@@ -45,21 +43,6 @@ class Stamps:
         pass
 
 
-class Timer:
-    seconds = 0.0
-
-
-@contextmanager
-def timed() -> Iterator[Timer]:
-    """Seconds of the block; rubbish is collected and the machine settles before it."""
-    gc.collect()
-    time.sleep(SETTLE_SECONDS)
-    timer = Timer()
-    start = time.perf_counter()
-    yield timer
-    timer.seconds = time.perf_counter() - start
-
-
 class Session:
     """The orders a worker knows: one method each."""
 
@@ -68,6 +51,8 @@ class Session:
             self._contestant = contestant(side)
         self._import_seconds = timer.seconds
         self._config = Qwen2AudioConfig()
+        self._asked = 0  # questions about the clip of `second_question`
+        self._reuse: Reuse | None = None
 
     def library(self) -> Measured:
         """Importing the side's model classes, torch being there already."""
@@ -82,8 +67,9 @@ class Session:
         return {"value": timer.seconds, "check": []}
 
     def memory(self) -> Measured:
+        """GB that the process held at most; pages of mapped files count."""
         peak = peak_memory()
-        return {"value": None if peak is None else peak / 2**30, "check": []}
+        return {"value": None if peak is None else peak / 1e9, "check": []}
 
     def log_mel(self, seconds: float) -> Measured:
         sound = clip(seconds)
@@ -108,32 +94,68 @@ class Session:
             answer = self._contestant.generate(ids, features, 1, Stamps())
         return {"value": timer.seconds, "check": answer[0, ids.shape[1] :].tolist()}
 
-    def decode(self, seconds: float, new_tokens: int) -> Measured:
-        """Tokens per second after the first one."""
-        features = self._contestant.log_mel(clip(seconds))
-        ids, stamps = self._prompt(features), Stamps()
+    def second_question(self, seconds: float) -> Measured:
+        """From the waveform to the first id of the answer to another question about a clip that was asked about before.
+
+        What the first question left is kept as the short API keeps it. Only this package's side can be asked.
+        """
+        from ..api.prompt import Prompt
+        from ..api.reuse import Reuse
+        from ..types import Heard
+
+        ours, sound = self._ours, clip(seconds)
+
+        def ask() -> torch.Tensor:
+            features = ours.log_mel(sound)
+            ids = self._prompt(features, question=self._asked)
+            heard = Heard(seconds, self._audio_tokens(features))
+            asked = Prompt(ids[0].tolist(), [features.log_mel[0].numpy()], [int(features.mask.sum())], (heard,))
+            assert self._reuse is not None
+            begun = self._reuse.begin(asked, 1)
+            answer = ours.answer(ids, 1, Stamps(), reading=begun.reading)
+            self._reuse.keep(begun, answer[0].tolist())
+            self._asked += 1
+            return answer[0, ids.shape[1] :]
+
+        if self._reuse is None:
+            self._reuse = Reuse(ours.model, budget=10**11)
+            ask()
+        with timed() as timer:
+            new = ask()
+        return {"value": timer.seconds, "check": new.tolist()}
+
+    def decode(self, context: int, new_tokens: int) -> Measured:
+        """Tokens per second after the first one, with `context` positions before it."""
+        vocab_size, audio_id = self._config.text_config.vocab_size, self._config.audio_token_index
+        ids, stamps = torch.tensor([text(context, vocab_size=vocab_size, audio_id=audio_id)]), Stamps()
         with timed():
-            answer = self._contestant.generate(ids, features, new_tokens, stamps)
+            answer = self._contestant.go_on(ids, new_tokens, stamps)
         tokens = stamps.times[1:]  # the first stamp is the prompt's
         rate = (len(tokens) - 1) / (tokens[-1] - tokens[0])
         return {"value": rate, "check": answer[0, ids.shape[1] :].tolist()}
 
-    def profile(self, seconds: float, new_tokens: int) -> Measured:
+    def profile(self, seconds: list[float], contexts: list[int], new_tokens: int) -> Measured:
         """Where our time goes; only this package's side can be asked."""
-        from .ours import Ours
         from .profile import profile
 
+        sounds = {length: clip(length) for length in seconds}
+        prompts = {length: self._prompt(self._ours.log_mel(sound)) for length, sound in sounds.items()}
+        found = profile(self._ours, sounds, prompts, contexts, new_tokens)
+        return {"value": None, "check": [], "stages": found.stages, "points": found.points, "overhead": found.overhead}
+
+    @property
+    def _ours(self) -> Ours:
+        from .ours import Ours
+
         assert isinstance(self._contestant, Ours)
-        features = self._contestant.log_mel(clip(seconds))
-        stages = profile(self._contestant, clip(seconds), self._prompt(features), new_tokens)
-        return {"value": None, "check": [], "stages": stages}
+        return self._contestant
 
     def _audio_tokens(self, features: Features) -> int:
         return num_audio_tokens(int(features.mask.sum()))
 
-    def _prompt(self, features: Features) -> torch.Tensor:
+    def _prompt(self, features: Features, question: int = 0) -> torch.Tensor:
         vocab_size, audio_id = self._config.text_config.vocab_size, self._config.audio_token_index
-        ids = prompt(self._audio_tokens(features), vocab_size=vocab_size, audio_id=audio_id)
+        ids = prompt(self._audio_tokens(features), vocab_size=vocab_size, audio_id=audio_id, question=question)
         return torch.tensor([ids])
 
 
@@ -155,22 +177,9 @@ def contestant(side: str) -> Contestant:
 
 
 @torch.no_grad()
-def serve(session: Session, orders: IO[str], replies: IO[str]) -> None:
-    """Answer until the orders end. What goes wrong is told, not raised: the other end shows it."""
-    for line in orders:
-        order = json.loads(line)
-        try:
-            reply = getattr(session, order.pop("op"))(**order)
-        except Exception as error:
-            reply = {"error": f"{type(error).__name__}: {error}"}
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
-
-
 def main() -> None:
     side, threads = sys.argv[1], int(sys.argv[2])
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever else is printed must not get among the replies
+    replies = stdout_for_replies()
     torch.set_num_threads(threads)
     serve(Session(side), sys.stdin, replies)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,50 +19,108 @@ if TYPE_CHECKING:
     from ..bench.report import Report
 
 
-BENCHES = ("model",)
+BENCHES = ("kernels", "model", "accuracy", "train")
+# Which benches have an option.
+USED_BY = {
+    "model": ("model", "accuracy", "train"),
+    "shape": ("model", "accuracy", "train"),
+    "format": ("model",),
+    "profile": ("model",),
+    "method": ("train",),
+    "isa": ("kernels",),
+    "peer_python": ("kernels",),
+    "peer": ("kernels", "model", "train"),
+    "repeats": ("kernels", "model", "train"),
+    "quick": ("kernels", "model", "train"),
+    "threads": BENCHES,
+}
 
-What = Annotated[str, typer.Argument(help="model: load, log-mel, encoder, first token, decode, memory, in fp32.")]
+What = Annotated[
+    str,
+    typer.Argument(
+        help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
+        "train: a step of training."
+    ),
+]
 Model = Annotated[
     Path | None,
-    typer.Option(help="Folder of a checkpoint; without it, a random one of 1.5 B parameters is made (3 GB, kept)."),
+    typer.Option(help="Folder of a checkpoint; without it, a random one is made and kept (accuracy: nano)."),
 ]
+Shape = Annotated[str | None, typer.Option(help="Random checkpoint: mid (0.4 GB), 1b (3 GB) or full (17 GB).")]
+Format = Annotated[str | None, typer.Option(help="model: some of fp32,int8,int4; quantised once, and kept.")]
+Method = Annotated[str | None, typer.Option(help="train: some of lora,full.")]
+Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all that run here.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
-Png = Annotated[Path | None, typer.Option("--png", help="Also draw the ratios to this file (needs matplotlib).")]
-Repeats = Annotated[int, typer.Option(help="Measurements of each, interleaved with the peer's.")]
-Peer = Annotated[str | None, typer.Option(help="transformers or none; without it, transformers if installed.")]
-Threads = Annotated[int | None, typer.Option(help="Of both sides; without it, one a physical core.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Clips of 1 and 3 s only, few repeats.")]
-Profile = Annotated[bool, typer.Option("--profile", help="Also show where our own time goes.")]
+Png = Annotated[Path | None, typer.Option("--png", help="Also draw a roofline to this file (needs matplotlib).")]
+Repeats = Annotated[int | None, typer.Option(help="Measurements of each, interleaved with the peer's.")]
+Peer = Annotated[
+    str | None,
+    typer.Option(help="kernels: onnxruntime, model and train: transformers, or none; without it, if installed."),
+]
+PeerPython = Annotated[Path | None, typer.Option(help="kernels: a Python that has onnxruntime, if this one has not.")]
+Threads = Annotated[int | None, typer.Option(help="Of all sides; without it, one a physical core.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Less of everything: to try it out, not to quote.")]
+Profile = Annotated[
+    bool | None, typer.Option("--profile/--no-profile", help="model: where our own time goes (default: yes).")
+]
 
 
 def command(
     what: What,
     model: Model = None,
+    shape: Shape = None,
+    format: Format = None,
+    method: Method = None,
+    isa: Isa = None,
     json: Json = None,
-    repeats: Repeats = 5,
-    peer: Peer = None,
-    quick: Quick = False,
-    profile: Profile = False,
     png: Png = None,
+    repeats: Repeats = None,
+    peer: Peer = None,
+    peer_python: PeerPython = None,
+    quick: Quick = False,
+    profile: Profile = None,
     threads: Threads = None,
 ) -> None:
     if what not in BENCHES:
-        raise ConfigError(f"There is no bench {what!r}; expected {' or '.join(map(repr, BENCHES))}.")
+        raise ConfigError(f"There is no bench {what!r}; expected one of {', '.join(BENCHES)}.")
+    options: dict[str, Any] = {
+        "model": model, "shape": shape, "format": format, "profile": profile, "method": method, "isa": isa,
+        "peer_python": peer_python, "repeats": repeats, "peer": peer, "threads": threads, "quick": quick or None,
+    }  # fmt: skip
+    run = prepare(what, {name: value for name, value in options.items() if value is not None})
     from rich.console import Console
 
-    from ..bench.model import Options, run
-
     check_outputs(json, png)
-    options = Options(model=model, peer=peer, repeats=repeats, quick=quick, profile=profile, threads=threads)
     with _progress(Console(stderr=True)) as progress:
-        report = run(options, progress)
+        report = run(progress)
     show(report, Console())
     if json is not None:
         json.write_text(report.to_json(), encoding="utf-8")
     if png is not None:
-        from ..bench.report import save_png
+        from ..bench.roofline import save_png
 
         save_png(report, png)
+
+
+def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]], Report]:
+    """The bench `what` with the options that were given, ready to run. Raises ConfigError: one that cannot work."""
+    for name in given:
+        if what not in USED_BY[name]:
+            option, others = f"--{name.replace('_', '-')}", " and ".join(USED_BY[name])
+            raise ConfigError(f"{option} is an option of bench {others}; leave it out for bench {what}.")
+    if "model" in given and "shape" in given:
+        raise ConfigError("--shape is for a random checkpoint and --model names one; leave one of the two out.")
+    if "shape" in given:
+        from ..bench.checkpoint import SHAPES
+
+        if given["shape"] not in SHAPES:
+            raise ConfigError(f"shape is {given['shape']!r}; expected {', '.join(SHAPES)}.")
+        given["shape"] = SHAPES[given["shape"]]
+    for name in ("format", "method"):
+        if name in given:
+            given[f"{name}s"] = tuple(given.pop(name).split(","))
+    bench = import_module(f"..bench.{what}", __package__)
+    return partial(bench.run, bench.Options(**given))
 
 
 def check_outputs(json: Path | None, png: Path | None) -> None:
@@ -83,10 +143,10 @@ def show(report: Report, console: Console) -> None:
     from ..bench.report import profile_table, table
 
     if not console.is_terminal:
-        console.width = 110
+        console.width = 140
     console.print(table(report))
-    if report.profile:
-        console.print(profile_table(report))
+    for form in dict.fromkeys(stage["format"] for stage in report.profile):
+        console.print(profile_table(form, [stage for stage in report.profile if stage["format"] == form]))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
-"""`qwen2-audio train`: SFT, DPO, or a look at what would be trained on."""
+"""`qwen2-audio train`: SFT, DPO, a look at what would be trained on, or the check that training works."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,31 +9,61 @@ import typer
 from ..errors import ConfigError, did_you_mean
 from .terminal import note, waiting
 
-KINDS = ("sft", "dpo", "preview")
+KINDS = ("sft", "dpo", "preview", "overfit")
+NOT_LEARNT = 1
 
-What = Annotated[str, typer.Argument(help="sft, dpo, or preview: show which tokens would be trained on.")]
-Config = Annotated[Path, typer.Argument(help="The run, a TOML file; see docs/training.md.")]
+What = Annotated[
+    str,
+    typer.Argument(help="sft, dpo, preview (which tokens would be trained on), or overfit (learn 8 clips by heart)."),
+]
+On = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CONFIG|MODEL",
+        help="The run, a TOML file, see docs/training.md; for overfit a model, default nano.",
+        show_default=False,
+    ),
+]
 
 
-def command(what: What, config: Config) -> None:
+def command(what: What, on: On = None) -> int:
     if what not in KINDS:
         near = did_you_mean(what, list(KINDS))
         raise ConfigError(f"There is no training {what!r}; expected {', '.join(KINDS)}.{near}")
+    if what == "overfit":
+        return overfit(on or "nano")
+    if on is None:
+        raise ConfigError(f"train {what} needs a config, a TOML file: qwen2-audio train {what} run.toml.")
     from ..train.config import TrainConfig
 
-    settings = TrainConfig.from_file(config)
+    settings = TrainConfig.from_file(on)
     if what == "preview":
         from ..train import preview
 
         preview.run(settings)
-        return
+        return 0
     with waiting("Starting"):
         from ..train import dpo, sft, start
     setting = start.begin(settings)
     task = (sft if what == "sft" else dpo).task_of(setting)
     from ..train import loop
+    from ..train.quarantine import Quarantine
 
     result = loop.run(task)
-    if setting.quarantine:
-        note(setting.quarantine.summary())
-    print(result)
+    if setting.processes.first:
+        report = Quarantine(setting.quarantine.path)  # read again: other processes may have written to it
+        if report:
+            note(report.summary())
+        print(result)
+    return 0
+
+
+def overfit(model: str) -> int:
+    """Learn eight clips by heart; status 1 where that fails."""
+    with waiting("Starting"):
+        from ..train import overfit as check
+    outcome = check.run(model, tell=note)
+    for clip, said in outcome.wrong.items():
+        note(f"{clip}: said {said!r}, expected {check.ANSWERS[clip]!r}")
+    print(outcome)
+    return 0 if outcome.passed else NOT_LEARNT

@@ -20,8 +20,11 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, WeightsError
+from ..parallel import Processes, divided_like, whole
+from .config import DataConfig, TrainConfig
 from .optim import trained
 
+Save = Callable[[Path], None]
 FOLDER, STATE, PROGRESS = "checkpoints", "state.pt", "progress.json"
 _NAME = re.compile(r"^step-(\d{8})$")
 
@@ -62,10 +65,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_result(path: Path, save: Callable[[Path], None]) -> None:
-    """Let `save` fill the folder `path`, whole or not at all. Raises WeightsError where it cannot be written."""
+def write_result(path: Path, save: Save, processes: Processes = Processes()) -> None:  # noqa: B008 - it cannot change
+    """Let `save` fill the folder `path`, whole or not at all; all processes, of which the first one writes.
+
+    Raises WeightsError where it cannot be written.
+    """
     from safetensors import SafetensorError
 
+    if not processes.first:
+        save(path)  # gives its share to the first one
+        return
     try:
         with whole_folder(path) as folder:
             save(folder)
@@ -88,15 +97,33 @@ def newest(output: Path) -> Path | None:
     return max(found, default=None, key=lambda path: path.name)
 
 
+def check_seen_by_all(found: Path | None, output: Path, processes: Processes) -> None:
+    """All processes must go on from the same checkpoint. Raises ConfigError."""
+    if len(set(processes.gather(None if found is None else found.name))) > 1:
+        raise ConfigError(
+            f"The processes do not all see the same checkpoints in {output}; put it on a disk that they share."
+        )
+
+
 def save(
-    output: Path, progress: Progress, fingerprint: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer
+    output: Path,
+    progress: Progress,
+    fingerprint: dict[str, Any],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    processes: Processes,
 ) -> None:
-    """Write a checkpoint, then remove the older ones."""
+    """Write a checkpoint, then remove the older ones; all processes, of which the first one writes.
+
+    It holds whole tensors: a run may go on with another number of processes.
+    """
     state = {
-        "parameters": {name: p.detach() for name, p in trained(model).items()},
-        "optimiser": optimiser.state_dict(),
-        "random": _random_states(),
+        "parameters": {name: _kept(p, processes) for name, p in trained(model).items()},
+        "optimiser": _each_tensor(optimiser.state_dict(), lambda tensor, _: _kept(tensor, processes)),
+        "random": processes.gather(_random_states()),
     }
+    if not processes.first:
+        return
     path = output / FOLDER / f"step-{progress.step:08}"
     try:
         with whole_folder(path) as folder:
@@ -110,20 +137,37 @@ def save(
             shutil.rmtree(old, ignore_errors=True)
 
 
-def load(path: Path, fingerprint: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
+def _kept(tensor: torch.Tensor, processes: Processes) -> torch.Tensor | None:
+    """The whole tensor in the process that writes; the others only have their part in gathering it."""
+    entire = whole(tensor)
+    return entire if processes.first else None
+
+
+def _each_tensor(state: dict[str, Any], change: Callable[[torch.Tensor, int], Any]) -> dict[str, Any]:
+    """An optimiser's state with `change(tensor, number of its parameter)` in place of every tensor."""
+    values = {
+        number: {name: change(v, number) if isinstance(v, torch.Tensor) else v for name, v in entry.items()}
+        for number, entry in state["state"].items()
+    }
+    return {**state, "state": values}
+
+
+def load(
+    path: Path, fingerprint: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer, processes: Processes
+) -> Progress:
     """Put a run back as it was. Raises ConfigError where the run was another one, WeightsError for a broken file."""
     try:
         saved = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
         check_same(path, saved["run"], fingerprint)
-        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=processes.size > 1)
         parameters = trained(model)
-        if parameters.keys() != state["parameters"].keys():
-            raise KeyError("parameters")
+        check_shapes(path, {name: list(t.shape) for name, t in state["parameters"].items()}, parameters)
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(state["parameters"][name])
-        optimiser.load_state_dict(state["optimiser"])
-        _restore_random_states(state["random"])
+                parameter.copy_(divided_like(state["parameters"][name], parameter))
+        owners = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        optimiser.load_state_dict(_each_tensor(state["optimiser"], lambda t, n: divided_like(t, owners[n])))
+        _restore_random_states(state["random"], processes)
         return Progress(**saved["progress"])
     except ConfigError:
         raise
@@ -131,14 +175,28 @@ def load(path: Path, fingerprint: dict[str, Any], model: nn.Module, optimiser: t
         raise WeightsError(f"{path} is not a whole checkpoint ({error}); remove it to begin again.") from None
 
 
+def check_shapes(path: Path, saved: dict[str, list[int]], parameters: dict[str, nn.Parameter]) -> None:
+    """A checkpoint of another model than the config names, in a folder filled anew. Raises ConfigError."""
+    here = {name: list(parameter.shape) for name, parameter in parameters.items()}
+    for name in sorted(saved.keys() | here.keys()):
+        if saved.get(name) != here.get(name):
+            raise ConfigError(
+                f"{path} holds {name} as {saved.get(name, 'no such tensor')}, and the model that is trained has "
+                f"{here.get(name, 'no such tensor')}: it is of another shape. Name the model the run began with, or "
+                "give the new run another output."
+            )
+
+
 def check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on with a run under other settings. Raises ConfigError, which names the first."""
-    before, now = _flat(before), _flat(json.loads(json.dumps(now)))
+    usual = asdict(TrainConfig(DataConfig(train=""), output=""))  # of keys that came after the run began
+    before, now, usual = _flat(before), *(_flat(json.loads(json.dumps(table))) for table in (now, usual))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
+        old, new = (table.get(key, usual.get(key)) for table in (before, now))
+        if old != new:
             raise ConfigError(
-                f"{path.parent.parent} holds a run with {key} = {before.get(key)!r}, and the config now says "
-                f"{now.get(key)!r}. Give the new run another output, or set {key} back to go on with the old one."
+                f"{path.parent.parent} holds a run with {key} = {old!r}, and the config now says {new!r}. Give the new "
+                f"run another output, or set {key} back to go on with the old one."
             )
 
 
@@ -153,9 +211,15 @@ def _random_states() -> dict[str, Any]:
     return {"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state(i) for i in range(_gpus())]}
 
 
-def _restore_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["cpu"])
-    for index, state in enumerate(states["cuda"][: _gpus()]):
+def _restore_random_states(states: Any, processes: Processes) -> None:
+    """`states`: of each process. One that was not there before draws what it would at the beginning."""
+    if isinstance(states, dict):  # a run that began before there were several
+        states = [states]
+    if processes.rank >= len(states):
+        return
+    mine = states[processes.rank]
+    torch.set_rng_state(mine["cpu"])
+    for index, state in enumerate(mine["cuda"][: _gpus()]):
         torch.cuda.set_rng_state(state, index)
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get
 
 from ..errors import ConfigError, did_you_mean
 
-PARTS = ("encoder", "projector", "language_model")
 Part = Literal["encoder", "projector", "language_model"]
+PARTS: tuple[Part, ...] = ("encoder", "projector", "language_model")
 T = TypeVar("T")
 
 
@@ -71,6 +71,7 @@ class LoraSection:
 class OptimConfig:
     """AdamW and its schedule."""
 
+    kind: Literal["adamw", "adamw8bit"] = "adamw"  # 8 bit: the moments in 2 bytes a parameter instead of 8
     learning_rate: float = 1e-4
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = 0
@@ -107,6 +108,7 @@ class TrainConfig:
     output: str  # folder: checkpoints, metrics.jsonl, loss.png, the result in `final`
     model: str = "nano"
     method: Literal["lora", "full"] = "lora"
+    quantize: Literal["", "int8", "int4"] = ""  # the frozen base under LoRA in fewer bits (QLoRA)
     parts: tuple[Part, ...] = ("language_model",)  # what is trained; the rest is frozen
     steps: int = 0  # optimiser steps, or
     epochs: float = 0.0  # times through the data; give one of the two (neither: 1 epoch)
@@ -116,6 +118,9 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
+    gradient_checkpointing: bool = False  # layers computed twice, their insides not kept: less memory, a third slower
+    parallel: Literal["none", "ddp", "fsdp"] = "none"  # how the processes of torchrun share the work
+    tensorboard: Literal["auto", "on", "off"] = "auto"  # auto: written where it is installed
     lora: LoraSection = field(default_factory=LoraSection)
     optim: OptimConfig = field(default_factory=OptimConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
@@ -128,8 +133,27 @@ class TrainConfig:
         for name in ("accumulate", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more.")
+        if self.parallel == "fsdp" and self.optim.kind == "adamw8bit":
+            raise ConfigError(
+                "optim.kind is 'adamw8bit' and parallel is 'fsdp', which divides the moments among the processes "
+                "already; use 'adamw' with it, or parallel = 'ddp'."
+            )
+        if self.quantize:
+            self._check_quantized()
         if not self.parts:
             raise ConfigError(f"parts is empty, so nothing would be trained; name some of {', '.join(PARTS)}.")
+
+    def _check_quantized(self) -> None:
+        if self.method == "full":
+            raise ConfigError(
+                f"quantize is {self.quantize!r} and method is 'full', but quantised weights cannot be trained; use "
+                "method = 'lora', which trains an adapter beside them, or leave quantize out."
+            )
+        if self.parallel == "fsdp":
+            raise ConfigError(
+                f"quantize is {self.quantize!r} and parallel is 'fsdp', which divides plain weights only; use "
+                "parallel = 'ddp': each process then has the small base whole."
+            )
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:

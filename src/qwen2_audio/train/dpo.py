@@ -26,6 +26,7 @@ class Preference:
     """DPO's loss on batches whose first half are the chosen answers and whose second half the rejected ones."""
 
     unit = "pairs"
+    numbers: tuple[str, ...] = ("margin", "accuracy", "reward_chosen", "reward_rejected")
 
     def __init__(self, config: DpoConfig, reference: Qwen2AudioForConditionalGeneration | None) -> None:
         """`reference`: None where it is the trained model without its adapter."""
@@ -90,6 +91,8 @@ def task_of(setting: Setting) -> loop.Task:
         fingerprint=fingerprint("dpo", config, len(rows)),
         save=setting.save,
         autocast=setting.autocast,
+        processes=setting.processes,
+        frozen=() if reference is None else (reference,),
     )
 
 

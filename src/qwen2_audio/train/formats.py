@@ -8,7 +8,8 @@
     evaluation      {"audio": "dog.wav", "prompt": "Recognize the speech:", "gt": "hello", "source": "..."}
 
 Pairs for DPO: `rejected_response` beside the messages (ms-swift), or `chosen` and `rejected` after them.
-A clip is a path (relative to the data file), a URL, a data: URI, {"path": ...}, or {"bytes": base64}.
+A clip is a path (relative to the data file), a member of a .tar ("shard-0001.tar#0042.flac"), a URL, a data: URI,
+{"path": ...}, or {"bytes": base64}.
 Keys that carry no sound and no text (id, source, task...) are allowed beside these.
 """
 

@@ -1,26 +1,28 @@
 """The loop that every kind of training shares: steps, evaluation, checkpoints, numbers.
 
 A step's loss is the sum over all of its micro-batches divided by all that they count, so that how a step was split
-into micro-batches changes neither loss nor gradient.
+into micro-batches, or over processes, changes neither loss nor gradient.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from ..errors import TrainingError
+from ..errors import PromptError, TrainingError
+from ..parallel import Processes, shard, whole
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from . import checkpoint, optim
+from . import checkpoint, optim, recompute
 from .batches import check_batch
 from .config import TrainConfig
-from .feed import MicroBatch, Position, Source, StepData, steps_of_data
+from .feed import MicroBatch, Position, Source, StepData, stand_in, steps_of_data, with_a_clip
 from .metrics import Metrics, draw
 from .progress import Display, shown
 
@@ -29,6 +31,7 @@ class Objective(Protocol):
     """What a kind of training brings."""
 
     unit: str  # what `MicroBatch.count` counts: "tokens" or "pairs"
+    numbers: tuple[str, ...]  # the names of the other numbers
 
     def losses(
         self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
@@ -47,8 +50,10 @@ class Task:
     train: Source
     evaluation: Source | None
     fingerprint: dict[str, Any]  # what must be the same for a run to go on
-    save: Callable[[Path], None]  # writes the adapter, or the checkpoint, into a folder
+    save: checkpoint.Save  # writes the adapter, or the checkpoint, into a folder; called by all processes
     autocast: bool = False  # compute in bfloat16
+    processes: Processes = field(default_factory=Processes)
+    frozen: tuple[nn.Module, ...] = ()  # models that the objective asks beside the trained one
 
     @property
     def output(self) -> Path:
@@ -62,25 +67,43 @@ def run(task: Task) -> Path:
         TrainingError: the loss or the gradient is no longer a number.
         PromptError: no row of the data can be used.
         ConfigError: the output folder holds another run.
+        WeightsError: a checkpoint or the result cannot be written or read.
     """
-    config, model = task.config, task.model
+    config, processes = task.config, task.processes
     torch.manual_seed(config.seed)
-    optim.prepare(model, config)
-    optimiser = optim.optimiser(model, config.optim)
+    optim.prepare(task.model, config)
+    if config.gradient_checkpointing:
+        recompute.recompute_layers(task.model)
+    if processes.sharded:
+        for model in (task.model, *task.frozen):
+            shard(model, recompute.layers(model), processes)
+    if not processes.first:
+        torch.manual_seed(config.seed + processes.rank)  # all begin with the same adapter; dropout then differs
+    optimiser = optim.optimiser(task.model, config.optim)
     steps = config.steps or math.ceil(len(task.train.order(0)) * config.epochs / config.accumulate)
     progress, found = checkpoint.Progress(), checkpoint.newest(task.output)
+    checkpoint.check_seen_by_all(found, task.output, processes)
     if found is not None:
-        progress = checkpoint.load(found, task.fingerprint, model, optimiser)
-    metrics = Metrics(task.output, progress.step)
-    with shown(task.objective.unit, steps, progress.step) as display:
+        progress = checkpoint.load(found, task.fingerprint, task.model, optimiser, processes)
+    metrics = Metrics(task.output, progress.step, tensorboard=config.tensorboard, writes=processes.first)
+    with shown(task.objective.unit, steps, progress.step, quiet=not processes.first) as display, metrics:
         if found is not None:
             display.line(f"going on after step {progress.step} of {steps}, from {found}")
         _train(_Sitting(task, optimiser, steps, progress, metrics, display))
-        checkpoint.write_result(task.output / "final", task.save)
-        picture = draw(task.output)
-        if picture is None:
-            display.line("no picture of the loss: matplotlib is not installed ('qwen2-audio[plot]')")
+        checkpoint.write_result(task.output / "final", task.save, processes)
+        if processes.first:
+            _picture(task.output, display)
     return task.output / "final"
+
+
+def _picture(output: Path, display: Display) -> None:
+    """What is trained is safe: a picture that cannot be drawn is no reason to end in an error."""
+    try:
+        missing = None if draw(output) is not None else "matplotlib is not installed ('qwen2-audio[plot]')"
+    except OSError as error:
+        missing = f"it cannot be written: {error.strerror}"
+    if missing:
+        display.line(f"no picture of the loss: {missing}")
 
 
 @dataclass
@@ -93,7 +116,8 @@ class _Sitting:
     display: Display
 
     def save(self) -> None:
-        checkpoint.save(self.task.output, self.progress, self.task.fingerprint, self.task.model, self.optimiser)
+        task = self.task
+        checkpoint.save(task.output, self.progress, task.fingerprint, task.model, self.optimiser, task.processes)
 
 
 def _train(sitting: _Sitting) -> None:
@@ -101,7 +125,7 @@ def _train(sitting: _Sitting) -> None:
     if progress.step >= sitting.steps:
         return
     optim.training_mode(task.model, config)
-    data = steps_of_data(task.train, Position(progress.epoch, progress.place), config.accumulate)
+    data = _usable_steps(task, Position(progress.epoch, progress.place))
     while progress.step < sitting.steps:
         started = time.monotonic()
         step = next(data)
@@ -110,10 +134,25 @@ def _train(sitting: _Sitting) -> None:
         progress.step += 1
         progress.epoch, progress.place = step.after
         progress.seconds += seconds
-        numbers |= {"rate": step.count / seconds, "seconds": round(progress.seconds, 3)}
+        numbers |= {"rate": numbers["count"] / seconds, "seconds": round(progress.seconds, 3)}
         sitting.metrics.add(step=progress.step, epoch=progress.epoch, **numbers)
         sitting.display.step(progress.step, numbers)
         _milestones(sitting)
+
+
+def _usable_steps(task: Task, start: Position) -> Iterator[StepData]:
+    """Steps with something to learn from in at least one process. Raises PromptError after an epoch without."""
+    processes, accumulate = task.processes, task.config.accumulate
+    without = 0
+    for step in steps_of_data(task.train, start, accumulate, rank=processes.rank, size=processes.size):
+        count = processes.total({"count": step.count})["count"]
+        if count:
+            without = 0
+            yield replace(step, counted=int(count))
+            continue
+        without += 1
+        if without * accumulate > len(task.train.order(step.after.epoch)) + accumulate:
+            raise PromptError("No row of the data could be used in a whole epoch; the reasons are in the report.")
 
 
 def _milestones(sitting: _Sitting) -> None:
@@ -131,35 +170,51 @@ def train_step(task: Task, optimiser: torch.optim.Optimizer, data: StepData, ste
     rate = optim.learning_rate(step, steps, task.config.optim)
     for group in optimiser.param_groups:
         group["lr"] = rate
-    total, sums = 0.0, dict[str, float]()
-    for batch in data.batches:
+    processes, count = task.processes, data.counted or data.count
+    factor = processes.size if processes.sharded else 1  # FSDP takes the mean over processes; the sum is wanted
+    sums = dict.fromkeys(("loss", *task.objective.numbers), 0.0)
+    for batch in _with_stand_ins(data.batches, len(data.batches) + data.empty, task):
         loss, extras = _losses(task, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             optimiser.zero_grad(set_to_none=True)
             raise TrainingError(_not_a_number("loss", value, step, batch.lines))
-        (loss / data.count).backward()
-        total += value
-        for name, number in extras.items():
-            sums[name] = sums.get(name, 0.0) + number
+        (loss * factor / count).backward()
+        for name, number in {"loss": value, **extras}.items():
+            sums[name] += number
     parameters = list(optim.trained(task.model).values())
+    processes.sum_gradients(parameters)
     limit = task.config.optim.clip_norm or math.inf
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit)))
     if not math.isfinite(norm):
         optimiser.zero_grad(set_to_none=True)
         lines = [line for batch in data.batches for line in batch.lines]
         raise TrainingError(_not_a_number("gradient's norm", norm, step, lines))
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    means = {name: number / data.count for name, number in sums.items()}
-    return {"loss": total / data.count, **means, "learning_rate": rate, "grad_norm": norm, "count": data.count}
+    means = {name: number / count for name, number in processes.total(sums).items()}
+    return {**means, "learning_rate": rate, "grad_norm": norm, "count": count}
+
+
+def _with_stand_ins(batches: Iterable[MicroBatch], wanted: int, task: Task) -> Iterator[MicroBatch]:
+    """The batches, with FSDP as many as `wanted`."""
+    found = 0
+    for found, batch in enumerate(batches, 1):  # noqa: B007 - read after the loop
+        yield batch
+    if task.processes.sharded:
+        yield from [stand_in()] * (wanted - found)
 
 
 def _losses(task: Task, batch: MicroBatch) -> tuple[torch.Tensor, dict[str, float]]:
-    check_batch(batch.tensors, task.model.config.audio_token_index)  # cheap, and nothing wrong is ever learnt
-    device = task.model.device
+    config, device, tensors = task.model.config, task.model.device, batch.tensors
+    if batch.count:
+        check_batch(tensors, config.audio_token_index)  # cheap, and nothing wrong is ever learnt
+    if task.processes.sharded and "input_features" not in tensors:
+        tensors = with_a_clip(tensors, config.audio_token_index, config.audio_config.num_mel_bins)
+    tensors = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
     with torch.autocast(device.type, torch.bfloat16, enabled=task.autocast):
-        return task.objective.losses(task.model, batch.to(device))
+        loss, extras = task.objective.losses(task.model, tensors)
+    return (loss, extras) if batch.count else (loss * 0, {})
 
 
 def _not_a_number(what: str, value: float, step: int, lines: Iterable[int]) -> str:
@@ -179,21 +234,32 @@ def _evaluate(sitting: _Sitting) -> None:
     sitting.display.line(f"step {progress.step}: evaluation {shown}{', the best so far' if better else ''}")
     if better:
         progress.best = numbers["loss"]
-        checkpoint.write_result(task.output / "best", task.save)
+        checkpoint.write_result(task.output / "best", task.save, task.processes)
 
 
 def evaluate(task: Task) -> dict[str, float]:
     """Means over the evaluation data, clips as they are. Raises PromptError where no row can be used."""
     assert task.evaluation is not None
+    processes, order = task.processes, task.evaluation.order(0)
+    mine = _evaluation_batches(task.evaluation, order[processes.rank :: processes.size], alone=processes.size == 1)
     task.model.eval()
-    count, sums = 0, {"loss": 0.0}
+    sums = dict.fromkeys(("count", "loss", *task.objective.numbers), 0.0)
     with torch.no_grad():
-        for batch in task.evaluation.read(task.evaluation.order(0), 0):
-            if batch is None:
-                continue
+        for batch in _with_stand_ins(mine, math.ceil(len(order) / processes.size), task):
             loss, extras = _losses(task, batch)
-            count += batch.count
-            for name, number in {"loss": float(loss), **extras}.items():
-                sums[name] = sums.get(name, 0.0) + number
+            for name, number in {"count": batch.count, "loss": float(loss), **extras}.items():
+                sums[name] += number
     optim.training_mode(task.model, task.config)
+    sums = processes.total(sums)
+    count = sums.pop("count")
+    if not count:
+        raise PromptError("No row of the evaluation data could be used; the reasons are in the report.")
     return {name: number / count for name, number in sums.items()}
+
+
+def _evaluation_batches(source: Source, plan: list[list[int]], *, alone: bool) -> Iterator[MicroBatch]:
+    try:
+        yield from (batch for batch in source.read(plan, 0) if batch is not None)
+    except PromptError:
+        if alone:  # a share may well be bad rows only
+            raise

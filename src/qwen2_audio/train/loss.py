@@ -25,21 +25,17 @@ class Predictions:
 
 
 def predict(model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]) -> Predictions:
-    """One forward pass over a right-padded batch, as `data.collate` makes it.
+    """One forward pass over a right-padded batch, as `batches.collate` makes it.
 
-    The head runs where a token is trained, which gives the numbers of `model(**batch).logits` there.
+    The head runs where a token is trained, which gives the numbers of `model(**batch).logits` there. All of it is one
+    call of the model: that is where FSDP gathers the weights.
     """
-    prompt = model.embed_prompt(**batch)
-    assert prompt.labels is not None
-    padded = not bool(prompt.attention_mask.all())
-    hidden = model.language_model(
-        inputs_embeds=prompt.inputs_embeds,
-        attention_mask=prompt.attention_mask if padded else None,
-        logits_to_keep=1,
-    ).last_hidden_state
-    trained = prompt.labels[:, 1:] != IGNORED
-    logits = model.get_output_embeddings()(hidden[:, :-1][trained])
-    return Predictions(logits, prompt.labels[:, 1:][trained], trained.nonzero()[:, 0])
+    labels = batch["labels"]
+    before_trained = F.pad(labels[:, 1:] != IGNORED, (0, 1))  # [B, T]: each position predicts the next
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits, *_ = model(**inputs, use_cache=False, logits_to_keep=before_trained, return_dict=False)
+    rows, positions = before_trained.nonzero(as_tuple=True)
+    return Predictions(logits, labels[rows, positions + 1], rows)
 
 
 def trained_tokens(labels: torch.Tensor) -> int:

@@ -1,30 +1,72 @@
-"""A run's numbers: a line of JSON a step, and a picture of them at the end."""
+"""A run's numbers: a line of JSON a step, the same for TensorBoard, and a picture of them at the end."""
 
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from ..errors import ConfigError
 from ..weights import replacing
+from .lines import append
 
-NAME, PICTURE = "metrics.jsonl", "loss.png"
+NAME, PICTURE, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"
 
 
 class Metrics:
     """metrics.jsonl: `{"step": 1, "loss": ...}` for training, `{"step": 1, "eval_loss": ...}` for evaluation."""
 
-    def __init__(self, output: Path, step: int) -> None:
-        """Go on after `step`: lines of later steps, which a killed run had not kept, are taken out."""
+    def __init__(self, output: Path, step: int, *, tensorboard: str = "off", writes: bool = True) -> None:
+        """Go on after `step`: lines of later steps, which a killed run had not kept, are taken out.
+
+        tensorboard: "on", "off", or "auto": events go to `tensorboard` in `output` where it is installed.
+        writes: False for a process that keeps its numbers to itself.
+        """
         self.path = output / NAME
+        self._writes, self._events = writes, None
+        if not writes:
+            return
+        self._events = event_writer(output / EVENTS, step) if wanted(tensorboard) else None
         output.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read(self.path) if line["step"] <= step] if step else []
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
     def add(self, **values: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        if not self._writes:
+            return
+        append(self.path, values)
+        for name, value in values.items():
+            if self._events is not None and name != "step":
+                group = "evaluation" if name.startswith("eval_") else "training"
+                self._events.add_scalar(f"{group}/{name.removeprefix('eval_')}", value, values["step"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def wanted(tensorboard: str) -> bool:
+    """Whether events are to be written. Raises ConfigError where "on" cannot be."""
+    installed = find_spec("tensorboard") is not None
+    if tensorboard == "on" and not installed:
+        raise ConfigError(
+            "tensorboard is 'on', and TensorBoard is not installed; pip install 'qwen2-audio[tensorboard]', or set it "
+            "to 'auto'. metrics.jsonl has the same numbers."
+        )
+    return installed and tensorboard != "off"
+
+
+def event_writer(folder: Path, step: int) -> Any:
+    """TensorBoard's own writer; what an earlier sitting wrote for steps after `step` is hidden."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

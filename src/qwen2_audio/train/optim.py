@@ -9,6 +9,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..lora import PARTS, LoraConfig, inject
+from .adamw8bit import AdamW8bit
 from .config import OptimConfig, TrainConfig
 
 POSITIONS = "audio_tower.embed_positions."  # sinusoids, never trained
@@ -43,16 +44,15 @@ def training_mode(model: nn.Module, config: TrainConfig) -> None:
         model.get_submodule(PARTS[part]).train()
 
 
-def optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices, not on norms and biases."""
+def optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW with fp32 moments or packed ones; weight decay on matrices, not on norms and biases."""
+    kind = AdamW8bit if config.kind == "adamw8bit" else torch.optim.AdamW
     parameters = list(trained(model).values())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], config.learning_rate, config.betas, config.epsilon
-    )
+    return kind([group for group in groups if group["params"]], config.learning_rate, config.betas, config.epsilon)
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

@@ -13,13 +13,13 @@ SECONDS_BETWEEN_LINES = 15.0
 class Display:
     """Told after each step; says it."""
 
-    def __init__(self, unit: str, steps: int, done: int) -> None:
+    def __init__(self, unit: str, steps: int, done: int, *, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.unit, self.steps, self.started_at, self.started = unit, steps, done, time.monotonic()
         self.said = 0.0
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=quiet)
         self.bar = Progress(
             TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[numbers]}"),
             TextColumn("ETA"), TimeRemainingColumn(), console=self.console, transient=True,
@@ -40,9 +40,10 @@ class Display:
 
 
 @contextlib.contextmanager
-def shown(unit: str, steps: int, done: int) -> Iterator[Display]:
-    display = Display(unit, steps, done)
-    if not display.console.is_terminal:
+def shown(unit: str, steps: int, done: int, *, quiet: bool = False) -> Iterator[Display]:
+    """`quiet`: for the processes of a run that do not talk."""
+    display = Display(unit, steps, done, quiet=quiet)
+    if quiet or not display.console.is_terminal:
         yield display
         return
     with display.bar:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from ..errors import PromptError
+from .lines import append
 
 
 class BadRow(PromptError):  # noqa: N818 - what it is about, not that it is an error
@@ -50,10 +51,7 @@ class Quarantine:
             return
         self.rows[key] = bad.reason
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            entry = json.dumps({"file": bad.file, "line": bad.line, "reason": bad.reason}, ensure_ascii=False)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(entry + "\n")
+            append(self.path, {"file": bad.file, "line": bad.line, "reason": bad.reason})
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -20,6 +20,7 @@ class NextToken:
     """Cross-entropy of the trained tokens."""
 
     unit = "tokens"
+    numbers: tuple[str, ...] = ()
 
     def losses(
         self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
@@ -48,6 +49,7 @@ def task_of(setting: Setting) -> loop.Task:
         fingerprint=fingerprint("sft", config, len(rows)),
         save=setting.save,
         autocast=setting.autocast,
+        processes=setting.processes,
     )
 
 

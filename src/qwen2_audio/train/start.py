@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .. import lora
 from ..api.loading import find
 from ..errors import ConfigError
-from ..lora import save_adapter
+from ..model.initialize import without_weights
+from ..parallel import Processes, gathered, join
 from ..pretrained import Qwen2AudioForConditionalGeneration, parse_device
 from ..processor import Qwen2AudioProcessor
+from ..quantize.checkpoint import is_quantized
+from . import metrics
 from .batches import batches
 from .config import AugmentConfig, TrainConfig
 from .data import Dataset
-from .feed import MicroBatch, Source
+from .feed import MicroBatch, Source, check_shares
 from .quarantine import Quarantine
 
 REPORT = "quarantine.jsonl"
 # What may change between two sittings of one run.
-FREE = ("output", "device", "checkpoint_every", "eval_every")
+FREE = (
+    "output", "device", "checkpoint_every", "eval_every", "gradient_checkpointing", "parallel", "tensorboard",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Setting:
     processor: Qwen2AudioProcessor
     quarantine: Quarantine
     autocast: bool
+    processes: Processes = field(default_factory=Processes)
 
     @property
     def pad_id(self) -> int:
@@ -41,16 +49,36 @@ class Setting:
         return 0 if pad is None else pad
 
     def save(self, folder: Path) -> None:
-        """The adapter in peft's files, or the whole checkpoint in the official layout."""
-        if self.config.method == "lora":
-            save_adapter(self.model, folder, self.config.model)
-        else:
-            self.model.save_pretrained(folder)
+        """The adapter in peft's files, or the whole checkpoint in the official layout; all processes, of which the
+        first one writes."""
+        adapter = self.config.method == "lora"
+        parts = [part for module in lora.adapted(self.model).values() for part in (module.lora_A, module.lora_B)]
+        with gathered(parts if adapter else self.model.modules(), self.processes):
+            if not self.processes.first:
+                return
+            if adapter:
+                lora.save_adapter(self.model, folder, self.config.model)
+                return
+            plain(self.model).save_pretrained(folder)
             self.processor.save_pretrained(folder)
 
 
+def plain(model: Qwen2AudioForConditionalGeneration) -> Qwen2AudioForConditionalGeneration:
+    """The same parameters in a model of the public class: FSDP gives the trained one a class of its own."""
+    if type(model) is Qwen2AudioForConditionalGeneration:
+        return model
+    with without_weights():
+        out = Qwen2AudioForConditionalGeneration(copy.deepcopy(model.config))
+    out.load_state_dict(dict(model.named_parameters(remove_duplicate=False)), assign=True)
+    out.generation_config = model.generation_config
+    return out
+
+
 def begin(config: TrainConfig) -> Setting:
-    """Load what `config` names. Raises ConfigError, WeightsError."""
+    """Load what `config` names; all processes. Raises ConfigError, WeightsError."""
+    processes = join(config.parallel, parse_device(config.device, "device"))
+    check_shares(config.accumulate, processes)
+    metrics.wanted(config.tensorboard)
     for key, path in (("train", config.data.train), ("eval", config.data.eval)):
         if not Path(path or ".").exists():  # said now, not after the weights were read
             raise ConfigError(f"data.{key} is {path!r}, and there is no such file here.")
@@ -59,7 +87,7 @@ def begin(config: TrainConfig) -> Setting:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"Cannot write to output = {config.output!r}: {error.strerror}.") from None
-    device = parse_device(config.device, "device")
+    device = processes.device
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
@@ -67,8 +95,13 @@ def begin(config: TrainConfig) -> Setting:
     dtype = torch.bfloat16 if precision == "bfloat16" and config.method == "lora" else torch.float32
     where = find(config.model)
     processor = Qwen2AudioProcessor.from_pretrained(where)
-    model = Qwen2AudioForConditionalGeneration.from_pretrained(where, dtype=dtype, device_map=device)
-    return Setting(config, model, processor, Quarantine(output / REPORT), precision == "bfloat16")
+    quantize = config.quantize or None
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(
+        where, dtype=None if quantize else dtype, device_map=device, quantize=quantize
+    )
+    if config.method == "full" and is_quantized(model):
+        raise ConfigError(f"{where} is quantised, and such weights cannot be trained; use method = 'lora'.")
+    return Setting(config, model, processor, Quarantine(output / REPORT), precision == "bfloat16", processes)
 
 
 def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:

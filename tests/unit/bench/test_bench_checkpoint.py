@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from qwen2_audio.bench import checkpoint
-from qwen2_audio.bench.checkpoint import MAX_SHARD_BYTES, Shape, draw, ensure, num_parameters
+from qwen2_audio.bench.checkpoint import MAX_SHARD_BYTES, SHAPES, Shape, draw, ensure, num_parameters
 from qwen2_audio.errors import CapacityError
 from qwen2_audio.weights import Checkpoint
 
@@ -25,6 +26,13 @@ def test_it_has_the_official_proportions() -> None:
     assert sizes["language_model.lm_head.weight"] == (156_032, 2048)
     assert sizes["audio_tower.layers.15.fc1.weight"] == (2560, 640)
     assert all(2 * sum(math.prod(size) for size in shard.values()) <= MAX_SHARD_BYTES for shard in shards)
+
+
+def test_the_full_shape_is_the_official_one() -> None:
+    sizes = {name: size for shard in checkpoint._shards(SHAPES["full"]) for name, size in shard.items()}
+    assert sum(math.prod(size) for size in sizes.values()) == 8_397_094_912
+    assert sizes["language_model.model.layers.31.mlp.up_proj.weight"] == (11008, 4096)
+    assert sizes["multi_modal_projector.linear.weight"] == (4096, 1280)
 
 
 def test_it_is_written_in_shards_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +80,25 @@ def test_positions_are_whispers_sinusoids() -> None:
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage(10, 10, 0))
-    with pytest.raises(CapacityError, match=r"^The bench checkpoint takes 0\.0 GB, but .* has 0\.0 GB free; make room"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 0))
+    with pytest.raises(
+        CapacityError, match=r"^The random checkpoint to measure on takes .* has 0 bytes free; make room"
+    ):
         ensure(TINY, tmp_path / "new")
     assert not list((tmp_path / "new").glob("*"))
+
+
+def test_a_large_tensor_repeats_what_was_drawn_but_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_DRAWN", 97)
+    weight = draw("language_model.lm_head.weight", (30, 20))
+    assert len({tuple(row.tolist()) for row in weight}) == 30
+    assert float(weight.float().std()) == pytest.approx(20**-0.5, rel=0.2)
+
+
+def test_the_quantised_copy_lies_beside_it(folder: Path) -> None:
+    copy = checkpoint.quantized(folder, "int8")
+    assert (copy.parent, copy.name) == (folder.parent, "tiny-int8")
+    assert (checkpoint.scheme_of(folder), checkpoint.scheme_of(copy)) == ("fp32", "int8")
+    assert checkpoint.nbytes(folder) == 4 * num_parameters(folder)
+    assert checkpoint.nbytes(copy) < 0.6 * checkpoint.nbytes(folder)
+    assert checkpoint.quantized(folder, "int8") == copy  # made once

@@ -1,8 +1,7 @@
-"""`bench model` end to end on a tiny checkpoint, and the workers' failures."""
+"""`bench model` end to end on a tiny checkpoint, what the command refuses, and the workers' failures."""
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,89 +10,89 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from qwen2_audio.bench import model
+from qwen2_audio.bench import kernels, model
 from qwen2_audio.bench.channel import Worker
-from qwen2_audio.bench.checkpoint import Shape, ensure
-from qwen2_audio.bench.report import Report, Row, cell
+from qwen2_audio.bench.checkpoint import SHAPES
+from qwen2_audio.bench.report import Report, Row, cell, table
 from qwen2_audio.cli import bench
 from qwen2_audio.errors import CapacityError, ConfigError, Qwen2AudioError
 
-TINY = Shape(2, 32, 2, 64, 2, 64, 2, 128, 1000, 990)
 APP = typer.Typer()
 APP.command()(bench.command)
 PEER = find_spec("transformers") is not None
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ensure(TINY, tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """One whole run: tiny shape, one thread, everything that can be asked for."""
-    out = tmp_path_factory.mktemp("out")
-    arguments = ["model", "--model", folder, "--json", out / "b.json", "--png", out / "b.png"]
-    arguments += ["--quick", "--profile", "--repeats", "1", "--threads", "1"]
-    ran = CliRunner().invoke(APP, [str(argument) for argument in arguments], catch_exceptions=False)
-    data = json.loads((out / "b.json").read_text())
-    return SimpleNamespace(exit_code=ran.exit_code, stdout=ran.stdout, stderr=ran.stderr, data=data, png=out / "b.png")
-
-
-def rows(result: SimpleNamespace) -> dict[str, dict]:
-    return {row["name"]: row for row in result.data["rows"]}
+LINES = ["load_s", "encoder_3s", "ttft_1s", "ttft_3s", "peak_gb", "second_question_s", "decode100"]
+SHARED = ["import_s", "logmel_3s", "logmel_30s"]
 
 
 def test_the_json_has_the_documented_shape(result: SimpleNamespace) -> None:
     assert result.exit_code == 0
-    assert {"cpu", "cores", "threads", "torch", "date", "checkpoint"} <= set(result.data["machine"])
+    assert {"cpu", "cores", "threads", "torch", "date", "checkpoint", "isa"} <= set(result.data["machine"])
     assert result.data["machine"]["threads"] == 1
     for row in result.data["rows"]:
         assert {"name", "value", "unit", "peer", "ratio", "limit"} <= set(row)
-    assert list(rows(result)) == [
-        "import, torch loaded",
-        "load",
-        "log-mel, 3 s clip",
-        "log-mel, 30 s clip",
-        "encoder, 3 s clip",
-        "first token, 1 s clip",
-        "first token, 3 s clip",
-        "decode after a 3 s clip",
-        "peak memory",
-    ]
-    assert all(row["value"] > 0 for row in rows(result).values())
+    names = {f"checkpoint.{form}.{line}" for form in ("int4", "fp32") for line in (*LINES, "step_over_products")}
+    names |= {f"checkpoint.fp32.{line}" for line in SHARED}
+    assert {name for name in result.rows if not name.startswith("ceiling.")} == names
+    assert {"ceiling.read_1t", "ceiling.fma_1t"} <= set(result.rows)
+    assert all(row["value"] > 0 for row in result.rows.values())
 
 
 @pytest.mark.skipif(not PEER, reason="transformers is not installed")
 def test_both_sides_computed_the_same(result: SimpleNamespace) -> None:
-    got = rows(result)
-    assert got["log-mel, 3 s clip"]["note"].startswith("same within")
-    assert got["encoder, 3 s clip"]["note"].startswith("same within")
-    assert got["first token, 3 s clip"]["note"] == "same token"
-    assert got["decode after a 3 s clip"]["note"] == "same 9 tokens"
-    assert all(row["peer"] > 0 and row["ratio"] > 0 for row in got.values())
+    note = {name.rpartition(".")[2]: row["note"] for name, row in result.rows.items() if ".fp32." in name}
+    assert note["logmel_3s"].startswith("same within")
+    assert note["encoder_3s"].startswith("same within")
+    assert note["ttft_3s"] == "same token"
+    assert note["decode100"] == "same 9 tokens"
+    alone = ("second_question_s", "step_over_products")
+    compared = [row for name, row in result.rows.items() if name.startswith("checkpoint.") and not name.endswith(alone)]
+    assert all(row["peer"] > 0 and row["ratio"] > 0 for row in compared)
+    assert result.rows["checkpoint.int4.ttft_3s"]["note"] == ""
 
 
-def test_the_table_goes_to_stdout_and_progress_to_stderr(result: SimpleNamespace) -> None:
-    assert "decode after a 3 s clip" in result.stdout
+def test_tables_go_to_stdout_and_progress_to_stderr(result: SimpleNamespace) -> None:
+    assert "checkpoint.int4.decode100" in result.stdout
     assert "ratio above 1 always means that ours is better" in " ".join(result.stdout.split())
-    assert "Where our time goes" in result.stdout
-    assert "first token, 3 s clip: warm-up" in result.stderr
+    assert "Where our time goes, int4" in result.stdout
+    assert "Where our time goes, fp32" in result.stdout
+    assert "ttft_3s: warm-up" in result.stderr
+    assert "quantising" in result.stderr
     assert "warm-up" not in result.stdout
 
 
-@pytest.mark.skipif(not PEER or find_spec("matplotlib") is None, reason="transformers or matplotlib is not installed")
-def test_the_picture_is_a_png(result: SimpleNamespace) -> None:
+def test_a_quantised_copy_is_made_once(result: SimpleNamespace, folder: Path, run_command) -> None:
+    copy = folder.with_name("tiny-int4")
+    before = (copy / "config.json").stat().st_mtime_ns
+    again = run_command("model", "--model", copy, "--format", "int4", "--quick", "--repeats", "1", "--no-profile")
+    assert (copy / "config.json").stat().st_mtime_ns == before
+    assert "checkpoint.int4.ttft_3s" in again.rows
+    assert "profile" not in again.data
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_the_picture_is_a_png_of_measured_points(result: SimpleNamespace) -> None:
     assert result.png.read_bytes().startswith(b"\x89PNG")
+    points = {point["name"]: point for point in result.data["roofline"]["points"]}
+    assert {"checkpoint.int4.decode.100", "checkpoint.fp32.prefill.3 s clip"} <= set(points)
+    one = points["checkpoint.fp32.decode.100"]
+    assert one["intensity"] == pytest.approx(0.5, rel=0.01)  # a product and a sum for four bytes
+    assert one["gops"] > 0
+    assert {"read", "fma"} <= set(result.data["roofline"]["ceilings"])
 
 
 def test_the_profile_explains_the_first_token_and_a_decode_step(result: SimpleNamespace) -> None:
-    stages = {stage["stage"].strip(): stage for stage in result.data["profile"]}
-    assert {"log-mel", "encoder", "prefill", "attention", "mlp", "head", "decode, a token"} <= set(stages)
-    parts = ("log-mel", "encoder", "projector, embedding, merge", "prefill")
-    assert sum(stages[name]["ms"] for name in parts) == pytest.approx(stages["first token"]["ms"], rel=1e-6)
-    assert all(stage["ms"] >= 0 for stage in stages.values())
-    assert stages["decode, a token"]["unit"] == "GB/s"
+    for form in ("int4", "fp32"):
+        stages = [stage for stage in result.data["profile"] if stage["format"] == form]
+        ms = {stage["stage"].strip(): stage["ms"] for stage in stages}
+        parts = ("log-mel", "encoder", "projector, embedding, merge", "prefill")
+        assert sum(ms[name] for name in parts) == pytest.approx(ms["first token, 3 s clip"], rel=1e-6)
+        (place,) = (i for i, stage in enumerate(stages) if stage["stage"] == "decode, a token at context 100")
+        step, *of_step = stages[place : place + 5]
+        assert sum(stage["ms"] for stage in of_step) == pytest.approx(step["ms"], rel=1e-6)
+        assert [stage["stage"].strip() for stage in of_step] == [
+            "attention's products", "MLP's products", "head's product", "everything else",
+        ]  # fmt: skip
+        assert step["unit"] == "GB/s"
 
 
 def test_a_failed_order_is_told_in_one_sentence(tmp_path: Path) -> None:
@@ -132,9 +131,25 @@ def test_the_folder_of_a_file_to_write_is_made(tmp_path: Path) -> None:
     assert (tmp_path / "new").is_dir()
 
 
-def test_what_to_measure_must_be_known() -> None:
-    with pytest.raises(ConfigError, match=r"^There is no bench 'everything'; expected 'model'\.$"):
-        CliRunner().invoke(APP, ["everything"], catch_exceptions=False)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["everything"], "There is no bench 'everything'; expected one of kernels, model, accuracy, train."),
+        (["model", "--isa", "avx2"], "--isa is an option of bench kernels; leave it out for bench model."),
+        (["model", "--peer-python", "x"], "--peer-python is an option of bench kernels; leave it out for bench model."),
+        (["kernels", "--format", "int4"], "--format is an option of bench model; leave it out for bench kernels."),
+        (["kernels", "--no-profile"], "--profile is an option of bench model; leave it out for bench kernels."),
+        (["model", "--shape", "2b"], "shape is '2b'; expected mid, 1b, full."),
+        (
+            ["model", "--shape", "1b", "--model", "x"],
+            "--shape is for a random checkpoint and --model names one; leave one of the two out.",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        CliRunner().invoke(APP, arguments, catch_exceptions=False)
+    assert str(error.value) == message
 
 
 def test_a_picture_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,26 +158,25 @@ def test_a_picture_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         bench.check_outputs(None, tmp_path / "x.png")
 
 
-def test_options_of_the_command_reach_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[model.Options] = []
+MACHINE = {"ours": "1", "peer": None, "checkpoint": "c", "dtype": "fp32", "cpu": "x", "threads": 2, "torch": "2"}
 
-    def run(options: model.Options, progress: object) -> Report:
+
+def test_options_of_the_command_reach_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list = []
+
+    def run(options: object, progress: object) -> Report:
         seen.append(options)
-        machine = {
-            "ours": "1",
-            "peer": None,
-            "checkpoint": "c",
-            "dtype": "fp32",
-            "cpu": "x",
-            "threads": 2,
-            "torch": "2",
-        }
-        return Report(machine, [Row("load", 0.01234, "s")])
+        return Report(MACHINE, [Row("load", 0.01234, "s")])
 
     monkeypatch.setattr(model, "run", run)
-    ran = CliRunner().invoke(APP, ["model", "--repeats", "9", "--peer", "none"], catch_exceptions=False)
-    assert (seen[0].repeats, seen[0].peer, seen[0].quick) == (9, "none", False)
+    monkeypatch.setattr(kernels, "run", run)
+    arguments = ["model", "--repeats", "9", "--peer", "none", "--shape", "full", "--format", "int4,int8"]
+    ran = CliRunner().invoke(APP, arguments, catch_exceptions=False)
+    assert (seen[0].repeats, seen[0].peer, seen[0].quick, seen[0].profile) == (9, "none", False, True)
+    assert (seen[0].shape, seen[0].formats) == (SHAPES["full"], ("int4", "int8"))
     assert "12.3 ms" in ran.stdout
+    CliRunner().invoke(APP, ["kernels", "--isa", "all", "--quick"], catch_exceptions=False)
+    assert (seen[1].isa, seen[1].quick, seen[1].shapes) == ("all", True, kernels.SHAPES)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +185,32 @@ def test_options_of_the_command_reach_the_bench(monkeypatch: pytest.MonkeyPatch)
         ((2.0, "s", (1.8, 2.4)), "2 s ±15%"),
         ((0.0251, "s", None), "25.1 ms"),
         ((4.71, "tokens/s", (4.71, 4.71)), "4.71 tokens/s ±0%"),
-        ((None, "GiB", None), ""),
+        ((None, "GB", None), ""),
     ],
 )
 def test_cells(arguments: tuple, text: str) -> None:
     assert cell(*arguments) == text
+
+
+@pytest.mark.parametrize(
+    ("row", "missed"),
+    [
+        (Row("w4a8.decode", 44.9, "Gw/s", limit=45.0), True),
+        (Row("w4a8.decode", 45.0, "Gw/s", limit=45.0), False),
+        (Row("ttft", 8.1, "s", limit=8.0), True),
+        (Row("ttft", 7.9, "s", limit=8.0), False),
+        (Row("peak", 6.6, "GB", limit=6.5), True),
+        (Row("error", 0.0081, "rel. L2", limit=0.008), True),
+        (Row("over", 1.2, "x", limit=1.25), False),
+        (Row("ttft", 1.0, "s", 1.5, 1.5, ratio_limit=2.0), True),
+        (Row("ttft", 1.0, "s", 3.0, 3.0, ratio_limit=2.0), False),
+        (Row("ttft", None, "s", limit=8.0), False),
+    ],
+)
+def test_what_falls_short_is_marked(row: Row, missed: bool) -> None:
+    from rich.console import Console
+
+    assert row.missed is missed
+    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(Report(MACHINE, [row])))
+    assert (" !" in console.export_text().partition("Medians")[0]) is missed

@@ -67,6 +67,27 @@ TABLE = {
         [(0, SYSTEM + USER + CLIP.format(1) + CLIP.format(2) + "Same?" + END + "\n" + ASSISTANT),
          (1, "No." + END), (0, "\n")],
     ),
+    "text before the clip": (
+        [says("user", [{"type": "text", "text": "Listen:"}, *clip()]), says("assistant", "Rain.")], [1], 1,
+        [(0, SYSTEM + USER + "Listen:" + CLIP.format(1) + END + "\n" + ASSISTANT), (1, "Rain." + END), (0, "\n")],
+    ),
+    "a clip between two texts": (
+        [says("user", [{"type": "text", "text": "a"}, *clip("b")]), says("assistant", "c")], [1], 1,
+        [(0, SYSTEM + USER + "a" + CLIP.format(1) + "b" + END + "\n" + ASSISTANT), (1, "c" + END), (0, "\n")],
+    ),
+    "own system turn, a clip in the second turn only": (
+        [says("system", "s"), says("user", "a"), says("assistant", "b"), says("user", clip()), says("assistant", "d")],
+        [2, 4], 1,
+        [(0, "<|im_start|>system\ns" + END + "\n" + USER + "a" + END + "\n" + ASSISTANT), (1, "b" + END),
+         (0, "\n" + USER + CLIP.format(1) + END + "\n" + ASSISTANT), (1, "d" + END), (0, "\n")],
+    ),
+    "three turns, the middle one switched off": (
+        [says("user", clip()), says("assistant", "b"), says("user", "c"), says("assistant", "d"),
+         says("user", [*clip(), *clip()]), says("assistant", "f")], [1, 5], 3,
+        [(0, SYSTEM + USER + CLIP.format(1) + END + "\n" + ASSISTANT), (1, "b" + END),
+         (0, "\n" + USER + "c" + END + "\n" + ASSISTANT + "d" + END + "\n" + USER + CLIP.format(2) + CLIP.format(3)
+          + END + "\n" + ASSISTANT), (1, "f" + END), (0, "\n")],
+    ),
     "an answer in two parts": (
         [says("user", "a"), says("assistant", [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}])], [1], 0,
         [(0, SYSTEM + USER + "a" + END + "\n" + ASSISTANT), (1, "bc" + END), (0, "\n")],

@@ -59,6 +59,7 @@ KINDS = {
     "full": (sft, {"method": "full"}),
     "lora with dropout": (sft, {"method": "lora", "lora": {"dropout": 0.2}}),
     "augmented": (sft, {"method": "full", "data": {"augment": {"gain_db": [-6.0, 6.0]}}}),
+    "packed moments": (sft, {"method": "full", "optim": {"kind": "adamw8bit"}}),
     "dpo": (dpo, {"method": "lora"}),
 }
 
@@ -68,10 +69,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(make, tmp_path, rows, cut_after,
     training, options = KINDS[kind]
 
     def config(name):
-        table = {**options, "data": {"eval": str(rows), **options.get("data", {})}}
+        table = {key: value for key, value in options.items() if key != "optim"}
+        table["data"] = {"eval": str(rows), **options.get("data", {})}
         return make(
             steps=7, accumulate=2, checkpoint_every=2, eval_every=3, output=str(tmp_path / name),
-            optim={"schedule": "cosine", "warmup_steps": 2}, **table,
+            **table, optim={"schedule": "cosine", "warmup_steps": 2, **options.get("optim", {})},
         )  # fmt: skip
 
     whole = training.run(config("whole"))
@@ -187,3 +189,60 @@ def test_a_result_that_cannot_be_written_is_one_sentence_and_the_run_goes_on_lat
         with pytest.raises(WeightsError, match=r"Cannot write .*final: .*No space left on device. Make room"):
             sft.run(config)
     assert (sft.run(config) / "config.json").is_file()
+
+
+def test_a_model_of_another_shape_in_the_same_folder_is_refused(make, tmp_path, tiny_checkpoint):
+    """The name of the model is the one the run began with, but somebody saved another one under it."""
+    import shutil
+
+    from qwen2_audio import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint, model)
+    sft.run(make(steps=1, model=str(model)))
+    table = Qwen2AudioConfig.from_pretrained(model).to_dict()
+    table["text_config"]["intermediate_size"] = 48
+    Qwen2AudioForConditionalGeneration(Qwen2AudioConfig.from_dict(table)).save_pretrained(model)
+    with pytest.raises(ConfigError, match=r"holds language_model\S+ as \[\d+, \d+\], and .* has \[.*of another shape"):
+        sft.run(make(steps=1, model=str(model)))
+
+
+def test_a_run_that_began_before_a_key_was_there_goes_on(make):
+    config = make(steps=2)
+    sft.run(config)
+    file = checkpoint.newest(Path(config.output)) / "progress.json"
+    saved = json.loads(file.read_text())
+    del saved["run"]["optim"]["kind"]
+    file.write_text(json.dumps(saved))
+    sft.run(config)
+    with pytest.raises(
+        ConfigError, match=r"holds a run with optim.kind = 'adamw', and the config now says 'adamw8bit'"
+    ):
+        sft.run(make(steps=2, optim={"kind": "adamw8bit"}))
+
+
+def command(tmp_path, rows, tiny_checkpoint, limit):
+    """A training whose process may write files of `limit` bytes: what a full disk does, on any disk."""
+    toml = tmp_path / "full.toml"
+    toml.write_text(
+        f'model = "{tiny_checkpoint}"\noutput = "{tmp_path / "full"}"\nsteps = 4\ncheckpoint_every = 2\n'
+        f'device = "cpu"\n[data]\ntrain = "{rows}"\n'
+    )
+    code = (
+        "import resource, sys; limit = int(sys.argv[2]); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit));"
+        "from qwen2_audio.cli.main import main; main(['train', 'sft', sys.argv[1]])"
+    )
+    return subprocess.run([sys.executable, "-c", code, str(toml), str(limit)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("limit", "what"), [(20_000, "the checkpoint "), (100, "")])
+def test_a_disk_without_room_is_one_sentence_and_nothing_half_written(tmp_path, rows, tiny_checkpoint, limit, what):
+    done = command(tmp_path, rows, tiny_checkpoint, limit)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"qwen2-audio: Cannot write {what}{tmp_path / 'full'}"), last
+    assert "Traceback" not in done.stderr
+    left = {path.name for path in (tmp_path / "full").rglob("*")}
+    assert left <= {"checkpoints", "metrics.jsonl"}, left
+    assert command(tmp_path, rows, tiny_checkpoint, 10**9).returncode == 0
+    assert len(read(tmp_path / "full" / "metrics.jsonl")) == 4

@@ -59,6 +59,14 @@ def test_every_kind_of_value_is_read(read):
         (LEAST + "[optim]\nbetas = [0.9]\n", "optim.betas has 1 values; expected 2."),
         (LEAST + "[optim]\nfinal_fraction = 2\n", "optim.final_fraction is 2.0; expected 0 to 1."),
         (LEAST + "[dpo]\nbeta = 0\n", "dpo.beta is 0.0; expected more than 0."),
+        ('quantize = "int5"\n' + LEAST, "quantize is 'int5'; expected one of '', 'int8', 'int4'. Did you mean 'int8'?"),
+        (
+            'parallel = "fdsp"\n' + LEAST,
+            "parallel is 'fdsp'; expected one of 'none', 'ddp', 'fsdp'. Did you mean 'fsdp'?",
+        ),
+        ("tensorboard = true\n" + LEAST, "tensorboard is True; expected one of 'auto', 'on', 'off'."),
+        ("gradient_checkpointing = 1\n" + LEAST, "gradient_checkpointing is 1; expected true or false."),
+        (LEAST + '[optim]\nkind = "adam8bit"\n', "optim.kind is 'adam8bit'; expected one of 'adamw', 'adamw8bit'."),
         ("output = \n", "is not TOML: "),
     ],
 )
