@@ -66,8 +66,8 @@ def load(
             wrote needs no word.
         kv_cache: how keys and values are stored on the CPU: "float32", "float16" or "int8"; None is float16 for a
             quantised model, else the dtype.
-        adapter: folder of a LoRA adapter, as `qwen2-audio train` or peft write it; it is added to the weights, which
-            must not be quantised.
+        adapter: folder of a LoRA adapter, as `qwen2-audio train` or peft write it; it is added to the weights, or runs
+            beside them where they are quantised.
         attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
@@ -90,11 +90,6 @@ def load(
     # The small files first: what cannot work is said before 17 GB are fetched.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = place(config, device, dtype, quantize, where)
-    if adapter is not None and placement.quantize is not None:
-        raise ConfigError(
-            f"The adapter {adapter} is added to plain weights, but {where} is in {placement.quantize} here. Merge them "
-            "with qwen2-audio merge, then quantise the result; or load the plain checkpoint with dtype='bfloat16'."
-        )
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
         where,
@@ -110,8 +105,14 @@ def load(
     notes: tuple[str, ...] = (placement.reason,)
     if adapter is not None:
         linears = len(lora.attach(model, adapter))
-        lora.merge(model)
-        notes += (f"The adapter {adapter} was added to {linears} Linears.",)
+        if placement.quantize is None:
+            lora.merge(model)
+            notes += (f"The adapter {adapter} was added to {linears} Linears.",)
+        else:
+            notes += (
+                f"The adapter {adapter} runs beside {linears} quantised Linears, slower than without it; to have it in "
+                "the weights, use qwen2-audio merge on the plain checkpoint, then qwen2-audio quantize.",
+            )
     return AudioChat(model, processor, name=str(where), about=about(where), notes=notes, reuse=reuse)
 
 

@@ -70,13 +70,18 @@ def test_auto_quantises_where_float32_has_no_room(tiny_checkpoint, monkeypatch):
     assert chat.model.config.quantization_config["scheme"] == "int8"
 
 
-def test_an_adapter_needs_plain_weights(tiny_checkpoint, tmp_path):
-    sentence = (
-        rf"The adapter {tmp_path} is added to plain weights, but {tiny_checkpoint} is in int4 here\. Merge them with "
-        r"qwen2-audio merge, then quantise the result; or load the plain checkpoint with dtype='bfloat16'\."
-    )
-    with pytest.raises(ConfigError, match=sentence):
-        qa.load(tiny_checkpoint, device="cpu", quantize="int4", adapter=tmp_path)
+def test_an_adapter_runs_beside_quantised_weights(tiny_checkpoint, tmp_path, clip):
+    base = qa.load(tiny_checkpoint, device="cpu", quantize="int8")
+    lora.inject(base.model, lora.LoraConfig(targets={"projector": "linear", "language_model": "q_proj|down_proj"}))
+    for module in lora.adapted(base.model).values():
+        torch.nn.init.normal_(module.lora_B.weight)
+    lora.save_adapter(base.model, tmp_path, "tiny")
+    chat = qa.load(tiny_checkpoint, device="cpu", quantize="int8", adapter=tmp_path)
+    assert set(lora.adapted(chat.model)) == set(lora.adapted(base.model))
+    assert chat.notes[1].startswith(f"The adapter {tmp_path} runs beside 5 quantised Linears, slower than without it;")
+    question, short = [qa.user("What is it?", audio=clip)], qa.SamplingParams(max_tokens=8)
+    plain = qa.load(tiny_checkpoint, device="cpu", quantize="int8")
+    assert chat.chat(question, short).text == base.chat(question, short).text != plain.chat(question, short).text
 
 
 def test_an_adapter_is_added_to_the_weights(tiny_checkpoint, tmp_path, clip):
