@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, WeightsError
+from ..errors import WeightsError
 
 if TYPE_CHECKING:
     from .chat import AudioChat

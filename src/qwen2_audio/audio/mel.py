@@ -24,7 +24,7 @@ WINDOW_FRAMES = WINDOW_SAMPLES // MEL_HOP  # 3,000
 
 _EDGE = N_FFT // 2  # samples reflected at both ends of the 30 s window: frames are centred
 _BLOCK = 128  # frames transformed at a time: 0.4 MB, stays in the cache
-_ROWS = 8  # frames multiplied at a time: more wake OpenBLAS's threads, which then spin while the encoder wants the cores
+_ROWS = 8  # frames multiplied at a time: more wake OpenBLAS's threads, which then spin beside the encoder
 _FLOOR = 1e-10  # of mel power
 _RANGE = 8.0  # log10 units kept below the loudest value: 80 dB
 _MAX_ENERGY = 1e30  # sum of squares; beyond it the power of a frame may overflow float32

@@ -149,7 +149,7 @@ def _peers(options: Options) -> list[str]:
     missing = [name for name in ("transformers", "peft") if find_spec(name) is None]
     if options.peer == "transformers" and missing:
         raise ConfigError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; install 'qwen2-audio[oracles]' to compare with it, or use "
-            "--peer none."
+            f"bench train compares with transformers and peft, but finds no {' and no '.join(missing)}; install "
+            "'qwen2-audio[oracles]', or use --peer none."
         )
     return [] if missing or options.peer == "none" else ["transformers"]

@@ -102,5 +102,5 @@ def test_options_that_cannot_work_are_one_sentence(options, sentence):
 
 def test_a_peer_that_is_asked_for_and_absent(folder, monkeypatch):
     monkeypatch.setattr(train, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"transformers and peft are not installed; install 'qwen2-audio\[oracles\]'"):
+    with pytest.raises(ConfigError, match=r"but finds no transformers and no peft; install 'qwen2-audio\[oracles\]'"):
         run(Options(model=folder, peer="transformers"))
