@@ -64,11 +64,15 @@ def _model(bits: int, group: int, inputs: int, outputs: int, copies: int) -> byt
     blocks = -(-inputs // group)
     codes = random.integers(0, 256, (outputs, blocks, group * bits // 8), dtype=np.uint8)
     scales = np.full((outputs, blocks), 0.01, np.float32)
+    weights = []  # no two alike: what is alike could be kept once
+    for i in range(copies):
+        weights.append(numpy_helper.from_array(codes ^ np.uint8(i), f"codes_y{i}"))
+        weights.append(numpy_helper.from_array(scales + np.float32(1e-4 * i), f"scales_y{i}"))
     names = [f"y{i}" for i in range(copies)]
     nodes = [
         helper.make_node(
             "MatMulNBits",
-            ["x", f"codes_{name}", "scales"],
+            ["x", f"codes_{name}", f"scales_{name}"],
             [name],
             domain="com.microsoft",
             K=inputs,
@@ -84,7 +88,7 @@ def _model(bits: int, group: int, inputs: int, outputs: int, copies: int) -> byt
         "products",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", inputs])],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", outputs]) for name in names],
-        [numpy_helper.from_array(scales, "scales"), *(numpy_helper.from_array(codes, f"codes_{n}") for n in names)],
+        weights,
     )
     versions = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=versions, ir_version=9).SerializeToString()  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from .report import Report, Row
 
 PEERS = ("onnxruntime", "none")
 SHAPES = ((4096, 11008), (11008, 4096), (4096, 4096))  # inputs, outputs: what the official model is made of
+SLOW = "portable"  # takes minutes; measured when it is named
 PREFILLS = (128, 780)  # rows: a short prompt, and one with 30 s of sound
 
 Progress = Callable[[str], None]
@@ -44,7 +45,7 @@ class Options:
 
     peer: str | None = None  # "onnxruntime" or "none"; None: onnxruntime if it is installed
     peer_python: Path | None = None  # the interpreter that has it; None: this one
-    isa: str | None = None  # one of ISAS, or "all" that run here; None: the best
+    isa: str | None = None  # one of ISAS, or "all" that are fast and run here; None: the best
     repeats: int = 9  # turns of each product
     quick: bool = False  # the smallest shape only, few turns, less memory between two uses of a weight
     threads: int | None = None  # None: one a physical core
@@ -100,7 +101,7 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
                     found, about["isa"] = limits, kernels["isa"]
                     rows += limits.rows()
                     if options.isa == "all":
-                        isas += [isa for isa in kernels["runs"] if isa != kernels["isa"]]
+                        isas += [isa for isa in kernels["runs"] if isa not in (kernels["isa"], SLOW)]
                 bench = _Bench(options, worker, peer if place == 0 else None, limits.shares(), progress)
                 ending = "" if place == 0 else f"@{kernels['isa']}"
                 rows += bench.rows(ending)

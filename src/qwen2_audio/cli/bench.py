@@ -49,7 +49,7 @@ Model = Annotated[
 Shape = Annotated[str | None, typer.Option(help="Random checkpoint: mid (0.4 GB), 1b (3 GB) or full (17 GB).")]
 Format = Annotated[str | None, typer.Option(help="model: some of fp32,int8,int4; quantised once, and kept.")]
 Method = Annotated[str | None, typer.Option(help="train: some of lora,full.")]
-Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all that run here.")]
+Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all of the fast ones.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
 Png = Annotated[Path | None, typer.Option("--png", help="Also draw a roofline to this file (needs matplotlib).")]
 Repeats = Annotated[int | None, typer.Option(help="Measurements of each, interleaved with the peer's.")]
