@@ -151,7 +151,7 @@ LARGE = dict(
 def test_memory_is_the_result_and_little_more_then_a_mapped_file(tmp_path, odd_config, monkeypatch):
     torch.manual_seed(0)
     Qwen2AudioForConditionalGeneration(odd_config(text_config=LARGE)).save_pretrained(tmp_path / "plain")  # 134 MB
-    monkeypatch.setattr(pretrained, "accelerate", lambda model: None)
+    monkeypatch.setattr(pretrained, "accelerate", lambda model, kv_cache: None)
     quantize, peak, before = quantized.quantize_linear, [0], private_bytes()
 
     def watched(*arguments):
