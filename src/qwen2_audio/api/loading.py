@@ -81,6 +81,7 @@ def load(
     """
     from .. import lora
     from ..config import Qwen2AudioConfig
+    from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from ..processor import Qwen2AudioProcessor
     from .chat import AudioChat
@@ -103,6 +104,9 @@ def load(
     )
     logger.info("%s: %s", where, placement.reason)
     notes: tuple[str, ...] = (placement.reason,)
+    kernels = library.load()
+    if placement.quantize is not None and kernels.library is None:
+        notes += (kernels.reason,)
     if adapter is not None:
         linears = len(lora.attach(model, adapter))
         if placement.quantize is None:

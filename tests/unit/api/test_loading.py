@@ -8,6 +8,7 @@ import qwen2_audio as qa
 from qwen2_audio import lora
 from qwen2_audio.api import loading, placement
 from qwen2_audio.errors import ConfigError, WeightsError
+from qwen2_audio.native import library
 
 
 @pytest.fixture
@@ -61,6 +62,12 @@ def test_quantised_while_loading(tiny_checkpoint, clip):
     assert chat.chat([qa.user("What is it?", audio=clip)], qa.SamplingParams(max_tokens=4)).usage.completion_tokens
     with pytest.raises(ConfigError, match=r"quantize is 'x'; expected None, 'int4' or 'int8'\."):
         qa.load(tiny_checkpoint, quantize="x")
+
+
+def test_without_kernels_a_line_says_that_it_is_slow(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(library, "load", lambda: library.Loaded(None, "torch", "No native kernels: slow."))
+    assert qa.load(tiny_checkpoint, device="cpu", quantize="int8").notes[1:] == ("No native kernels: slow.",)
+    assert len(qa.load(tiny_checkpoint, device="cpu").notes) == 1
 
 
 def test_auto_quantises_where_float32_has_no_room(tiny_checkpoint, monkeypatch):
