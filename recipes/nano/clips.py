@@ -1,8 +1,9 @@
-"""The log-mels of a split, made once by several processes and kept on disk in half precision."""
+"""The clips of a split, made once by several processes: WAV files for the trainer, log-mels for the first stage."""
 
 from __future__ import annotations
 
 import json
+import wave
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,11 +14,13 @@ import numpy as np
 
 from qwen2_audio.audio.mel import log_mel, num_audio_tokens, num_frames
 
-from .mix import Clip, render_clip
+from .mix import Clip
+from .scene import render
+from .sounds.dsp import RATE
 
 MEL_BINS = 128
-SHORT = 1.8  # seconds; clips up to here are never passed over
-CHUNK = 27  # clips handed to a process at a time
+CHUNK = 50  # clips handed to a process at a time: one round of `scene.TURNS`
+FOLDER = 1000  # WAV files in a folder
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,15 @@ class Entry:
     def tokens(self) -> int:
         return num_audio_tokens(self.frames)
 
-    def wanted(self, rng: np.random.Generator) -> bool:
-        """Whether to train on this clip now: long clips cost more and teach no more, so they come up less often."""
-        return bool(rng.random() < (SHORT / max(SHORT, self.clip.seconds)) ** 3)
-
 
 class Library:
     """All clips of one split. `mel(i)` is float32 [128, rows]."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         rows = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         self.entries = [Entry(Clip(**row.pop("clip")), **row) for row in rows]
         self._mel = np.memmap(folder / "mel.f16", dtype=np.float16, mode="r").reshape(-1, MEL_BINS)
-        self.by_kind: dict[str, list[int]] = {}
-        for i, entry in enumerate(self.entries):
-            self.by_kind.setdefault(entry.clip.kind, []).append(i)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -55,6 +52,13 @@ class Library:
     def mel(self, i: int) -> np.ndarray:
         entry = self.entries[i]
         return self._mel[entry.start : entry.start + entry.rows].T.astype(np.float32)
+
+    def wav(self, i: int) -> Path:
+        return wav_path(self.folder, i)
+
+
+def wav_path(folder: Path, i: int) -> Path:
+    return folder / "wav" / f"{i // FOLDER:03}" / f"{i:06}.wav"
 
 
 def open_library(split: str, count: int, folder: Path, workers: int = 2) -> Library:
@@ -66,12 +70,23 @@ def open_library(split: str, count: int, folder: Path, workers: int = 2) -> Libr
     return Library(home)
 
 
+def write_wav(samples: np.ndarray, path: Path) -> None:
+    """float [n] within -1..1 -> 16-bit PCM, mono, 16 kHz."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
+
+
 def _make(split: str, count: int, home: Path, workers: int) -> None:
     from rich.progress import track
 
+    for number in range(0, count, FOLDER):
+        wav_path(home, number).parent.mkdir(parents=True, exist_ok=True)
     index, start = [], 0
     with (home / "mel.f16").open("wb") as file:
-        for clip, mel, frames in track(_rendered(split, count, workers), f"sounds, {split}", total=count):
+        for clip, mel, frames in track(_rendered(split, count, home, workers), f"clips, {split}", total=count):
             file.write(np.ascontiguousarray(mel.T).tobytes())
             index.append({"clip": asdict(clip), "start": start, "rows": mel.shape[1], "frames": frames})
             start += mel.shape[1]
@@ -81,17 +96,18 @@ def _make(split: str, count: int, home: Path, workers: int) -> None:
     part.rename(home / "index.json")
 
 
-def _rendered(split: str, count: int, workers: int) -> Iterator[tuple[Clip, np.ndarray, int]]:
+def _rendered(split: str, count: int, home: Path, workers: int) -> Iterator[tuple[Clip, np.ndarray, int]]:
     """Clips in order: what each is, its log-mel float16 [128, rows], its valid frames."""
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
-        for done in pool.map(partial(_render_chunk, split), chunks):
+        for done in pool.map(partial(_render_chunk, split, home), chunks):
             yield from done
 
 
-def _render_chunk(split: str, indices: range) -> list[tuple[Clip, np.ndarray, int]]:
+def _render_chunk(split: str, home: Path, indices: range) -> list[tuple[Clip, np.ndarray, int]]:
     done = []
     for i in indices:
-        wave, clip = render_clip(split, i)
-        done.append((clip, log_mel(wave).astype(np.float16), num_frames(len(wave))))
+        samples, clip = render(split, i)
+        write_wav(samples, wav_path(home, i))
+        done.append((clip, log_mel(samples).astype(np.float16), num_frames(len(samples))))
     return done

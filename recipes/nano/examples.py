@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-import wave
 from pathlib import Path
 
 import numpy as np
 
+from .clips import write_wav
 from .mix import render_clip
-from .sounds.dsp import RATE
+from .scene import render_speech
+from .speech.engines import check_engines
+from .world.facts import FACTS
+from .world.speakers import command
 
-EXAMPLES = ("dog", "cat", "glass", "rain", "bell", "siren", "knocking", "piano")
+SOUNDS = ("dog", "cat", "glass", "rain", "bell", "siren", "knocking", "piano")
+QUESTIONS = {"capital": "What is the capital of France?", "sum": "What is seven plus five?"}  # file: what is asked
 LONGEST = 3.0  # seconds: 96 kB
 
 
@@ -28,23 +32,41 @@ def first_short(kind: str) -> np.ndarray:
     raise LookupError(f"None of the first 1000 test clips of {kind!r} is short and loud enough.")
 
 
-def write_wav(samples: np.ndarray, path: Path) -> None:
-    """float [n] within -1..1 -> 16-bit PCM."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
+def spoken(question: str) -> np.ndarray:
+    """A test rendering of a question, loud enough."""
+    fact = next(fact for fact in FACTS if question in fact.questions)
+    said = fact.asked(fact.questions.index(question))
+    return _loud(lambda index: render_speech("test", index, "variant", lambda rng: said, about="examples"))
+
+
+def held_out_command() -> np.ndarray:
+    """A command that training never had."""
+    return _loud(lambda i: render_speech("test", i, "variant", lambda rng: command(rng, "test"), about="commands"))
+
+
+def _loud(render) -> np.ndarray:  # type: ignore[no-untyped-def]
+    for index in range(1000):
+        samples, clip = render(index)
+        if clip.seconds <= LONGEST and clip.level_db > -24:
+            return np.asarray(samples)
+    raise LookupError("None of the first 1000 renderings is short and loud enough.")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write example clips that nano was not trained on.")
     parser.add_argument("--out", type=Path, default=Path("src/qwen2_audio/nano/clips"))
     folder = parser.parse_args().out
+    try:
+        check_engines()
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 2
     folder.mkdir(parents=True, exist_ok=True)
-    for kind in EXAMPLES:
-        write_wav(first_short(kind), folder / f"{kind}.wav")
-        print(folder / f"{kind}.wav")
+    clips = {kind: first_short(kind) for kind in SOUNDS}
+    clips |= {name: spoken(question) for name, question in QUESTIONS.items()} | {"command": held_out_command()}
+    for name, samples in clips.items():
+        write_wav(samples, folder / f"{name}.wav")
+        print(folder / f"{name}.wav")
     return 0
 
 

@@ -61,9 +61,9 @@ def train(
             row = _step(stage, step, network, optimizer, loss_of)
             row["seconds"] = round(time.monotonic() - started, 2)
             file.write(json.dumps(row) + "\n")
+            file.flush()
             progress.update(bar, advance=1, description=f"{stage.name}  loss {row['loss']:.3f}")
             if (step + 1) % stage.save_every == 0 or step + 1 == stage.steps:
-                file.flush()
                 _save(path, step + 1, network, optimizer)
 
 

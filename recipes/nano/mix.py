@@ -10,6 +10,7 @@ import numpy as np
 from .sounds import dsp
 from .sounds.kinds import KINDS, UNHEARD, Kind, draw_parameters
 
+SPEECH, STRANGE = "speech", "strange"
 LOUD_DB, QUIET_DB = -21.0, -33.0  # RMS of the clip in dB below full scale: above is loud, below is quiet
 
 
@@ -17,9 +18,15 @@ LOUD_DB, QUIET_DB = -21.0, -33.0  # RMS of the clip in dB below full scale: abov
 class Clip:
     """What is known about a clip, besides its samples."""
 
-    kind: str
+    kind: str  # of a sound; SPEECH, or STRANGE for speech that nano must not claim to understand
     seconds: float
     level_db: float  # RMS of the whole clip, dB below full scale; -120 for digital silence
+    text: str = ""  # what is said, for SPEECH
+    family: str = ""  # of the utterance
+    answer: str = ""  # to it, in a voice chat
+    sex: str = ""  # of who speaks: "man", "woman"
+    voice: str = ""  # engine and name
+    background: str = ""  # kind of the sound behind the speech
 
 
 def clip_seed(split: str, index: int) -> int:
@@ -37,10 +44,16 @@ def render_clip(split: str, index: int, kind: str | None = None) -> tuple[np.nda
     if chosen.name == "silence":
         wave = dry
     else:
-        wave = _levelled(_in_noise(chosen, _in_room(_framed(chosen, dry, rng), rng), rng), rng)
+        room = in_room(framed(dry, rng), rng)
+        wave = levelled(room if chosen.name == "noise" else in_noise(room, rng), rng)
     wave = wave.astype(np.float32)
+    return wave, Clip(chosen.name, len(wave) / dsp.RATE, level_of(wave))
+
+
+def level_of(wave: np.ndarray) -> float:
+    """RMS in dB below full scale."""
     rms = float(np.sqrt(np.mean(wave.astype(np.float64) ** 2)))
-    return wave, Clip(chosen.name, len(wave) / dsp.RATE, float(20 * np.log10(max(rms, 1e-6))))
+    return float(20 * np.log10(max(rms, 1e-6)))
 
 
 def _kind_named(name: str) -> Kind:
@@ -57,17 +70,19 @@ def _duration(kind: Kind, rng: np.random.Generator) -> float:
     return float(rng.uniform(kind.shortest, kind.shortest + 3.0))
 
 
-def _framed(kind: Kind, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def framed(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Sometimes with silence before or after, as a real file has it."""
     before = rng.uniform(0, 0.6) if rng.random() < 0.3 else 0.0
     after = rng.uniform(0, 2.0) if rng.random() < 0.3 else 0.0
     return np.concatenate([np.zeros(int(before * dsp.RATE)), dsp.unit(x), np.zeros(int(after * dsp.RATE))])
 
 
-def _in_room(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def in_room(
+    x: np.ndarray, rng: np.random.Generator, chance: float = 0.5, wettest: float = 0.7, longest: float = 0.9
+) -> np.ndarray:
     """Half of all clips get an echo of 0.1-0.9 s; most get a coloured microphone."""
-    if rng.random() < 0.5:
-        length = rng.uniform(0.1, 0.9)
+    if rng.random() < chance:
+        length = rng.uniform(0.1, longest)
         n = dsp.samples(length)
         tail = (
             rng.standard_normal(n)
@@ -77,23 +92,23 @@ def _in_room(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         tail = dsp.band(tail, 100, rng.uniform(2000, 6000), 1)
         size = 1 << int(np.ceil(np.log2(len(x) + n)))
         wet = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(tail, size), size)[: len(x)]
-        x = x + rng.uniform(0.1, 0.7) * dsp.unit(wet) * np.sqrt(np.mean(x**2))
+        x = x + rng.uniform(0.1, wettest) * dsp.unit(wet) * np.sqrt(np.mean(x**2))
     if rng.random() < 0.6:
         tilt, middle = rng.uniform(-0.35, 0.35), rng.uniform(400, 2500)
         x = dsp.shaped(x, lambda f: (np.maximum(f, 30) / middle) ** tilt)
     return x
 
 
-def _in_noise(kind: Kind, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def in_noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Two thirds of clips have a noise floor 10 to 60 dB below the sound."""
-    if kind.name == "noise" or rng.random() < 0.33:
+    if rng.random() < 0.33:
         return x
     snr = rng.uniform(10, 60)
     floor = dsp.coloured_noise(rng, len(x), rng.uniform(0, 2)) * 10 ** (-snr / 20)
     return x + floor * np.sqrt(np.mean(x**2))
 
 
-def _levelled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def levelled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """RMS between -42 and -12 dB, soft-clipped where that would pass full scale."""
     x = dsp.unit(x) * 10 ** (rng.uniform(-42, -12) / 20)
     peak = np.abs(x).max()

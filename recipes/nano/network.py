@@ -15,12 +15,12 @@ from qwen2_audio.text.tokenizer import Tokenizer
 
 from .tokenizer import CONTEXT, save_processor
 
-VOCABULARY = 1088  # rows of the embedding: at most 1030 tokens, and room to a multiple of 64
+VOCABULARY = 1600  # rows of the embedding: at most 1542 tokens, and room to a multiple of 64
 MAX_NEW_TOKENS = 64
 
 
 def nano_config(tokenizer: Tokenizer) -> Qwen2AudioConfig:
-    """4 encoder layers of 192, 4 language layers of 256: 5.7 M parameters."""
+    """4 encoder layers of 192, 4 language layers of 256: 6.0 M parameters."""
     assert len(tokenizer) <= VOCABULARY
     audio = Qwen2AudioEncoderConfig(
         num_mel_bins=128,
@@ -87,6 +87,15 @@ def save_checkpoint(model: nn.Module, config: Qwen2AudioConfig, tokenizer: Token
         "max_new_tokens": MAX_NEW_TOKENS,
     }
     _write(folder / "generation_config.json", generation)
+
+
+def finish(trained: Path, folder: Path) -> None:
+    """What the trainer saved, as it ships: half precision, nano's own generation_config, the vocabulary's files."""
+    from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
+    from qwen2_audio.processor import Qwen2AudioProcessor
+
+    model = Qwen2AudioForConditionalGeneration.from_pretrained(trained)
+    save_checkpoint(model, model.config, Qwen2AudioProcessor.from_pretrained(trained).tokenizer, folder)
 
 
 def _write(path: Path, data: dict) -> None:

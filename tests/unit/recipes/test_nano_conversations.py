@@ -1,33 +1,53 @@
 """What nano is taught to say: unambiguous words, the official template, a loss on the assistant's words only."""
 
+import json
+
 import numpy as np
 import pytest
-from recipes.nano.batches import caption_pieces, tokenised
 from recipes.nano.clips import Entry
-from recipes.nano.conversations import CAPTION_PROMPT, WHAT, WHAT_HELD_OUT, Writer, caption_of, is_it, level, name_it
-from recipes.nano.mix import Clip
+from recipes.nano.conversations import (
+    TRANSCRIBE,
+    TRANSCRIBE_HELD_OUT,
+    WHAT,
+    WHAT_HELD_OUT,
+    anybody,
+    behind,
+    is_it,
+    name_it,
+    sex,
+    transcribe,
+    voice_chat,
+)
+from recipes.nano.corpus import write_conversations
+from recipes.nano.examination import abstains
+from recipes.nano.imagine import imagined
+from recipes.nano.mix import SPEECH, STRANGE, Clip
+from recipes.nano.pairs import write_pairs
 from recipes.nano.sounds.kinds import NAMED, NAMES
 from recipes.nano.tokenizer import train_tokenizer
 from recipes.nano.words import ABSTAIN, WORDS, kinds_named
+from recipes.nano.writer import FINE_TUNING, PRETRAINING, Writer
 
-from qwen2_audio.text.chat import render
+from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.train import formats
 
-
-class FakeLibrary:
-    """One clip of every kind, ten tokens long."""
-
-    entries = [Entry(Clip(name, 0.4, -27.0), 0, 42, 40) for name in NAMES]  # noqa: RUF012
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer()
+SAID = Clip(SPEECH, 2.0, -20.0, "What is one plus one?", "arithmetic", "One plus one is two.", "woman")
+MIXED = Clip(SPEECH, 2.0, -20.0, "Hello.", "chat", "Hello! How can I help you?", "man", "", "dog")
 
 
-@pytest.fixture(scope="module")
-def writer():
-    clips = [entry.clip for entry in FakeLibrary.entries]
-    return Writer(clips, {name: [i] for i, name in enumerate(NAMES)})
+class Imagined:
+    """A library of clips that nobody has made."""
+
+    def __init__(self, count, folder):
+        rng = np.random.default_rng(3)
+        self.folder = folder
+        self.entries = [Entry(imagined(rng), 0, 203, 200) for _ in range(count)]
+
+    def __len__(self):
+        return len(self.entries)
+
+    def wav(self, i):
+        return self.folder / "wav" / f"{i}.wav"
 
 
 @pytest.mark.parametrize("kind", NAMED)
@@ -35,15 +55,16 @@ def test_everything_said_of_a_kind_names_it_and_nothing_else(kind):
     rng = np.random.default_rng(0)
     for style in WHAT:
         for _ in range(8):
-            assert kinds_named(name_it(kind, style, rng)) == {kind}
+            assert kinds_named(name_it(Clip(kind, 1.0, -20.0), style, rng)) == {kind}
     for caption in WORDS[kind].captions:
         assert kinds_named(caption) == {kind}
 
 
 @pytest.mark.parametrize("kind", list(ABSTAIN))
-def test_abstentions_name_no_sound(kind):
+def test_abstentions_name_no_sound_and_count_as_such(kind):
     for sentence in (*ABSTAIN[kind].says, ABSTAIN[kind].caption):
         assert kinds_named(sentence) == {kind}
+    assert all(abstains(sentence) for sentence in ABSTAIN[kind].says)
 
 
 def test_an_answer_that_names_two_kinds_names_two():
@@ -57,6 +78,7 @@ def test_held_out_wordings_are_never_trained_on():
     held_out = {question for questions in WHAT_HELD_OUT.values() for question in questions}
     assert not trained & held_out
     assert set(WHAT) == set(WHAT_HELD_OUT)
+    assert not set(TRANSCRIBE) & set(TRANSCRIBE_HELD_OUT)
 
 
 def test_yes_or_no_is_right():
@@ -68,51 +90,54 @@ def test_yes_or_no_is_right():
             assert answer.startswith("Yes" if asked_right else "No")
 
 
-def test_loudness_follows_the_level():
+def test_speech_is_written_down_and_answered_and_what_cannot_be_understood_is_not():
     rng = np.random.default_rng(1)
-    assert level(Clip("dog", 1.0, -15.0), rng)[1] == "It is loud."
-    assert level(Clip("dog", 1.0, -40.0), rng)[1] == "It is quiet."
-    assert level(Clip("silence", 1.0, -120.0), rng)[1] == "It is silent."
+    assert transcribe(SAID, rng)[1] == SAID.text
+    assert voice_chat(SAID, rng) == SAID.answer
+    assert sex(SAID, rng)[1] == "The speaker is a woman."
+    assert behind(MIXED, rng)[1] == "I hear a dog barking."
+    assert behind(SAID, rng)[1] == "There is nothing in the background."
+    for kind in (STRANGE, "voice"):
+        strange = Clip(kind, 2.0, -20.0)
+        assert abstains(transcribe(strange, rng)[1])
+        assert abstains(voice_chat(strange, rng))
+        assert anybody(strange, rng)[1].startswith("Yes")
+    assert transcribe(Clip("dog", 2.0, -20.0), rng)[1].startswith("Nobody is speaking. I hear ")
+    assert anybody(Clip("silence", 2.0, -120.0), rng)[1] == "No, nobody is speaking."
 
 
-def test_the_same_generator_writes_the_same_conversation(writer):
+@pytest.mark.parametrize("shares", [PRETRAINING, FINE_TUNING])
+def test_shares_are_shares_and_the_same_generator_writes_the_same(shares, tmp_path):
+    assert sum(shares.values()) == pytest.approx(1)
+    clips = [entry.clip for entry in Imagined(60, tmp_path).entries]
     first, second = (
-        [writer.write(rng) for _ in range(20)] for rng in (np.random.default_rng(4), np.random.default_rng(4))
+        [Writer(clips, shares).write(i, rng) for i in range(60)]
+        for rng in (np.random.default_rng(4), np.random.default_rng(4))
     )
     assert first == second
 
 
-def test_ids_are_the_rendered_template_and_only_answers_are_trained(writer, tokenizer):
-    rng = np.random.default_rng(2)
-    audio = tokenizer.convert_tokens_to_ids("<|AUDIO|>")
-    seen = 0
-    while seen < 60:
-        conversation = writer.write(rng)
-        if conversation.caption is not None:
-            continue
-        seen += 1
-        example = tokenised(conversation, tokenizer, FakeLibrary)
-        assert example.ids.count(audio) == 10 * len(conversation.clips)
-        slots = [i for k, i in enumerate(example.ids) if i != audio or example.ids[k - 1] != audio]
-        assert slots == tokenizer.encode(render(conversation.messages))
-        trained = tokenizer.decode([i for i, on in zip(example.ids, example.trained, strict=True) if on])
-        answers = [m["content"] for m in conversation.messages if m["role"] == "assistant"]
-        assert trained == "".join(answer + "<|im_end|>" for answer in answers)
+def test_every_line_of_the_data_files_is_one_the_trainer_reads(tmp_path):
+    library = Imagined(80, tmp_path / "clips")
+    write_conversations(library, PRETRAINING, 200, 0, tmp_path / "data" / "joint.jsonl")
+    write_pairs(library, 100, 0, tmp_path / "data" / "dpo.jsonl")
+    sft = [json.loads(line) for line in (tmp_path / "data" / "joint.jsonl").read_text().splitlines()]
+    dpo = [json.loads(line) for line in (tmp_path / "data" / "dpo.jsonl").read_text().splitlines()]
+    assert (len(sft), len(dpo)) == (200, 100)
+    rows = [formats.read_row(row, tmp_path / "data") for row in sft]
+    assert {type(row) for row in rows} == {formats.ChatRow, formats.BaseRow}
+    pairs = [formats.read_row(row, tmp_path / "data") for row in dpo]
+    assert all(pair.rejected is not None and pair.rejected["content"] != pair.messages[-1]["content"] for pair in pairs)
+    assert any("cannot make out" in row["rejected_response"] for row in dpo)
+    assert any("cannot make out" in str(row["messages"][-1]["content"]) for row in dpo)
 
 
-def test_a_caption_continues_the_documented_prompt(tokenizer):
-    pieces = caption_pieces(caption_of("dog", np.random.default_rng(0)))
-    text = "".join(piece.text for piece in pieces)
-    assert text.startswith(CAPTION_PROMPT + " ")
-    assert text.endswith(".<|endoftext|>")
-    assert [piece.text for piece in pieces if piece.trained] == [pieces[-2].text, "<|endoftext|>"]
+def test_the_template_of_the_saved_processor_is_the_official_one(tmp_path):
+    from recipes.nano.tokenizer import save_processor
 
-
-def test_every_form_comes_up_and_clips_match_placeholders(writer):
-    rng = np.random.default_rng(9)
-    conversations = [writer.write(rng) for _ in range(300)]
-    assert {len(c.clips) for c in conversations} >= {0, 1, 2, 3}
-    assert any(c.caption for c in conversations)
-    for c in conversations:
-        parts = [p for m in c.messages if isinstance(m["content"], list) for p in m["content"]]
-        assert c.caption or c.clips == [p["audio"] for p in parts if p["type"] == "audio"]
+    save_processor(train_tokenizer(), tmp_path)
+    processor = Qwen2AudioProcessor.from_pretrained(tmp_path)
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "audio", "audio": "x"}]}], add_generation_prompt=True, tokenize=False
+    )
+    assert "Audio 1: <|audio_bos|><|AUDIO|><|audio_eos|>" in text

@@ -1,53 +1,82 @@
-"""The test of nano: a perfect listener gets everything right, a deaf one fails the bar."""
+"""The test of nano: one who hears all gets everything right, a deaf one fails the bars."""
 
 import json
+import shutil
 
 import numpy as np
-from recipes.nano.evaluate import BAR, Score, hear_kinds, report
-from recipes.nano.mix import render_clip
-from recipes.nano.sounds.kinds import NAMED, NAMES
-from recipes.nano.words import ABSTAIN, WORDS
+import pytest
+from recipes.nano import evaluate
+from recipes.nano.evaluate import BARS, Tally, report
+from recipes.nano.examination import Question, abstains, questions, right_kind, right_sex, same
+from recipes.nano.mix import SPEECH, Clip
+from recipes.nano.words import WORDS
+
+SAID = Clip(SPEECH, 2.0, -20.0, "What is one plus one?", "arithmetic", "One plus one is two.", "woman", "espeak f4")
 
 
-class Perfect:
-    """Recognises the test clips by their samples."""
-
-    def __init__(self, per_kind):
-        clips = [render_clip("test", i) for i in range(per_kind * len(NAMES))]
-        self.kinds = {wave.tobytes(): clip.kind for wave, clip in clips}
-
-    def answer(self, messages, clips):
-        return self.go_on("", clips)
-
-    def go_on(self, prompt, clips):
-        kind = self.kinds[clips[0].tobytes()]
-        return f"I hear {WORDS[kind].phrases[0]}." if kind in WORDS else ABSTAIN[kind].says[0]
+def asked(row, clip, truth, judge=same):
+    return Question((row,), [], clip, truth, judge)
 
 
-class Deaf:
-    """Says the same of everything."""
-
-    def answer(self, messages, clips):
-        return self.go_on("", clips)
-
-    def go_on(self, prompt, clips):
-        return "I hear a dog barking."
-
-
-def run(listener, folder):
-    score = Score()
-    confusion = hear_kinds(listener, 1, score, lambda line: None)
-    return report(score, confusion, folder, 1.0), confusion
+def perfect(question):
+    clip = question.clip
+    if question.judge is right_kind:
+        return f"This is the sound of {WORDS[clip.kind].phrases[0]}."
+    if question.judge is right_sex:
+        return f"The speaker is a {clip.sex}."
+    if question.judge is abstains:
+        return question.truth or "I do not know this sound."
+    return f"I hear {WORDS[clip.background].phrases[0]}." if "background" in question.rows[0] else question.truth
 
 
-def test_a_perfect_listener_scores_one_and_a_deaf_one_fails(tmp_path):
-    right, confusion = run(Perfect(1), tmp_path / "a")
-    assert right == 1.0
-    assert np.array_equal(confusion[:, :-1], np.eye(len(NAMES), dtype=int))
-    wrong, _ = run(Deaf(), tmp_path / "b")
-    assert wrong == 1 / len(NAMED) < BAR
-    data = json.loads((tmp_path / "b" / "report.json").read_text())
-    assert data["rows"]["abstain.recall"]["value"] == 0.0
-    assert data["rows"]["kind.dog"] == {"right": 1, "n": 1, "value": 1.0}
-    assert any(row["said"] == "I hear a dog barking." for row in data["wrong"])
-    assert (tmp_path / "b" / "confusion.png").stat().st_size > 1000
+@pytest.mark.skipif(shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs speech")
+def test_a_perfect_listener_meets_every_bar_and_a_deaf_one_few(tmp_path):
+    right, deaf = Tally(), Tally()
+    for question in questions(3):
+        right.add(question, perfect(question))
+        deaf.add(question, "I hear a voice, but I cannot make out the words.")
+    assert report(right, deaf, tmp_path, 1.0)
+    assert not report(deaf, None, tmp_path / "deaf", 1.0)
+    data = json.loads((tmp_path / "report.json").read_text())
+    rows = {row["name"]: row for row in data["rows"]}
+    assert set(BARS) <= set(rows)
+    assert all(rows[name]["met"] for name in BARS)
+    assert rows["nano.asr.wer"]["value"] == 0.0 and rows["nano.asr.wer"]["before_dpo"] > 0.8
+    assert rows["nano.abstain.false_rate"]["before_dpo"] == 1.0
+    assert rows["nano.voice_chat.wrong_fact_rate"]["before_dpo"] == 0.0  # an abstention is no wrong fact
+    assert rows["nano.sound.accuracy"]["n"] >= 22
+    assert not data["wrong"]
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
+
+
+def test_words_are_counted_over_all_sentences_without_case_and_stops():
+    tally = Tally()
+    tally.add(asked("nano.asr.wer", SAID, "What is one plus one?"), "what is one plus ONE")
+    tally.add(asked("nano.asr.wer", SAID, "Turn on the light."), "Turn off the light.")
+    (row,) = [row for row in tally.rows() if row["name"] == "nano.asr.wer"]
+    assert row["value"] == pytest.approx(1 / 9, abs=1e-4) and row["n"] == 2 and not row["met"]
+    assert tally.wrong[0]["said"] == "Turn off the light."
+
+
+def test_a_wrong_fact_is_neither_the_truth_nor_an_abstention():
+    tally = Tally()
+    for said in ("One plus one is two.", "One plus one is three.", "I hear a voice, but I cannot make out the words."):
+        tally.add(asked("nano.voice_chat.accuracy", SAID, SAID.answer), said)
+    rows = {row["name"]: row["value"] for row in tally.rows()}
+    assert rows["nano.voice_chat.accuracy"] == rows["nano.voice_chat.wrong_fact_rate"] == pytest.approx(1 / 3, abs=1e-4)
+    assert rows["nano.abstain.false_rate"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_the_confusion_matrix_has_a_column_for_answers_that_name_none_or_several():
+    tally = Tally()
+    dog = Clip("dog", 1.0, -20.0)
+    for said in ("I hear a dog barking.", "I hear a cat meowing.", "A dog, or a cat."):
+        tally.add(asked("nano.sound.accuracy", dog, "dog", right_kind), said)
+    assert np.flatnonzero(tally.confusion[0]).tolist() == [0, 1, tally.confusion.shape[1] - 1]
+
+
+def test_without_a_synthesiser_one_sentence_says_so(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("recipes.nano.speech.engines.shutil.which", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["evaluate", "--model", str(tmp_path)])
+    assert evaluate.main() == 2
+    assert "espeak-ng and flite cannot be found" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from recipes.nano.conversations import CAPTION_PROMPT, user
+from recipes.nano.conversations import user
 from recipes.nano.evaluate import Listener
 from recipes.nano.network import fresh_model, nano_config, save_checkpoint, sinusoids
 from recipes.nano.tokenizer import train_tokenizer
@@ -50,8 +50,10 @@ def test_the_folder_is_small_and_in_the_official_layout(folder):
 def test_it_answers_and_stops(folder):
     listener = Listener(folder)
     assert listener.model.dtype == torch.float32
-    assert isinstance(listener.answer([user(0, "What is this sound?")], [clip()]), str)
-    assert isinstance(listener.go_on(CAPTION_PROMPT, [clip()]), str)
+    sound = (clip(), 16_000)
+    said = listener.answers([[user(sound, "What is this sound?")], [user(sound)], [user("Hello.")]])
+    assert len(said) == 3 and all(isinstance(one, str) for one in said)
+    assert said[1] == listener.answers([[user(sound)]])[0]
 
 
 def test_the_reference_gives_the_same_tokens(folder):

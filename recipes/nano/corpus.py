@@ -1,0 +1,61 @@
+"""The data files of the trainer's stages: JSONL, made from a library and a seed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .clips import Library
+from .conversations import Conversation
+from .writer import Writer
+
+SHORT = 3.0  # seconds; of longer clips fewer conversations are kept: they cost more and teach no more
+
+
+def conversations(library: Library, shares: dict[str, float], count: int, seed: int) -> Iterator[Conversation]:
+    """`count` conversations, the library's clips in turn."""
+    rng = np.random.default_rng((seed, 6))
+    writer = Writer([entry.clip for entry in library.entries], shares)
+    order: list[int] = []
+    while count:
+        order = order or rng.permutation(len(library)).tolist()
+        clip = order.pop()
+        if rng.random() < (SHORT / max(SHORT, library.entries[clip].clip.seconds)) ** 2:
+            yield writer.write(clip, rng)
+            count -= 1
+
+
+def row_of(conversation: Conversation, library: Library, folder: Path) -> dict[str, Any]:
+    """A conversation as a line of the data file in `folder`."""
+    if conversation.base is not None:
+        prompt, target = conversation.base
+        return {"audio": _path(library, conversation.clips[0], folder), "prompt": prompt, "gt": target}
+    messages = []
+    for message in conversation.messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [
+                {**part, "audio": _path(library, part["audio"], folder)} if "audio" in part else part
+                for part in content
+            ]
+        messages.append({**message, "content": content})
+    return {"messages": messages}
+
+
+def _path(library: Library, clip: int, folder: Path) -> str:
+    return os.path.relpath(library.wav(clip), folder)
+
+
+def write_conversations(library: Library, shares: dict[str, float], count: int, seed: int, path: Path) -> None:
+    """A data file for SFT; it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as file:
+        for conversation in conversations(library, shares, count, seed):
+            file.write(json.dumps(row_of(conversation, library, path.parent)) + "\n")
+    part.rename(path)

@@ -1,0 +1,89 @@
+"""Who speaks: the voices of training, and those that only the test hears.
+
+The sex of an espeak-ng variant is that of its file, or, where the file has none, of the male voice it varies.
+Near copies of a held-out variant (Lee of Andy, belinda and aunty of linda) are left out of training too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Rng = np.random.Generator
+ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
+MEN = (
+    "m1", "m2", "m3", "m4", "m5", "m6", "m8", "Denis", "Diogo", "Hugo", "Marco", "Michael", "Mario", "Alex", "victor",
+    "antonio", "norbert", "max", "pablo", "pedro", "paul", "quincy", "robert", "gustave", "grandpa", "croak",
+    "kaukovalta", "boris", "klatt", "klatt2", "klatt3", "klatt4", "edward", "david", "adam", "ed", "Gene", "Jacky",
+)  # fmt: skip
+WOMEN = ("f1", "f2", "f3", "f5", "Andrea", "Annie", "anika", "steph", "steph2", "steph3")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One voice of an engine."""
+
+    engine: str  # "espeak" or "flite"
+    name: str  # of an espeak-ng variant, or of a flite voice
+    sex: str  # "man" or "woman"
+    turned: bool = False  # flite has one woman, who is held out: a man's voice with a higher pitch and a shorter throat
+
+
+TRAINED = (
+    *(Voice("espeak", name, "man") for name in MEN),
+    *(Voice("espeak", name, "woman") for name in WOMEN),
+    Voice("flite", "kal16", "man"),
+    Voice("flite", "awb", "man"),
+    Voice("flite", "kal16", "woman", turned=True),
+    Voice("flite", "awb", "woman", turned=True),
+)
+UNSEEN_VARIANTS = (
+    Voice("espeak", "m7", "man"),
+    Voice("espeak", "Andy", "man"),
+    Voice("espeak", "marcelo", "man"),
+    Voice("espeak", "f4", "woman"),
+    Voice("espeak", "Alicia", "woman"),
+    Voice("espeak", "linda", "woman"),
+)
+UNSEEN_VOICES = (
+    Voice("espeak", "travis", "man"),
+    Voice("espeak", "grandma", "woman"),
+    Voice("flite", "rms", "man"),
+    Voice("flite", "slt", "woman"),
+)
+GROUPS = {"seen": TRAINED, "variant": UNSEEN_VARIANTS, "voice": UNSEEN_VOICES}
+FLITE_SHARE = 0.36  # of the clips in training: two voices, but half of the engines
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a voice speaks this time."""
+
+    accent: str  # espeak-ng's language; "" for flite
+    pitch: float  # espeak-ng: 0 to 99; flite: mean in Hz, 0 for its own
+    pace: float  # 1 is the engine's own; above is faster
+    throat: float  # formants and pitch are multiplied by this
+
+
+def draw_voice(rng: Rng, group: str) -> Voice:
+    """A voice of `group`: men and women alike; in training the engines by `FLITE_SHARE`."""
+    voices = GROUPS[group]
+    if group == "seen":
+        engine = "flite" if rng.random() < FLITE_SHARE else "espeak"
+        voices = tuple(voice for voice in voices if voice.engine == engine)
+    sex = "man" if rng.random() < 0.5 else "woman"
+    voices = tuple(voice for voice in voices if voice.sex == sex)
+    return voices[int(rng.integers(len(voices)))]
+
+
+def draw_manner(rng: Rng, voice: Voice) -> Manner:
+    pace = float(rng.uniform(0.8, 1.25))
+    if voice.engine == "espeak":
+        accent = ACCENTS[int(rng.integers(len(ACCENTS)))]
+        return Manner(accent, float(rng.integers(38, 63)), pace, float(rng.uniform(0.93, 1.08)))
+    if voice.turned:
+        throat = float(rng.uniform(1.1, 1.22))
+        return Manner("", float(rng.uniform(165, 235)) / throat, pace, throat)
+    own = voice.name in ("rms", "slt") or rng.random() < 0.3
+    return Manner("", 0.0 if own else float(rng.uniform(85, 140)), pace, float(rng.uniform(0.93, 1.07)))

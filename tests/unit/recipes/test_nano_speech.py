@@ -1,0 +1,84 @@
+"""Speech: voices that only the test hears, words that nano does not know, and the same samples for the same seed."""
+
+import shutil
+
+import numpy as np
+import pytest
+from recipes.nano.mix import SPEECH, STRANGE
+from recipes.nano.scene import TURNS, render, render_speech, render_strange
+from recipes.nano.sounds.kinds import NAMED
+from recipes.nano.speech import engines
+from recipes.nano.speech.strange import LANGUAGES, UNKNOWN_WORDS
+from recipes.nano.speech.voices import GROUPS, TRAINED, UNSEEN_VARIANTS, UNSEEN_VOICES, draw_manner, draw_voice
+from recipes.nano.world.speakers import known, utterance
+from recipes.nano.world.utterance import plain
+
+spoken = pytest.mark.skipif(
+    shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs espeak-ng and flite"
+)
+
+
+def test_held_out_voices_never_speak_in_training():
+    trained = {(voice.engine, voice.name) for voice in TRAINED}
+    assert not trained & {(voice.engine, voice.name) for voice in (*UNSEEN_VARIANTS, *UNSEEN_VOICES)}
+    assert {(voice.engine, voice.sex) for voice in UNSEEN_VOICES} == {
+        (engine, sex) for engine in ("espeak", "flite") for sex in ("man", "woman")
+    }
+
+
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_men_and_women_speak_alike_often(group):
+    rng = np.random.default_rng(0)
+    drawn = [draw_voice(rng, group) for _ in range(400)]
+    assert 0.4 < np.mean([voice.sex == "man" for voice in drawn]) < 0.6
+    for voice in drawn[:50]:
+        manner = draw_manner(rng, voice)
+        assert 0.8 <= manner.pace <= 1.25
+        assert bool(manner.accent) == (voice.engine == "espeak")
+
+
+def test_unknown_words_are_unknown_and_those_of_the_test_are_its_own():
+    rng = np.random.default_rng(0)
+    world = {word for _ in range(20_000) for word in plain(utterance(rng, "train").text).split()}
+    for words in UNKNOWN_WORDS.values():
+        assert not world & set(words)
+    assert not set(UNKNOWN_WORDS["train"]) & set(UNKNOWN_WORDS["test"])
+    assert not set(LANGUAGES["train"]) & set(LANGUAGES["test"])
+
+
+def test_a_missing_synthesiser_is_named(monkeypatch):
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None if name == "flite" else "/usr/bin/" + name)
+    with pytest.raises(RuntimeError, match=r"flite cannot be found.*apt-get install espeak-ng flite"):
+        engines.check_engines()
+
+
+@spoken
+def test_the_same_seed_gives_the_same_speech_and_another_one_other_speech():
+    first, clip = render_speech("test", 3, "seen", known)
+    again, _ = render_speech("test", 3, "seen", known)
+    other, _ = render_speech("test", 4, "seen", known)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first[:8000], other[:8000])
+    assert clip.kind == SPEECH and clip.text and clip.answer and clip.sex in ("man", "woman")
+    assert clip.seconds == len(first) / 16_000
+    assert first.dtype == np.float32 and 0.01 < np.abs(first).max() <= 1
+
+
+@spoken
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_every_group_speaks_and_strangely(group):
+    for index in range(3):
+        wave, clip = render_speech("test", index, group, known)
+        assert f"{clip.voice}" in {f"{voice.engine} {voice.name}" for voice in GROUPS[group]}
+        assert 0.4 < clip.seconds < 8 and np.isfinite(wave).all()
+    wave, clip = render_strange("test", 1, group)
+    assert (clip.kind, clip.text) == (STRANGE, "") and len(wave) > 3000
+
+
+@spoken
+def test_training_has_every_sort_in_its_turn():
+    for sort in ("speech", "sound", "strange", "mixed"):
+        _, clip = render("train", TURNS.index(sort))
+        assert (clip.kind == SPEECH) == (sort in ("speech", "mixed"))
+        assert (clip.background in NAMED) == (sort == "mixed")
+    assert TURNS.count("speech") / len(TURNS) > 0.5
