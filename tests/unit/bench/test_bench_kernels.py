@@ -18,9 +18,7 @@ from qwen2_audio.native import ops
 from qwen2_audio.native.library import load
 
 needs_kernels = pytest.mark.skipif(not ops.available(), reason="there are no native kernels here")
-FAST = {
-    isa for isa in ("amx", "avx512", "avx2") if ops.available() and load().library.qwa_supported(isa.encode())
-}
+FAST = {isa for isa in ("amx", "avx512", "avx2") if ops.available() and load().library.qwa_supported(isa.encode())}
 TINY = {"shapes": ((128, 96), (64, 40)), "working_set": 1 << 16, "quick": True, "threads": 1}
 
 
