@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-$(KERNELS): $(wildcard csrc/*) $(VENV)/.installed  # without a compiler torch computes; `qwen2-audio info` says so
+$(KERNELS): $(wildcard csrc/*) | $(VENV)/.installed  # without a compiler torch computes; `qwen2-audio info` says so
 	$(BIN)/python -m qwen2_audio.native.build || true
 
 demo: setup  ## hear real clips with the bundled checkpoint: voice chat, analysis, batch
