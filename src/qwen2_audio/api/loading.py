@@ -79,7 +79,6 @@ def load(
         ConfigError: an option, or the checkpoint's config, cannot work.
         CapacityError: this machine has no room for it.
     """
-    from .. import lora
     from ..config import Qwen2AudioConfig
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
@@ -108,16 +107,22 @@ def load(
     if placement.quantize is not None and kernels.library is None:
         notes += (kernels.reason,)
     if adapter is not None:
-        linears = len(lora.attach(model, adapter))
-        if placement.quantize is None:
-            lora.merge(model)
-            notes += (f"The adapter {adapter} was added to {linears} Linears.",)
-        else:
-            notes += (
-                f"The adapter {adapter} runs beside {linears} quantised Linears, slower than without it; to have it in "
-                "the weights, use qwen2-audio merge on the plain checkpoint, then qwen2-audio quantize.",
-            )
+        notes += (_add(adapter, model, quantized=placement.quantize is not None),)
     return AudioChat(model, processor, name=str(where), about=about(where), notes=notes, reuse=reuse)
+
+
+def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:
+    """The adapter into the weights, or beside them; what is said of it."""
+    from .. import lora
+
+    linears = len(lora.attach(model, adapter))
+    if quantized:
+        return (
+            f"The adapter {adapter} runs beside {linears} quantised Linears, slower than without it; to have it in the "
+            "weights, use qwen2-audio merge on the plain checkpoint, then qwen2-audio quantize."
+        )
+    lora.merge(model)
+    return f"The adapter {adapter} was added to {linears} Linears."
 
 
 def about(where: str | Path) -> str:
