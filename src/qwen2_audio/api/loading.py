@@ -103,9 +103,8 @@ def load(
     )
     logger.info("%s: %s", where, placement.reason)
     notes: tuple[str, ...] = (placement.reason,)
-    kernels = library.load()
-    if placement.quantize is not None and kernels.library is None:
-        notes += (kernels.reason,)
+    if placement.quantize is not None and library.load().library is None:
+        notes += (library.load().reason,)
     if adapter is not None:
         notes += (_add(adapter, model, quantized=placement.quantize is not None),)
     return AudioChat(model, processor, name=str(where), about=about(where), notes=notes, reuse=reuse)
