@@ -6,15 +6,29 @@ import argparse
 import sys
 from pathlib import Path
 
-from .stages import Plan, fine_tune, join_both, make_clips, prefer, pretrain, timed, train_encoder, train_language
+from .stages import (
+    Plan,
+    find_mistakes,
+    fine_tune,
+    join_both,
+    make_clips,
+    prefer,
+    pretrain,
+    timed,
+    train_encoder,
+    train_language,
+    write_data,
+)
 
 STAGES = {
     "clips": make_clips,
     "encoder": train_encoder,
     "language": train_language,
     "join": join_both,
+    "data": write_data,
     "joint": pretrain,
     "sft": fine_tune,
+    "mistakes": find_mistakes,
     "dpo": prefer,
 }
 

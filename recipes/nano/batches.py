@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -50,10 +51,11 @@ def kind_shares(clip: Clip) -> list[float]:
 
 
 def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A log-mel [128, F] as another microphone would have given it: level, tilt, missing bands, short gaps."""
-    if rng.random() < 0.3 or mel.max() <= SILENCE + 0.2:  # silence stays what it is
+    """A log-mel [128, F] as another throat and microphone would have given it: formants, level, tilt, missing bands,
+    short gaps."""
+    if rng.random() < 0.2 or mel.max() <= SILENCE + 0.2:  # silence stays what it is
         return mel
-    out = mel.copy()
+    out = warped(mel, rng.uniform(0.87, 1.15)) if rng.random() < 0.7 else mel.copy()
     out += rng.uniform(-10, 8) / 40  # dB: log-mel is log10(power) / 4
     out += rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, len(out), dtype=np.float32)[:, None]
     low = out.min()
@@ -65,6 +67,25 @@ def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         at = rng.integers(0, out.shape[1] - width + 1)
         out[:, at : at + width] = low
     return np.maximum(out, max(SILENCE, out.max() - RANGE))
+
+
+def warped(mel: np.ndarray, factor: float) -> np.ndarray:
+    """A log-mel [128, F] with every frequency times `factor`: a longer throat below 1, a shorter one above.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013), on the bins. What was above the highest stays as it is.
+    """
+    centres = _centres(len(mel))
+    from_bins = np.interp(centres / factor, centres, np.arange(len(mel)))
+    low = np.minimum(from_bins.astype(int), len(mel) - 2)
+    share = (from_bins - low).astype(np.float32)[:, None]
+    return mel[low] * (1 - share) + mel[low + 1] * share
+
+
+@lru_cache(maxsize=1)
+def _centres(bins: int) -> np.ndarray:
+    """Hertz of the front end's bins: Slaney's scale, linear up to 1 kHz (15 a bin of 66.7 Hz), then logarithmic."""
+    mels = np.linspace(0, 15 + np.log(8) / (np.log(6.4) / 27), bins + 2)[1:-1]
+    return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
 
 
 def stack(mels: Sequence[np.ndarray]) -> torch.Tensor:

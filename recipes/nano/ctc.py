@@ -23,7 +23,7 @@ from .loop import Stage
 from .mix import Clip
 from .tables import Tables
 
-ENCODER = Stage("encoder", steps=1600, batch=32, lr=2.5e-3, warmup=150, decay_from=0.55)
+ENCODER = Stage("encoder", steps=5000, batch=32, lr=2.5e-3, warmup=150, decay_from=0.55)
 KIND_WEIGHT, SEX_WEIGHT, BRIDGE_WEIGHT = 0.3, 0.1, 0.5
 
 

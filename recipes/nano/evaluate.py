@@ -100,13 +100,13 @@ class Listener:
         self.model = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
         self.processor = Qwen2AudioProcessor.from_pretrained(folder)
 
-    def answers(self, conversations: Sequence[list[dict[str, Any]]]) -> list[str]:
-        """The next thing it says in each conversation."""
+    def answers(self, conversations: Sequence[list[dict[str, Any]]], **options: Any) -> list[str]:
+        """The next thing it says in each conversation; `options` are generate's."""
         from qwen2_audio.api.prompt import build, to_tensors
 
         prompts = [build(messages, self.processor) for messages in conversations]
         inputs = to_tensors(prompts, self.processor.tokenizer.pad_token_id or 0)
-        ids = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
+        ids = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **options)
         new = ids[:, inputs["input_ids"].shape[1] :]
         return [str(text) for text in self.processor.batch_decode(new, skip_special_tokens=True)]
 

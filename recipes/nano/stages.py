@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,9 +13,8 @@ import torch
 
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.text.tokenizer import Tokenizer
-from qwen2_audio.train import dpo, loop, sft
+from qwen2_audio.train import dpo, sft
 from qwen2_audio.train.config import TrainConfig
-from qwen2_audio.train.start import Setting, begin
 
 from .clips import Library, open_library
 from .corpus import write_conversations
@@ -26,6 +26,7 @@ from .pseudo import LANGUAGE, Lessons
 from .tokenizer import train_tokenizer
 from .writer import FINE_TUNING, PRETRAINING
 
+FIRST = os.environ.get("RANK", "0") == "0"  # of torchrun's processes: the one that writes
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -34,8 +35,8 @@ class Plan:
     """What to train and where."""
 
     work: Path  # clips, checkpoints of the stages, logs
-    clips: int = 22_000  # for training
-    held_back: int = 1_000  # clips of the development split: to watch the training, never trained on
+    clips: int = 34_000  # for training
+    held_back: int = 4_000  # clips of the development split: to watch the training, and for DPO to find mistakes
     scale: float = 1.0  # of the number of steps
     threads: int = 1
     workers: int = 2  # processes that synthesise
@@ -78,42 +79,34 @@ def join_both(plan: Plan) -> None:
     save_checkpoint(model, model.config, tokenizer, plan.work / "joined")
 
 
+def write_data(plan: Plan) -> None:
+    """The conversations of the next two stages, those of the second twice over: other questions each time."""
+    folder, clips = plan.work / "data", plan.clips
+    write_conversations(plan.library("dev"), FINE_TUNING, 150, plan.seed, folder / "dev.jsonl")
+    write_conversations(plan.library(), PRETRAINING, round(0.9 * clips), plan.seed, folder / "joint.jsonl")
+    write_conversations(plan.library(), FINE_TUNING, round(1.8 * clips), plan.seed + 1, folder / "sft.jsonl")
+
+
 def pretrain(plan: Plan) -> None:
-    """Multi-task pre-training: all of the model, all tasks."""
-    data = plan.work / "data" / "joint.jsonl"
-    if not data.is_file():
-        write_conversations(plan.library(), PRETRAINING, round(0.9 * plan.clips), plan.seed, data)
-    _sft("joint", "joined", plan)
+    """Multi-task pre-training: the language model meets the encoder, most tasks are reading."""
+    sft.run(configured("joint", "joined", plan))
 
 
 def fine_tune(plan: Plan) -> None:
-    """Supervised fine-tuning in both modes: voice chat and audio analysis."""
-    data = plan.work / "data" / "sft.jsonl"
-    if not data.is_file():
-        write_conversations(plan.library(), FINE_TUNING, round(0.9 * plan.clips), plan.seed + 1, data)
-    _sft("sft", "joint/final", plan)
+    """Supervised fine-tuning of all parts in both modes: voice chat and audio analysis."""
+    sft.run(configured("sft", "joint/final", plan))
+
+
+def find_mistakes(plan: Plan) -> None:
+    """What the fine-tuned model says wrongly about clips it has not been trained on: the pairs of the last stage."""
+    write_pairs(plan.work / "sft" / "final", plan.library("dev"), plan.seed, plan.work / "data" / "dpo.jsonl")
 
 
 def prefer(plan: Plan) -> None:
-    """DPO against wrong facts, echoes, inventions and deafness; the result is the finished nano, in `checkpoint`."""
-    data = plan.work / "data" / "dpo.jsonl"
-    if not data.is_file():
-        write_pairs(plan.library(), 2400, plan.seed, data)
-    finish(_trained(dpo.task_of, configured("dpo", "sft/final", plan)), plan.work / "checkpoint")
-
-
-def _sft(name: str, model: str, plan: Plan) -> None:
-    held_back = plan.work / "data" / "dev.jsonl"
-    if not held_back.is_file():
-        write_conversations(plan.library("dev"), FINE_TUNING, 150, plan.seed, held_back)
-    _trained(sft.task_of, configured(name, model, plan))
-
-
-def _trained(task_of: Callable[[Setting], loop.Task], config: TrainConfig) -> Path:
-    """`sft.run` or `dpo.run`, with the attention that is fastest here."""
-    setting = begin(config)
-    setting.model.set_attn_implementation("eager")  # bf16 on a CPU: faster than torch's fused attention
-    return loop.run(task_of(setting))
+    """DPO against its own wrong facts, inventions and deafness; the result is the finished nano, in `checkpoint`."""
+    trained = dpo.run(configured("dpo", "sft/final", plan))
+    if FIRST:
+        finish(trained, plan.work / "checkpoint")
 
 
 def configured(name: str, model: str, plan: Plan) -> TrainConfig:
@@ -125,7 +118,14 @@ def configured(name: str, model: str, plan: Plan) -> TrainConfig:
         eval=str(plan.work / "data" / "dev.jsonl") if config.data.eval else "",
     )
     steps = max(1, round(config.steps * plan.scale))
-    return replace(config, model=str(plan.work / model), output=str(plan.work / name), data=data, steps=steps)
+    return replace(
+        config,
+        model=str(plan.work / model),
+        output=str(plan.work / name),
+        data=data,
+        steps=steps,
+        parallel="ddp" if "RANK" in os.environ else "none",
+    )
 
 
 def timed(name: str, run: Callable[[Plan], None], plan: Plan) -> None:
@@ -138,6 +138,8 @@ def timed(name: str, run: Callable[[Plan], None], plan: Plan) -> None:
         "minutes": (time.monotonic() - started) / 60,
         "cpu_minutes": (time.process_time() - busy) / 60,
     }
+    if not FIRST:
+        return
     print(f"{name}: {cost['minutes']:.1f} minutes, {cost['cpu_minutes']:.1f} of one core")
     with (plan.work / "costs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(cost) + "\n")

@@ -29,6 +29,10 @@ class TrainingError(Qwen2AudioError, RuntimeError):
     """A training run that cannot go on."""
 
 
+class NumericsError(Qwen2AudioError, RuntimeError):
+    """A computation whose result is no number."""
+
+
 class CapacityError(Qwen2AudioError, RuntimeError):
     """A request that this machine has no room for."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,13 +25,18 @@ class SamplingParams:
     top_k: int | None = None  # keep this many tokens; 0 keeps all
     min_p: float | None = None  # drop tokens below this share of the best one's probability
     repetition_penalty: float | None = None  # > 1 discourages ids already in prompt or answer
+    frequency_penalty: float | None = None  # taken off a token's logit for each time the answer has it already
+    presence_penalty: float | None = None  # taken off once, where the answer has it at all
+    logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of these token ids
     seed: int | None = None  # same seed, same answer
     stop: tuple[str, ...] = ()  # end before any of these strings; they are not part of the answer
+    logprobs: int | None = None  # tell each token's log-probability, and those of this many of the likeliest
+    n: int = 1  # answers, drawn apart
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
-        at_least = {"max_tokens": 1, "min_tokens": 0, "temperature": 0, "top_k": 0}
+        at_least = {"max_tokens": 1, "min_tokens": 0, "temperature": 0, "top_k": 0, "logprobs": 0, "n": 1}
         for name, low in at_least.items():
             value = getattr(self, name)
             if value is not None and not value >= low:
@@ -41,6 +47,12 @@ class SamplingParams:
                 raise ConfigError(f"{name} is {value}; expected a probability between 0 and 1.")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ConfigError(f"repetition_penalty is {self.repetition_penalty}; expected a number above 0.")
+        for name in ("frequency_penalty", "presence_penalty"):
+            value = getattr(self, name)
+            if value is not None and not -2 <= value <= 2:
+                raise ConfigError(f"{name} is {value}; expected a number between -2 and 2.")
+        if not all(-100 <= bias <= 100 for bias in self.logit_bias.values()):
+            raise ConfigError(f"logit_bias is {dict(self.logit_bias)}; expected numbers between -100 and 100.")
         if not all(self.stop):
             raise ConfigError("stop holds an empty string; every stop string needs at least one character.")
 
@@ -69,6 +81,17 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token of an answer and how likely it was: ln of its share of the softmax over the model's own logits."""
+
+    token: int
+    text: str  # U+FFFD where it is part of a character
+    data: bytes  # UTF-8
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()  # the likeliest in its place, best first
+
+
+@dataclass(frozen=True)
 class Completion:
     """One whole answer."""
 
@@ -76,6 +99,7 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     heard: tuple[Heard, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()  # where they were asked for: of every token, the one that ends it included
 
 
 @dataclass(frozen=True)
@@ -86,3 +110,6 @@ class Chunk:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     heard: tuple[Heard, ...] = field(default=())
+    index: int = 0  # which of `n` answers
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens since the last piece, where they were asked for
+    error: Exception | None = None  # why, where finish_reason is "error"

@@ -1,8 +1,5 @@
-"""Answers while they are generated: text that is certain, the reason for the end, the count of tokens.
-
-`Answers` is a stopping criterion of `generate`: asked after each token, it sees every one of them, and it alone decides
-where an answer ends.
-"""
+"""The answers of one call of `generate`, as a stopping criterion: asked after each token, it alone decides where an
+answer ends."""
 
 from __future__ import annotations
 
@@ -11,49 +8,10 @@ from typing import Any
 
 import torch
 
-from ..text.detokenize import Detokenizer, StopBuffer
-from ..text.tokenizer import Tokenizer
-from ..types import Completion, FinishReason, Usage
-from .prompt import Prompt
-from .settings import Limit
-
-
-class Answer:
-    """One row."""
-
-    def __init__(self, tokenizer: Tokenizer, eos_ids: frozenset[int], stop: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
-        self._stop = StopBuffer(stop)
-        self._eos_ids = eos_ids
-        self._text: list[str] = []
-        self.tokens = 0  # the one that ends the text included
-        self.cached = 0  # positions of the prompt that were not computed again
-        self.finish_reason: FinishReason | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(self._text)
-
-    def push(self, token: int) -> str:
-        """Take a token; the text that became certain with it."""
-        self.tokens += 1
-        if token in self._eos_ids:
-            return self.end("stop")
-        new = self._stop.push(self._detokenizer.push(token))
-        self._text.append(new)
-        if self._stop.stopped:
-            self.finish_reason = "stop"
-        return new
-
-    def end(self, reason: FinishReason) -> str:
-        """Finish for `reason`, unless it is finished; the text that was held back until now."""
-        if self.finish_reason is not None:
-            return ""
-        rest = self._stop.push(self._detokenizer.flush())
-        self.finish_reason = "stop" if self._stop.stopped else reason
-        rest += self._stop.flush()
-        self._text.append(rest)
-        return rest
+from ..engine.answer import Answer, usage_of
+from ..engine.request import Prompt
+from ..engine.settings import Limit
+from ..types import Completion, FinishReason
 
 
 class Answers:
@@ -90,11 +48,6 @@ class Answers:
         if self._cancelled:
             return "cancelled"
         return limit.reason if answer.tokens >= limit.tokens else "deadline"  # generation_config's max_time
-
-
-def usage_of(prompt: Prompt, answer: Answer) -> Usage:
-    """What an answer cost."""
-    return Usage(len(prompt.ids), prompt.audio_tokens, answer.tokens, answer.cached)
 
 
 def completion_of(prompt: Prompt, answer: Answer) -> Completion:

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
+from ..engine.answer import Answer, usage_of
+from ..engine.request import Prompt
+from ..engine.settings import Limit, generate_options, limit, stop_strings
 from ..errors import PromptError
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..processor import Qwen2AudioProcessor
 from ..text.chat import IM_END
 from ..types import Chunk, Completion, Message, SamplingParams
 from . import prompt as prompts
-from .answer import Answer, Answers, completion_of, usage_of
-from .prompt import Prompt
+from .answer import Answers, completion_of
 from .reuse import Reuse
-from .settings import Limit, generate_options, limit, stop_strings
 
 BATCH_ROWS = 8  # conversations that `batch` computes at a time
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 
+from ..engine.request import Prompt
+from ..engine.sounds import stack_clips
 from ..errors import PromptError
 from ..processor import Qwen2AudioProcessor
 from ..text import chat
 from ..text.chat import AUDIO, Piece
 from ..text.tokenizer import Tokenizer
-from ..types import Heard, Message
+from ..types import Message
 from .hearing import hear
 from .messages import check
 
@@ -33,20 +33,6 @@ _PROBES: tuple[list[Message], ...] = (
         {"role": "user", "content": [{"type": "text", "text": "d"}, {"type": "audio", "audio": "e"}]},
     ],
 )
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One conversation, ready for a batch."""
-
-    ids: list[int]  # T positions, audio expanded
-    clips: list[np.ndarray]  # float32 [mel bins, F_i]
-    frames: list[int]  # valid mel frames of each clip
-    heard: tuple[Heard, ...]
-
-    @property
-    def audio_tokens(self) -> int:
-        return sum(clip.tokens for clip in self.heard)
 
 
 def own_template(processor: Qwen2AudioProcessor) -> str | None:
@@ -137,17 +123,3 @@ def to_tensors(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Tensor
         return {"input_ids": ids, "attention_mask": mask}
     frames = [count for prompt in prompts for count in prompt.frames]
     return {"input_ids": ids, "attention_mask": mask, **stack_clips(clips, frames)}
-
-
-def stack_clips(clips: Sequence[np.ndarray], frames: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Log-mels [mel bins, F_i] with their valid frames, as wide as the widest.
-
-    Returns `input_features` float32 [A, mel bins, F] and `feature_attention_mask` int32 [A, F].
-    """
-    width = max(clip.shape[1] for clip in clips)
-    features = torch.zeros(len(clips), clips[0].shape[0], width)
-    mask = torch.zeros(len(clips), width, dtype=torch.int32)
-    for index, (clip, count) in enumerate(zip(clips, frames, strict=True)):
-        features[index, :, : clip.shape[1]] = torch.from_numpy(clip)
-        mask[index, :count] = 1
-    return {"input_features": features, "feature_attention_mask": mask}

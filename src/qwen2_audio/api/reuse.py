@@ -15,15 +15,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from ..engine.request import Prompt
+from ..engine.sounds import stack_clips
 from ..generate.decode import ROOM, Reading
-from .prompt import Prompt, stack_clips
 
 if TYPE_CHECKING:
     from ..model.cache import KVCache
@@ -82,8 +81,8 @@ class Reuse:
     @torch.no_grad()
     def begin(self, prompt: Prompt, max_new: int) -> Begun:
         """What `generate(reading=...)` needs to answer `prompt` with up to `max_new` tokens."""
-        digests = [_digest(clip, frames) for clip, frames in zip(prompt.clips, prompt.frames, strict=True)]
-        keys = self._keys(prompt, digests)
+        digests = prompt.digests
+        keys = prompt.keys(self._model.config.audio_token_index)
         state = _state_of(self._model)
         capacity = len(keys) + min(max_new, ROOM)
         with self._lock:
@@ -112,12 +111,6 @@ class Reuse:
             conversations = [key for key, entry in self._held.items() if isinstance(entry, Conversation)]
             for key in conversations[:-CONVERSATIONS]:
                 del self._held[key]
-
-    def _keys(self, prompt: Prompt, digests: list[int]) -> list[int]:
-        """The prompt's ids, a clip's positions replaced by its digest (negative: no id is)."""
-        slots = iter([digest for digest, heard in zip(digests, prompt.heard, strict=True) for _ in range(heard.tokens)])
-        audio_id = self._model.config.audio_token_index
-        return [next(slots) if token == audio_id else token for token in prompt.ids]
 
     def _take(self, keys: list[int], capacity: int) -> KVCache | None:
         """The cache of the longest beginning that `keys` share with a conversation; None where none does."""
@@ -180,12 +173,6 @@ class Reuse:
     def _make_room(self, nbytes: int) -> None:
         while self._held and self.nbytes + nbytes > self.budget:
             self._held.popitem(last=False)
-
-
-def _digest(clip: np.ndarray, frames: int) -> int:
-    """A negative number that stands for the log-mel [mel bins, F] with `frames` valid ones."""
-    shape = f"{clip.shape} {clip.dtype} {frames}".encode()
-    return -1 - int.from_bytes(blake2b(clip.tobytes(), digest_size=16, key=shape).digest())
 
 
 def _common(one: list[int], other: list[int]) -> int:

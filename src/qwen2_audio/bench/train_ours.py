@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..api.prompt import stack_clips
 from ..audio import mel
+from ..engine.sounds import stack_clips
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..train import loop, optim, sft
 from ..train.config import PARTS, DataConfig, LoraSection, OptimConfig, TrainConfig

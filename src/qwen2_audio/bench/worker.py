@@ -99,8 +99,8 @@ class Session:
 
         What the first question left is kept as the short API keeps it. Only this package's side can be asked.
         """
-        from ..api.prompt import Prompt
         from ..api.reuse import Reuse
+        from ..engine.request import Prompt
         from ..types import Heard
 
         ours, sound = self._ours, clip(seconds)

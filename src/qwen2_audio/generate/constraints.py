@@ -80,6 +80,20 @@ def _penalised(scores: Tensor, penalty: float) -> Tensor:
 
 
 @dataclass
+class AnswerPenalty:
+    """Off the score of each id of the answer: `frequency` for each time it occurs, `presence` once (the OpenAI API's)."""
+
+    frequency: float
+    presence: float
+    prompt: int  # columns, which do not count
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        answer = input_ids[:, self.prompt :]
+        times = torch.zeros_like(scores).scatter_add_(1, answer, torch.ones_like(answer, dtype=scores.dtype))
+        return scores - self.frequency * times - self.presence * (times > 0)
+
+
+@dataclass
 class NoRepeatNGram:
     """No n tokens occur twice: the token that would complete an earlier n-gram is banned."""
 

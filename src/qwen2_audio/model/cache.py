@@ -9,10 +9,12 @@ Nothing is copied while there is room; a full buffer grows by whole blocks.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 
 from ..config import Qwen2Config
+from .attention import Visible, attend
 
 BLOCK = 256  # positions a cache grows by, at least
 
@@ -67,6 +69,20 @@ class KVCache:
         self._values[layer][:, :, start:end] = value
         self._lengths[layer] = end
         return self._keys[layer][:, :, :end], self._values[layer][:, :, :end]
+
+    def attend(
+        self,
+        layer: int,
+        implementation: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        visible: Visible,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Append k and v to `layer`, and `attend` to all positions."""
+        k, v = self.update(layer, k, v)
+        return attend(implementation, q, k, v, visible, **options)
 
     def reorder(self, rows: torch.Tensor) -> None:
         """Make row i what row `rows[i]` was. `rows` is int64 `[B']`: a permutation, a choice, or repeats."""

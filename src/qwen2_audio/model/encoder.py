@@ -14,6 +14,8 @@ frames beyond the clip: `encode` needs `frames_needed(L)` of them, not L.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -170,6 +172,15 @@ class Qwen2AudioEncoder(nn.Module):
         Raises:
             AudioError: F is too short for the clips.
         """
+        steps = self.encode_in_steps(input_features, lengths)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+
+    def encode_in_steps(self, input_features: torch.Tensor, lengths: list[int]) -> Generator[None, None, torch.Tensor]:
+        """`encode`, with a pause before each layer, for whoever has other work in between."""
         needed = max((frames_needed(n, self.window) for n in lengths), default=0)
         if input_features.shape[-1] < needed:
             raise AudioError(
@@ -191,6 +202,7 @@ class Qwen2AudioEncoder(nn.Module):
             clips = [self._embed(clip[None], n) for clip, n in zip(features, frames, strict=True)]
             x, spans = torch.cat(clips, dim=1), frames  # [1, sum of E, d]
         for layer in self._layers_to_run():
+            yield
             x, _ = layer(x, ALL, spans)
         if spans is None:
             return self._pool(x).flatten(0, 1)

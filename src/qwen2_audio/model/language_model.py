@@ -5,6 +5,8 @@ B batch, q new positions, kv positions in cache and new, H width, D head width, 
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,8 +16,10 @@ from ..errors import ConfigError
 from .attention import ALL, Visible, attend, causal_mask
 from .cache import KVCache
 from .outputs import LanguageModelOutput
+from .paged import PagedPass, PagedStorage
 
 Rope = tuple[torch.Tensor, torch.Tensor]
+Cache = KVCache | PagedPass
 
 
 class RMSNorm(nn.Module):
@@ -67,16 +71,14 @@ class Qwen2Attention(nn.Module):
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
     def forward(
-        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: KVCache | None
+        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [B, q, H]; q and k are rotated before k is cached."""
         heads = (*x.shape[:2], -1, self.head_dim)
         q = rotate(self.q_proj(x).view(heads).transpose(1, 2), rope)  # [B, heads, q, D]
         k = rotate(self.k_proj(x).view(heads).transpose(1, 2), rope)
         v = self.v_proj(x).view(heads).transpose(1, 2)
-        if cache is not None:
-            k, v = cache.update(self.layer, k, v)  # [B, kv_heads, kv, D]
-        out, weights = attend(
+        out, weights = (attend if cache is None else partial(cache.attend, self.layer))(
             self.config._attn_implementation,
             q,
             k,
@@ -111,7 +113,7 @@ class Qwen2DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: KVCache | None
+        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, weights = self.self_attn(self.input_layernorm(x), rope, visible, cache)
         x = x + attended
@@ -147,7 +149,7 @@ class Qwen2LanguageModel(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: KVCache | None = None,
+        past_key_values: Cache | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
@@ -201,7 +203,7 @@ class Qwen2LanguageModel(nn.Module):
         x: torch.Tensor,
         rope: Rope,
         visible: Visible,
-        cache: KVCache | None,
+        cache: Cache | None,
         *,
         states: list[torch.Tensor] | None = None,
         attentions: list[torch.Tensor] | None = None,
@@ -219,6 +221,11 @@ class Qwen2LanguageModel(nn.Module):
         """An empty KV cache for `batch` rows, with room for `capacity` positions before it must grow."""
         like = self.model.norm.weight
         return KVCache(self.config, batch, dtype=like.dtype, device=like.device, capacity=capacity)
+
+    def new_paged(self, blocks: int) -> PagedStorage:
+        """Room for the keys and values of many sequences, in `blocks` blocks."""
+        like = self.model.norm.weight
+        return PagedStorage(self.config, blocks, dtype=like.dtype, device=like.device)
 
     @staticmethod
     def _visible(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> Visible:

@@ -25,6 +25,7 @@ from .tokenizer_files import (
 
 # What a file that names none means, as for the reference's Qwen2Tokenizer.
 DEFAULT_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+UNPRINTABLE = (*range(33), *range(127, 161), 173)  # bytes without a printable Latin-1 character
 UNLIMITED = int(1e30)  # model_max_length of a file that names none; the reference's figure
 
 
@@ -272,6 +273,18 @@ class Tokenizer:
         special = set(self.all_special_ids) if skip_special_tokens else set()
         return [self._backend.id_to_token(i) for i in found if i not in special]
 
+    def token_bytes(self, token: int) -> bytes:
+        """What a token adds to the UTF-8 text: of a character that is spread over several tokens, its share.
+
+        The vocabulary spells each byte as a printable character (GPT-2's byte-level BPE, `bytes_to_unicode`).
+        """
+        spelled = self._backend.id_to_token(token)
+        if spelled is None:
+            return b""
+        if token in self._backend.get_added_tokens_decoder():
+            return str(spelled).encode()
+        return bytes(_byte_of(letter) for letter in spelled)
+
     # -- conversations
 
     def apply_chat_template(
@@ -305,6 +318,13 @@ class Tokenizer:
             return prompt
         batch = self(prompt, padding=padding, return_tensors=return_tensors)
         return batch if return_dict else batch["input_ids"]
+
+
+def _byte_of(letter: str) -> int:
+    """The byte that a letter of the vocabulary's alphabet stands for: itself if it is printable Latin-1, and the n-th
+    of the 68 others is U+0100 + n."""
+    code = ord(letter)
+    return code if code < 256 else UNPRINTABLE[code - 256]
 
 
 def _check_text(text: object) -> None:

@@ -94,10 +94,13 @@ class DpoConfig:
 
     beta: float = 0.1
     length_normalised: bool = False  # log-probabilities divided by their number of tokens
+    nll_weight: float = 0.0  # times the chosen answer's loss a token, added
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
             raise ConfigError(f"dpo.beta is {self.beta}; expected more than 0.")
+        if self.nll_weight < 0:
+            raise ConfigError(f"dpo.nll_weight is {self.nll_weight}; expected 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Direct preference optimisation: the better answer becomes likelier than the worse one, next to a reference.
 
 Rafailov et al. 2023, https://arxiv.org/abs/2305.18290. The reference is the model before training: with LoRA the model
-with its adapter switched off, otherwise a frozen copy.
+with its adapter switched off, otherwise a frozen copy. With `nll_weight` the chosen answer's loss a token is added, so
+that it does not become unlikely along with the rejected one (Pang et al. 2024, https://arxiv.org/abs/2404.19733).
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ class Preference:
     def losses(
         self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        policy = self._log_probabilities(model, batch)
+        sums, tokens = self._log_probabilities(model, batch)
         with torch.no_grad():
-            reference = self._log_probabilities_of_reference(model, batch)
-        terms = dpo_losses(policy, reference, self.config.beta)
-        return terms.losses.sum(), {
+            reference, _ = self._log_probabilities_of_reference(model, batch)
+        per = tokens if self.config.length_normalised else 1
+        terms = dpo_losses(sums / per, reference / per, self.config.beta)
+        losses = terms.losses
+        if self.config.nll_weight:
+            losses = losses - self.config.nll_weight * (sums / tokens)[: len(losses)]
+        return losses.sum(), {
             "margin": float(terms.margins.detach().sum()),
             "accuracy": float((terms.margins.detach() > 0).sum()),
             "reward_chosen": float(terms.chosen.detach().sum()),
@@ -48,13 +53,12 @@ class Preference:
 
     def _log_probabilities(
         self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
-        rows = len(batch["input_ids"])
-        return row_log_probabilities(predict(model, batch), rows, length_normalised=self.config.length_normalised)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return row_log_probabilities(predict(model, batch), len(batch["input_ids"]))
 
     def _log_probabilities_of_reference(
         self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.reference is not None:
             return self._log_probabilities(self.reference, batch)
         modes = {module: module.training for module in model.modules()}

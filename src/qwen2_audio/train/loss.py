@@ -51,14 +51,11 @@ def token_losses(predictions: Predictions) -> torch.Tensor:
     return F.cross_entropy(predictions.logits.float(), predictions.targets, reduction="sum")
 
 
-def row_log_probabilities(predictions: Predictions, rows: int, *, length_normalised: bool = False) -> torch.Tensor:
-    """log p(answer | prompt) of each row, fp32 [rows]; length_normalised divides by the answer's tokens."""
+def row_log_probabilities(predictions: Predictions, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """log p(answer | prompt) of each row, fp32 [rows], and the answers' numbers of tokens, at least 1, int64 [rows]."""
     losses = F.cross_entropy(predictions.logits.float(), predictions.targets, reduction="none")
     sums = losses.new_zeros(rows).index_add(0, predictions.rows, -losses)
-    if not length_normalised:
-        return sums
-    counts = torch.bincount(predictions.rows, minlength=rows)
-    return sums / counts.clamp(min=1)
+    return sums, torch.bincount(predictions.rows, minlength=rows).clamp(min=1)
 
 
 @dataclass(frozen=True)

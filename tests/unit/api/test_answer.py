@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from qwen2_audio.api.answer import Answer, Answers
-from qwen2_audio.api.settings import Limit
+from qwen2_audio.api.answer import Answers
+from qwen2_audio.engine.answer import Answer
+from qwen2_audio.engine.settings import Limit
 
 END = 999
 

@@ -11,7 +11,9 @@ import torch
 import qwen2_audio as qa
 from qwen2_audio.api import reuse
 from qwen2_audio.api.hearing import hear
-from qwen2_audio.api.prompt import Prompt, build, stack_clips
+from qwen2_audio.api.prompt import build
+from qwen2_audio.engine.request import Prompt
+from qwen2_audio.engine.sounds import stack_clips
 from qwen2_audio.errors import ConfigError, PromptError
 from qwen2_audio.generate.decode import Reading
 

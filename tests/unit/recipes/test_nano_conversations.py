@@ -4,25 +4,28 @@ import json
 
 import numpy as np
 import pytest
+from recipes.nano import pairs
 from recipes.nano.clips import Entry
 from recipes.nano.conversations import (
     TRANSCRIBE,
     TRANSCRIBE_HELD_OUT,
     WHAT,
     WHAT_HELD_OUT,
+    Conversation,
     anybody,
+    assistant,
     behind,
     is_it,
     name_it,
     sex,
     transcribe,
+    user,
     voice_chat,
 )
 from recipes.nano.corpus import write_conversations
 from recipes.nano.examination import abstains
 from recipes.nano.imagine import imagined
 from recipes.nano.mix import SPEECH, STRANGE, Clip
-from recipes.nano.pairs import write_pairs
 from recipes.nano.sounds.kinds import NAMED, NAMES
 from recipes.nano.tokenizer import train_tokenizer
 from recipes.nano.words import ABSTAIN, WORDS, kinds_named
@@ -120,16 +123,45 @@ def test_shares_are_shares_and_the_same_generator_writes_the_same(shares, tmp_pa
 def test_every_line_of_the_data_files_is_one_the_trainer_reads(tmp_path):
     library = Imagined(80, tmp_path / "clips")
     write_conversations(library, PRETRAINING, 200, 0, tmp_path / "data" / "joint.jsonl")
-    write_pairs(library, 100, 0, tmp_path / "data" / "dpo.jsonl")
     sft = [json.loads(line) for line in (tmp_path / "data" / "joint.jsonl").read_text().splitlines()]
-    dpo = [json.loads(line) for line in (tmp_path / "data" / "dpo.jsonl").read_text().splitlines()]
-    assert (len(sft), len(dpo)) == (200, 100)
+    assert len(sft) == 200
     rows = [formats.read_row(row, tmp_path / "data") for row in sft]
     assert {type(row) for row in rows} == {formats.ChatRow, formats.BaseRow}
-    pairs = [formats.read_row(row, tmp_path / "data") for row in dpo]
-    assert all(pair.rejected is not None and pair.rejected["content"] != pair.messages[-1]["content"] for pair in pairs)
-    assert any("cannot make out" in row["rejected_response"] for row in dpo)
+
+
+def test_pairs_are_the_mistakes_that_a_checkpoint_makes(tmp_path, monkeypatch):
+    library = Imagined(80, tmp_path / "clips")
+
+    class Parrot:
+        """Right about everything once, then always the same."""
+
+        def __init__(self, folder):
+            self.asked = 0
+
+        def answers(self, conversations, **options):
+            self.asked += len(conversations)
+            return ["Three and four is eight."] * len(conversations)
+
+    monkeypatch.setattr(pairs, "Listener", Parrot)
+    pairs.write_pairs(tmp_path, library, 0, tmp_path / "data" / "dpo.jsonl")
+    dpo = [json.loads(line) for line in (tmp_path / "data" / "dpo.jsonl").read_text().splitlines()]
+    assert len(dpo) > 60 and len({json.dumps(row) for row in dpo}) == len(dpo)
+    read = [formats.read_row(row, tmp_path / "data") for row in dpo]
+    assert all(pair.rejected["content"] == "Three and four is eight." for pair in read)
     assert any("cannot make out" in str(row["messages"][-1]["content"]) for row in dpo)
+
+
+def test_what_counts_as_a_mistake():
+    def asked(clip, truth):
+        return pairs.Asked(Conversation([user(0), assistant(truth)], [0]), clip)
+
+    dog = asked(Clip("dog", 2.0, -20.0), "I hear a dog barking.")
+    assert dog.wrong("I hear a cat meowing.") and not dog.wrong("It sounds like a barking dog.")
+    said = asked(SAID, "Two plus two is four.")
+    assert said.wrong("Two plus two is five.") and said.wrong("I hear a voice, but I cannot make out the words.")
+    assert not said.wrong("two plus two is four")
+    noise = asked(Clip("noise", 2.0, -20.0), "Nobody is speaking. I only hear noise.")
+    assert noise.wrong("I hear a dog barking.") and not noise.wrong("I only hear noise.")
 
 
 def test_the_template_of_the_saved_processor_is_the_official_one(tmp_path):

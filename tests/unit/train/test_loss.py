@@ -68,10 +68,10 @@ def test_the_mean_is_the_models_own_loss(model):
 
 def test_padding_changes_no_row(model):
     given = batch()
-    together = row_log_probabilities(predict(model, given), 2)
+    together, _ = row_log_probabilities(predict(model, given), 2)
     alone = {k: v[1:] for k, v in given.items()}
     alone = {k: v[:, :12] if k in ("input_ids", "attention_mask", "labels") else v for k, v in alone.items()}
-    torch.testing.assert_close(row_log_probabilities(predict(model, alone), 1), together[1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(row_log_probabilities(predict(model, alone), 1)[0], together[1:], rtol=1e-4, atol=1e-5)
 
 
 def test_a_text_without_clips_is_predicted_too(model):
@@ -87,10 +87,9 @@ def test_the_first_token_of_a_row_is_not_counted():
 def test_row_log_probabilities_by_hand():
     logits = torch.log(torch.tensor([[0.5, 0.5], [0.25, 0.75], [0.1, 0.9]]))
     given = Predictions(logits, torch.tensor([0, 1, 0]), torch.tensor([0, 0, 2]))
-    plain = row_log_probabilities(given, 3)
+    plain, tokens = row_log_probabilities(given, 3)
     torch.testing.assert_close(plain, torch.tensor([math.log(0.5 * 0.75), 0.0, math.log(0.1)]))
-    normalised = row_log_probabilities(given, 3, length_normalised=True)
-    torch.testing.assert_close(normalised, torch.tensor([math.log(0.5 * 0.75) / 2, 0.0, math.log(0.1)]))
+    assert tokens.tolist() == [2, 1, 1]
 
 
 def test_dpo_of_equal_policies_is_log_2():

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import ConfigError, ContextLengthError
 from ..generate.config import GenerationConfig
 from ..types import FinishReason, SamplingParams
-from .prompt import Prompt
+from .request import Prompt
 
 DEFAULT_MAX_TOKENS = 256  # new tokens, where neither the caller nor the checkpoint names a number
 

@@ -1,0 +1,89 @@
+"""A loaded checkpoint behind an engine: conversations in, tickets out. What a server and a batch run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..engine.engine import Engine, EngineSettings
+from ..engine.request import Prompt, Ticket
+from ..engine.settings import DEFAULT_MAX_TOKENS
+from ..engine.stats import Stats
+from ..engine.thread import EngineThread
+from ..pretrained import Qwen2AudioForConditionalGeneration
+from ..processor import Qwen2AudioProcessor
+from ..types import Message, SamplingParams
+from . import prompt as prompts
+from .messages import check
+
+
+class Service:
+    """Answers any number of conversations from any number of threads.
+
+    Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the checkpoint's
+    generation_config, as far as SamplingParams can say it), `engine_settings`.
+    """
+
+    def __init__(
+        self,
+        model: Qwen2AudioForConditionalGeneration,
+        processor: Qwen2AudioProcessor,
+        settings: EngineSettings | None = None,
+        *,
+        name: str = "",
+        about: str = "",
+    ) -> None:
+        self.name, self.about = name, about
+        self.context = int(model.config.text_config.max_position_embeddings)
+        self._processor, self._template = processor, prompts.own_template(processor)
+        engine = Engine(model, processor.tokenizer, settings)
+        self.engine_settings = engine.settings
+        self._generation_config = model.generation_config
+        self._thread = EngineThread(engine)
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """What holds where a request says nothing."""
+        config = self._generation_config
+        drawn = bool(config.do_sample)
+        return {
+            "max_tokens": config.max_new_tokens or DEFAULT_MAX_TOKENS,
+            "temperature": (1.0 if config.temperature is None else config.temperature) if drawn else 0.0,
+            "top_p": 1.0 if config.top_p is None else config.top_p,
+            "top_k": 50 if config.top_k is None else config.top_k,
+            "repetition_penalty": 1.0 if config.repetition_penalty is None else config.repetition_penalty,
+        }
+
+    @property
+    def version(self) -> str:
+        from .. import __version__
+
+        return __version__
+
+    def submit(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> Ticket:
+        """Ask for the answer to a conversation; returns at once. Its clips are read on other threads.
+
+        Raises PromptError for messages that are none, CapacityError where too many wait. What is found later
+        (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the ticket's terminal pieces.
+        """
+        check(messages)
+
+        def prepare() -> Prompt:
+            return prompts.build(messages, self._processor, self._template)
+
+        return self._thread.submit(prepare, params or SamplingParams(), timeout=timeout, priority=priority)
+
+    def stats(self) -> Stats:
+        """What has been counted so far."""
+        return self._thread.stats()
+
+    def close(self, grace: float = 0.0) -> None:
+        """End: no new requests, `grace` seconds for those under way."""
+        self._thread.close(grace)

@@ -1,0 +1,375 @@
+"""The engine: requests in, pieces of answers out, one step at a time.
+
+    submit -> waiting -> prefill in chunks -> decode, a token a step -> one terminal piece, whatever happened
+
+A step: who left is let go, sounds are encoded for a while, the scheduler says what is computed, the runner computes it,
+each sequence that is at its end gets its next token. Not for several threads: `thread.EngineThread` is.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError, NumericsError
+from ..generate.lookup import guess
+from ..generate.options import Options, resolve
+from ..memory import available_bytes
+from ..model.paged import BLOCK, PagedStorage
+from ..text.chat import IM_END
+from ..text.tokenizer import Tokenizer
+from ..types import Chunk, FinishReason, SamplingParams, TokenLogprob
+from .answer import Answer, usage_of
+from .blocks import BlockPool
+from .request import Prompt, Request, Sequence, Ticket
+from .runner import Runner
+from .sampler import Sampler, logprob_of
+from .scheduler import Limits, Part, Plan, Scheduler
+from .settings import generate_options, limit, stop_strings
+from .sounds import Sounds
+from .stats import Stats
+
+SLICE = 0.05  # seconds of encoder work a step, while anything else runs
+STEP_SECONDS = 0.15  # what a step with prefill in it should take while others wait for their tokens
+MOST_TOKENS = 1 << 16  # positions of the cache, where memory would hold more
+SHARE = 0.3  # of the memory that is free
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine may use.
+
+    kv_tokens: positions of the KV cache; None: a third of the free memory, 65,536 at most. sounds_bytes: for encoded
+    clips. step_tokens: new positions a step; None: what takes about 0.15 s. lookup: guesses a step by prompt lookup.
+    """
+
+    kv_tokens: int | None = None
+    sounds_bytes: int = 500_000_000
+    step_tokens: int | None = None
+    sequences: int = 32
+    waiting: int = 1024
+    lookup: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in {"kv_tokens": BLOCK, "step_tokens": 1, "sequences": 1, "waiting": 1, "lookup": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")
+
+
+@dataclass(eq=False)
+class _Underway:
+    """What the engine knows of a sequence beyond its place in the cache."""
+
+    sampler: Sampler
+    answer: Answer
+    tokens: list[int]
+    last: float = 0.0  # time of the last token
+
+
+class Engine:
+    """Answers many conversations at once. Attributes: `stats`, `settings`."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, settings: EngineSettings | None = None) -> None:
+        """`model`: a Qwen2AudioForConditionalGeneration in eval mode."""
+        self.settings = settings or EngineSettings()
+        self.stats = Stats()
+        self._model, self._tokenizer = model, tokenizer
+        ends = [token for token in tokenizer.all_special_tokens if token in (IM_END, tokenizer.eos_token)]
+        self._turn_ends = frozenset(tokenizer.convert_tokens_to_ids(ends))
+        self._context = model.config.text_config.max_position_embeddings
+        self._storage: PagedStorage = model.language_model.new_paged(
+            self._blocks(model.language_model.new_paged(1).nbytes)
+        )
+        self._sounds = Sounds(model, self.settings.sounds_bytes, self.stats)
+        self._runner = Runner(model, self._storage, self._sounds)
+        self._step_tokens = self.settings.step_tokens or 128
+        self._underway: dict[Sequence, _Underway] = {}
+        self._of_ticket: dict[Ticket, list[Sequence]] = {}
+        self._broken: list[tuple[Sequence, Exception]] = []
+        self._requests = 0
+        self._state = _state_of(model)
+        self._new_pool()
+
+    @property
+    def idle(self) -> bool:
+        return not self._underway
+
+    def submit(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        ticket: Ticket,
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> None:
+        """Take in a request; its pieces go to `ticket`. `deadline` is a time.monotonic().
+
+        Raises ContextLengthError, CapacityError (it can never fit, or too many wait), ConfigError: then the ticket has
+        got nothing.
+        """
+        if self.idle:
+            self._notice_new_weights()
+        options = self._options(params)
+        most = limit(prompt, params, options.config, self._context)
+        if options.config.max_time is not None:
+            ends = time.monotonic() + options.config.max_time
+            deadline = ends if deadline is None else min(ends, deadline)
+        keys = prompt.keys(self._model.config.audio_token_index)
+        request = Request(self._requests, prompt, keys, params, ticket, most.tokens, most.reason, deadline, priority)
+        self._scheduler.check(request)
+        self._requests += 1
+        sequences = [Sequence(request, index, list(keys)) for index in range(params.n)]
+        vocabulary, eos = self._model.config.text_config.vocab_size, frozenset(options.config.eos_ids)
+        stops = stop_strings(params, self._model.generation_config)
+        made = [
+            _Underway(Sampler(one, options, vocabulary, self._model.device), Answer(self._tokenizer, eos, stops), [])
+            for one in sequences
+        ]
+        self._sounds.want(request)
+        self._of_ticket[ticket] = sequences
+        self._underway |= dict(zip(sequences, made, strict=True))
+        for one in sequences:
+            self._scheduler.add(one)
+        self.stats.submitted += 1
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End what is left of a request. Unknown and finished ones are none."""
+        for one in list(self._of_ticket.get(ticket, ())):
+            self._finish(one, "cancelled")
+
+    def fail_all(self, error: Exception) -> None:
+        """End everything with `error`."""
+        for one in list(self._underway):
+            self._fail(one, error)
+
+    def step(self) -> None:
+        """Do one step's work."""
+        started = time.monotonic()
+        self._end_late_ones(started)
+        if self._sounds.busy:
+            others = any(self._sounds.held(one.request) for one in self._underway)
+            self._sounds.work(SLICE if others else 10 * SLICE)
+            self.stats.seconds_encoder += time.monotonic() - started
+        self._guess()
+        plan = self._planned()
+        if plan.decodes or plan.prefills:
+            self._run(plan)
+        self.stats.steps += 1
+        self._measure(started)
+
+    # -- one step
+
+    def _planned(self) -> Plan:
+        self._scheduler.limits = self._limits(self._step_tokens)
+        plan = self._scheduler.plan()
+        while self._broken:
+            self._fail(*self._broken.pop())
+        self.stats.preemptions += len(plan.preempted)
+        self._runner.copy(plan.copies)
+        for copy in plan.copies:
+            self._pool.copied(copy)
+        deaf = [part for part in plan.prefills if not self._runner.heard(part)]
+        for part in deaf:  # its beginning was in the cache a moment ago, and has been given away since
+            self._scheduler.send_back(part.sequence)
+        if not deaf:
+            return plan
+        return Plan(plan.decodes, [part for part in plan.prefills if part not in deaf], plan.copies, plan.preempted)
+
+    def _run(self, plan: Plan) -> None:
+        parts = [*plan.decodes, *plan.prefills]
+        started = time.monotonic()
+        try:
+            logits = self._runner.run(parts)
+            greedy = self._greedy(parts, logits)
+        except Exception as error:  # memory, say: it belongs to those that ran, and the engine lives on
+            for part in parts:
+                self._fail(part.sequence, error)
+            return
+        took = time.monotonic() - started
+        self._count(plan, took)
+        self._scheduler.ran(plan)
+        for part, rows, best in zip(parts, logits, greedy, strict=True):
+            if len(rows) and part.sequence in self._underway:
+                try:
+                    self._advance(part.sequence, rows, best)
+                except Exception as error:  # one request's trouble is not the others'
+                    self._fail(part.sequence, error)
+
+    def _greedy(self, parts: list[Part], logits: list[torch.Tensor]) -> list[list[tuple[int, bool]]]:
+        """For each row of logits its best token, and whether it is a number: one pass over all rows."""
+        rows = torch.cat(logits)
+        if not len(rows):
+            return [[] for _ in parts]
+        best, ids = rows.max(-1)
+        found = iter(zip(ids.tolist(), best.isfinite().tolist(), strict=True))
+        return [[next(found) for _ in range(len(part))] for part in logits]
+
+    def _advance(self, sequence: Sequence, rows: torch.Tensor, best: list[tuple[int, bool]]) -> None:
+        """Take the next token, and those behind it as long as the guesses were right."""
+        state, guesses = self._underway[sequence], sequence.guesses
+        sequence.guesses = []
+        first = len(sequence.keys)
+        texts, logprobs = [], []
+        for row, (token, finite) in zip(rows, best, strict=True):
+            if not finite:
+                raise NumericsError(
+                    "The model's logits are not numbers (NaN or infinite); this request ends here. Check the weights, "
+                    "or load the model in float32."
+                )
+            if not state.sampler.plain:
+                token = state.sampler.choose(state.tokens, row)
+            state.tokens.append(token)
+            sequence.keys.append(token)
+            if sequence.request.params.logprobs is not None:
+                logprobs.append(logprob_of(token, row, sequence.request.params.logprobs, self._tokenizer))
+            texts.append(state.answer.push(token))
+            place = len(sequence.keys) - first - 1
+            if state.answer.finish_reason is not None or state.answer.tokens >= sequence.request.most:
+                break
+            if place < len(guesses) and token != guesses[place]:
+                break
+        self._scheduler.accepted(sequence, min(len(sequence.keys) - first - 1, len(guesses)))
+        self._tell(sequence, "".join(texts), tuple(logprobs))
+
+    def _tell(self, sequence: Sequence, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        state, request, now = self._underway[sequence], sequence.request, time.monotonic()
+        if state.last:
+            self.stats.inter_token.add(now - state.last)
+        else:
+            self.stats.first_token.add(now - request.arrived)
+        state.last = now
+        if state.answer.finish_reason is not None:
+            self._finish(sequence, "stop", text, logprobs)
+        elif state.answer.tokens >= request.most:
+            self._finish(sequence, request.most_reason, text, logprobs)
+        elif text or logprobs:
+            request.ticket.put(Chunk(text, index=sequence.index, logprobs=logprobs))
+
+    # -- ends
+
+    def _finish(
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        text: str = "",
+        logprobs: tuple[TokenLogprob, ...] = (),
+        error: Exception | None = None,
+    ) -> None:
+        """The one terminal piece of a sequence, and all it held given back."""
+        state, request = self._underway.pop(sequence), sequence.request
+        rest = text + state.answer.end(reason)
+        state.answer.cached = sequence.cached
+        ended = state.answer.finish_reason if error is None else "error"
+        self._scheduler.remove(sequence, keep=error is None)
+        left = self._of_ticket[request.ticket]
+        left.remove(sequence)
+        if not left:
+            del self._of_ticket[request.ticket]
+            self._sounds.drop(request)
+        usage = usage_of(request.prompt, state.answer)
+        assert ended is not None
+        self.stats.finish(ended, usage, sum(one.seconds for one in request.prompt.heard), sequence.index)
+        self.stats.end_to_end.add(time.monotonic() - request.arrived)
+        request.ticket.put(Chunk(rest, ended, usage, request.prompt.heard, sequence.index, logprobs, error))
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        self._storage.clear(self._pool.alone(sequence))
+        self._finish(sequence, "error", error=error)
+
+    def _end_late_ones(self, now: float) -> None:
+        for one in list(self._underway):
+            if one.request.deadline is not None and now >= one.request.deadline:
+                self._finish(one, "deadline")
+
+    # -- what the scheduler asks and is told
+
+    def _ready(self, sequence: Sequence) -> bool:
+        """Its sounds are encoded, or the cache already holds what they became."""
+        request = sequence.request
+        if not request.prompt.clips or self._sounds.held(request):
+            return True
+        last = max(i for i, key in enumerate(request.keys) if key < 0)
+        try:
+            return self._pool.match(sequence.keys[:-1]) > last or self._sounds.ready(request)
+        except Exception as error:  # the encoder's; the scheduler is at work now, so the sequence ends after it
+            self._broken.append((sequence, error))
+            return False
+
+    def _guess(self) -> None:
+        if not self.settings.lookup:
+            return
+        for sequence in self._underway:
+            if sequence.decoding:
+                room = min(self.settings.lookup, sequence.request.most - len(self._underway[sequence].tokens) - 1)
+                found = guess(sequence.keys, room, 3, []) if room > 0 else []
+                sequence.guesses = list(takewhile(lambda key: key >= 0, found))  # a sound cannot be said
+
+    def _limits(self, step_tokens: int) -> Limits:
+        return Limits(step_tokens, self.settings.sequences, self.settings.waiting)
+
+    # -- the books
+
+    def _count(self, plan: Plan, took: float) -> None:
+        stats, prefill = self.stats, sum(part.count for part in plan.prefills)
+        decode = sum(part.count for part in plan.decodes)
+        stats.prefill_tokens += prefill
+        stats.decode_tokens += decode
+        share = prefill / (prefill + decode)
+        stats.seconds_prefill += took * share
+        stats.seconds_decode += took * (1 - share)
+        if self.settings.step_tokens is None and prefill >= 32:
+            wanted = prefill * STEP_SECONDS / took
+            self._step_tokens = round(min(max(0.5 * (self._step_tokens + wanted), 32), 1024))
+
+    def _measure(self, started: float) -> None:
+        stats = self.stats
+        stats.waiting, stats.running = self._scheduler.waiting, self._scheduler.running
+        stats.blocks_used, stats.blocks_total = self._pool.used, self._storage.blocks
+        stats.sounds_bytes = self._sounds.nbytes
+        stats.step_seconds.add(time.monotonic() - started)
+
+    def _options(self, params: SamplingParams) -> Options:
+        """The request's options over the checkpoint's, as `generate` settles them."""
+        options = resolve(
+            self._model.generation_config,
+            None,
+            {**generate_options(params), "eos_token_id": sorted(self._eos_ids), "stop_strings": None},
+        )
+        if (options.config.num_beams or 1) > 1:
+            raise ConfigError("The engine draws one token at a time; beam search is generate(num_beams=...)'s.")
+        return options
+
+    @property
+    def _eos_ids(self) -> frozenset[int]:
+        return self._turn_ends | frozenset(self._model.generation_config.eos_ids)
+
+    def _blocks(self, block_bytes: int) -> int:
+        if self.settings.kv_tokens is not None:
+            return -(-self.settings.kv_tokens // BLOCK)
+        free = available_bytes()
+        affordable = MOST_TOKENS // BLOCK if free is None else int(free * SHARE) // block_bytes
+        return max(1, min(affordable, MOST_TOKENS // BLOCK))
+
+    def _new_pool(self) -> None:
+        self._pool = BlockPool(self._storage.blocks, self._storage.block)
+        self._scheduler = Scheduler(self._pool, self._limits(self._step_tokens), self._ready)
+
+    def _notice_new_weights(self) -> None:
+        """An adapter was attached, a weight written to: what was computed before is not what would be now."""
+        state = _state_of(self._model)
+        if state != self._state:
+            self._state = state
+            self._sounds.forget()
+            self._new_pool()
+
+
+def _state_of(model: Any) -> int:
+    """Changes when a weight is written to or replaced, as attaching an adapter or a training step does."""
+    tensors = (*model.parameters(), *model.buffers())
+    return hash((model.training, model.encoder_mask, *((id(t), t._version) for t in tensors)))

@@ -1,0 +1,82 @@
+"""One answer's tokens drawn from logits: `generate`'s processors and draw, a generator of its own, log-probabilities.
+
+Nothing in here depends on what else is in the batch. V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..generate import processors
+from ..generate.constraints import AnswerPenalty, LogitsProcessor, SequenceBias
+from ..generate.lengths import Lengths
+from ..generate.options import Options
+from ..generate.sampling import draw
+from ..text.tokenizer import Tokenizer
+from ..types import SamplingParams, TokenLogprob
+from .request import Sequence
+
+
+class Sampler:
+    """Draws the tokens of one sequence."""
+
+    def __init__(self, sequence: Sequence, options: Options, vocabulary: int, device: torch.device) -> None:
+        """`options`: the request's, resolved as `generate` does. Raises ConfigError for ids outside the vocabulary."""
+        request = sequence.request
+        params, length = request.params, len(request.prompt.ids)
+        config = options.config
+        self.options = options
+        self._device = device
+        self._prompt = request.prompt.ids
+        min_length = max(config.min_length or 0, 0)
+        lengths = Lengths(length, request.most, min_length, config.min_new_tokens or 0)
+        ids = torch.tensor([request.prompt.ids], device=device) if _needs_prompt(config) else torch.empty(1, 0)
+        self._processors = processors.build(
+            options, processors.PromptRows(ids, None, lengths), answer_processors(params, length)
+        )
+        self._generator: torch.Generator | None = None
+        if config.do_sample and params.seed is not None:
+            self._generator = torch.Generator(device).manual_seed(params.seed + sequence.index)
+
+    @property
+    def plain(self) -> bool:
+        """Greedy, and from the logits as they are: a batch of such rows needs one argmax."""
+        return not self._processors and not self.options.config.do_sample
+
+    def choose(self, answer_ids: list[int], logits: torch.Tensor) -> int:
+        """The token that follows the prompt and `answer_ids`, from the model's logits, fp32 [V]."""
+        scores = logits[None]
+        if self._processors:
+            ids = torch.tensor([[*self._prompt, *answer_ids]], device=self._device)
+            scores = processors.process(self._processors, ids, scores)
+        return int(draw(scores, bool(self.options.config.do_sample), self._generator))
+
+
+def answer_processors(params: SamplingParams, prompt: int) -> list[LogitsProcessor]:
+    """What SamplingParams ask for beyond `generate`'s own options, for a prompt of `prompt` positions."""
+    made: list[LogitsProcessor] = []
+    if params.logit_bias:
+        made.append(SequenceBias({(token,): bias for token, bias in params.logit_bias.items()}))
+    if params.frequency_penalty or params.presence_penalty:
+        made.append(AnswerPenalty(params.frequency_penalty or 0.0, params.presence_penalty or 0.0, prompt))
+    return made
+
+
+def logprob_of(token: int, logits: torch.Tensor, alternatives: int, tokenizer: Tokenizer) -> TokenLogprob:
+    """How likely `token` was by the model's own logits [V], and the `alternatives` likeliest tokens."""
+    shares = logits.log_softmax(-1)
+    best, ids = shares.topk(min(alternatives, len(shares)))
+    top = tuple(_named(i, p, tokenizer) for i, p in zip(ids.tolist(), best.tolist(), strict=True))
+    one = _named(token, float(shares[token]), tokenizer)
+    return TokenLogprob(one.token, one.text, one.data, one.logprob, top)
+
+
+def _named(token: int, logprob: float, tokenizer: Tokenizer) -> TokenLogprob:
+    data = tokenizer.token_bytes(token)
+    return TokenLogprob(token, data.decode("utf-8", "replace"), data, logprob)
+
+
+def _needs_prompt(config: Any) -> bool:
+    return bool(config.encoder_repetition_penalty not in (None, 1) or config.encoder_no_repeat_ngram_size)

@@ -1,0 +1,83 @@
+"""What the engine counts."""
+
+from __future__ import annotations
+
+import copy
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from ..types import FinishReason, Usage
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+@dataclass
+class Histogram:
+    """Counts of values up to each bound, and above the last."""
+
+    bounds: tuple[float, ...] = SECONDS
+    counts: list[int] = field(default_factory=list)
+    sum: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+
+@dataclass
+class Stats:
+    """Counters since the engine began, gauges of its last step, histograms."""
+
+    submitted: int = 0
+    finished: dict[str, int] = field(default_factory=dict)  # answers, by reason
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+    completion_tokens: int = 0
+    seconds_heard: float = 0.0
+    steps: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    seconds_prefill: float = 0.0
+    seconds_decode: float = 0.0
+    seconds_encoder: float = 0.0
+    seconds_overhead: float = 0.0
+    preemptions: int = 0
+    clips_encoded: int = 0
+    clips_cached: int = 0
+    guesses_made: int = 0
+    guesses_accepted: int = 0
+    waiting: int = 0
+    running: int = 0
+    blocks_used: int = 0
+    blocks_cached: int = 0
+    blocks_total: int = 0
+    sounds_bytes: int = 0
+    queue_wait: Histogram = field(default_factory=Histogram)
+    first_token: Histogram = field(default_factory=Histogram)
+    inter_token: Histogram = field(default_factory=Histogram)
+    end_to_end: Histogram = field(default_factory=Histogram)
+    step_seconds: Histogram = field(default_factory=Histogram)
+    prompt_size: Histogram = field(default_factory=lambda: Histogram(TOKENS))
+
+    def finish(self, reason: FinishReason, usage: Usage, seconds: float, index: int) -> None:
+        """An answer has ended; what its prompt cost counts once a request."""
+        self.finished[reason] = self.finished.get(reason, 0) + 1
+        self.completion_tokens += usage.completion_tokens
+        self.cached_tokens += usage.cached_tokens
+        if index == 0:
+            self.prompt_tokens += usage.prompt_tokens
+            self.audio_tokens += usage.audio_tokens
+            self.seconds_heard += seconds
+            self.prompt_size.add(usage.prompt_tokens)
+
+    def snapshot(self) -> Stats:
+        return copy.deepcopy(self)

@@ -1,0 +1,181 @@
+"""The KV cache of many sequences in blocks of one size, and one forward pass over some of them.
+
+    sequence a, 70 positions, blocks of 32:   table [4, 0, 7]    position 40 lies in block 0 at 8
+    sequence b shares its first block:        table [4, 2]
+
+S sequences in a pass, N new positions of all of them together, packed one after the other; D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+from ..config import Qwen2Config
+from .attention import Visible, attend
+
+BLOCK = 32  # positions
+
+
+class PagedStorage:
+    """Keys (after RoPE) and values of every layer, `[blocks, kv_heads, block, head_dim]`.
+
+    With `torch.int8` a number is a code times a scale, one for each head and position: `[blocks, kv_heads, block, 1]`.
+    """
+
+    def __init__(
+        self,
+        config: Qwen2Config,
+        blocks: int,
+        *,
+        block: int = BLOCK,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.block, self.blocks, self.dtype = block, blocks, dtype
+        shape = (blocks, config.num_key_value_heads, block, config.head_dim)
+        layers = range(config.num_hidden_layers)
+        # Zeros, not what memory holds: what lies behind a sequence's end is read and weighted with 0; 0 * NaN is NaN.
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        scaled = layers if dtype == torch.int8 else range(0)
+        self.key_scales = [torch.zeros((*shape[:3], 1), device=device) for _ in scaled]
+        self.value_scales = [torch.zeros((*shape[:3], 1), device=device) for _ in scaled]
+
+    @property
+    def buffers(self) -> list[torch.Tensor]:
+        """Everything there is to a block, its number first in each."""
+        return [*self.keys, *self.values, *self.key_scales, *self.value_scales]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    @staticmethod
+    def bytes_per_block(config: Qwen2Config, dtype: torch.dtype, block: int = BLOCK) -> int:
+        """Bytes that one more block takes."""
+        one = dtype.itemsize * config.head_dim + (4 if dtype == torch.int8 else 0)
+        return 2 * config.num_hidden_layers * config.num_key_value_heads * block * one
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Make block `target` what block `source` is."""
+        for buffer in self.buffers:
+            buffer[target] = buffer[source]
+
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Zeros in `blocks`: whatever a failed sequence left in them (NaN, say) harms nobody."""
+        for buffer in self.buffers:
+            buffer[list(blocks)] = 0
+
+    def write(self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Keep `[N, kv_heads, D]` at `slots`, int64 [N]: block * block size + place in it."""
+        block, place = slots // self.block, slots % self.block
+        sides = ((key, self.keys, self.key_scales), (value, self.values, self.value_scales))
+        for new, stored, scales in sides:
+            if scales:
+                most = new.float().abs().amax(-1, keepdim=True)
+                some = most > 1e-30
+                stored[layer][block, :, place] = (new * torch.where(some, 127 / most, 0)).round_().to(torch.int8)
+                scales[layer][block, :, place] = torch.where(some, most / 127, 0)
+            else:
+                stored[layer][block, :, place] = new.to(self.dtype)
+
+    def read(self, layer: int, tables: torch.Tensor, like: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the blocks `tables`, int64 [S, n]: `[S, kv_heads, n * block, D]` each, as `like`."""
+        sides = ((self.keys, self.key_scales), (self.values, self.value_scales))
+        key, value = (
+            self._read(stored[layer], scales[layer] if scales else None, tables, like) for stored, scales in sides
+        )
+        return key, value
+
+    def _read(
+        self, stored: torch.Tensor, scales: torch.Tensor | None, tables: torch.Tensor, like: torch.dtype
+    ) -> torch.Tensor:
+        found = stored[tables].to(like)  # [S, n, kv_heads, block, D]
+        if scales is not None:
+            found = found * scales[tables].to(like)
+        return found.transpose(1, 2).flatten(2, 3)
+
+
+class PagedPass:
+    """One forward pass over new positions of S sequences, packed as one row `[1, N]`; stands where a KVCache would.
+
+    Attributes for native code: `tables` int32 [S, longest], `pasts` int32 [S] positions already cached, `starts` int32
+    [S + 1] where each sequence's new positions begin in the row; all on the CPU, contiguous.
+    """
+
+    length = 0  # what the mask's maker counts as past: the pass makes its own
+
+    def __init__(
+        self, storage: PagedStorage, tables: Sequence[Sequence[int]], pasts: Sequence[int], counts: Sequence[int]
+    ) -> None:
+        self.storage = storage
+        longest = max(len(table) for table in tables)
+        padded = [[*table, *[table[-1]] * (longest - len(table))] for table in tables]
+        self.tables = torch.tensor(padded, dtype=torch.int32)
+        self.pasts = torch.tensor(pasts, dtype=torch.int32)
+        self.starts = torch.tensor([0, *accumulate(counts)], dtype=torch.int32)
+        self.counts = list(counts)
+        self._plan: tuple[torch.Tensor, list[_Group]] | None = None
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """int64 [1, N]: the place of each new position in its sequence."""
+        pairs = zip(self.pasts.tolist(), self.counts, strict=True)
+        return torch.cat([torch.arange(past, past + count) for past, count in pairs])[None]
+
+    def attend(
+        self,
+        layer: int,
+        implementation: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        visible: Visible,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Keep k, v `[1, kv_heads, N, D]`, and let q `[1, heads, N, D]` see its own sequence up to itself: like q."""
+        if self._plan is None:
+            self._plan = _planned(self, q.device)
+        slots, groups = self._plan
+        self.storage.write(layer, slots, k[0].transpose(0, 1), v[0].transpose(0, 1))
+        out = torch.empty_like(q)
+        for group in groups:
+            key, value = self.storage.read(layer, group.tables, q.dtype)
+            heads = (q.shape[1], len(group.tables), -1, q.shape[3])
+            queries = q[0][:, group.places].view(heads).transpose(0, 1)  # [S, heads, count, D]
+            found, _ = attend(implementation, queries, key, value, group.visible, **options)
+            out[0][:, group.places] = found.transpose(0, 1).flatten(1, 2)
+        return out, None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Sequences of a pass that have equally many new positions: they attend together, unpadded."""
+
+    places: torch.Tensor  # int64 [S * count] of their new positions in the row
+    tables: torch.Tensor  # int64 [S, n]
+    visible: Visible  # mask [S, 1, count, n * block]
+
+
+def _planned(step: PagedPass, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
+    """What all layers share: the slot of every new position int64 [N], and the groups."""
+    counts, size, tables = torch.tensor(step.counts), step.storage.block, step.tables.long()
+    rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    positions = step.positions[0]
+    slots = tables[rows, positions // size] * size + positions % size
+    groups = []
+    for count in sorted(set(step.counts)):
+        members = (counts == count).nonzero()[:, 0]
+        new = torch.arange(count)
+        seen = step.pasts.long()[members][:, None] + new  # [S, count]: the last position that each query sees
+        longest = int(seen.max()) // size + 1
+        mask = torch.arange(longest * size) <= seen[..., None]
+        places = (step.starts.long()[members][:, None] + new).flatten()
+        visible = Visible(causal=count > 1, mask=mask[:, None].to(device))
+        groups.append(_Group(places.to(device), tables[members, :longest].to(device), visible))
+    return slots.to(device), groups
