@@ -104,7 +104,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a streamed answer; the last one carries `finish_reason` and `usage`, and may have no text."""
+    """A piece of a streamed answer; the last one has no text, and carries `finish_reason` and `usage`."""
 
     text: str
     finish_reason: FinishReason | None = None

@@ -9,8 +9,12 @@ import numpy as np
 
 from ..audio import mel
 from ..audio.io import SAMPLE_RATE, load
+from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Heard
+
+# More than a window is refused anyway: ten minutes are decoded to say how long a clip is, not hours of silence in 1 MB.
+LIMITS = Limits(max_seconds=600.0, deadline=60.0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Sound:
 
 def hear(source: Any, number: int = 1) -> Sound:
     """Read clip `number` of a conversation. Raises AudioError where nothing, or not all of it, would be heard."""
-    waveform = load(source)
+    waveform = load(source, limits=LIMITS)
     name, seconds = _name(source, number), len(waveform) / SAMPLE_RATE
     if len(waveform) > mel.WINDOW_SAMPLES:
         raise AudioError(

@@ -80,6 +80,7 @@ def load(
         CapacityError: this machine has no room for it.
     """
     from ..config import Qwen2AudioConfig
+    from ..engine.engine import EngineSettings
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from ..processor import Qwen2AudioProcessor
@@ -107,7 +108,7 @@ def load(
         notes += (library.load().reason,)
     if adapter is not None:
         notes += (_add(adapter, model, quantized=placement.quantize is not None),)
-    return AudioChat(model, processor, name=str(where), about=about(where), notes=notes, reuse=reuse)
+    return AudioChat(model, processor, EngineSettings(reuse=reuse), name=str(where), about=about(where), notes=notes)
 
 
 def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:

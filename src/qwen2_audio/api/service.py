@@ -21,7 +21,7 @@ class Service:
     """Answers any number of conversations from any number of threads.
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the checkpoint's
-    generation_config, as far as SamplingParams can say it), `engine_settings`.
+    generation_config, as far as SamplingParams can say it).
     """
 
     def __init__(
@@ -36,10 +36,9 @@ class Service:
         self.name, self.about = name, about
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.own_template(processor)
-        engine = Engine(model, processor.tokenizer, settings)
-        self.engine_settings = engine.settings
+        self._engine = Engine(model, processor.tokenizer, settings)
         self._generation_config = model.generation_config
-        self._thread = EngineThread(engine)
+        self._thread = EngineThread(self._engine)
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -74,11 +73,21 @@ class Service:
         (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the ticket's terminal pieces.
         """
         check(messages)
+        return self._thread.submit(
+            lambda: self.prompt(messages), params or SamplingParams(), timeout=timeout, priority=priority
+        )
 
-        def prepare() -> Prompt:
-            return prompts.build(messages, self._processor, self._template)
+    def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> Ticket:
+        """`submit` of a conversation that was read already."""
+        return self._thread.submit(lambda: prompt, params)
 
-        return self._thread.submit(prepare, params or SamplingParams(), timeout=timeout, priority=priority)
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """Read a conversation and listen to its clips. Raises PromptError, AudioError."""
+        return prompts.build(messages, self._processor, self._template)
+
+    def check(self, prompt: Prompt, params: SamplingParams) -> None:
+        """Raises ContextLengthError, CapacityError, ConfigError where the engine would not take this."""
+        self._engine.check(prompt, params)
 
     def stats(self) -> Stats:
         """What has been counted so far."""

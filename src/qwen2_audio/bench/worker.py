@@ -20,9 +20,10 @@ from .contestant import Contestant, Features
 from .inputs import clip, prompt, text
 from .machine import peak_memory
 from .serving import serve, stdout_for_replies, timed
+from .silent import Silent
 
 if TYPE_CHECKING:
-    from ..api.reuse import Reuse
+    from ..engine.engine import Engine
     from .ours import Ours
 
 CHECKED = 500  # values of an output that the two sides compare
@@ -52,7 +53,7 @@ class Session:
         self._import_seconds = timer.seconds
         self._config = Qwen2AudioConfig()
         self._asked = 0  # questions about the clip of `second_question`
-        self._reuse: Reuse | None = None
+        self._engine: Engine | None = None
 
     def library(self) -> Measured:
         """Importing the side's model classes, torch being there already."""
@@ -99,30 +100,32 @@ class Session:
 
         What the first question left is kept as the short API keeps it. Only this package's side can be asked.
         """
-        from ..api.reuse import Reuse
-        from ..engine.request import Prompt
-        from ..types import Heard
+        from ..engine.engine import Engine, EngineSettings
+        from ..engine.request import Prompt, Ticket
+        from ..types import Heard, SamplingParams
 
         ours, sound = self._ours, clip(seconds)
+        if self._engine is None:
+            self._engine = Engine(ours.model, Silent(), EngineSettings(kv_tokens=4096))
+        engine = self._engine
 
-        def ask() -> torch.Tensor:
+        def ask() -> list[int]:
             features = ours.log_mel(sound)
-            ids = self._prompt(features, question=self._asked)
+            ids = self._prompt(features, question=self._asked)[0].tolist()
             heard = Heard(seconds, self._audio_tokens(features))
-            asked = Prompt(ids[0].tolist(), [features.log_mel[0].numpy()], [int(features.mask.sum())], (heard,))
-            assert self._reuse is not None
-            begun = self._reuse.begin(asked, 1)
-            answer = ours.answer(ids, 1, Stamps(), reading=begun.reading)
-            self._reuse.keep(begun, answer[0].tolist())
+            asked = Prompt(ids, [features.log_mel[0].numpy()], [int(features.mask.sum())], (heard,))
+            ticket = Ticket(1, engine.cancel)
+            engine.submit(asked, SamplingParams(temperature=0, max_tokens=1, logprobs=0), ticket)
+            while not engine.idle:
+                engine.step()
             self._asked += 1
-            return answer[0, ids.shape[1] :]
+            return [token.token for token in ticket.completions()[0].logprobs]
 
-        if self._reuse is None:
-            self._reuse = Reuse(ours.model, budget=10**11)
+        if not self._asked:
             ask()
         with timed() as timer:
             new = ask()
-        return {"value": timer.seconds, "check": new.tolist()}
+        return {"value": timer.seconds, "check": new}
 
     def decode(self, context: int, new_tokens: int) -> Measured:
         """Tokens per second after the first one, with `context` positions before it."""

@@ -9,7 +9,8 @@ Plain ints. A block is held by sequences (counted), or findable and held by nobo
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence as Keys
+from collections.abc import Iterable
+from collections.abc import Sequence as Keys
 from dataclasses import dataclass, field
 
 from .request import Sequence
@@ -134,7 +135,7 @@ class BlockPool:
             parent = known
 
     def release(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """All blocks of a sequence. What is computed stays findable; with `keep` false, what it alone holds does not."""
+        """All blocks of a sequence. What is computed stays findable; with `keep` false, not what it alone holds."""
         if keep:
             self.note(sequence, partly=True)
         for block in reversed(sequence.blocks):  # the beginning is used last, so that it is given away last
@@ -151,7 +152,7 @@ class BlockPool:
     # -- inside
 
     def _find(self, keys: Keys[int]) -> tuple[list[_Node], tuple[_Node, int] | None]:
-        """The full blocks that `keys` begin with, and one that goes on in common with the rest for so many positions."""
+        """The full blocks that `keys` begin with, and one that goes on like the rest for so many positions."""
         nodes: list[_Node] = []
         node, at = self._root, 0
         while (child := node.children.get(tuple(keys[at : at + self.size]))) is not None and len(

@@ -29,7 +29,7 @@ from .request import Prompt, Request, Sequence, Ticket
 from .runner import Runner
 from .sampler import Sampler, logprob_of
 from .scheduler import Limits, Part, Plan, Scheduler
-from .settings import generate_options, limit, stop_strings
+from .settings import Limit, generate_options, limit, stop_strings
 from .sounds import Sounds
 from .stats import Stats
 
@@ -45,6 +45,7 @@ class EngineSettings:
 
     kv_tokens: positions of the KV cache; None: a third of the free memory, 65,536 at most. sounds_bytes: for encoded
     clips. step_tokens: new positions a step; None: what takes about 0.15 s. lookup: guesses a step by prompt lookup.
+    reuse: keep what was computed for the next request that begins alike.
     """
 
     kv_tokens: int | None = None
@@ -53,6 +54,7 @@ class EngineSettings:
     sequences: int = 32
     waiting: int = 1024
     lookup: int = 0
+    reuse: bool = True
 
     def __post_init__(self) -> None:
         for name, low in {"kv_tokens": BLOCK, "step_tokens": 1, "sequences": 1, "waiting": 1, "lookup": 0}.items():
@@ -85,7 +87,7 @@ class Engine:
         self._storage: PagedStorage = model.language_model.new_paged(
             self._blocks(model.language_model.new_paged(1).nbytes)
         )
-        self._sounds = Sounds(model, self.settings.sounds_bytes, self.stats)
+        self._sounds = Sounds(model, self.settings.sounds_bytes if self.settings.reuse else 0, self.stats)
         self._runner = Runner(model, self._storage, self._sounds)
         self._step_tokens = self.settings.step_tokens or 128
         self._underway: dict[Sequence, _Underway] = {}
@@ -115,8 +117,7 @@ class Engine:
         """
         if self.idle:
             self._notice_new_weights()
-        options = self._options(params)
-        most = limit(prompt, params, options.config, self._context)
+        options, most = self._accepted(prompt, params)
         if options.config.max_time is not None:
             ends = time.monotonic() + options.config.max_time
             deadline = ends if deadline is None else min(ends, deadline)
@@ -138,6 +139,10 @@ class Engine:
             self._scheduler.add(one)
         self.stats.submitted += 1
 
+    def check(self, prompt: Prompt, params: SamplingParams) -> None:
+        """Raises what `submit` would, but for too many that wait. From any thread."""
+        self._accepted(prompt, params)
+
     def cancel(self, ticket: Ticket) -> None:
         """End what is left of a request. Unknown and finished ones are none."""
         for one in list(self._of_ticket.get(ticket, ())):
@@ -148,6 +153,7 @@ class Engine:
         for one in list(self._underway):
             self._fail(one, error)
 
+    @torch.no_grad()
     def step(self) -> None:
         """Do one step's work."""
         started = time.monotonic()
@@ -266,7 +272,7 @@ class Engine:
         rest = text + state.answer.end(reason)
         state.answer.cached = sequence.cached
         ended = state.answer.finish_reason if error is None else "error"
-        self._scheduler.remove(sequence, keep=error is None)
+        self._scheduler.remove(sequence, keep=error is None and self.settings.reuse)
         left = self._of_ticket[request.ticket]
         left.remove(sequence)
         if not left:
@@ -276,7 +282,9 @@ class Engine:
         assert ended is not None
         self.stats.finish(ended, usage, sum(one.seconds for one in request.prompt.heard), sequence.index)
         self.stats.end_to_end.add(time.monotonic() - request.arrived)
-        request.ticket.put(Chunk(rest, ended, usage, request.prompt.heard, sequence.index, logprobs, error))
+        if rest or logprobs:
+            request.ticket.put(Chunk(rest, index=sequence.index, logprobs=logprobs))
+        request.ticket.put(Chunk("", ended, usage, request.prompt.heard, sequence.index, error=error))
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         self._storage.clear(self._pool.alone(sequence))
@@ -334,12 +342,16 @@ class Engine:
         stats.sounds_bytes = self._sounds.nbytes
         stats.step_seconds.add(time.monotonic() - started)
 
+    def _accepted(self, prompt: Prompt, params: SamplingParams) -> tuple[Options, Limit]:
+        options = self._options(params)
+        return options, limit(prompt, params, options.config, self._context)
+
     def _options(self, params: SamplingParams) -> Options:
         """The request's options over the checkpoint's, as `generate` settles them."""
         options = resolve(
             self._model.generation_config,
             None,
-            {**generate_options(params), "eos_token_id": sorted(self._eos_ids), "stop_strings": None},
+            {**generate_options(params), "eos_token_id": sorted(self._eos_ids) or None, "stop_strings": None},
         )
         if (options.config.num_beams or 1) > 1:
             raise ConfigError("The engine draws one token at a time; beam search is generate(num_beams=...)'s.")

@@ -86,6 +86,11 @@ class Ticket:
         """All answers are finished, though perhaps not read."""
         return self._open == 0
 
+    def wait(self) -> None:
+        """Until all answers are finished, read or not."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.done)
+
     def __iter__(self) -> Iterator[Chunk]:
         left = self.answers
         while left:

@@ -35,7 +35,6 @@ class Runner:
         request = part.sequence.request
         return not audio_before(request, part.start + part.count, part.start) or self._sounds.held(request)
 
-    @torch.no_grad()
     def run(self, parts: list[Part]) -> list[torch.Tensor]:
         """Compute the parts. For each, the logits of the positions behind which a token is wanted, fp32 [w, V]: of its
         last known token and of its guesses, none while its prompt is not at its end."""

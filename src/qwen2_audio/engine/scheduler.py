@@ -124,7 +124,7 @@ class Scheduler:
         plan.decodes = [part for part in plan.decodes if part.sequence in self._running]
 
     def _room(self, sequence: Sequence, positions: int, plan: Plan) -> bool:
-        """Blocks for so many positions, taken from those that run last if need be; else the sequence itself goes back."""
+        """Blocks for so many positions, taken from those last in order if need be; else the sequence goes back."""
         while not self.pool.extend(sequence, positions):
             last = self._running[-1]
             plan.preempted.append(last)
@@ -167,7 +167,7 @@ class Scheduler:
         )
 
     def _plan_prefills(self, plan: Plan) -> None:
-        """What decodes leave of the step, in even shares: who needs less than its share leaves the rest to the others."""
+        """What decodes leave of the step, in even shares: who needs less leaves the rest to the others."""
         decoding = {part.sequence for part in plan.decodes}
         behind = sorted(
             (one for one in self._running if one not in decoding and one.left), key=lambda one: (one.left, one.order)

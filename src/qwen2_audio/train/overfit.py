@@ -80,7 +80,7 @@ def run(model: str, *, device: str = "auto", tell: Callable[[str], None] = lambd
         started = time.monotonic()
         loss, steps = _learn(setting, started, tell)
         seconds = time.monotonic() - started
-        chat = AudioChat(setting.model.eval(), setting.processor, reuse=False)
+        chat = AudioChat(setting.model.eval(), setting.processor)
         sampling = SamplingParams(temperature=0.0, max_tokens=32)
         said = {}
         for clip in ANSWERS:

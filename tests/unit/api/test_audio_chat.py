@@ -1,4 +1,3 @@
-import threading
 import time
 
 import numpy as np
@@ -124,14 +123,13 @@ def test_closing_the_iterator_stops_the_model(tiny_chat, monkeypatch):
     assert steps < 50
     time.sleep(0.1)
     assert len(seen) == steps
-    assert not any(thread.name == "qwen2-audio-stream" for thread in threading.enumerate())
 
 
 def test_an_error_of_the_model_reaches_the_reader(tiny_chat, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError("in the model")
 
-    monkeypatch.setattr(tiny_chat.model, "generate", broken)
+    monkeypatch.setattr(tiny_chat.model.language_model, "forward", broken)
     with pytest.raises(ZeroDivisionError, match="in the model"):
         next(tiny_chat.stream([qa.user("Hello")]))
 
@@ -147,5 +145,92 @@ def test_batch_refuses_a_single_conversation(tiny_chat):
 
 
 def test_the_end_of_a_turn_ends_an_answer_whatever_the_checkpoint_ends_texts_with(tiny_chat):
-    tokenizer = tiny_chat.processor.tokenizer
-    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in tiny_chat._eos_ids
+    end = tiny_chat.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    params = qa.SamplingParams(temperature=0, max_tokens=8, logit_bias={end: 100}, logprobs=0)
+    before, tiny_chat.model.generation_config.eos_token_id = tiny_chat.model.generation_config.eos_token_id, None
+    try:
+        answer = tiny_chat.chat([qa.user("Hello")], params)
+    finally:
+        tiny_chat.model.generation_config.eos_token_id = before
+    assert (answer.finish_reason, [one.token for one in answer.logprobs]) == ("stop", [end])
+
+
+def test_one_answer_a_call(tiny_chat):
+    for ask in (tiny_chat.chat, tiny_chat.stream, lambda messages, params: tiny_chat.batch([messages], params)):
+        with pytest.raises(qa.ConfigError, match=r"n is 2, and \w+\(\) gives one answer; ask again with another seed"):
+            ask([qa.user("Hello")], qa.SamplingParams(n=2))
+
+
+def test_logprobs_of_every_token(tiny_chat):
+    params = qa.SamplingParams(temperature=0, max_tokens=5, logprobs=3)
+    answer = tiny_chat.chat([qa.user("Hello")], params)
+    assert len(answer.logprobs) == 5
+    for one in answer.logprobs:
+        assert one.token == one.top[0].token and one.logprob == one.top[0].logprob <= 0
+        assert [other.logprob for other in one.top] == sorted((o.logprob for o in one.top), reverse=True)
+    ordinary = [one for one in answer.logprobs if one.token not in tiny_chat.processor.tokenizer.all_special_ids]
+    assert b"".join(one.data for one in ordinary).decode("utf-8", "replace") == answer.text
+
+
+def test_penalties_and_biases_act(tiny_chat):
+    messages = [qa.user("Hello")]
+    plain = tiny_chat.chat(messages, qa.SamplingParams(temperature=0, max_tokens=8, logprobs=0))
+    first = plain.logprobs[0].token
+    banned = qa.SamplingParams(temperature=0, max_tokens=8, logprobs=0, logit_bias={first: -100})
+    assert all(one.token != first for one in tiny_chat.chat(messages, banned).logprobs)
+    forced = qa.SamplingParams(temperature=0, max_tokens=8, logprobs=0, logit_bias={first: 100})
+    assert [one.token for one in tiny_chat.chat(messages, forced).logprobs] == [first] * 8
+    again = qa.SamplingParams(
+        temperature=0, max_tokens=8, logprobs=0, logit_bias={first: 100}, presence_penalty=2, frequency_penalty=2
+    )
+    assert [one.token for one in tiny_chat.chat(messages, again).logprobs] == [first] * 8  # 100 outweighs 4 for each
+
+
+def test_a_question_is_computed_once_when_it_is_asked_twice(tiny_chat):
+    messages = [qa.user(QUESTION, audio=tone(1.5, 333))]
+    first, second = (tiny_chat.chat(messages, GREEDY) for _ in range(2))
+    assert first == second
+    assert second.usage.cached_tokens == second.usage.prompt_tokens - 1
+
+
+def test_without_reuse_nothing_is_kept(tiny_chat):
+    from qwen2_audio.api.chat import AudioChat
+    from qwen2_audio.engine.engine import EngineSettings
+
+    chat = AudioChat(tiny_chat.model, tiny_chat.processor, EngineSettings(kv_tokens=4096, reuse=False))
+    messages = [qa.user(QUESTION, audio=tone(1.5, 333))]
+    first, second = (chat.chat(messages, GREEDY) for _ in range(2))
+    assert first == second and second.usage.cached_tokens == 0
+    assert chat.service().stats().clips_encoded == 2
+
+
+def test_new_weights_are_noticed(tiny_chat):
+    import torch
+
+    messages = [qa.user(QUESTION, audio=tone(1.5, 444))]
+    before = tiny_chat.chat(messages, GREEDY)
+    weight = tiny_chat.model.multi_modal_projector.linear.weight
+    with torch.no_grad():
+        weight.mul_(-3)
+    try:
+        other = tiny_chat.chat(messages, GREEDY)
+    finally:
+        with torch.no_grad():
+            weight.div_(-3)
+    assert other.usage.cached_tokens == 0 and other.text != before.text
+    assert tiny_chat.chat(messages, GREEDY) == before
+
+
+def test_the_engine_ends_with_the_chat(tiny_chat):
+    import gc
+    import threading
+
+    from qwen2_audio.api.chat import AudioChat
+
+    before = threading.active_count()
+    chat = AudioChat(tiny_chat.model, tiny_chat.processor)
+    chat.chat([qa.user("Hello")], qa.SamplingParams(max_tokens=1))
+    assert threading.active_count() > before
+    del chat
+    gc.collect()
+    assert threading.active_count() == before

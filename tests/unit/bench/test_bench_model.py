@@ -233,8 +233,8 @@ def test_a_second_question_costs_no_encoder(folder: Path, monkeypatch: pytest.Mo
     session.load(str(folder))
     encoded = []
     tower = session._ours.model.audio_tower
-    encode = tower.encode
-    monkeypatch.setattr(tower, "encode", lambda *args: encoded.append(1) or encode(*args))
+    encode = tower.encode_in_steps
+    monkeypatch.setattr(tower, "encode_in_steps", lambda *args: encoded.append(1) or encode(*args))
     with torch.no_grad():
         answers = [session.second_question(1.0) for _ in range(3)]
     assert encoded == [1]
