@@ -1,124 +1,219 @@
-// Attention over a KV cache, for few new positions.
+// Attention over a KV cache.
 #include "attention.h"
 
 namespace qwa {
 namespace {
 
-const char* at_position(const qwa_step& s, const void* side, int64_t position) {
-    return static_cast<const char*>(side) + position * s.head_dim * element_bytes(s.kv_dtype);
+// Where a position lies, in units of what one head keeps of one position.
+int64_t place(const qwa_step& s, const qwa_kv& kv, int sequence, int head, int position) {
+    if (!s.tables) return (static_cast<int64_t>(sequence) * s.kv_heads + head) * kv.capacity + position;
+    const int64_t block = s.tables[sequence * s.table_stride + position / s.block];
+    return (block * s.kv_heads + head) * s.block + position % s.block;
+}
+
+const char* at_place(const qwa_step& s, const void* side, int64_t place) {
+    return static_cast<const char*>(side) + place * s.head_dim * element_bytes(s.kv_dtype);
+}
+
+int block_of(const qwa_step& s) { return s.tables ? s.block : kChunk; }
+
+// f(sequence, i) for new positions [rows.begin, rows.end) of all.
+template <class F>
+void each_row(const qwa_step& s, Range rows, F f) {
+    for (int index = 0; index < s.batch; ++index) {
+        const Sequence of = sequence_of(s, index);
+        for (int i = rows.begin > of.row ? rows.begin - of.row : 0; i < of.queries && of.row + i < rows.end; ++i) f(index, i);
+    }
 }
 
 }  // namespace
 
-void rotate_heads(const qwa_step& s, float* x, int heads, int row, int first, int last) {
-    for (int i = 0; i < s.queries; ++i) {
-        const int64_t angle = row * s.rope_stride + static_cast<int64_t>(i) * s.head_dim;
-        float* head = x + (static_cast<int64_t>(row * s.queries + i) * heads + first) * s.head_dim;
-        for (int h = first; h < last; ++h, head += s.head_dim)
-            ops().rotate(head, s.cosine + angle, s.sine + angle, s.head_dim);
+Sequence sequence_of(const qwa_step& s, int index) {
+    if (!s.tables) return {index * s.queries, s.queries, s.past};
+    return {s.starts[index], s.starts[index + 1] - s.starts[index], s.pasts[index]};
+}
+
+int rows_of(const qwa_step& s) { return s.tables ? s.starts[s.batch] : s.batch * s.queries; }
+
+void rotate_heads(const qwa_step& s, float* x, int heads, int sequence, int i, int first, int last) {
+    const int64_t row = sequence_of(s, sequence).row + i;
+    const int64_t angle = s.tables ? row * s.head_dim : sequence * s.rope_stride + static_cast<int64_t>(i) * s.head_dim;
+    float* head = x + (row * heads + first) * s.head_dim;
+    for (int h = first; h < last; ++h, head += s.head_dim) ops().rotate(head, s.cosine + angle, s.sine + angle, s.head_dim);
+}
+
+void keep_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i, int head) {
+    const Sequence of = sequence_of(s, sequence);
+    const int64_t from = (static_cast<int64_t>(of.row + i) * s.kv_heads + head) * s.head_dim;
+    const int64_t to = place(s, kv, sequence, head, of.past + i);
+    const bool int8 = s.kv_dtype == QWA_INT8;
+    ops().keep(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)), int8 ? kv.key_scales + to : nullptr);
+    ops().keep(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.values, to)),
+               int8 ? kv.value_scales + to : nullptr);
+}
+
+Attention::Attention(const qwa_step& step) : s_(step), group_(step.heads / step.kv_heads), width_(part_floats(step.head_dim)) {
+    tile_queries_ = group_ < kMostRows ? kMostRows / group_ : 1;
+    int64_t largest = 0, tiles = 0;
+    bool alike = true;
+    each_tile([&](const Tile& t) {
+        const int64_t floats = part_floats_of(t);
+        alike &= !tiles || work(t) == largest;
+        ++tiles;
+        largest = work(t) > largest ? work(t) : largest;
+        work_ += work(t);
+        pieces_ += static_cast<int64_t>(t.queries) * chunks(t, 0);
+        part_floats_ += floats;
+        most_part_floats_ = floats > most_part_floats_ ? floats : most_part_floats_;
+        one_each_ &= t.queries == t.of.queries;
+    });
+    const int team = threads();
+    whole_ = 4 * team * largest <= work_ || (alike && tiles % team == 0);
+}
+
+template <class F>
+void Attention::each_tile(F f) const {
+    for (int index = 0; index < s_.batch; ++index) {
+        const Sequence of = sequence_of(s_, index);
+        for (int head = 0; head < s_.kv_heads; ++head)
+            for (int first = 0; first < of.queries; first += tile_queries_) {
+                const int left = of.queries - first;
+                f(Tile{index, head, of, first, left < tile_queries_ ? left : tile_queries_});
+            }
     }
 }
 
-void keep_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int head) {
-    const int row = head / s.kv_heads, h = head % s.kv_heads;
-    for (int i = 0; i < s.queries; ++i) {
-        const int64_t from = (static_cast<int64_t>(row * s.queries + i) * s.kv_heads + h) * s.head_dim;
-        const int64_t position = head * kv.capacity + s.past + i;
-        const bool int8 = s.kv_dtype == QWA_INT8;
-        ops().keep(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_position(s, kv.keys, position)),
-                   int8 ? kv.key_scales + position : nullptr);
-        ops().keep(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_position(s, kv.values, position)),
-                   int8 ? kv.value_scales + position : nullptr);
-    }
-}
+size_t Attention::shared_bytes() const { return whole_ ? 0 : static_cast<size_t>(part_floats_) * sizeof(float); }
 
-Attention::Attention(const qwa_step& step, const qwa_kv& kv, const float* q, float* out)
-    : s_(step), kv_(kv), q_(q), out_(out), group_(step.heads / step.kv_heads), length_(step.past + step.queries) {
-    chunks_ = (length_ + kChunk - 1) / kChunk;
-    width_ = part_floats(s_.head_dim);
-    head_floats_ = width_ * chunks_ * s_.queries * group_;
-    const int heads = s_.batch * s_.kv_heads, team = threads();
-    by_heads_ = heads % team == 0 || heads >= 4 * team;
-}
+int64_t Attention::part_floats_of(const Tile& t) const { return width_ * chunks(t, 0) * t.queries * group_; }
 
-size_t Attention::shared_bytes() const {
-    return by_heads_ ? 0 : static_cast<size_t>(head_floats_) * s_.batch * s_.kv_heads * sizeof(float);
-}
-
-int Attention::first_seen(int row) const {
+int Attention::first_seen(const Tile& t) const {
     if (!s_.mask) return 0;
-    const uint8_t* mask = s_.mask + static_cast<int64_t>(row) * length_;
+    const uint8_t* mask = s_.mask + static_cast<int64_t>(t.index) * (s_.past + s_.queries);
     int first = 0;
     while (first < s_.past && !mask[first]) ++first;
     return first;
 }
 
-void Attention::enter(float* q, float* keys, const float* values, int head) const {
-    const int row = head / s_.kv_heads, h = head % s_.kv_heads;
-    rotate_heads(s_, q, s_.heads, row, h * group_, (h + 1) * group_);
-    rotate_heads(s_, keys, s_.kv_heads, row, h, h + 1);
-    keep_head(s_, kv_, keys, values, head);
+void Attention::enter(const qwa_kv& kv, const Entering& entering, int sequence, int head) const {
+    for (int i = 0; i < sequence_of(s_, sequence).queries; ++i) {
+        rotate_heads(s_, entering.q, s_.heads, sequence, i, head * group_, (head + 1) * group_);
+        rotate_heads(s_, entering.keys, s_.kv_heads, sequence, i, head, head + 1);
+        keep_head(s_, kv, entering.keys, entering.values, sequence, i, head);
+    }
 }
 
-void Attention::chunk(int head, int first_seen, int index, float* parts) const {
-    const int row = head / s_.kv_heads, h = head % s_.kv_heads;
-    const int first = first_seen + index * kChunk;
-    const int64_t position = head * kv_.capacity + first;
-    Chunk c;
-    c.q = q_ + static_cast<int64_t>(row) * s_.queries * s_.heads * s_.head_dim + static_cast<int64_t>(h) * group_ * s_.head_dim;
+void Attention::find(const qwa_kv& kv, const void* side, const Tile& t, int first, int count, const void** at) const {
+    for (int i = 0; i < count; i += block_of(s_)) *at++ = at_place(s_, side, place(s_, kv, t.index, t.head, first + i));
+}
+
+void Attention::find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count, const float** at) const {
+    for (int i = 0; i < count; i += block_of(s_)) *at++ = scales + place(s_, kv, t.index, t.head, first + i);
+}
+
+// The keys of the chunk behind `first`'s, or of the next head, or of the next sequence.
+void Attention::find_next(const qwa_kv& kv, const Tile& t, int first, const void** at) const {
+    Tile next = t;
+    int from = first + kChunk;
+    if (from >= end(t)) {
+        from = 0;
+        if (++next.head == s_.kv_heads) {
+            next.head = 0;
+            if (++next.index == s_.batch) return;
+            next.of = sequence_of(s_, next.index);
+        }
+    }
+    const int left = next.of.past - from;  // new positions may not be there yet
+    find(kv, kv.keys, next, from, left < kChunk ? left : kChunk, at);
+}
+
+void Attention::chunk(const Layer& layer, const Tile& t, int from, int index, float* parts) const {
+    const int first = from + index * kChunk, left = end(t) - first, total = chunks(t, from);
+    Chunk c{};
+    c.q = layer.q + (static_cast<int64_t>(t.of.row + t.first) * s_.heads + t.head * group_) * s_.head_dim;
     c.q_position = static_cast<int64_t>(s_.heads) * s_.head_dim;
-    c.keys = at_position(s_, kv_.keys, position);
-    c.values = at_position(s_, kv_.values, position);
-    c.key_scales = s_.kv_dtype == QWA_INT8 ? kv_.key_scales + position : nullptr;
-    c.value_scales = s_.kv_dtype == QWA_INT8 ? kv_.value_scales + position : nullptr;
-    const bool last = first + kChunk >= length_;
-    c.next_keys = last && head + 1 == s_.batch * s_.kv_heads ? nullptr
-                  : at_position(s_, kv_.keys, last ? (head + 1) * kv_.capacity : position + kChunk);
-    c.mask = s_.mask ? s_.mask + static_cast<int64_t>(row) * length_ + first : nullptr;
-    c.count = length_ - first < kChunk ? length_ - first : kChunk;
+    c.block = block_of(s_);
+    c.count = left < kChunk ? left : kChunk;
     c.first = first;
-    c.queries = s_.queries;
+    find(layer.kv, layer.kv.keys, t, first, c.count, c.keys);
+    find(layer.kv, layer.kv.values, t, first, c.count, c.values);
+    find_next(layer.kv, t, first, c.next_keys);
+    if (s_.kv_dtype == QWA_INT8) {
+        find_scales(layer.kv.key_scales, layer.kv, t, first, c.count, c.key_scales);
+        find_scales(layer.kv.value_scales, layer.kv, t, first, c.count, c.value_scales);
+    }
+    c.mask = s_.mask ? s_.mask + static_cast<int64_t>(t.index) * (s_.past + s_.queries) + first : nullptr;
+    c.queries = t.queries;
     c.group = group_;
-    c.past = s_.past;
+    c.past = t.of.past + t.first;
     c.head_dim = s_.head_dim;
     c.scale = s_.scale;
     c.part = parts + index * width_;
-    c.part_row = width_ * chunks_;
+    c.part_row = width_ * total;
     ops().attend(c, s_.kv_dtype);
 }
 
-void Attention::merge(int head, int first_seen, const float* parts) const {
-    const int row = head / s_.kv_heads, h = head % s_.kv_heads;
-    const int chunks = (length_ - first_seen + kChunk - 1) / kChunk;
-    for (int i = 0; i < s_.queries; ++i)
-        for (int j = 0; j < group_; ++j, parts += width_ * chunks_) {
-            const int64_t to = static_cast<int64_t>(row * s_.queries + i) * s_.heads + h * group_ + j;
-            ops().merge(parts, width_, chunks, s_.head_dim, out_ + to * s_.head_dim);
+void Attention::merge(const Layer& layer, const Tile& t, int from, const float* parts) const {
+    const int total = chunks(t, from);
+    for (int i = 0; i < t.queries; ++i)
+        for (int j = 0; j < group_; ++j, parts += width_ * total) {
+            const int64_t to = static_cast<int64_t>(t.of.row + t.first + i) * s_.heads + t.head * group_ + j;
+            ops().merge(parts, width_, total, s_.head_dim, layer.out + to * s_.head_dim);
         }
 }
 
-void Attention::run(float* q, float* keys, const float* values, float* shared, Barrier& barrier, int index, int team) const {
-    const int heads = s_.batch * s_.kv_heads;
-    const Range own = share(heads, index, team);
-    for (int head = own.begin; head < own.end && keys; ++head) enter(q, keys, values, head);
-    if (by_heads_) {
-        float* parts = static_cast<float*>(scratch(kAttention, head_floats_ * sizeof(float)));
-        for (int head = own.begin; head < own.end; ++head) {
-            const int first = first_seen(head / s_.kv_heads);
-            for (int i = 0; first + i * kChunk < length_; ++i) chunk(head, first, i, parts);
-            merge(head, first, parts);
+// Threads get equal work, not equally many tiles.
+void Attention::run_whole(const Layer& layer, const Entering* entering, int index, int team) const {
+    const int64_t begin = work_ * index / team, stop = work_ * (index + 1) / team;
+    float* parts = static_cast<float*>(scratch(kAttention, most_part_floats_ * sizeof(float)));
+    int64_t at = 0;
+    each_tile([&](const Tile& t) {
+        const bool own = at >= begin && at < stop;
+        at += work(t);
+        if (!own) return;
+        if (entering) enter(layer.kv, *entering, t.index, t.head);
+        const int from = first_seen(t);
+        for (int i = 0; i < chunks(t, from); ++i) chunk(layer, t, from, i, parts);
+        merge(layer, t, from, parts);
+    });
+}
+
+void Attention::run_chunks(const Layer& layer, float* shared, Barrier& barrier, int index, int team) const {
+    const int64_t begin = pieces_ * index / team, stop = pieces_ * (index + 1) / team;
+    int64_t at = 0;
+    float* parts = shared;
+    each_tile([&](const Tile& t) {
+        const int all = chunks(t, 0);
+        if (at < stop && at + static_cast<int64_t>(all) * t.queries > begin) {
+            const int from = first_seen(t);
+            for (int i = 0; i < chunks(t, from); ++i) {
+                const int64_t piece = at + static_cast<int64_t>(i) * t.queries;
+                if (piece >= begin && piece < stop) chunk(layer, t, from, i, parts);
+            }
         }
-        return;
-    }
-    if (keys) barrier.wait(team);
-    const Range pieces = share(heads * chunks_, index, team);
-    for (int piece = pieces.begin; piece < pieces.end; ++piece) {
-        const int head = piece / chunks_, i = piece % chunks_, first = first_seen(head / s_.kv_heads);
-        if (first + i * kChunk < length_) chunk(head, first, i, shared + head * head_floats_);
-    }
+        at += static_cast<int64_t>(all) * t.queries;
+        parts += part_floats_of(t);
+    });
     barrier.wait(team);
-    for (int head = own.begin; head < own.end; ++head)
-        merge(head, first_seen(head / s_.kv_heads), shared + head * head_floats_);
+    int tile = 0;
+    parts = shared;
+    each_tile([&](const Tile& t) {
+        if (tile++ % team == index) merge(layer, t, first_seen(t), parts);
+        parts += part_floats_of(t);
+    });
+}
+
+void Attention::run(const qwa_kv& kv, const float* q, float* out, const Entering* entering, float* shared, Barrier& barrier,
+                    int index, int team) const {
+    const Layer layer{kv, q, out};
+    if (whole_ && (one_each_ || !entering)) return run_whole(layer, entering, index, team);
+    if (entering) {
+        const Range own = share(s_.batch * s_.kv_heads, index, team);
+        for (int i = own.begin; i < own.end; ++i) enter(kv, *entering, i / s_.kv_heads, i % s_.kv_heads);
+        barrier.wait(team);
+    }
+    if (whole_) return run_whole(layer, nullptr, index, team);
+    run_chunks(layer, shared, barrier, index, team);
 }
 
 }  // namespace qwa
@@ -127,24 +222,25 @@ using namespace qwa;
 
 void qwa_rotate(const qwa_step* step, int heads, float* x) {
     auto body = [&](int index, int team) {
-        const Range own = share(step->batch * heads, index, team);
-        for (int i = own.begin; i < own.end; ++i) rotate_heads(*step, x, heads, i / heads, i % heads, i % heads + 1);
+        each_row(*step, share(rows_of(*step), index, team),
+                 [&](int sequence, int i) { rotate_heads(*step, x, heads, sequence, i, 0, heads); });
     };
     parallel(body);
 }
 
 void qwa_keep(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values) {
     auto body = [&](int index, int team) {
-        const Range own = share(step->batch * step->kv_heads, index, team);
-        for (int head = own.begin; head < own.end; ++head) keep_head(*step, *kv, keys, values, head);
+        each_row(*step, share(rows_of(*step), index, team), [&](int sequence, int i) {
+            for (int head = 0; head < step->kv_heads; ++head) keep_head(*step, *kv, keys, values, sequence, i, head);
+        });
     };
     parallel(body);
 }
 
 void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out) {
-    const Attention attention(*step, *kv, q, out);
+    const Attention attention(*step);
     float* shared = static_cast<float*>(scratch(kStep, attention.shared_bytes()));
     Barrier barrier;
-    auto body = [&](int index, int team) { attention.run(nullptr, nullptr, nullptr, shared, barrier, index, team); };
+    auto body = [&](int index, int team) { attention.run(*kv, q, out, nullptr, shared, barrier, index, team); };
     parallel(body);
 }

@@ -5,40 +5,79 @@
 
 namespace qwa {
 
-// A head is a (row of the batch, head of keys) pair; `group` heads of queries look at its keys. A chunk is kChunk
-// positions of it, counted from the first one that its row may see, so that padding on the left changes nothing.
-// Every chunk gives a part, and a head's parts are merged in their order, whoever computed them.
+// A row of the batch, or a sequence of a packed step: its first new position among all of them, how many there are, and
+// the positions that the cache holds before.
+struct Sequence {
+    int row, queries, past;
+};
+Sequence sequence_of(const qwa_step& step, int index);
+
+// New positions of a step in all.
+int rows_of(const qwa_step& step);
+
+// The unit of work is a tile: some queries of a sequence, and a head of keys that `group` of their heads look at. It
+// meets the cache in chunks of kChunk positions, counted from the first one that its row may see, so that padding on the
+// left changes nothing. Every chunk gives a part, and a tile's parts are merged in their order, whoever computed them.
 class Attention {
    public:
-    // q and out [B, Q, heads * D]. Made before the parallel region; the references must outlive it.
-    Attention(const qwa_step& step, const qwa_kv& kv, const float* q, float* out);
+    // What has yet to be rotated, and put into the cache.
+    struct Entering {
+        float *q, *keys;
+        const float* values;
+    };
 
-    // Memory that the threads share for their parts, in bytes: 0 where each thread has whole heads.
+    // Made before the parallel region; the step must outlive it.
+    explicit Attention(const qwa_step& step);
+
+    // Memory that the threads share for their parts, in bytes: 0 where each thread has whole tiles.
     size_t shared_bytes() const;
 
-    // What thread `index` of `team` has to do. Where `keys` is not NULL, RoPE on q and keys and their way into the cache
-    // come first. `shared` is shared_bytes() long. Others may still be at work when it returns.
-    void run(float* q, float* keys, const float* values, float* shared, Barrier& barrier, int index, int team) const;
+    // What thread `index` of `team` has to do for one layer: q and out [N, heads * D]. Where `entering` is not NULL, RoPE
+    // and the way into the cache come first. `shared` is shared_bytes() long. Others may still be at work when it returns.
+    void run(const qwa_kv& kv, const float* q, float* out, const Entering* entering, float* shared, Barrier& barrier,
+             int index, int team) const;
 
    private:
-    int first_seen(int row) const;
-    void enter(float* q, float* keys, const float* values, int head) const;
-    void chunk(int head, int first_seen, int index, float* parts) const;
-    void merge(int head, int first_seen, const float* parts) const;
+    struct Tile {
+        int index, head;  // of the sequence, of the keys
+        Sequence of;
+        int first, queries;  // within the sequence's new positions
+    };
+    struct Layer {
+        const qwa_kv& kv;
+        const float* q;
+        float* out;
+    };
+
+    template <class F>
+    void each_tile(F f) const;
+    int end(const Tile& t) const { return t.of.past + t.first + t.queries; }  // of the positions that it sees
+    int first_seen(const Tile& t) const;
+    int chunks(const Tile& t, int from) const { return (end(t) - from + kChunk - 1) / kChunk; }
+    int64_t work(const Tile& t) const { return static_cast<int64_t>(t.queries) * (end(t) + kChunk / 4); }
+    int64_t part_floats_of(const Tile& t) const;
+
+    void enter(const qwa_kv& kv, const Entering& entering, int sequence, int head) const;
+    void find(const qwa_kv& kv, const void* side, const Tile& t, int first, int count, const void** at) const;
+    void find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count, const float** at) const;
+    void find_next(const qwa_kv& kv, const Tile& t, int first, const void** at) const;
+    void chunk(const Layer& layer, const Tile& t, int from, int index, float* parts) const;
+    void merge(const Layer& layer, const Tile& t, int from, const float* parts) const;
+    void run_whole(const Layer& layer, const Entering* entering, int index, int team) const;
+    void run_chunks(const Layer& layer, float* shared, Barrier& barrier, int index, int team) const;
 
     const qwa_step& s_;
-    const qwa_kv& kv_;
-    const float* q_;
-    float* out_;
-    int group_, length_, chunks_;
-    int64_t width_, head_floats_;  // of a part, and of all parts of a head
-    bool by_heads_;
+    int group_, tile_queries_;
+    int64_t width_;  // floats of a part
+    int64_t work_ = 0, pieces_ = 0, part_floats_ = 0, most_part_floats_ = 0;  // of all tiles, and of one
+    bool whole_;         // threads have whole tiles
+    bool one_each_ = true;  // every head of every sequence is one tile
 };
 
-// RoPE in place on heads [first, last) of row `row` of x [B, Q, heads * D].
-void rotate_heads(const qwa_step& step, float* x, int heads, int row, int first, int last);
+// RoPE in place on heads [first, last) of new position i of a sequence: x [N, heads * D].
+void rotate_heads(const qwa_step& step, float* x, int heads, int sequence, int i, int first, int last);
 
-// Keys and values [B, Q, kv_heads * D] of one head into the cache.
-void keep_head(const qwa_step& step, const qwa_kv& kv, const float* keys, const float* values, int head);
+// Keys and values [N, kv_heads * D] of new position i of a sequence and one head into the cache.
+void keep_head(const qwa_step& step, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i, int head);
 
 }  // namespace qwa

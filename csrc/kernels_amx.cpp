@@ -27,10 +27,12 @@ struct __attribute__((packed)) TileConfig {
 // Tile registers; macros, as GCC's intrinsics paste the number into an instruction's text.
 #define DOT0 0
 #define DOT1 1
-#define A0 2
-#define A1 3
-#define B0 4
-#define B1 5
+#define DOT2 2
+#define DOT3 3
+#define A0 4
+#define A1 5
+#define B0 6
+#define B1 7
 
 void configure(int group) {
     TileConfig config;
@@ -41,62 +43,80 @@ void configure(int group) {
     _tile_loadconfig(&config);
 }
 
-void unpack4(const uint8_t* codes, int bytes, uint8_t* at) {
-    const __m512i nibble = _mm512_set1_epi8(15);
-    for (int i = 0; i < bytes; i += 64, at += 128) {
+// `bytes` of codes, centred: the tiles' products then are the dot products. `next`: what is unpacked after this.
+template <int BITS>
+void unpack(const uint8_t* codes, int bytes, const uint8_t* next, int8_t* at) {
+    const __m512i nibble = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8), half = _mm512_set1_epi8(static_cast<char>(128));
+    for (int i = 0; i < bytes; i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T1);
         const __m512i v = _mm512_loadu_si512(codes + i);
-        _mm512_store_si512(at, _mm512_and_si512(v, nibble));
-        _mm512_store_si512(at + 64, _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble));
+        if constexpr (BITS == 4) {
+            _mm512_store_si512(at + 2 * i, _mm512_sub_epi8(_mm512_and_si512(v, nibble), eight));
+            _mm512_store_si512(at + 2 * i + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(v, 4), nibble), eight));
+        } else {
+            _mm512_store_si512(at + i, _mm512_xor_si512(v, half));
+        }
     }
 }
 
 // One group's dot products from memory into the 16 sums.
-template <int ZERO>
-inline void add_group(const int32_t* dot, const Activations& a, size_t at, __m512 weight_scale, __m512 (&acc)[16]) {
+inline void add_group(const int32_t* dot, const float* scale, __m512 weight_scale, __m512 (&acc)[16]) {
 #pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) {
-        const __m512i centred = _mm512_sub_epi32(_mm512_load_si512(dot + 16 * r), _mm512_set1_epi32(ZERO * a.sum[at + r]));
-        const __m512 scale = _mm512_mul_ps(weight_scale, _mm512_set1_ps(a.scale[at + r]));
-        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(centred), scale, acc[r]);
-    }
+    for (int r = 0; r < 16; ++r)
+        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(dot + 16 * r)),
+                                 _mm512_mul_ps(weight_scale, _mm512_set1_ps(scale[r])), acc[r]);
 }
 
-// Groups [from, to) of one panel and one tile of rows, added to `sums` [16, 16]. Two groups are under way at a time.
-template <int ZERO>
-void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, int from, int to, const uint8_t* b, float* sums) {
-    alignas(64) int32_t dot[2][256];
+// Dot products of two groups, or of one, to memory. `q` and `b`: the first group's tiles.
+#define QWA_TWO_GROUPS(FIRST, SECOND)                    \
+    _tile_zero(FIRST);                                   \
+    _tile_loadd(A0, q, group);                           \
+    _tile_loadd(B0, b, 64);                              \
+    _tile_dpbssd(FIRST, A0, B0);                         \
+    if (two) {                                           \
+        _tile_zero(SECOND);                              \
+        _tile_loadd(A1, q + 16 * group, group);          \
+        _tile_loadd(B1, b + group * 16, 64);             \
+        _tile_dpbssd(SECOND, A1, B1);                    \
+    }                                                    \
+    _tile_stored(FIRST, dot, 64);                        \
+    if (two) _tile_stored(SECOND, dot + 256, 64)
+inline void multiply_even(const int8_t* q, const int8_t* b, int group, bool two, int32_t* dot) { QWA_TWO_GROUPS(DOT0, DOT1); }
+inline void multiply_odd(const int8_t* q, const int8_t* b, int group, bool two, int32_t* dot) { QWA_TWO_GROUPS(DOT2, DOT3); }
+#undef QWA_TWO_GROUPS
+
+// Groups [from, to) of one panel and one tile of rows, added to `sums` [16, 16]. The products of the next two groups are
+// under way while those of two are scaled and added.
+void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, int from, int to, const int8_t* b, float* sums) {
+    alignas(64) int32_t dot[2][512];
     const int group = a.group;
     const uint16_t* scales = w.scales + static_cast<size_t>(panel) * a.groups * 16;
+    const size_t first = row_offset(a, tile, 0);
+    const auto multiply = [&](int g) {
+        if (g >= to) return;
+        const int odd = (g - from) / 2 % 2;
+        (odd ? multiply_odd : multiply_even)(a.q + (first + static_cast<size_t>(g) * 16) * group, b + (g - from) * group * 16,
+                                             group, g + 1 < to, dot[odd]);
+    };
     __m512 acc[16];
     for (int r = 0; r < 16; ++r) acc[r] = _mm512_load_ps(sums + 16 * r);
+    multiply(from);
     for (int g = from; g < to; g += 2) {
-        const size_t at = row_offset(a, tile, 0) + static_cast<size_t>(g) * 16;
-        const int8_t* q = a.q + at * group;
-        const bool two = g + 1 < to;
-        _tile_zero(DOT0);
-        _tile_loadd(A0, q, group);
-        _tile_loadd(B0, b + (g - from) * group * 16, 64);
-        _tile_dpbsud(DOT0, A0, B0);
-        if (two) {
-            _tile_zero(DOT1);
-            _tile_loadd(A1, q + 16 * group, group);
-            _tile_loadd(B1, b + (g + 1 - from) * group * 16, 64);
-            _tile_dpbsud(DOT1, A1, B1);
-        }
-        _tile_stored(DOT0, dot[0], 64);
-        if (two) _tile_stored(DOT1, dot[1], 64);
-        add_group<ZERO>(dot[0], a, at, load_scales(scales + 16 * g), acc);
-        if (two) add_group<ZERO>(dot[1], a, at + 16, load_scales(scales + 16 * g + 16), acc);
+        multiply(g + 2);
+        const int32_t* found = dot[(g - from) / 2 % 2];
+        const float* scale = a.scale + first + static_cast<size_t>(g) * 16;
+        add_group(found, scale, load_scales(scales + 16 * g), acc);
+        if (g + 1 < to) add_group(found + 256, scale + 16, load_scales(scales + 16 * g + 16), acc);
     }
     for (int r = 0; r < 16; ++r) _mm512_store_ps(sums + 16 * r, acc[r]);
 }
 
 template <int BITS>
 void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    constexpr int kZero = BITS == 4 ? 8 : 128, kUnpacked = kDepth * 64 * 16;
+    constexpr int kUnpacked = kDepth * 64 * 16;
     const int block = a.group * (BITS == 4 ? 8 : 16);
     const size_t padded = static_cast<size_t>(tiles_of(a)) * 256;  // sums of a panel
-    uint8_t* unpacked = static_cast<uint8_t*>(scratch(kPanel, kUnpacked + 4 * kPanels * padded));
+    int8_t* unpacked = static_cast<int8_t*>(scratch(kPanel, kUnpacked + 4 * kPanels * padded));
     float* sums = reinterpret_cast<float*>(unpacked + kUnpacked);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes);
     configure(a.group);
@@ -107,10 +127,11 @@ void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, i
             const int to = g + kDepth < a.groups ? g + kDepth : a.groups;
             for (int p = 0; p < panels; ++p) {
                 const uint8_t* from = codes + (static_cast<size_t>(p0 + p) * a.groups + g) * block;
-                if (BITS == 4) unpack4(from, (to - g) * block, unpacked);
-                const uint8_t* b = BITS == 4 ? unpacked : from;
+                const uint8_t* next = p + 1 < panels ? from + static_cast<size_t>(a.groups) * block
+                                                     : codes + (static_cast<size_t>(p0) * a.groups + to) * block;
+                unpack<BITS>(from, (to - g) * block, next, unpacked);
                 for (int tile = 0; tile < tiles_of(a); ++tile)
-                    tile_panel<kZero>(w, a, p0 + p, tile, g, to, b, sums + p * padded + 256 * tile);
+                    tile_panel(w, a, p0 + p, tile, g, to, unpacked, sums + p * padded + 256 * tile);
             }
         }
         for (int p = 0; p < panels; ++p)

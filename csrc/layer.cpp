@@ -59,15 +59,14 @@ struct Rows {
 class Step {
    public:
     Step(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step& step, float* x)
-        : layers_(layers), caches_(caches), count_(count), s_(step), x_(x), rows_(step.batch * step.queries) {
+        : layers_(layers), caches_(caches), count_(count), s_(step), x_(x), rows_(rows_of(step)), attention_(step) {
         hidden_ = layers[0].q.in_features;
         inner_ = layers[0].gate.out_features;
         width_ = step.heads * step.head_dim;
         kv_width_ = step.kv_heads * step.head_dim;
         widest_ = width_ > inner_ ? width_ : inner_;
         if (hidden_ > widest_) widest_ = hidden_;
-        const Attention any(s_, caches[0], nullptr, nullptr);  // all layers need as much
-        const size_t parts = any.shared_bytes() / sizeof(float);
+        const size_t parts = attention_.shared_bytes() / sizeof(float);
         const size_t sizes[] = {row_floats(width_),  row_floats(kv_width_), row_floats(kv_width_), row_floats(width_),
                                 row_floats(hidden_), row_floats(inner_),    row_floats(inner_),    parts};
         float** const places[] = {&r_.q, &r_.k, &r_.v, &r_.attended, &r_.delta, &r_.gate, &r_.up, &r_.parts};
@@ -136,8 +135,8 @@ class Step {
             begin += count;
         }
         barrier_.wait(team);
-        const Attention attention(s_, kv, r_.q, r_.attended);
-        attention.run(r_.q, r_.k, r_.v, r_.parts, barrier_, index, team);
+        const Attention::Entering entering{r_.q, r_.k, r_.v};
+        attention_.run(kv, r_.q, r_.attended, &entering, r_.parts, barrier_, index, team);
         barrier_.wait(team);
         add_product(layer.o, r_.attended, index, team);
     }
@@ -162,6 +161,7 @@ class Step {
     const qwa_step& s_;
     float* x_;
     int rows_, hidden_, inner_, width_, kv_width_, widest_;
+    Attention attention_;
     Rows r_;
     Barrier barrier_;
 };

@@ -23,7 +23,7 @@
 extern "C" {
 #endif
 
-#define QWA_ABI 1
+#define QWA_ABI 2
 #define QWA_API __attribute__((visibility("default")))
 
 typedef struct {
@@ -59,7 +59,10 @@ QWA_API void qwa_linears(const qwa_linear* const* linears, int count, const floa
 // ---- What stands between the matrix products (ops.cpp, attention.cpp, layer.cpp) ----
 //
 // B rows of a batch, Q new positions of each, D head width. Results for a row do not depend on the other rows, nor on
-// the number of threads.
+// the number of threads, nor on which of the positions before a new one are new with it.
+//
+// A step may be packed, too: S sequences over a cache in blocks, each with new positions of its own number, which follow
+// one another. Wherever [B, Q, ...] stands below it is then [N, ...], N new positions in all, of sequence after sequence.
 
 // out [M, width] = weight * (x / rms(x)). out may be x.
 QWA_API void qwa_rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* out);
@@ -70,34 +73,41 @@ QWA_API void qwa_silu_mul(const float* gate, const float* up, int64_t count, flo
 // How a KV cache stores numbers. int8: one scale for each head and position, value = code * scale.
 enum { QWA_FLOAT32 = 0, QWA_FLOAT16 = 1, QWA_INT8 = 2 };
 
-// One layer's cache. Position p of row b and head h lies at (b * kv_heads + h) * capacity + p.
+// One layer's cache. Position p of row b and head h lies at (b * kv_heads + h) * capacity + p, and in a packed step, of
+// sequence s, at (tables[s][p / block] * kv_heads + h) * block + p % block.
 typedef struct {
-    void* keys;    // [B, kv_heads, capacity, D], after RoPE
+    void* keys;    // [B, kv_heads, capacity, D], after RoPE; packed [blocks, kv_heads, block, D]
     void* values;  // the same
-    float* key_scales;    // [B, kv_heads, capacity], or NULL where dtype is not int8
+    float* key_scales;    // the same without D, or NULL where dtype is not int8
     float* value_scales;  // the same
-    int64_t capacity;
+    int64_t capacity;     // not used where the step is packed
 } qwa_kv;
 
 // What all layers of a forward pass share.
 typedef struct {
-    int32_t batch, queries;  // B, Q
-    int32_t past;            // positions that the cache holds before this pass
+    int32_t batch, queries;  // B, Q; S and 0
+    int32_t past;            // positions that the cache holds before this pass; packed 0
     int32_t heads, kv_heads, head_dim;
     int32_t kv_dtype;
     float scale;             // of the scores
-    const float *cosine, *sine;  // [B or 1, Q, D]
+    const float *cosine, *sine;  // [B or 1, Q, D]; packed [N, D]
     int64_t rope_stride;     // floats from one row's to the next: 0 where all rows share them
-    const uint8_t* mask;     // [B, past + Q], 0 is padding, which nobody sees but itself; NULL: there is none
+    const uint8_t* mask;     // [B, past + Q], 0 is padding, which nobody sees but itself; NULL: there is none; packed NULL
+    // Where tables is not NULL the step is packed.
+    const int32_t* tables;  // [S, table_stride]: the blocks of each sequence, in order
+    const int32_t* starts;  // [S + 1]: where each sequence's new positions begin among the N
+    const int32_t* pasts;   // [S]: positions that the cache holds of each before this pass
+    int64_t table_stride;
+    int32_t block;          // positions of one: a power of two from 16 to 256
 } qwa_step;
 
 // RoPE in place on x [B, Q, heads * D]: the first half of a head pairs with the second. `heads` are x's.
 QWA_API void qwa_rotate(const qwa_step* step, int heads, float* x);
 
-// keys and values [B, Q, kv_heads * D] to positions past .. past + Q - 1 of the cache.
+// keys and values [B, Q, kv_heads * D] to the cache, behind the positions that it holds.
 QWA_API void qwa_keep(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
 
-// out [B, Q, heads * D]: q, the same shape, attends to the past + Q positions of the cache, causally.
+// out [B, Q, heads * D]: q, the same shape, attends to the positions of the cache, the new ones included, causally.
 QWA_API void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);
 
 // One layer of the language model. Norm weights [H]; q, k, v share an input, gate and up another.
@@ -107,7 +117,7 @@ typedef struct {
     float eps;
 } qwa_layer;
 
-// x [B * Q, H] through `count` layers, in place, each with its cache. B * Q <= 8.
+// x [B * Q, H] through `count` layers, in place, each with its cache. Meant for few rows, up to 32 or so.
 QWA_API void qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x);
 
 #ifdef __cplusplus

@@ -177,6 +177,26 @@ inline void sums(V x0, V x1, V x2, V x3, float* out) {
 }
 #endif
 
+// The same of sixteen.
+#if defined(__AVX512F__)
+template <int kPick>
+inline V four_lanes(V x, V y) { return {_mm512_shuffle_f32x4(x.v, y.v, kPick)}; }
+template <int kPick>
+inline V in_lanes(V x, V y) { return {_mm512_shuffle_ps(x.v, y.v, kPick)}; }
+inline V sums16(const V* x) {
+    V halves[8], pairs[4], fours[2];  // of two, four and eight of x, a sum in as many numbers
+    for (int i = 0; i < 8; ++i) {
+        const V a = x[i / 4 * 8 + i % 4], b = x[i / 4 * 8 + i % 4 + 4];
+        halves[i] = add(four_lanes<0x44>(a, b), four_lanes<0xee>(a, b));
+    }
+    for (int i = 0; i < 4; ++i)
+        pairs[i] = add(in_lanes<0x88>(halves[2 * i], halves[2 * i + 1]), in_lanes<0xdd>(halves[2 * i], halves[2 * i + 1]));
+    for (int i = 0; i < 2; ++i)
+        fours[i] = add(in_lanes<0x88>(pairs[2 * i], pairs[2 * i + 1]), in_lanes<0xdd>(pairs[2 * i], pairs[2 * i + 1]));
+    return add(four_lanes<0x88>(fours[0], fours[1]), four_lanes<0xdd>(fours[0], fours[1]));
+}
+#endif
+
 inline float sum(V x) {
     float out[4];
     sums(x, x, x, x, out);

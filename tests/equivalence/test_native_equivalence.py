@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import qwen2_audio as qa
+from qwen2_audio.model.paged import PagedPass
 from qwen2_audio.native import fused
 from qwen2_audio.native.install import accelerate
 from qwen2_audio.quantize.linear import QuantizedLinear
@@ -145,6 +146,40 @@ def test_a_decode_step_is_one_call(pair, inputs, monkeypatch):
     monkeypatch.setattr(fused, "layers_", lambda *args: seen.append(args[2]) or layers_(*args))
     answers(native, inputs(*CLIPS), max_new_tokens=5, eos_token_id=None)
     assert seen == [4] * 4
+
+
+@pytest.mark.parametrize("kv_cache", ["float16", "int8"])
+def test_packed_passes_give_the_bits_of_each_question_alone(pair, inputs, kv_cache):
+    """The prompts of four questions in pieces of 100 positions together, then ten tokens of each together."""
+    native = copy.deepcopy(pair[1])
+    accelerate(native, kv_cache)
+    language, storage = native.language_model, native.language_model.new_paged(64)
+    embed = language.model.embed_tokens
+    prompts, tables, alone = [], [], []
+    for i, name in enumerate(CLIPS):
+        ids = inputs(name)["input_ids"]
+        prompts.append(torch.cat((ids, ids[:, -10:]), 1))
+        tables.append(list(range(i, 64, 4)))
+        cache = native.new_cache(1)
+        with torch.no_grad():
+            whole = language(inputs_embeds=embed(ids), past_key_values=cache).logits
+            steps = [
+                language(inputs_embeds=embed(ids[:, -10 + n, None]), past_key_values=cache).logits for n in range(10)
+            ]
+        alone.append(torch.cat((whole, *steps), 1)[0])
+    done, found = [0] * 4, [[] for _ in CLIPS]
+    while any(done[i] < prompts[i].shape[1] for i in range(4)):
+        left = [prompts[i].shape[1] - 10 - done[i] for i in range(4)]
+        running = [i for i in range(4) if left[i] > -10]
+        counts = [min(100, left[i]) if left[i] > 0 else 1 for i in running]
+        step = PagedPass(storage, [tables[i] for i in running], [done[i] for i in running], counts)
+        new = [prompts[i][:, done[i] : done[i] + n] for i, n in zip(running, counts, strict=True)]
+        with torch.no_grad():
+            out = language(inputs_embeds=embed(torch.cat(new, 1)), position_ids=step.positions, past_key_values=step)
+        for i, n, logits in zip(running, counts, out.logits[0].split(counts), strict=True):
+            done[i] += n
+            found[i].append(logits)
+    assert all(torch.equal(torch.cat(a), b) for a, b in zip(found, alone, strict=True))
 
 
 def test_logits_with_native_layers_stay_near_those_without(pair, inputs):

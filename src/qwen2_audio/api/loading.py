@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WeightsError
+from ..errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from .chat import AudioChat
@@ -53,6 +53,7 @@ def load(
     revision: str | None = None,
     local_files_only: bool = False,
     reuse: bool = True,
+    tensor_parallel: bool = False,
 ) -> AudioChat:
     """Load a checkpoint to talk to.
 
@@ -73,6 +74,8 @@ def load(
         local_files_only: never ask the hub.
         reuse: keep up to 1 GB of what clips and conversations cost to compute, so that a second question about a clip
             needs neither the encoder nor its part of the prompt again.
+        tensor_parallel: divide the language model among the processes of torchrun. The first one answers; the others
+            call `engine.follow.follow(m.model)`, which returns when it ends.
 
     Raises:
         WeightsError: the checkpoint or the adapter is absent, unreachable, damaged, or they do not fit together.
@@ -91,6 +94,10 @@ def load(
     # The small files first: what cannot work is said before 17 GB are fetched.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = place(config, device, dtype, quantize, where)
+    if tensor_parallel and adapter is not None:
+        raise ConfigError(
+            "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."
+        )
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
         where,
@@ -101,6 +108,7 @@ def load(
         kv_cache=kv_cache,
         revision=revision,
         local_files_only=local_files_only,
+        tensor_parallel=tensor_parallel,
     )
     logger.info("%s: %s", where, placement.reason)
     notes: tuple[str, ...] = (placement.reason,)

@@ -106,7 +106,8 @@ class Session:
 
         ours, sound = self._ours, clip(seconds)
         if self._engine is None:
-            self._engine = Engine(ours.model, Silent(), EngineSettings(kv_tokens=4096))
+            silent: Any = Silent()
+            self._engine = Engine(ours.model, silent, EngineSettings(kv_tokens=4096))
         engine = self._engine
 
         def ask() -> list[int]:

@@ -86,6 +86,7 @@ def _calibrated(job: Job, names: list[str]) -> Calibration:
 
 def _prompts(names: list[str], processor: Qwen2AudioProcessor) -> Iterator[dict[str, Any]]:
     from ..api import messages, prompt
+    from ..engine.request import Prompt
     from ..train.data import Dataset
 
     for name in names:
@@ -93,7 +94,7 @@ def _prompts(names: list[str], processor: Qwen2AudioProcessor) -> Iterator[dict[
             data = Dataset(name, processor)
             for index in range(len(data)):
                 row = data.example(index)
-                yield prompt.to_tensors([prompt.Prompt(row.ids, row.mels, row.frames, ())], 0)
+                yield prompt.to_tensors([Prompt(row.ids, row.mels, row.frames, ())], 0)
         else:
             conversation = [messages.user(QUESTION, audio=name)]
             yield prompt.to_tensors([prompt.build(conversation, processor, prompt.own_template(processor))], 0)

@@ -19,48 +19,27 @@ from ..errors import ConfigError, NumericsError
 from ..generate.lookup import guess
 from ..generate.options import Options, resolve
 from ..memory import available_bytes
-from ..model.paged import BLOCK, PagedStorage
+from ..model.paged import BLOCK
+from ..native.paged import storage_for
 from ..text.chat import IM_END
 from ..text.tokenizer import Tokenizer
 from ..types import Chunk, FinishReason, SamplingParams, TokenLogprob
 from .answer import Answer, usage_of
 from .blocks import BlockPool
+from .follow import Lead
 from .request import Prompt, Request, Sequence, Ticket
 from .runner import Runner
 from .sampler import Sampler, logprob_of
 from .scheduler import Limits, Part, Plan, Scheduler
+from .settings import EngineSettings as EngineSettings
 from .settings import Limit, generate_options, limit, stop_strings
 from .sounds import Sounds
 from .stats import Stats
 
-SLICE = 0.05  # seconds of encoder work a step, while anything else runs
+SLICE = 0.05  # seconds of encoder work a step: so long may others wait
 STEP_SECONDS = 0.15  # what a step with prefill in it should take while others wait for their tokens
 MOST_TOKENS = 1 << 16  # positions of the cache, where memory would hold more
 SHARE = 0.3  # of the memory that is free
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What an engine may use.
-
-    kv_tokens: positions of the KV cache; None: a third of the free memory, 65,536 at most. sounds_bytes: for encoded
-    clips. step_tokens: new positions a step; None: what takes about 0.15 s. lookup: guesses a step by prompt lookup.
-    reuse: keep what was computed for the next request that begins alike.
-    """
-
-    kv_tokens: int | None = None
-    sounds_bytes: int = 500_000_000
-    step_tokens: int | None = None
-    sequences: int = 32
-    waiting: int = 1024
-    lookup: int = 0
-    reuse: bool = True
-
-    def __post_init__(self) -> None:
-        for name, low in {"kv_tokens": BLOCK, "step_tokens": 1, "sequences": 1, "waiting": 1, "lookup": 0}.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")
 
 
 @dataclass(eq=False)
@@ -84,11 +63,13 @@ class Engine:
         ends = [token for token in tokenizer.all_special_tokens if token in (IM_END, tokenizer.eos_token)]
         self._turn_ends = frozenset(tokenizer.convert_tokens_to_ids(ends))
         self._context = model.config.text_config.max_position_embeddings
-        self._storage: PagedStorage = model.language_model.new_paged(
-            self._blocks(model.language_model.new_paged(1).nbytes)
-        )
+        lead = Lead.of(model)
+        block_bytes = storage_for(model.language_model, 1).nbytes * (lead.in_one_memory if lead else 1)
+        self._storage = storage_for(model.language_model, self._blocks(block_bytes))
+        if lead is not None:
+            lead.begin(self._storage.blocks)
         self._sounds = Sounds(model, self.settings.sounds_bytes if self.settings.reuse else 0, self.stats)
-        self._runner = Runner(model, self._storage, self._sounds)
+        self._runner = Runner(model, self._storage, self._sounds, lead)
         self._step_tokens = self.settings.step_tokens or 128
         self._underway: dict[Sequence, _Underway] = {}
         self._of_ticket: dict[Ticket, list[Sequence]] = {}
@@ -159,8 +140,7 @@ class Engine:
         started = time.monotonic()
         self._end_late_ones(started)
         if self._sounds.busy:
-            others = any(self._sounds.held(one.request) for one in self._underway)
-            self._sounds.work(SLICE if others else 10 * SLICE)
+            self._sounds.work(SLICE)
             self.stats.seconds_encoder += time.monotonic() - started
         self._guess()
         plan = self._planned()
@@ -177,6 +157,8 @@ class Engine:
         while self._broken:
             self._fail(*self._broken.pop())
         self.stats.preemptions += len(plan.preempted)
+        if spoiled := self._pool.take_spoiled():
+            self._runner.clear(spoiled)  # zeros: 0 * NaN behind a sequence's end would be NaN
         self._runner.copy(plan.copies)
         for copy in plan.copies:
             self._pool.copied(copy)
@@ -197,8 +179,7 @@ class Engine:
             for part in parts:
                 self._fail(part.sequence, error)
             return
-        took = time.monotonic() - started
-        self._count(plan, took)
+        self._count(plan, time.monotonic() - started)
         self._scheduler.ran(plan)
         for part, rows, best in zip(parts, logits, greedy, strict=True):
             if len(rows) and part.sequence in self._underway:
@@ -240,7 +221,10 @@ class Engine:
                 break
             if place < len(guesses) and token != guesses[place]:
                 break
-        self._scheduler.accepted(sequence, min(len(sequence.keys) - first - 1, len(guesses)))
+        right = min(len(sequence.keys) - first - 1, len(guesses))
+        self.stats.guesses_made += len(guesses)
+        self.stats.guesses_accepted += right
+        self._scheduler.accepted(sequence, right)
         self._tell(sequence, "".join(texts), tuple(logprobs))
 
     def _tell(self, sequence: Sequence, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
@@ -287,7 +271,6 @@ class Engine:
         request.ticket.put(Chunk("", ended, usage, request.prompt.heard, sequence.index, error=error))
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
-        self._storage.clear(self._pool.alone(sequence))
         self._finish(sequence, "error", error=error)
 
     def _end_late_ones(self, now: float) -> None:
@@ -325,6 +308,9 @@ class Engine:
 
     def _count(self, plan: Plan, took: float) -> None:
         stats, prefill = self.stats, sum(part.count for part in plan.prefills)
+        for part in (*plan.decodes, *plan.prefills):
+            if not part.sequence.begun:
+                stats.queue_wait.add(time.monotonic() - part.sequence.request.arrived)
         decode = sum(part.count for part in plan.decodes)
         stats.prefill_tokens += prefill
         stats.decode_tokens += decode
@@ -338,7 +324,8 @@ class Engine:
     def _measure(self, started: float) -> None:
         stats = self.stats
         stats.waiting, stats.running = self._scheduler.waiting, self._scheduler.running
-        stats.blocks_used, stats.blocks_total = self._pool.used, self._storage.blocks
+        stats.blocks_used, stats.blocks_cached = self._pool.used, self._pool.cached
+        stats.blocks_total = self._storage.blocks
         stats.sounds_bytes = self._sounds.nbytes
         stats.step_seconds.add(time.monotonic() - started)
 

@@ -5,30 +5,40 @@ N new positions together, H width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..model.paged import PagedPass, PagedStorage
+from ..model.paged import PagedStorage
 from .blocks import Copy
+from .follow import Lead
+from .packed import Packed
 from .request import Request
 from .scheduler import Part
 from .sounds import Sounds
 
 
 class Runner:
-    """Runs the model over the blocks of a paged cache."""
+    """Runs the model over the blocks of a paged cache; with a `lead`, other processes along with it."""
 
-    def __init__(self, model: Any, storage: PagedStorage, sounds: Sounds) -> None:
-        self._model, self._storage, self._sounds = model, storage, sounds
+    def __init__(self, model: Any, storage: PagedStorage, sounds: Sounds, lead: Lead | None = None) -> None:
+        self._model, self._storage, self._sounds, self._lead = model, storage, sounds, lead
         self._audio_id = int(model.config.audio_token_index)
 
     def copy(self, copies: Iterable[Copy]) -> None:
         """Fill blocks that begin as others do."""
         for one in copies:
             self._storage.copy_block(one.source, one.target)
+            if self._lead is not None:
+                self._lead.copy(one.source, one.target)
+
+    def clear(self, blocks: Sequence[int]) -> None:
+        """Zeros in `blocks`."""
+        self._storage.clear(blocks)
+        if self._lead is not None:
+            self._lead.clear(blocks)
 
     def heard(self, part: Part) -> bool:
         """What the part needs of its request's sounds is encoded."""
@@ -42,23 +52,15 @@ class Runner:
         device = self._model.device
         embeds = self._model.get_input_embeddings()(torch.tensor([ids], device=device))
         self._put_sounds(parts, embeds)
-        step = PagedPass(
-            self._storage,
+        packed = Packed(
             [part.sequence.blocks for part in parts],
             [part.start for part in parts],
             [part.count for part in parts],
+            [wanted_of(part) for part in parts],
         )
-        wanted = [wanted_of(part) for part in parts]
-        keep = torch.zeros(1, len(ids), dtype=torch.bool)
-        for end, count in zip(np.cumsum([part.count for part in parts]).tolist(), wanted, strict=True):
-            keep[0, end - count : end] = True
-        out = self._model.language_model(
-            inputs_embeds=embeds,
-            position_ids=step.positions.to(device),
-            past_key_values=step,
-            logits_to_keep=keep.to(device),
-        )
-        return list(out.logits.to(torch.float32, copy=True).split(wanted))
+        with nullcontext() if self._lead is None else self._lead.passing(packed, embeds):
+            logits = packed.run(self._model, self._storage, embeds)
+        return list(logits.to(torch.float32, copy=True).split(list(packed.wanted)))
 
     def _put_sounds(self, parts: list[Part], embeds: torch.Tensor) -> None:
         """Replace the embeddings [1, N, H] of audio positions by what was heard."""

@@ -1,7 +1,9 @@
 """Who runs, and what the next step computes. Plain ints and lists.
 
-waiting (by order) --admitted--> running: prefill ... decode --removed--> gone
-                   <--sent back--        (no block is left, and somebody else goes first)
+    waiting (by order) --admitted--> running: prefill ... decode --removed--> gone
+                       <--sent back--        (no block is left, and somebody else goes first)
+
+A running sequence holds blocks for all of its known tokens; each decode asks for one more position.
 """
 
 from __future__ import annotations
@@ -14,12 +16,15 @@ from ..errors import CapacityError
 from .blocks import BlockPool, Copy
 from .request import Request, Sequence
 
+AHEAD = 4  # sequences that are asked for being ready though there is no room, so that their sounds are encoded by then
+PREFILL = 8  # the share of a step that prefill gets however many decode: one part in this many
+
 
 @dataclass(frozen=True)
 class Limits:
     """What a step and the engine may take on."""
 
-    step_tokens: int = 512  # new positions a step, but for decodes, which all go
+    step_tokens: int = 512  # new positions a step. Decodes all go; prefill gets what they leave, an eighth at least
     sequences: int = 32  # running at a time
     waiting: int = 1024
 
@@ -32,8 +37,13 @@ class Part:
     start: int
     count: int
 
+    @property
+    def last(self) -> bool:
+        """The known tokens end here: a token is to be drawn. Until the sequence has taken it."""
+        return self.start + self.count >= len(self.sequence.keys)
 
-@dataclass
+
+@dataclass(frozen=True)
 class Plan:
     """One step."""
 
@@ -44,14 +54,22 @@ class Plan:
 
 
 class Scheduler:
-    """Plans steps over a BlockPool. `ready(sequence)`: whether it can be computed yet; others overtake it meanwhile."""
+    """Plans steps over a BlockPool.
+
+    Who goes first is `Sequence.order`. Nobody starves: the first in order is never sent back for another, who waits is
+    overtaken (by its own priority) only while it is not ready, and each that runs gets at least a position a step, the
+    first `step_tokens` / 8 of those in prefill.
+    """
 
     def __init__(
         self, pool: BlockPool, limits: Limits, ready: Callable[[Sequence], bool] = lambda sequence: True
     ) -> None:
+        """`ready`: whether a waiting sequence can be computed yet. At most `limits.sequences` that hear something and
+        are not ready are asked a step; those without clips behind them are not held up."""
         self.pool, self.limits, self._ready = pool, limits, ready
         self._waiting: list[Sequence] = []  # by order
         self._running: list[Sequence] = []  # by order
+        self._firsts: dict[Request, Sequence] = {}  # answer 0 of each request, while it is here
 
     @property
     def waiting(self) -> int:
@@ -62,26 +80,38 @@ class Scheduler:
         return len(self._running)
 
     def check(self, request: Request) -> None:
-        """Raises CapacityError: there will never be room for this request, or too many wait."""
-        positions = len(request.keys) + request.most
-        if -(-positions // self.pool.size) + 1 > self.pool.blocks:  # one more: a beginning found is copied into it
+        """Raises CapacityError: there will never be room for this request, or too many are here.
+
+        Too many: more answers than may run and wait together, as who has just come waits for the next step.
+        """
+        room, answers = self.pool.blocks * self.pool.size, request.params.n
+        if len(request.keys) + request.most > room:
             raise CapacityError(
                 f"The request takes {len(request.keys)} positions and up to {request.most} new ones, and the KV cache "
-                f"holds {(self.pool.blocks - 1) * self.pool.size}; shorten it, ask for fewer tokens, or give the "
-                "engine more memory (kv_tokens)."
+                f"holds {room}; shorten it, ask for fewer tokens, or give the engine more memory (kv_tokens)."
             )
-        if len(self._waiting) + request.params.n > self.limits.waiting:
-            raise CapacityError(f"{len(self._waiting)} answers are waiting already, as many as may; try again later.")
+        most, here = self.limits.waiting + self.limits.sequences, len(self._waiting) + len(self._running)
+        if answers > most:
+            raise CapacityError(f"The request wants n={answers} answers, and {most} may be under way; ask for fewer.")
+        if here + answers > most:
+            raise CapacityError(
+                f"{here} answers are running or waiting already, {most} may, and the request wants {answers}; try "
+                "again later."
+            )
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence in line."""
-        insort(self._waiting, sequence, key=lambda one: one.order)
+        insort(self._waiting, sequence, key=_order)
+        if sequence.index == 0:
+            self._firsts[sequence.request] = sequence
 
     def remove(self, sequence: Sequence, *, keep: bool = True) -> None:
         """It is finished: out of every line, its blocks given back (`keep`: findable by content)."""
         for line in (self._running, self._waiting):
             if sequence in line:
                 line.remove(sequence)
+        if self._firsts.get(sequence.request) is sequence:
+            del self._firsts[sequence.request]
         self.pool.release(sequence, keep=keep)
 
     def send_back(self, sequence: Sequence) -> None:
@@ -89,93 +119,117 @@ class Scheduler:
         self._running.remove(sequence)
         self.pool.release(sequence)
         sequence.guesses = []
-        self.add(sequence)
+        insort(self._waiting, sequence, key=_order)
 
     def plan(self) -> Plan:
         """The next step. Sequences in it have the blocks it needs."""
-        plan = Plan()
-        self._plan_decodes(plan)
-        self._admit(plan)
-        self._plan_prefills(plan)
-        return plan
+        preempted = self._make_room()
+        decodes = self._decodes()
+        most = self.limits.step_tokens
+        budget = max(most - sum(part.count for part in decodes), most // PREFILL, 1)
+        behind = len(self._running) - len(decodes)
+        copies = [] if preempted else self._admit(budget - behind)  # a position at least for each
+        return Plan(decodes, self._prefills(budget, decodes), copies, preempted)
 
     def ran(self, plan: Plan) -> None:
         """A plan's passes are done: known tokens count as computed, full blocks become findable."""
         for part in (*plan.decodes, *plan.prefills):
-            sequence = part.sequence
-            if sequence.blocks:
-                sequence.computed = min(part.start + part.count, len(sequence.keys))
-                self.pool.note(sequence, partly=sequence.request.params.n > 1)
+            sequence, request = part.sequence, part.sequence.request
+            if not sequence.blocks:  # it has left meanwhile
+                continue
+            sequence.begun = True
+            sequence.computed = min(part.start + part.count, len(sequence.keys))
+            first = request.params.n > 1 and sequence.index == 0
+            self.pool.note(sequence, partly=first and sequence.computed == len(request.keys))
 
     def accepted(self, sequence: Sequence, guesses: int) -> None:
-        """So many of the guesses that were computed were right, and are known tokens now."""
-        sequence.computed += guesses
-        self.pool.crop(sequence, sequence.computed)
+        """So many of the guesses that were computed were right, and are known tokens now, with one more behind them."""
+        if sequence.blocks:
+            sequence.computed += guesses
+            self.pool.crop(sequence, len(sequence.keys))
 
-    def _plan_decodes(self, plan: Plan) -> None:
-        for sequence in list(self._running):
-            if sequence.left != 1 or sequence not in self._running:
+    def _make_room(self) -> list[Sequence]:
+        """A block for each decode that needs one, taken from those that run last: whom it was taken from."""
+        preempted: list[Sequence] = []
+        place = 0
+        while place < len(self._running):
+            sequence = self._running[place]
+            if sequence.decoding and not self.pool.extend(sequence, len(sequence.keys)):
+                preempted.append(self._running[-1])
+                self.send_back(preempted[-1])  # itself, where it is the last: then the loop ends
+            else:
+                place += 1
+        return preempted
+
+    def _decodes(self) -> list[Part]:
+        """All that decode, with as many of their guesses as fit the step and the blocks that are left."""
+        decoding = [one for one in self._running if one.decoding]
+        spare = max(self.limits.step_tokens - len(decoding), 0)
+        for sequence in decoding:
+            if not sequence.guesses:
                 continue
-            if self._room(sequence, len(sequence.keys), plan):
-                wanted = len(sequence.keys) + len(sequence.guesses)
-                if not self.pool.extend(sequence, wanted):
-                    sequence.guesses = []
-                plan.decodes.append(Part(sequence, sequence.computed, 1 + len(sequence.guesses)))
-        plan.decodes = [part for part in plan.decodes if part.sequence in self._running]
+            known = len(sequence.keys)
+            del sequence.guesses[spare:]
+            if not self.pool.extend(sequence, known + len(sequence.guesses)):
+                del sequence.guesses[len(sequence.blocks) * self.pool.size - known :]
+            spare -= len(sequence.guesses)
+        return [Part(one, one.computed, 1 + len(one.guesses)) for one in decoding]
 
-    def _room(self, sequence: Sequence, positions: int, plan: Plan) -> bool:
-        """Blocks for so many positions, taken from those last in order if need be; else the sequence goes back."""
-        while not self.pool.extend(sequence, positions):
-            last = self._running[-1]
-            plan.preempted.append(last)
-            self.send_back(last)
-            if last is sequence:
-                return False
-        return True
-
-    def _admit(self, plan: Plan) -> None:
+    def _admit(self, most: int) -> list[Copy]:
         """Those in line, in order, while there is room. Who is not ready is passed over; who does not fit ends it."""
-        if plan.preempted:
-            return
-        budget = self.limits.step_tokens
-        for sequence in list(self._waiting):
-            if len(self._running) >= self.limits.sequences or budget <= 0:
-                return
-            if not self._may_begin(sequence) or not self._ready(sequence):
+        copies: list[Copy] = []
+        room, unready, ahead = True, 0, AHEAD
+        for sequence in self._waiting.copy():
+            hears = bool(sequence.request.prompt.clips)
+            if (hears and unready >= self.limits.sequences) or not self._may_begin(sequence):
                 continue
-            spare = len(self._running)  # a block for each that runs: what it will ask for next
-            needed = -(-len(sequence.keys) // self.pool.size) + 1
-            if needed + spare > self.pool.free and self._running:
-                return
-            copy = self.pool.begin(sequence)
-            if copy is not None:
-                plan.copies.append(copy)
-            room = self.pool.extend(sequence, len(sequence.keys))
-            assert room
-            self._waiting.remove(sequence)
-            insort(self._running, sequence, key=lambda one: one.order)
-            if not sequence.begun:
-                sequence.begun, sequence.cached = True, sequence.computed
-            budget -= sequence.left
+            room = room and most > 0 and len(self._running) < self.limits.sequences
+            ahead -= not room
+            if not self._ready(sequence):
+                unready += 1
+            elif room and self._fits(sequence):
+                copies += self._start(sequence)
+                most -= 1
+            else:
+                room = False
+            if not ahead:
+                break
+        return copies
 
     def _may_begin(self, sequence: Sequence) -> bool:
         """Later answers of a request wait until the first has its prompt computed, which they then share."""
-        request = sequence.request
-        return sequence.index == 0 or all(
-            one.request is not request or one.index or one.computed >= len(request.keys)
-            for one in (*self._running, *self._waiting)
-        )
+        first = self._firsts.get(sequence.request)
+        return sequence is first or first is None or first.computed >= len(sequence.request.keys)
 
-    def _plan_prefills(self, plan: Plan) -> None:
-        """What decodes leave of the step, in even shares: who needs less leaves the rest to the others."""
-        decoding = {part.sequence for part in plan.decodes}
-        behind = sorted(
-            (one for one in self._running if one not in decoding and one.left), key=lambda one: (one.left, one.order)
-        )
-        budget = max(self.limits.step_tokens - len(decoding), 1)
-        for place, sequence in enumerate(behind):
-            count = min(sequence.left, max(budget // (len(behind) - place), 1))
-            if budget <= 0:
-                return
-            plan.prefills.append(Part(sequence, sequence.computed, count))
-            budget -= count
+    def _fits(self, sequence: Sequence) -> bool:
+        """Blocks for all of its keys, and then one for each that runs, which it will ask for next."""
+        return self.pool.needs(sequence.keys) + len(self._running) <= self.pool.free
+
+    def _start(self, sequence: Sequence) -> list[Copy]:
+        copy = self.pool.begin(sequence)
+        fits = self.pool.extend(sequence, len(sequence.keys))
+        assert fits, "_fits said so"
+        self._waiting.remove(sequence)
+        insort(self._running, sequence, key=_order)
+        return [] if copy is None else [copy]
+
+    def _prefills(self, budget: int, decodes: list[Part]) -> list[Part]:
+        """Whoever else runs, in even shares of the budget; also who came back and has but one position left."""
+        planned = {part.sequence for part in decodes}
+        behind = [one for one in self._running if one not in planned][:budget]
+        shares = share_out(budget, [one.left for one in behind])
+        return [Part(one, one.computed, share) for one, share in zip(behind, shares, strict=True)]
+
+
+def share_out(budget: int, needs: list[int]) -> list[int]:
+    """Even shares of `budget`, for each of `needs` no more than it is. Who needs less leaves the rest to the others."""
+    shares = [0] * len(needs)
+    by_need = sorted(range(len(needs)), key=needs.__getitem__)
+    for served, place in enumerate(by_need):
+        shares[place] = min(needs[place], -(-budget // (len(needs) - served)))
+        budget -= shares[place]
+    return shares
+
+
+def _order(sequence: Sequence) -> tuple[int, int, int]:
+    return sequence.order

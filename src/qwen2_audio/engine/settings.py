@@ -1,4 +1,4 @@
-"""How an answer is drawn and how long it may be: SamplingParams over the checkpoint's generation_config."""
+"""What an engine may use; how an answer is drawn and how long it may be: SamplingParams over generation_config."""
 
 from __future__ import annotations
 
@@ -7,10 +7,35 @@ from typing import Any
 
 from ..errors import ConfigError, ContextLengthError
 from ..generate.config import GenerationConfig
+from ..model.paged import BLOCK
 from ..types import FinishReason, SamplingParams
 from .request import Prompt
 
 DEFAULT_MAX_TOKENS = 256  # new tokens, where neither the caller nor the checkpoint names a number
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine may use.
+
+    kv_tokens: positions of the KV cache; None: a third of the free memory, 65,536 at most. sounds_bytes: for encoded
+    clips. step_tokens: new positions a step; None: what takes about 0.15 s. lookup: guesses a step by prompt lookup.
+    reuse: keep what was computed for the next request that begins alike.
+    """
+
+    kv_tokens: int | None = None
+    sounds_bytes: int = 500_000_000
+    step_tokens: int | None = None
+    sequences: int = 32
+    waiting: int = 1024
+    lookup: int = 0
+    reuse: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low in {"kv_tokens": BLOCK, "step_tokens": 1, "sequences": 1, "waiting": 1, "lookup": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ class Sounds:
         """Clips of like length together, so that a short one does not wait for a long one."""
         while self._queue:
             by_length = sorted(self._queue, key=lambda one: self._queue[one][1])
-            shortest, chosen, frames = self._queue[by_length[0]][1], [], 0
+            shortest, frames = self._queue[by_length[0]][1], 0
+            chosen: list[int] = []
             for one in by_length:
                 length = self._queue[one][1]
                 if chosen and (frames + length > JOB_FRAMES or length > 2 * shortest + 100):

@@ -72,8 +72,8 @@ class Stats:
         """An answer has ended; what its prompt cost counts once a request."""
         self.finished[reason] = self.finished.get(reason, 0) + 1
         self.completion_tokens += usage.completion_tokens
-        self.cached_tokens += usage.cached_tokens
         if index == 0:
+            self.cached_tokens += usage.cached_tokens
             self.prompt_tokens += usage.prompt_tokens
             self.audio_tokens += usage.audio_tokens
             self.seconds_heard += seconds

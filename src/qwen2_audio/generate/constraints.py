@@ -81,7 +81,7 @@ def _penalised(scores: Tensor, penalty: float) -> Tensor:
 
 @dataclass
 class AnswerPenalty:
-    """Off the score of each id of the answer: `frequency` for each time it occurs, `presence` once (the OpenAI API's)."""
+    """Off the score of each id of the answer: `frequency` for each time it occurs, `presence` once (as at OpenAI)."""
 
     frequency: float
     presence: float

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, PromptError
 from ..model.merge import check_tensor
+from ..tensor_parallel import together_of
 from . import beam, lookup, processors, search, stopping
 from .config import as_list
 from .constraints import LogitsProcessor
@@ -112,7 +113,7 @@ def generate(
             reading,
         )
         inputs = _inputs(model, options, input_ids, attention_mask, input_features, feature_attention_mask)
-        _refuse_combinations(options, extras, len(inputs.input_ids) * options.rows_per_prompt)
+        _refuse_combinations(model, options, extras, len(inputs.input_ids) * options.rows_per_prompt)
         prepared = _prepare(model, inputs, options, extras, started)
         prepared.stream(inputs.input_ids.repeat_interleave(options.rows_per_prompt, 0))
         out = _way(options)(prepared)
@@ -229,7 +230,12 @@ def _generator(model: Any, seed: int | None, generator: torch.Generator | None) 
     return generator if seed is None else torch.Generator(model.device).manual_seed(seed)
 
 
-def _refuse_combinations(options: Options, extras: Extras, rows: int) -> None:
+def _refuse_combinations(model: Any, options: Options, extras: Extras, rows: int) -> None:
+    if options.config.max_time is not None and isinstance(model, nn.Module) and together_of(model) is not None:
+        raise ConfigError(
+            "max_time is set for a model that several processes share, each of which would stop at another token; "
+            "leave it out, and set max_new_tokens."
+        )
     if extras.streamer is not None and options.num_beams > 1:
         raise ConfigError(
             "A streamer cannot follow beam search, whose tokens may still change; leave one of the two out."

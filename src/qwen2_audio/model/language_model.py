@@ -136,6 +136,7 @@ class Qwen2LanguageModel(nn.Module):
     def __init__(self, config: Qwen2Config, *, head: bool = True, tied: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.cached = config  # whose heads are cached: fewer where several processes share them
         self.model = Qwen2Model(config)
         self.rotary = RotaryEmbedding(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if head else None
@@ -220,12 +221,12 @@ class Qwen2LanguageModel(nn.Module):
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """An empty KV cache for `batch` rows, with room for `capacity` positions before it must grow."""
         like = self.model.norm.weight
-        return KVCache(self.config, batch, dtype=like.dtype, device=like.device, capacity=capacity)
+        return KVCache(self.cached, batch, dtype=like.dtype, device=like.device, capacity=capacity)
 
     def new_paged(self, blocks: int) -> PagedStorage:
         """Room for the keys and values of many sequences, in `blocks` blocks."""
         like = self.model.norm.weight
-        return PagedStorage(self.config, blocks, dtype=like.dtype, device=like.device)
+        return PagedStorage(self.cached, blocks, dtype=like.dtype, device=like.device)
 
     @staticmethod
     def _visible(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> Visible:

@@ -92,6 +92,29 @@ class PagedStorage:
         )
         return key, value
 
+    def attend(
+        self,
+        step: PagedPass,
+        layer: int,
+        implementation: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        visible: Visible,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`PagedPass.attend`: blocks are gathered, sequences with equally many new positions attend together."""
+        slots, groups = step.planned(q.device)
+        self.write(layer, slots, k[0].transpose(0, 1), v[0].transpose(0, 1))
+        out = torch.empty_like(q)
+        for group in groups:
+            key, value = self.read(layer, group.tables, q.dtype)
+            heads = (q.shape[1], len(group.tables), -1, q.shape[3])
+            queries = q[0][:, group.places].view(heads).transpose(0, 1)  # [S, heads, count, D]
+            found, _ = attend(implementation, queries, key, value, group.visible, **options)
+            out[0][:, group.places] = found.transpose(0, 1).flatten(1, 2)
+        return out, None
+
     def _read(
         self, stored: torch.Tensor, scales: torch.Tensor | None, tables: torch.Tensor, like: torch.dtype
     ) -> torch.Tensor:
@@ -121,6 +144,7 @@ class PagedPass:
         self.starts = torch.tensor([0, *accumulate(counts)], dtype=torch.int32)
         self.counts = list(counts)
         self._plan: tuple[torch.Tensor, list[_Group]] | None = None
+        self.native: Any = None  # what native code is told of the pass, made once
 
     @property
     def positions(self) -> torch.Tensor:
@@ -139,18 +163,13 @@ class PagedPass:
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Keep k, v `[1, kv_heads, N, D]`, and let q `[1, heads, N, D]` see its own sequence up to itself: like q."""
+        return self.storage.attend(self, layer, implementation, q, k, v, visible, **options)
+
+    def planned(self, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
+        """What all layers share: the slot of every new position int64 [N], and the groups."""
         if self._plan is None:
-            self._plan = _planned(self, q.device)
-        slots, groups = self._plan
-        self.storage.write(layer, slots, k[0].transpose(0, 1), v[0].transpose(0, 1))
-        out = torch.empty_like(q)
-        for group in groups:
-            key, value = self.storage.read(layer, group.tables, q.dtype)
-            heads = (q.shape[1], len(group.tables), -1, q.shape[3])
-            queries = q[0][:, group.places].view(heads).transpose(0, 1)  # [S, heads, count, D]
-            found, _ = attend(implementation, queries, key, value, group.visible, **options)
-            out[0][:, group.places] = found.transpose(0, 1).flatten(1, 2)
-        return out, None
+            self._plan = _planned(self, device)
+        return self._plan
 
 
 @dataclass(frozen=True)
@@ -163,7 +182,6 @@ class _Group:
 
 
 def _planned(step: PagedPass, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
-    """What all layers share: the slot of every new position int64 [N], and the groups."""
     counts, size, tables = torch.tensor(step.counts), step.storage.block, step.tables.long()
     rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
     positions = step.positions[0]

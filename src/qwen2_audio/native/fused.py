@@ -12,10 +12,11 @@ from functools import cache
 import torch
 
 from ..config import Qwen2Config
+from ..model.paged import PagedPass
 from . import library
 from .library import LinearStruct
 
-SMALL_ROWS = library.SMALL_ROWS  # rows up to here: all layers in one call
+SMALL_ROWS = 32  # rows up to here: all layers in one call
 KV_DTYPES = {"float32": 0, "float16": 1, "int8": 2}  # as QWA_FLOAT32 and so on
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ class StepStruct(ctypes.Structure):
         ("sine", ctypes.c_void_p),
         ("rope_stride", ctypes.c_int64),
         ("mask", ctypes.c_void_p),
+        ("tables", ctypes.c_void_p),
+        ("starts", ctypes.c_void_p),
+        ("pasts", ctypes.c_void_p),
+        ("table_stride", ctypes.c_int64),
+        ("block", ctypes.c_int32),
     ]
 
 
@@ -116,7 +122,7 @@ class Step:
         cosine, sine = (part.expand(len(part) if len(part) == 1 else batch, 1, queries, dim) for part in rope)
         cosine, sine = cosine.contiguous(), sine.contiguous()
         mask = None if keys is None else keys.expand(batch, past + queries).contiguous()
-        self._tensors = (cosine, sine, mask)
+        self._tensors: tuple[torch.Tensor | None, ...] = (cosine, sine, mask)
         self.struct = StepStruct(
             batch,
             queries,
@@ -130,6 +136,37 @@ class Step:
             sine.data_ptr(),
             0 if len(cosine) == 1 else queries * dim,
             None if mask is None else mask.data_ptr(),
+        )
+        self.pointer = ctypes.addressof(self.struct)
+
+
+class PackedStep(Step):
+    """The same of a pass over a paged cache."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], step: PagedPass, rope: tuple[torch.Tensor, torch.Tensor], kv_dtype: str
+    ) -> None:
+        """`shape`: heads, kv_heads, head_dim; `rope`: cos and sin [1, 1, N, D]; `kv_dtype`: that of the storage."""
+        (heads, kv_heads, dim), (sequences, stride) = shape, step.tables.shape
+        rows = int(step.starts[-1])
+        cosine, sine = (part.expand(1, 1, rows, dim).contiguous() for part in rope)
+        paged = [step.tables, step.starts, step.pasts]
+        assert all(t.dtype == torch.int32 and t.is_contiguous() and t.device.type == "cpu" for t in paged)
+        self._tensors = (cosine, sine, *paged)
+        self.struct = StepStruct(
+            batch=sequences,
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=dim,
+            kv_dtype=KV_DTYPES[kv_dtype],
+            scale=dim**-0.5,
+            cosine=cosine.data_ptr(),
+            sine=sine.data_ptr(),
+            tables=step.tables.data_ptr(),
+            starts=step.starts.data_ptr(),
+            pasts=step.pasts.data_ptr(),
+            table_stride=stride,
+            block=step.storage.block,
         )
         self.pointer = ctypes.addressof(self.struct)
 

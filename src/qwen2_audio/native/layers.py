@@ -1,18 +1,22 @@
 """Layers that run in native code where they can, and as their readable parents do everywhere else.
 
-    few rows with a NativeKVCache    all layers of the step in one call
-    other passes                     native products (one call for those that share an input), norm, RoPE and SwiGLU;
-                                     attention over a cache of few new positions native, else torch's
+    few rows with a native cache    all layers of the step in one call
+    other passes                    native products (one call for those that share an input), norm, RoPE and SwiGLU;
+                                    attention over a native cache, else torch's
+
+A native cache is a NativeKVCache, or a PagedPass over a NativePagedStorage. Over one, what a sequence gets is the same
+bit for bit whatever it is batched with and however its new positions are cut into passes.
 
 "Where they can": float32 on the CPU, attn_implementation "sdpa", no gradients and no training, all Linears quantised
 and as they were found, nobody listening through hooks.
 
-B rows, Q new positions, H hidden width, D head width.
+B rows, Q new positions (1 and N of a PagedPass), H hidden width, D head width.
 """
 
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -22,11 +26,12 @@ from torch import nn
 from ..model.attention import ALL, Visible, attend, attend_spans
 from ..model.cache import KVCache
 from ..model.encoder import Qwen2AudioEncoderLayer
-from ..model.language_model import Qwen2DecoderLayer, Qwen2LanguageModel, Rope
+from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
+from ..model.paged import PagedStorage
 from . import fused, ops
 from .cache import NativeKVCache
-
-FEW_QUERIES = 8  # new positions of a row up to here attend natively
+from .paged import NativePagedStorage
+from .room import Room
 
 
 def quantized(module: nn.Module) -> bool:
@@ -129,7 +134,7 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         return fused.LayerStruct(*linears, first.weight.data_ptr(), second.weight.data_ptr(), first.eps)
 
     def forward(
-        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: KVCache | None
+        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.input_layernorm.weight, self.self_attn.config._attn_implementation
         bound = self.bound() if runs_natively(x, self, norm, implementation) else None
@@ -152,27 +157,22 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         v: torch.Tensor,
         rope: Rope,
         visible: Visible,
-        cache: KVCache | None,
+        cache: Cache | None,
     ) -> torch.Tensor:
         """q, k, v [B, Q, heads * D], not rotated yet -> [B, Q, heads * D]."""
-        attention, count = self.self_attn, q.shape[1]
-        native = isinstance(cache, NativeKVCache) and cache.batch == len(q) and count <= FEW_QUERIES
-        past = cache.get_seq_length(attention.layer) if cache is not None else 0
-        kv_dtype = cache.kv_dtype if isinstance(cache, NativeKVCache) else "float32"
-        step = fused.Step(attention.config, (len(q), count, past), rope, visible.keys if native else None, kv_dtype)
+        attention = self.self_attn
+        config, shape = attention.config, (q.shape[0], q.shape[1])
+        room = Room.find(config, cache, attention.layer, shape, rope, visible)
+        step = room.step if room is not None else fused.Step(config, (*shape, 0), rope)
         fused.rotate_(step, q)
         fused.rotate_(step, k)
-        if native:
-            assert isinstance(cache, NativeKVCache)
-            cache.reserve(past + count)
-            address = cache.address(attention.layer)
-            fused.keep(step, address, k, v)
-            cache.advance(attention.layer, count)
-            return fused.attention(step, address, q)
+        if room is not None:
+            fused.keep(step, room.address, k, v)
+            room.filled()
+            return fused.attention(step, room.address, q)
         query, key, value = (t.view(*t.shape[:2], -1, attention.head_dim).transpose(1, 2) for t in (q, k, v))
-        if cache is not None:
-            key, value = cache.update(attention.layer, key, value)
-        out, _ = attend("sdpa", query, key, value, visible, scale=attention.head_dim**-0.5)
+        run = attend if cache is None else partial(cache.attend, attention.layer)
+        out, _ = run("sdpa", query, key, value, visible, scale=attention.head_dim**-0.5)
         return out.transpose(1, 2).reshape(q.shape)
 
 
@@ -193,36 +193,40 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """A NativeKVCache in `kv_cache_dtype` for a float32 model on the CPU, else the ordinary one."""
-        like = self.model.norm.weight
-        if like.device.type != "cpu" or like.dtype != torch.float32:
+        if not self._computes_in_float32_on_cpu():
             return super().new_cache(batch, capacity)
         return NativeKVCache(self.config, batch, kv_dtype=self.kv_cache_dtype, capacity=capacity)
+
+    def new_paged(self, blocks: int) -> PagedStorage:
+        """A NativePagedStorage in `kv_cache_dtype` for a float32 model on the CPU, else the ordinary one."""
+        if not self._computes_in_float32_on_cpu():
+            return super().new_paged(blocks)
+        return NativePagedStorage(self.config, blocks, kv_dtype=self.kv_cache_dtype)
+
+    def _computes_in_float32_on_cpu(self) -> bool:
+        like = self.model.norm.weight
+        return like.device.type == "cpu" and like.dtype == torch.float32
 
     def run_layers(
         self,
         x: torch.Tensor,
         rope: Rope,
         visible: Visible,
-        cache: KVCache | None,
+        cache: Cache | None,
         *,
         states: list[torch.Tensor] | None = None,
         attentions: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         few = x.shape[0] * x.shape[1] <= fused.SMALL_ROWS and states is None and attentions is None
         norm, implementation = self.model.norm.weight, self.config._attn_implementation
-        native = few and isinstance(cache, NativeKVCache) and cache.batch == len(x)
-        if native and runs_natively(x, self, norm, implementation):
-            assert isinstance(cache, NativeKVCache)
-            structs = self.structs()
-            if structs is not None:
-                past, count = cache.length, x.shape[1]
-                cache.reserve(past + count)
-                step = fused.Step(self.config, (len(x), count, past), rope, visible.keys, cache.kv_dtype)
-                out, layers = x.clone(memory_format=torch.contiguous_format), len(self.model.layers)
-                fused.layers_(structs, cache.address(), layers, step, out)
-                cache.advance(0, count, layers)
-                return out
-        return super().run_layers(x, rope, visible, cache, states=states, attentions=attentions)
+        structs = self.structs() if few and runs_natively(x, self, norm, implementation) else None
+        room = Room.find(self.config, cache, 0, (x.shape[0], x.shape[1]), rope, visible) if structs else None
+        if structs is None or room is None:
+            return super().run_layers(x, rope, visible, cache, states=states, attentions=attentions)
+        out, layers = x.clone(memory_format=torch.contiguous_format), len(self.model.layers)
+        fused.layers_(structs, room.address, layers, room.step, out)
+        room.filled(layers)
+        return out
 
     def structs(self) -> int | None:
         """The address of all layers' structs; None unless every layer can run natively."""

@@ -18,11 +18,10 @@ import torch
 from ..errors import ConfigError
 from .build import LIBRARY
 
-ABI = 1
+ABI = 2
 ISA_VARIABLE = "QWEN2_AUDIO_ISA"
 ISAS = ("amx", "avx512", "avx2", "portable")  # best first
 NO_KERNELS = "torch"
-SMALL_ROWS = 8  # rows up to here go through the decode kernels
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import torch
 TOLERANCE = 1e-5  # of the largest value
 BATCH, QUERIES, PAST, HEADS, KV_HEADS, DIM = 2, 3, 300, 4, 2, 40
 LENGTH = PAST + QUERIES
+BLOCK = 16
 
 
 def self_test(library: ctypes.CDLL) -> str | None:
@@ -25,6 +26,8 @@ def self_test(library: ctypes.CDLL) -> str | None:
     for kv_dtype in ("float32", "float16", "int8"):
         if not _attention(library, kv_dtype, generator):
             return f"attention over a cache of {kv_dtype}"
+        if not _paged(library, kv_dtype, generator):
+            return f"attention over a paged cache of {kv_dtype}"
     return None
 
 
@@ -38,7 +41,7 @@ def _attention(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) 
     cosine, sine = angles.cos(), angles.sin()
     seen = torch.ones(BATCH, LENGTH, dtype=torch.bool)
     seen[1, :270] = False
-    keys, values, scales = _cache(kv_dtype)
+    keys, values, scales = _cache(kv_dtype, (BATCH, KV_HEADS, LENGTH, DIM))
     addresses = [t.data_ptr() for t in (keys, values, *(scales if kv_dtype == "int8" else ()))]
     kv = KVStruct(*addresses, *[None] * (4 - len(addresses)), LENGTH)
 
@@ -68,10 +71,54 @@ def _attention(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) 
     return _near(out, expected.transpose(1, 2).flatten(2))
 
 
-def _cache(kv_dtype: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _paged(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) -> bool:
+    """Packed steps of two sequences over blocks in disorder: with many new positions, then with few behind them."""
+    from .fused import KV_DTYPES, KVStruct, StepStruct
+
+    per = -(-LENGTH // BLOCK)
+    tables = torch.randperm(BATCH * per, generator=generator).to(torch.int32).view(BATCH, per)
+    q = torch.randn(BATCH, LENGTH, HEADS * DIM, generator=generator)
+    k, v = torch.randn(2, BATCH, LENGTH, KV_HEADS * DIM, generator=generator)
+    angles = torch.randn(LENGTH, DIM, generator=generator)
+    cosine, sine = angles.cos(), angles.sin()
+    keys, values, scales = _cache(kv_dtype, (BATCH * per, KV_HEADS, BLOCK, DIM))
+    addresses = [t.data_ptr() for t in (keys, values, *(scales if kv_dtype == "int8" else ()))]
+    kv = KVStruct(*addresses, *[None] * (4 - len(addresses)), 0)
+    pasts = [0, 0]
+    for counts in ([PAST, 57], [QUERIES, QUERIES]):
+        parts = [slice(past, past + count) for past, count in zip(pasts, counts, strict=True)]
+        new_q, new_k, new_v = (torch.cat([t[i, part] for i, part in enumerate(parts)]) for t in (q, k, v))
+        sides = [torch.cat([side[part] for part in parts]) for side in (cosine, sine)]
+        ints = [torch.tensor(numbers, dtype=torch.int32) for numbers in ([0, counts[0], sum(counts)], pasts)]
+        rope = (*(side.data_ptr() for side in sides), 0, None)
+        where = (tables.data_ptr(), *(t.data_ptr() for t in ints), per, BLOCK)
+        step = StepStruct(BATCH, 0, 0, HEADS, KV_HEADS, DIM, KV_DTYPES[kv_dtype], DIM**-0.5, *rope, *where)
+        library.qwa_rotate(ctypes.addressof(step), HEADS, new_q.data_ptr())
+        library.qwa_rotate(ctypes.addressof(step), KV_HEADS, new_k.data_ptr())
+        library.qwa_keep(ctypes.addressof(step), ctypes.addressof(kv), new_k.data_ptr(), new_v.data_ptr())
+        out = torch.full_like(new_q, torch.nan)
+        library.qwa_attention(ctypes.addressof(step), ctypes.addressof(kv), new_q.data_ptr(), out.data_ptr())
+        stored = [t[tables.long()].float() for t in (keys, values)]
+        if kv_dtype == "int8":
+            stored = [t * scale[tables.long()] for t, scale in zip(stored, scales, strict=True)]
+        key, value = (t.transpose(1, 2).flatten(2, 3) for t in stored)  # [B, kv_heads, per * BLOCK, D]
+        for i, (part, found) in enumerate(zip(parts, out.split(counts), strict=True)):
+            asked = _rotate(q[i : i + 1, part], cosine[part], sine[part])
+            seen = torch.ones(counts[i], part.stop, dtype=torch.bool).tril(part.start)
+            held_keys, held_values = (t[i : i + 1, :, : part.stop] for t in (key, value))
+            expected = torch.nn.functional.scaled_dot_product_attention(
+                asked, held_keys, held_values, attn_mask=seen, enable_gqa=True
+            )
+            if not _near(found, expected.transpose(1, 2).flatten(2)[0]):
+                return False
+        pasts = counts
+    return True
+
+
+def _cache(kv_dtype: str, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     dtype = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}[kv_dtype]
-    keys, values = torch.zeros(2, BATCH, KV_HEADS, LENGTH, DIM).to(dtype)
-    return keys, values, torch.zeros(2, BATCH, KV_HEADS, LENGTH, 1)
+    keys, values = torch.zeros(2, *shape).to(dtype)
+    return keys, values, torch.zeros(2, *shape[:3], 1)
 
 
 def _heads(x: torch.Tensor) -> torch.Tensor:

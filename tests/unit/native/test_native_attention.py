@@ -82,13 +82,13 @@ def test_lengths(kernels, kv_dtype, past, queries):
     Case(kv_dtype, past=past, queries=queries, dim=40).check()
 
 
-@pytest.mark.parametrize("queries", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("queries", [1, 2, 3, 5, 8, 9, 70, 300])
 def test_new_positions_see_what_is_before_them(each_isa, queries):
     Case(batch=2, queries=queries, past=253).check()
 
 
 @pytest.mark.parametrize("padding", [[0, 3], [255, 256], [300, 10], [0, 302]])
-@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("queries", [1, 3, 90])
 def test_padding_on_the_left(each_isa, padding, queries):
     Case(batch=2, queries=queries, past=300, padding=padding).check()
 
@@ -114,11 +114,11 @@ def test_scores_that_would_overflow_alone(each_isa):
 
 @pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_a_row_is_the_same_bit_for_bit_alone_and_with_fewer_new_positions(each_isa, kv_dtype):
-    case = Case(kv_dtype, batch=3, queries=8, past=600, padding=[0, 70, 590])
+    case = Case(kv_dtype, batch=3, queries=90, past=600, padding=[0, 70, 590])
     whole = case.native()
     for row in range(3):
         assert torch.equal(case.native(row), whole[row : row + 1])
-    for queries in (1, 2, 5):
+    for queries in (1, 2, 5, 9, 64):
         assert torch.equal(case.native(1, queries), whole[1:2, :queries])
 
 
@@ -132,10 +132,11 @@ def test_padding_on_the_left_changes_no_bit(each_isa):
     assert torch.equal(alone.native(), case.native())
 
 
+@pytest.mark.parametrize("queries", [2, 90])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_threads_change_no_bit(each_isa, threads, kv_heads):
+def test_threads_change_no_bit(each_isa, threads, kv_heads, queries):
     """With one head of keys two threads share its chunks; with four, each has heads of its own."""
-    case = Case(batch=1, queries=2, past=900, heads=4, kv_heads=kv_heads)
+    case = Case(batch=1, queries=queries, past=900, heads=4, kv_heads=kv_heads)
     results = []
     for count in (1, 2, 3):
         threads(count)

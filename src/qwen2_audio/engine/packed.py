@@ -1,0 +1,54 @@
+"""What one forward pass over packed sequences computes, apart from their embeddings: plain ints, so that it can travel.
+
+S sequences in a pass, N new positions of all of them together, H width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Any, Self
+
+import torch
+
+from ..model.paged import PagedPass, PagedStorage
+
+
+@dataclass(frozen=True)
+class Packed:
+    """For each of S sequences: the blocks it lies in, the positions cached, those that are new, and how many of the
+    new ones, the last, get logits."""
+
+    tables: Sequence[Sequence[int]]
+    pasts: Sequence[int]
+    counts: Sequence[int]
+    wanted: Sequence[int]
+
+    def run(self, model: Any, storage: PagedStorage, embeds: torch.Tensor) -> torch.Tensor:
+        """Compute the new positions, whose embeddings are [1, N, H]. Returns logits [sum of wanted, V]."""
+        step = PagedPass(storage, self.tables, self.pasts, self.counts)
+        keep = torch.zeros(1, sum(self.counts), dtype=torch.bool)
+        for end, count in zip(accumulate(self.counts), self.wanted, strict=True):
+            keep[0, end - count : end] = True
+        out = model.language_model(
+            inputs_embeds=embeds,
+            position_ids=step.positions.to(embeds.device),
+            past_key_values=step,
+            logits_to_keep=keep.to(embeds.device),
+        )
+        return out.logits  # type: ignore[no-any-return]
+
+    def numbers(self) -> list[int]:
+        """Itself as one list: S, then every field, the tables by their lengths and end to end."""
+        lengths = [len(table) for table in self.tables]
+        return [len(lengths), *self.pasts, *self.counts, *self.wanted, *lengths, *chain.from_iterable(self.tables)]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Self:
+        """From its `numbers`."""
+        size = numbers[0]
+        pasts, counts, wanted, lengths = (numbers[1 + i * size : 1 + (i + 1) * size] for i in range(4))
+        ends = [0, *accumulate(lengths)]
+        blocks = numbers[1 + 4 * size :]
+        return cls([blocks[ends[i] : ends[i + 1]] for i in range(size)], pasts, counts, wanted)

@@ -1,0 +1,74 @@
+"""Blocks of a paged KV cache that native attention reads where they lie."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+
+from ..config import Qwen2Config
+from ..model.attention import Visible
+from ..model.language_model import Qwen2LanguageModel
+from ..model.paged import BLOCK, PagedPass, PagedStorage
+from . import fused
+from .cache import STORED, check_kv_dtype
+from .fused import KVStruct
+
+LEAST_BLOCK, MOST_BLOCK = 16, 256  # a chunk of native attention is whole blocks
+
+
+class NativePagedStorage(PagedStorage):
+    """`PagedStorage` for float32 models on the CPU, stored in `kv_dtype` as a NativeKVCache is."""
+
+    def __init__(self, config: Qwen2Config, blocks: int, *, block: int = BLOCK, kv_dtype: str = "float16") -> None:
+        """`block`: a power of two from 16 to 256. Raises ConfigError: an unknown `kv_dtype`."""
+        assert LEAST_BLOCK <= block <= MOST_BLOCK and block.bit_count() == 1
+        super().__init__(config, blocks, block=block, dtype=STORED[check_kv_dtype(kv_dtype)])
+        self.kv_dtype = kv_dtype
+        sides = zip(self.keys, self.values, strict=True)
+        structs = [KVStruct(k.data_ptr(), v.data_ptr(), None, None, 0) for k, v in sides]
+        for struct, k, v in zip(structs, self.key_scales, self.value_scales, strict=False):
+            struct.key_scales, struct.value_scales = k.data_ptr(), v.data_ptr()
+        self._structs = (KVStruct * len(structs))(*structs)
+
+    def attend(
+        self,
+        step: PagedPass,
+        layer: int,
+        implementation: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        visible: Visible,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As of any storage; for layers that are not native themselves, in native code where that computes the same."""
+        if implementation != "sdpa" or q.dtype != torch.float32 or q.requires_grad or fused.kernels() is None:
+            return super().attend(step, layer, implementation, q, k, v, visible, **options)
+        heads, rows, dim = q.shape[1:]
+        packed = step.native
+        if packed is None:
+            unused = torch.empty(1, 1, rows, dim)  # what comes in is rotated
+            shape = (heads, k.shape[1], dim)
+            packed = step.native = fused.PackedStep(shape, step, (unused, unused), self.kv_dtype)
+        flat = (t[0].transpose(0, 1).reshape(1, rows, -1).contiguous() for t in (q, k, v))
+        query, key, value = flat
+        fused.keep(packed, self.address(layer), key, value)
+        out = fused.attention(packed, self.address(layer), query)
+        return out.view(rows, heads, dim).transpose(0, 1)[None], None
+
+    def address(self, layer: int = 0) -> int:
+        """Where the KVStruct of a layer is, those of the next layers behind it."""
+        return ctypes.addressof(self._structs) + layer * ctypes.sizeof(KVStruct)
+
+
+def storage_for(language_model: Qwen2LanguageModel, blocks: int) -> PagedStorage:
+    """What suits a model: read by native attention where it is a float32 one on the CPU and the kernels are there."""
+    like = language_model.model.norm.weight
+    made = language_model.new_paged(blocks)
+    if type(made) is not PagedStorage or like.device.type != "cpu" or like.dtype != torch.float32:
+        return made
+    if fused.kernels() is None:
+        return made
+    return NativePagedStorage(language_model.cached, blocks, kv_dtype="float32")

@@ -1,0 +1,51 @@
+"""Room in a native cache, unpaged or paged, for the new positions of one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import Qwen2Config
+from ..model.attention import Visible
+from ..model.language_model import Cache, Rope
+from ..model.paged import PagedPass
+from . import fused
+from .cache import NativeKVCache
+from .paged import NativePagedStorage
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where native code keeps the keys and values of a pass from one layer on, and how it attends to them."""
+
+    step: fused.Step
+    address: int  # of the layer's KVStruct, those of the next layers behind it
+    layer: int
+    count: int  # new positions of a row
+    cache: NativeKVCache | None  # what counts its positions itself
+
+    @classmethod
+    def find(
+        cls, config: Qwen2Config, cache: Cache | None, layer: int, shape: tuple[int, int], rope: Rope, visible: Visible
+    ) -> Room | None:
+        """Make room for Q new positions of B rows, `shape` (B, Q), in `layer` and those behind it.
+
+        None: not a native cache, or one of other rows.
+        """
+        batch, count = shape
+        if isinstance(cache, NativeKVCache) and cache.batch == batch:
+            past = cache.get_seq_length(layer)
+            cache.reserve(past + count)
+            step = fused.Step(config, (batch, count, past), rope, visible.keys, cache.kv_dtype)
+            return cls(step, cache.address(layer), layer, count, cache)
+        if isinstance(cache, PagedPass) and isinstance(cache.storage, NativePagedStorage) and batch == 1:
+            if sum(cache.counts) != count:
+                return None
+            heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+            packed = fused.PackedStep(heads, cache, rope, cache.storage.kv_dtype)
+            return cls(packed, cache.storage.address(layer), layer, count, None)
+        return None
+
+    def filled(self, layers: int = 1) -> None:
+        """Native code has written the new positions, in `layers` layers."""
+        if self.cache is not None:
+            self.cache.advance(self.layer, self.count, layers)
