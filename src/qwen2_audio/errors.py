@@ -37,6 +37,10 @@ class CapacityError(Qwen2AudioError, RuntimeError):
     """A request that this machine has no room for."""
 
 
+class BusyError(CapacityError):
+    """Room that is missing now and will be there again."""
+
+
 def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
     """`" Did you mean 'x'?"` for the nearest of `known`, else an empty string."""
     import difflib

@@ -69,7 +69,7 @@ class Service:
     ) -> Ticket:
         """Ask for the answer to a conversation; returns at once. Its clips are read on other threads.
 
-        Raises PromptError for messages that are none, CapacityError where too many wait. What is found later
+        Raises PromptError for messages that are none, BusyError where too many wait. What is found later
         (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the ticket's terminal pieces.
         """
         check(messages)

@@ -18,9 +18,9 @@ from . import terminal
 if TYPE_CHECKING:
     from ..api.chat import AudioChat
 
-SOUNDS = (".flac", ".wav")
-CLIPS_NEEDED = 4
-BATCH_QUESTION = "What is that sound?"
+VOICE_CHAT = ("capital.wav", "command.wav")  # what people say to it
+AUDIO_ANALYSIS = (("dog.wav", "What's that sound?"), ("sum.wav", "What does the person say?"))
+BATCH_QUESTION = "What do you hear?"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Row:
     """One question and its answer."""
 
     program: str
-    clips: tuple[str, ...]  # file names, which tell what is in them
+    clip: str  # its file's name, which tells what is in it
     asked: str
     answer: Completion
     seconds: float
@@ -47,65 +47,59 @@ def command(model: terminal.Model = None, json: terminal.Json = False) -> None:
         _print_table(rows)
 
 
-def bundled_clips() -> list[Path]:
-    """The clips that come with the package, by name. Raises WeightsError where they are missing."""
+def bundled_clips() -> dict[str, Path]:
+    """The clips that come with the package, by name. Raises WeightsError where one that is needed is missing."""
     folder = nano_path() / "clips"
-    clips = sorted(path for path in folder.glob("*") if path.suffix in SOUNDS)
-    if len(clips) < CLIPS_NEEDED:
-        raise WeightsError(
-            f"{folder} holds {len(clips)} clips; the demo needs {CLIPS_NEEDED}. Install the package again."
-        )
+    clips = {path.name: path for path in sorted(folder.glob("*.wav"))}
+    missing = [name for name in (*VOICE_CHAT, *(clip for clip, _ in AUDIO_ANALYSIS)) if name not in clips]
+    if missing:
+        raise WeightsError(f"{folder} has no {' and no '.join(missing)}; install the package again.")
     return clips
 
 
-def voice_chat(chat: AudioChat, clips: list[Path]) -> Iterator[Row]:
-    """Turns of sound alone: the clip speaks for itself."""
+def voice_chat(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
+    """Turns of sound alone: what is said in the clip is what is asked."""
     messages: list[Message] = []
-    for clip in clips[:2]:
-        messages.append(user(audio=clip))
-        yield _answer(chat, "voice chat", messages, (clip,), "(sound alone)")
+    for name in VOICE_CHAT:
+        messages.append(user(audio=clips[name]))
+        yield _answer(chat, "voice chat", messages, name, "(sound alone)")
 
 
-def audio_analysis(chat: AudioChat, clips: list[Path]) -> Iterator[Row]:
+def audio_analysis(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
     """A conversation of two turns, each with a clip and a question."""
     messages: list[Message] = []
-    for clip, question in zip(clips[2:4], ("What's that sound?", "What can you hear?"), strict=True):
-        messages.append(user(question, audio=clip))
-        yield _answer(chat, "audio analysis", messages, (clip,), question)
+    for name, question in AUDIO_ANALYSIS:
+        messages.append(user(question, audio=clips[name]))
+        yield _answer(chat, "audio analysis", messages, name, question)
 
 
-def batch(chat: AudioChat, clips: list[Path]) -> Iterator[Row]:
+def batch(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
     """Every clip in a conversation of its own, all computed together; the seconds are those of the whole batch."""
     started = time.perf_counter()
-    answers = chat.batch([[user(BATCH_QUESTION, audio=clip)] for clip in clips])
+    answers = chat.batch([[user(BATCH_QUESTION, audio=clip)] for clip in clips.values()])
     seconds = time.perf_counter() - started
-    for clip, answer in zip(clips, answers, strict=True):
-        yield Row(f"batch of {len(clips)}", (clip.name,), BATCH_QUESTION, answer, seconds)
+    for name, answer in zip(clips, answers, strict=True):
+        yield Row(f"batch of {len(clips)}", name, BATCH_QUESTION, answer, seconds)
 
 
-def _answer(chat: AudioChat, program: str, messages: list[Message], clips: tuple[Path, ...], asked: str) -> Row:
+def _answer(chat: AudioChat, program: str, messages: list[Message], clip: str, asked: str) -> Row:
     """Ask, and put the answer into the conversation."""
     started = time.perf_counter()
     answer = chat.chat(messages)
     messages.append(assistant(answer.text))
-    return Row(program, tuple(clip.name for clip in clips), asked, answer, time.perf_counter() - started)
+    return Row(program, clip, asked, answer, time.perf_counter() - started)
 
 
 def _heard(row: Row) -> str:
-    newest = row.answer.heard[-len(row.clips) :]
-    return ", ".join(
-        f"{name} ({h.seconds:.1f} s, {h.tokens} tokens)" for name, h in zip(row.clips, newest, strict=True)
-    )
+    heard = row.answer.heard[-1]
+    return f"{row.clip} ({heard.seconds:.1f} s, {heard.tokens} tokens)"
 
 
 def _as_dict(row: Row) -> dict[str, object]:
-    heard = [
-        {"clip": name, "seconds": h.seconds, "tokens": h.tokens}
-        for name, h in zip(row.clips, row.answer.heard[-len(row.clips) :], strict=True)
-    ]
+    heard = row.answer.heard[-1]
     return {
         "program": row.program,
-        "heard": heard,
+        "heard": [{"clip": row.clip, "seconds": heard.seconds, "tokens": heard.tokens}],
         "asked": row.asked,
         "said": row.answer.text,
         "seconds": round(row.seconds, 3),

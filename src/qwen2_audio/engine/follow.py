@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -127,7 +128,7 @@ def follow(model: Any) -> bool:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = str(error).partition(". ")[0]
+            reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # gloo begins with its own source line
             raise Qwen2AudioError(f"Process 0, which has the engine, is gone ({reason}); this one leaves.") from error
     return True
 

@@ -12,7 +12,7 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..errors import CapacityError
+from ..errors import BusyError, CapacityError
 from .blocks import BlockPool, Copy
 from .request import Request, Sequence
 
@@ -80,7 +80,7 @@ class Scheduler:
         return len(self._running)
 
     def check(self, request: Request) -> None:
-        """Raises CapacityError: there will never be room for this request, or too many are here.
+        """Raises CapacityError: there will never be room for this request; BusyError: too many are here.
 
         Too many: more answers than may run and wait together, as who has just come waits for the next step.
         """
@@ -94,7 +94,7 @@ class Scheduler:
         if answers > most:
             raise CapacityError(f"The request wants n={answers} answers, and {most} may be under way; ask for fewer.")
         if here + answers > most:
-            raise CapacityError(
+            raise BusyError(
                 f"{here} answers are running or waiting already, {most} may, and the request wants {answers}; try "
                 "again later."
             )

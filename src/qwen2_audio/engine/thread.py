@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..errors import CapacityError
+from ..errors import BusyError
 from ..types import Chunk, SamplingParams
 from .engine import Engine
 from .request import Prompt, Ticket
@@ -58,15 +58,15 @@ class EngineThread:
     ) -> Ticket:
         """Take in a request. `prepare` is called on a worker thread; `timeout` counts from now, in seconds.
 
-        Raises CapacityError where as many wait as may, or the engine is closing. What goes wrong later (in `prepare`
+        Raises BusyError where as many wait as may, or the engine is closing. What goes wrong later (in `prepare`
         too) is the `error` of the terminal pieces.
         """
         with self._news:
             if self._closing:
-                raise CapacityError("The engine is shutting down and takes no more requests; ask another one.")
+                raise BusyError("The engine is shutting down and takes no more requests; ask another one.")
             most = self._engine.settings.waiting + self._engine.settings.sequences
             if len(self._open) >= most:
-                raise CapacityError(f"{len(self._open)} requests wait or run already, as many as may; try again later.")
+                raise BusyError(f"{len(self._open)} requests wait or run already, as many as may; try again later.")
             ticket = Ticket(params.n, self._cancel)
             self._open.add(ticket)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -1,0 +1,137 @@
+"""`qwen2-audio serve`: a checkpoint behind the OpenAI API, and a page to talk to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ConfigError
+from . import terminal
+from .terminal import note
+
+if TYPE_CHECKING:
+    from ..serve.backend import Backend
+    from ..serve.settings import Settings
+
+KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NEEDED = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
+
+
+def command(
+    model: terminal.Model = None,
+    adapter: terminal.Adapter = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks one.", min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help=f"A key that clients must send; repeatable. Also ${KEY_VARIABLE}.")
+    ] = None,
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="What clients call the model, in place of its own name; repeatable.")
+    ] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="TLS certificate with its chain, PEM.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="A web page's origin that may ask, such as https://example.org; repeatable."),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A host name to answer to; default this machine's own, or any with --host.")
+    ] = None,
+    allowed_media_domain: Annotated[
+        list[str] | None, typer.Option(help="Fetch clips from this domain (and such) only; default any public host.")
+    ] = None,
+    allowed_private_host: Annotated[
+        list[str] | None, typer.Option(help="Fetch clips from this host even if its address is private; repeatable.")
+    ] = None,
+    allowed_local_media_path: Annotated[
+        Path | None, typer.Option(help="Folder whose files clients may name as file: URLs.")
+    ] = None,
+    media_redirects: Annotated[int, typer.Option(help="Redirects to follow when a clip is fetched.", min=0)] = 3,
+    media_timeout: Annotated[float, typer.Option(help="Seconds to fetch a clip.")] = 10.0,
+    no_media_fetch: Annotated[bool, typer.Option("--no-media-fetch", help="Fetch no clips from the web.")] = False,
+    max_body_mb: Annotated[int, typer.Option(help="Megabytes of a request.", min=1)] = 35,
+    max_clip_mb: Annotated[int, typer.Option(help="Megabytes of a clip, encoded.", min=1)] = 25,
+    max_clips: Annotated[int, typer.Option(help="Clips in a request.", min=1)] = 64,
+    max_concurrency: Annotated[int, typer.Option(help="Requests at a time, waiting ones included.", min=1)] = 256,
+    deadline: Annotated[float, typer.Option(help="Seconds from a request to the end of its answer.")] = 600.0,
+    grace: Annotated[float, typer.Option(help="Seconds that answers get to finish when the server is stopped.")] = 20.0,
+    device: terminal.Device = "auto",
+    dtype: terminal.DType = "auto",
+    quantize: terminal.Quantize = None,
+) -> None:
+    _check_installed()
+    from ..serve.app import create_app
+    from ..serve.run import Address, listening, serve
+    from ..serve.settings import FetchPolicy, Settings
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("qwen2_audio.serve").setLevel(logging.INFO)
+    warnings.simplefilter("always", UserWarning)  # else each damaged clip's message would be kept for ever
+    address = Address(host, port, ssl_certfile, ssl_keyfile)
+    fetch = FetchPolicy(
+        web=not no_media_fetch,
+        domains=tuple(allowed_media_domain or ()),
+        private_hosts=tuple(allowed_private_host or ()),
+        redirects=media_redirects,
+        seconds=media_timeout,
+        folder=allowed_local_media_path,
+    )
+    settings = Settings(
+        api_keys=_keys(api_key),
+        names=tuple(served_model_name or ()),
+        origins=tuple(cors_origin or ()),
+        hosts=tuple(allowed_host or (_LOOPBACK if host in _LOOPBACK else ())),
+        body_bytes=max_body_mb << 20,
+        clip_bytes=max_clip_mb << 20,
+        clips=max_clips,
+        concurrency=max_concurrency,
+        deadline=deadline,
+        grace=grace,
+        fetch=fetch,
+    )
+    if not terminal.is_first():
+        terminal.load_model(model, device, dtype, adapter, quantize)  # exits when the first process ends
+    with listening(address) as listener:  # a port that is taken is said before the model is loaded
+        backend = _load(model, device, dtype, adapter, quantize)
+        app = create_app(backend, settings)
+        _say(address.at(listener), settings, app.state.server.names[0])
+        serve(app, address, listener)
+
+
+def _load(model: str | None, device: str, dtype: str, adapter: str | None, quantize: str | None) -> Backend:
+    """The checkpoint behind an engine, called as people call it: nano, owner/name, or its folder's last name."""
+    from ..api.loading import NANO, find, nano_path
+    from ..api.service import Service
+
+    loaded = terminal.load_model(model, device, dtype, adapter, quantize)
+    where = find(model)
+    folder = Path(where)
+    name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
+    return Service(loaded.model, loaded.processor, name=name, about=loaded.about)
+
+
+def _keys(given: list[str] | None) -> tuple[str, ...]:
+    """Keys from the command line and the environment, where other users of the machine do not see them."""
+    return (*(given or ()), *os.environ.get(KEY_VARIABLE, "").replace(",", " ").split())
+
+
+def _say(url: str, settings: Settings, name: str) -> None:
+    """Where it is, and what is unusual about it."""
+    if settings.hosts == () and not settings.api_keys:
+        note("Anybody who reaches this address may ask; --api-key lets in only those who have the key.")
+    note(f"Serving {name} at {url} (API: {url}/v1). Ctrl-C ends it.")
+
+
+def _check_installed() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"serve needs packages that are not installed ({', '.join(missing)}): pip install 'qwen2-audio[server]'."
+        )

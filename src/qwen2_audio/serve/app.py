@@ -1,0 +1,137 @@
+"""The application: which path does what. Any ASGI server runs it; `run.py` is ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from .audio import Audio
+from .backend import Backend
+from .chat import Chat
+from .errors import on_http_error, respond, shutting_down
+from .gate import Gate
+from .metrics import Metrics
+from .settings import Settings
+from .state import State
+
+STATIC = Path(__file__).parent / "static"
+# Nothing of the page comes from elsewhere, it speaks to nobody else, and nobody may frame it.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def create_app(backend: Backend, settings: Settings | None = None) -> Starlette:
+    """The server around a loaded model. `app.state.server` is its State; its `close` ends the model gracefully."""
+    state = State(backend, settings or Settings())
+    chat, audio, about = Chat(state), Audio(state), _About(state)
+    routes: list[Route | Mount] = [
+        Route("/v1/chat/completions", chat.complete, methods=["POST"]),
+        Route("/v1/audio/transcriptions", audio.transcribe, methods=["POST"]),
+        Route("/v1/audio/translations", audio.translate, methods=["POST"]),
+        Route("/v1/models", about.models),
+        Route("/v1/models/{name:path}", about.model),
+        Route("/health", about.health),
+        Route("/ready", about.ready),
+        Route("/version", about.version),
+        Route("/metrics", Metrics(state).scrape),
+    ]
+    paths = frozenset(route.path for route in routes if isinstance(route, Route))
+    if STATIC.is_dir():
+        routes += [Route("/", _page), Mount("/static", _Static(directory=STATIC))]
+    app = Starlette(
+        routes=routes,
+        middleware=[*_cors(state.settings), Middleware(Gate, state=state, paths=paths)],
+        exception_handlers={HTTPException: on_http_error},  # the gate answers for the others
+        lifespan=_lifespan,
+    )
+    app.state.server = state
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    yield
+    await app.state.server.close()
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    """Nothing, unless pages of other origins were named."""
+    if not settings.origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-stainless-*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    ]
+
+
+async def _page(request: Request) -> Response:
+    """The page to talk to."""
+    return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
+
+
+class _Static(StaticFiles):
+    """What the page is made of."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
+class _About:
+    """What the server says of itself."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def models(self, request: Request) -> Response:
+        data = [self._entry(name) for name in self._state.names]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self._state.check_model(name)
+        return JSONResponse(self._entry(name))
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        backend = self._state.backend
+        return {
+            "id": name, "object": "model", "created": int(self._state.started), "owned_by": "qwen2-audio",
+            "max_model_len": backend.context, "about": backend.about, "defaults": dict(backend.defaults),
+        }  # fmt: skip
+
+    async def health(self, request: Request) -> Response:
+        """The process lives."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """The model is loaded and takes requests: a load balancer may send some."""
+        if self._state.closing:
+            return respond(shutting_down(self._state.settings.retry))
+        return JSONResponse({"status": "ready"})
+
+    async def version(self, request: Request) -> Response:
+        return JSONResponse({"version": self._state.backend.version})

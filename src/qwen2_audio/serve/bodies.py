@@ -1,0 +1,108 @@
+"""A request's body, no larger and no slower than allowed, read as JSON or as a form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from .errors import ApiError, ClientGoneError
+from .settings import Settings
+
+_FIELDS = 64  # of a form
+_FIELD_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Form:
+    """A multipart form with one file."""
+
+    fields: dict[str, str | list[str]]  # a name that ends in [] is a list
+    file: bytes
+
+
+async def read_body(request: Request, settings: Settings) -> bytes:
+    """All of it. ApiError where it is too large (413) or too slow (408), ClientGoneError where it breaks off."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            async for block in request.stream():
+                body += block
+                check_length(len(body), settings)
+    except TimeoutError as error:
+        message = f"The body did not arrive within {settings.body_seconds:g} s."
+        raise ApiError(message, status=408, code="body_timeout", headers={"Connection": "close"}) from error
+    except ClientDisconnect as error:
+        raise ClientGoneError from error
+    return bytes(body)
+
+
+def check_length(length: int, settings: Settings) -> None:
+    """ApiError where a body of `length` bytes is too large."""
+    if length > settings.body_bytes:
+        raise ApiError(
+            f"The body is larger than {settings.body_bytes:,} bytes, the limit for a request.",
+            status=413,
+            code="body_too_large",
+            headers={"Connection": "close"},
+        )
+
+
+def check_type(request: Request, wanted: str) -> None:
+    """ApiError (415) for another Content-Type. A web page of another origin cannot send JSON without asking first."""
+    found = request.headers.get("content-type", "")
+    if found.partition(";")[0].strip().lower() != wanted:
+        message = f"The Content-Type is {found[:80]!r}; expected {wanted}."
+        raise ApiError(message, status=415, code="unsupported_media_type")
+
+
+def parse_json(body: bytes) -> Any:
+    """What the body says. ApiError where it is not JSON; NaN and Infinity are not."""
+    from pydantic_core import from_json
+
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(f"The body is not JSON: {error}.", code="invalid_json") from error
+
+
+async def parse_form(headers: Headers, body: bytes, settings: Settings) -> Form:
+    """The form's fields and its file. ApiError where it is malformed, or has no file, or several."""
+
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
+
+    parser = MultiPartParser(headers, blocks(), max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
+    try:
+        parsed = await parser.parse()
+    except (MultiPartException, HTTPException, ValueError, KeyError, LookupError) as error:
+        said = getattr(error, "message", None) or getattr(error, "detail", None) or "it breaks off or is malformed"
+        raise ApiError(f"The form cannot be read: {str(said).rstrip('.')}.", code="invalid_form") from error
+    fields: dict[str, str | list[str]] = {}
+    file: bytes | None = None
+    for name, value in parsed.multi_items():
+        if isinstance(value, UploadFile):
+            if name != "file":
+                raise ApiError(f"The form has a file called {name[:40]!r}; expected 'file'.", param=name[:40])
+            file = await value.read()
+            await value.close()
+        elif name.endswith("[]"):
+            fields.setdefault(name, [])
+            fields[name].append(value)  # type: ignore[union-attr]
+        elif name in fields:
+            raise ApiError(f"The form has {name[:40]!r} twice.", param=name[:40])
+        else:
+            fields[name] = value
+    if file is None:
+        raise ApiError("The form has no file: send the sound as the file 'file'.", param="file", code="missing_file")
+    if len(file) > settings.clip_bytes:
+        message = f"The file is larger than {settings.clip_bytes:,} bytes, the limit for a clip."
+        raise ApiError(message, status=413, param="file", code="clip_too_large")
+    return Form(fields, file)

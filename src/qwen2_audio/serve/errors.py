@@ -1,0 +1,110 @@
+"""What went wrong, as OpenAI clients expect to read it: one table from our errors to their statuses and bodies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..errors import (
+    AudioError,
+    BusyError,
+    CapacityError,
+    ConfigError,
+    ContextLengthError,
+    PromptError,
+    Qwen2AudioError,
+)
+
+log = logging.getLogger(__name__)
+
+# error -> status, code
+TABLE: dict[type[Exception], tuple[int, str]] = {
+    AudioError: (400, "invalid_audio"),
+    PromptError: (400, "invalid_messages"),
+    ContextLengthError: (400, "context_length_exceeded"),
+    ConfigError: (400, "invalid_value"),
+    BusyError: (429, "queue_full"),
+    CapacityError: (400, "request_too_large"),  # there will never be room: asking again is no use
+}
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class ApiError(Exception):
+    """An answer that is a refusal. `param` names the field it is about."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str = "invalid_value",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.status, self.param, self.code = message, status, param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The OpenAI error object."""
+        kind = "server_error" if self.status >= 500 else TYPES.get(self.status, "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+class ClientGoneError(Exception):
+    """Whoever asked is not there any more."""
+
+
+def busy(message: str, retry: int, code: str = "overloaded") -> ApiError:
+    """Come back later."""
+    return ApiError(message, status=429, code=code, headers={"Retry-After": str(retry)})
+
+
+def shutting_down(retry: int) -> ApiError:
+    """This server ends; another may be up soon."""
+    message = "The server is shutting down and did not finish this request; try again."
+    return ApiError(message, status=503, code="shutting_down", headers={"Retry-After": str(retry)})
+
+
+def too_slow(seconds: float) -> ApiError:
+    """A deadline has passed. Asking again would take as long, so clients are told not to."""
+    message = f"The answer was not finished within {seconds:g} s, the limit for a request; ask for fewer tokens."
+    return ApiError(message, status=503, code="deadline_exceeded", headers={"x-should-retry": "false"})
+
+
+def as_api_error(error: BaseException, retry: int = 2) -> ApiError:
+    """What a client is told of `error`. Of an unexpected one it is told nothing, and the log everything."""
+    if isinstance(error, ApiError):
+        return error
+    for kind, (status, code) in TABLE.items():
+        if isinstance(error, kind):
+            headers = {"Retry-After": str(retry)} if status == 429 else {}
+            return ApiError(str(error), status=status, code=code, headers=headers)
+    log.error("A request failed", exc_info=error)
+    known = isinstance(error, Qwen2AudioError)
+    message = str(error) if known else "The server failed on this request; its log says why."
+    return ApiError(message, status=500, code="internal_error")
+
+
+def respond(error: ApiError) -> Response:
+    """The refusal as a response."""
+    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, in the same form."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    code, path = CODES.get(error.status_code, "invalid_request"), request.url.path
+    message = {
+        404: f"There is nothing at {path}. The API begins at /v1, such as /v1/chat/completions.",
+        405: f"{path} does not answer {request.method}; expected {headers.get('Allow', 'another method')}.",
+    }.get(error.status_code, error.detail)
+    return respond(ApiError(message, status=error.status_code, code=code, headers=headers))

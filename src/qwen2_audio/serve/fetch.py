@@ -1,0 +1,161 @@
+"""A clip from an http(s) URL, over a connection to an address that was checked, and no further than the policy goes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+import h11
+
+from .addresses import check_host, resolve
+from .errors import ApiError
+from .settings import FetchPolicy
+
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_BLOCK = 1 << 16  # bytes
+_NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+@dataclass(frozen=True)
+class _Hop:
+    """One address of a chain of redirects."""
+
+    url: str
+    parts: SplitResult
+    host: str
+    port: int
+
+    @property
+    def target(self) -> bytes:
+        path = quote(self.parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+        query = quote(self.parts.query, safe="/%:@!$&'()*+,;=~-._?[]{}|^")
+        return f"{path}?{query}".encode() if query else path.encode()
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.parts.scheme] else f"{host}:{self.port}"
+
+
+async def fetch(url: str, policy: FetchPolicy, limit: int) -> bytes:
+    """The body of `url`, at most `limit` bytes. ApiError (400) says why not; it quotes no answer of the other side."""
+    if not policy.web:
+        raise _refused(
+            "This server fetches no clips from the web; send the sound itself, as input_audio or a data: URL."
+        )
+    try:
+        async with asyncio.timeout(policy.seconds):
+            for _ in range(policy.redirects + 1):
+                hop = _hop_of(url)
+                check_host(hop.host, policy)
+                found = await _get(hop, policy, limit)
+                if isinstance(found, bytes):
+                    return found
+                url = urljoin(url, found)
+    except TimeoutError as error:
+        raise _refused(f"The clip at {_short(url)} did not arrive within {policy.seconds:g} s.") from error
+    except (OSError, ssl.SSLError, h11.ProtocolError, EOFError) as error:
+        raise _refused(f"The clip at {_short(url)} could not be fetched: {_reason(error)}.") from error
+    raise _refused(f"The clip's URL redirects more than {policy.redirects} times; give the last address itself.")
+
+
+def _hop_of(url: str) -> _Hop:
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+        host = host if host.isascii() else host.encode("idna").decode()
+    except ValueError as error:
+        raise _refused(f"{_short(url)} is not a URL: {error}.") from error
+    if parts.scheme not in _PORTS:
+        raise _refused(f"{_short(url)} is not an http or https URL, and nothing else is fetched.")
+    if not host or _NOT_IN_A_URL.search(url):
+        raise _refused(f"{_short(url)} is not a URL: it names no host, or has blanks or control characters.")
+    if parts.username is not None or parts.password is not None:
+        raise _refused("The clip's URL holds a user name or password; give one without.")
+    return _Hop(url, parts, host, _PORTS[parts.scheme] if port is None else port)
+
+
+async def _get(hop: _Hop, policy: FetchPolicy, limit: int) -> bytes | str:
+    """The body, or the address of the next hop."""
+    async with _connect(hop, policy) as (reader, writer):
+        connection = h11.Connection(h11.CLIENT)
+        headers = [("Host", hop.authority), ("User-Agent", "qwen2-audio"), ("Accept", "audio/*, */*;q=0.8")]
+        request = h11.Request(method="GET", target=hop.target, headers=[*headers, ("Connection", "close")])
+        writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+        await writer.drain()
+        response = await _next(connection, reader)
+        while isinstance(response, h11.InformationalResponse):
+            response = await _next(connection, reader)
+        assert isinstance(response, h11.Response)
+        fields = {name: value.decode("latin-1") for name, value in response.headers}
+        if response.status_code in _REDIRECTS and b"location" in fields:
+            return fields[b"location"]
+        if response.status_code != 200:
+            raise _refused(f"The clip at {_short(hop.url)} could not be fetched: HTTP {response.status_code}.")
+        _check_size(int(fields.get(b"content-length", "0")), limit, hop.url)
+        body = bytearray()
+        while isinstance(event := await _next(connection, reader), h11.Data):
+            body += event.data
+            _check_size(len(body), limit, hop.url)
+        return bytes(body)
+
+
+@asynccontextmanager
+async def _connect(hop: _Hop, policy: FetchPolicy) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to a checked address; the certificate must be the name's."""
+    secure: dict[str, Any] = {"ssl": _tls(), "server_hostname": hop.host} if hop.parts.scheme == "https" else {}
+    failure: OSError | None = None
+    for address in await resolve(hop.host, hop.port, policy):
+        try:
+            reader, writer = await asyncio.open_connection(address, hop.port, **secure)
+        except OSError as error:
+            failure = error
+            continue
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()  # a polite goodbye could take for ever
+        return
+    raise failure or OSError("it has no address")
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()  # reads the certificates of the system: 20 ms
+
+
+async def _next(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Event:
+    while (event := connection.next_event()) is h11.NEED_DATA:
+        connection.receive_data(await reader.read(_BLOCK))
+    if not isinstance(event, h11.Event) or isinstance(event, h11.ConnectionClosed):
+        raise EOFError
+    return event
+
+
+def _check_size(size: int, limit: int, url: str) -> None:
+    if size > limit:
+        raise _refused(f"The clip at {_short(url)} is larger than {limit:,} bytes, the limit for a clip.")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "its certificate or its TLS is not in order"
+    if isinstance(error, EOFError | h11.ProtocolError):
+        return "the other side broke off, or does not speak HTTP"
+    return "its host does not answer"
+
+
+def _short(url: str) -> str:
+    return repr(url if len(url) <= 120 else url[:120] + "...")
+
+
+def _refused(message: str) -> ApiError:
+    return ApiError(message, code="invalid_audio_url")

@@ -1,0 +1,95 @@
+"""/metrics: the engine's counters and the server's own, in Prometheus' text format, read out anew for each scrape.
+
+Names are vLLM's where it has them, behind `qwen2_audio_`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..engine.stats import Histogram
+from .state import State
+
+PREFIX = "qwen2_audio_"
+# Field of Stats -> name and help. Fields that are not here keep their own name.
+NAMES = {
+    "submitted": ("requests_submitted", "Requests taken in"),
+    "finished": ("requests_finished", "Answers that ended, by reason"),
+    "prompt_tokens": ("prompt_tokens", "Prompt positions, audio included"),
+    "cached_tokens": ("cached_tokens", "Prompt positions that were not computed again"),
+    "audio_tokens": ("audio_tokens", "Prompt positions of sound"),
+    "completion_tokens": ("generation_tokens", "Tokens of answers"),
+    "seconds_heard": ("heard_seconds", "Seconds of sound heard"),
+    "waiting": ("num_requests_waiting", "Sequences that wait"),
+    "running": ("num_requests_running", "Sequences that run"),
+    "first_token": ("time_to_first_token_seconds", "From arrival to the first token"),
+    "inter_token": ("inter_token_latency_seconds", "Between two tokens of an answer"),
+    "end_to_end": ("e2e_request_latency_seconds", "From arrival to the end of an answer"),
+    "queue_wait": ("request_queue_time_seconds", "From arrival to the first step"),
+    "prompt_size": ("request_prompt_tokens", "Positions of a prompt"),
+}
+GAUGES = ("waiting", "running", "blocks_used", "blocks_cached", "blocks_total", "sounds_bytes")
+
+
+class Metrics(Collector):
+    """Answers scrapes."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    async def scrape(self, request: Request) -> Response:
+        """The route."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, as prometheus_client asks for them."""
+        stats = self._state.backend.stats()
+        for item in fields(stats):
+            yield _metric(item.name, getattr(stats, item.name))
+        yield from self._own()
+
+    def _own(self) -> Iterator[Metric]:
+        served = CounterMetricFamily(
+            f"{PREFIX}http_requests", "Responses, by route and status", labels=("path", "status")
+        )
+        for (path, status), count in sorted(self._state.served.items()):
+            served.add_metric((path, str(status)), count)
+        yield served
+        yield GaugeMetricFamily(f"{PREFIX}http_requests_open", "Requests being served", self._state.requests)
+        yield GaugeMetricFamily(f"{PREFIX}http_bytes_held", "Bytes of their bodies, at most", self._state.held)
+        yield GaugeMetricFamily(f"{PREFIX}uptime_seconds", "Since the start", time.time() - self._state.started)
+
+
+def _metric(field: str, value: Any) -> Metric:
+    name, text = NAMES.get(field, (field, field.replace("_", " ")))
+    if isinstance(value, Histogram):
+        family = HistogramMetricFamily(PREFIX + name, text)
+        family.add_metric((), _buckets(value), value.sum)
+        return family
+    if isinstance(value, Mapping):
+        counter = CounterMetricFamily(PREFIX + name, text, labels=("reason",))
+        for reason, count in sorted(value.items()):
+            counter.add_metric((str(reason),), count)
+        return counter
+    kind = GaugeMetricFamily if field in GAUGES else CounterMetricFamily
+    return kind(PREFIX + name, text, value)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    """(upper bound, observations up to it), as Prometheus has them."""
+    total, buckets = 0, []
+    for bound, count in zip([*map(str, histogram.bounds), "+Inf"], histogram.counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return buckets

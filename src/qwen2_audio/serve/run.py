@@ -1,0 +1,110 @@
+"""The application on uvicorn: sockets, certificates, and an end that lets answers finish."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import ConfigError
+from .settings import Settings
+from .state import State
+
+_HEAD_SECONDS = 15.0  # for a request's head to arrive on a new connection
+_AFTER_GRACE = 5.0  # s for the last words to be sent
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server listens. ConfigError for certificates that are not there."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: Path | None = None  # PEM, the chain included
+    key: Path | None = None  # PEM
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.certificate is None:
+            raise ConfigError("A TLS key was given without its certificate; give both.")
+        for file in (self.certificate, self.key):
+            if file is not None and not file.is_file():
+                raise ConfigError(f"There is no file {file}; expected a certificate or key in PEM.")
+
+    def at(self, listener: socket.socket) -> str:
+        """The URL, with the port that was really had."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' if self.certificate else ''}://{host}:{listener.getsockname()[1]}"
+
+
+class Server(uvicorn.Server):
+    """Ends in order: no new requests, the grace for those that run, then the sockets."""
+
+    def __init__(self, app: Starlette, address: Address) -> None:
+        self._state: State = app.state.server
+        super().__init__(_config(app, address, self._state.settings))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        closing = asyncio.create_task(self._state.close())
+        await super().shutdown(sockets)
+        await closing
+
+
+def _config(app: Starlette, address: Address, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=address.host,
+        port=address.port,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+        http=_Impatient,
+        ws="none",
+        access_log=False,  # the gate writes its own
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.connections,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(settings.grace + _AFTER_GRACE) + 1,
+    )
+
+
+class _Impatient(H11Protocol):
+    """A connection that says nothing is closed, so that silence takes no places."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(_HEAD_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._patience.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def listening(address: Address) -> socket.socket:
+    """A socket that has the address; it takes connections once `serve` runs. ConfigError where it cannot be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    # With its protocol named, else asyncio leaves Nagle's algorithm on: that held the first token back by 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address.host, address.port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(f"Cannot listen on {address.host}, port {address.port}: {error}.") from error
+    return listener
+
+
+def serve(app: Starlette, address: Address, listener: socket.socket) -> None:
+    """Run until SIGINT or SIGTERM."""
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
+        Server(app, address).run(sockets=[listener])

@@ -1,0 +1,98 @@
+// A clip on the page: its picture, how much of it was heard, and a button to hear it too.
+
+import { element, icon } from "./element.js";
+import { draw, widthOf } from "./sonagram.js";
+import { fromWav, secondsOf, spell } from "./wav.js";
+
+/** One sound plays at a time. */
+export class Player {
+	onchange = () => {};
+	#audio = null;
+	#view = null;
+
+	get playing() {
+		return this.#audio !== null;
+	}
+
+	toggle(view, wav) {
+		const same = this.#view === view;
+		this.stop();
+		if (same) return;
+		const url = URL.createObjectURL(new Blob([wav], { type: "audio/wav" }));
+		this.#audio = new Audio(url);
+		this.#view = view;
+		this.#audio.onended = () => this.stop();
+		this.#audio.play().catch(() => this.stop());
+		view.playing(true);
+		this.onchange();
+		this.#follow(this.#audio);
+	}
+
+	stop() {
+		if (!this.#audio) return;
+		this.#audio.pause();
+		URL.revokeObjectURL(this.#audio.src);
+		this.#audio = null;
+		this.#view.playing(false);
+		this.#view = null;
+		this.onchange();
+	}
+
+	#follow(audio) {
+		if (audio !== this.#audio) return;
+		this.#view.at(audio.currentTime / (audio.duration || 1));
+		requestAnimationFrame(() => this.#follow(audio));
+	}
+}
+
+export class ClipView {
+	#button;
+	#canvas;
+	#head;
+	#caption;
+	#clip;
+	#name;
+
+	/** clip: {wav, name}; `remove`: a function where the clip can still be taken back. */
+	constructor(clip, player, remove = null) {
+		this.#clip = clip;
+		const length = spell(secondsOf(clip.wav));
+		this.#name = clip.name || "the recording";
+		this.#button = element("button", { class: "icon play", onclick: () => player.toggle(this, clip.wav) }, icon("play"));
+		this.#canvas = element("canvas", { role: "img", "aria-label": `Spectrogram of ${this.#name}, ${length}` });
+		this.#head = element("span", { class: "head", "aria-hidden": "true" });
+		this.#caption = element("span", { class: "measure" }, length);
+		const taken = remove && element("button", { class: "icon", "aria-label": `Leave out ${this.#name}`, onclick: remove }, icon("close"));
+		this.figure = element(
+			"figure",
+			{ class: "clip" },
+			element("div", { class: "picture" }, this.#canvas, this.#head),
+			element("figcaption", {}, this.#button, clip.name ? element("span", { class: "name" }, clip.name) : null, this.#caption, taken),
+		);
+		this.figure.style.setProperty("--width", `${widthOf(secondsOf(clip.wav))}px`);
+		this.playing(false);
+		this.heard(clip.heard);
+		new ResizeObserver(() => this.draw()).observe(this.#canvas);
+		this.figure.redraw = () => this.draw();
+	}
+
+	/** What the server says the model was given: {seconds, tokens}. */
+	heard(heard) {
+		if (!heard) return;
+		this.#caption.textContent = `${spell(heard.seconds)}, ${heard.tokens} tokens heard`;
+	}
+
+	playing(on) {
+		this.#button.replaceChildren(icon(on ? "stop" : "play"));
+		this.#button.setAttribute("aria-label", `${on ? "Stop" : "Play"} ${this.#name}`);
+		this.#head.hidden = !on;
+	}
+
+	at(share) {
+		this.#head.style.setProperty("--at", share);
+	}
+
+	draw() {
+		draw(this.#canvas, fromWav(this.#clip.wav));
+	}
+}

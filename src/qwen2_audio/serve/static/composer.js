@@ -1,0 +1,102 @@
+// The next question: text, and clips from files or dropped on the page.
+
+import { ClipView } from "./clip.js";
+import { byId, element, icon } from "./element.js";
+import { Problem } from "./problem.js";
+import { decode, toWav } from "./wav.js";
+
+export class Composer {
+	#clips = [];
+	#player;
+	#on; // {send(question), changed()}
+	#text = byId("text");
+
+	constructor(player, on) {
+		this.#player = player;
+		this.#on = on;
+		byId("composer").onsubmit = (event) => {
+			event.preventDefault();
+			this.send();
+		};
+		this.#text.oninput = () => on.changed();
+		this.#text.onkeydown = (event) => {
+			if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+			event.preventDefault();
+			this.send();
+		};
+		byId("attach").onclick = () => byId("files").click();
+		byId("files").onchange = ({ target }) => this.add([...target.files]).then(() => (target.value = ""));
+		this.#dropping();
+	}
+
+	get empty() {
+		return !this.#clips.length && !this.#text.value.trim();
+	}
+
+	send() {
+		if (!this.empty) this.#on.send(this.take());
+	}
+
+	/** The question, with `spoken` as its last clip; the box is empty afterwards. */
+	take(spoken = null) {
+		const question = { text: this.#text.value.trim(), clips: this.#clips };
+		if (spoken) question.clips.push(spoken);
+		this.#clips = [];
+		this.#text.value = "";
+		byId("tray").replaceChildren();
+		this.#on.changed();
+		return question;
+	}
+
+	async add(files) {
+		this.problem(null);
+		const faults = [];
+		for (const file of files) {
+			try {
+				this.#attach({ wav: toWav(await decode(file)), name: file.name, heard: null });
+			} catch (fault) {
+				if (!(fault instanceof Problem)) throw fault;
+				faults.push(fault.message);
+			}
+		}
+		if (faults.length) this.problem(faults.join(" "));
+		else this.#text.focus();
+	}
+
+	/** Says what went wrong above the question box; null takes it away. */
+	problem(words) {
+		const close = element("button", { class: "icon", "aria-label": "Dismiss", onclick: () => this.problem(null) }, icon("close"));
+		byId("notice").replaceChildren(...(words ? [element("p", {}, words), close] : []));
+	}
+
+	#attach(clip) {
+		const remove = () => {
+			this.#player.stop();
+			this.#clips = this.#clips.filter((other) => other !== clip);
+			row.remove();
+			this.#text.focus();
+			this.#on.changed();
+		};
+		this.#clips.push(clip);
+		const row = element("li", {}, new ClipView(clip, this.#player, remove).figure);
+		byId("tray").append(row);
+		this.#on.changed();
+	}
+
+	#dropping() {
+		const carries = (event) => event.dataTransfer?.types.includes("Files");
+		const show = (on) => (byId("drop").hidden = !on);
+		addEventListener("dragover", (event) => {
+			if (!carries(event)) return;
+			event.preventDefault();
+			show(true);
+		});
+		addEventListener("dragleave", (event) => event.relatedTarget === null && show(false));
+		addEventListener("drop", (event) => {
+			if (!carries(event)) return;
+			event.preventDefault();
+			show(false);
+			this.add([...event.dataTransfer.files]);
+		});
+	}
+}

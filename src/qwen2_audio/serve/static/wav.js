@@ -1,0 +1,58 @@
+// Sound as bytes: 16-bit mono WAV at 16 kHz, base64, and files of any kind the browser can decode.
+
+import { Problem } from "./problem.js";
+import { RATE, resample } from "./resample.js";
+
+const HEADER = 44;
+export const LONGEST = 30; // seconds: the model's window
+
+export function toWav(samples) {
+	const bytes = new Uint8Array(HEADER + 2 * samples.length);
+	// "RIFF", size, "WAVE", "fmt ", 16, PCM and 1 channel, rate, bytes a second, 2 bytes and 16 bits a sample, "data", size
+	const words = [0x46464952, bytes.length - 8, 0x45564157, 0x20746d66, 16, 0x10001, RATE, 2 * RATE, 0x100002, 0x61746164, 2 * samples.length];
+	new Uint32Array(bytes.buffer, 0, words.length).set(words);
+	const pcm = new Int16Array(bytes.buffer, HEADER);
+	samples.forEach((v, i) => (pcm[i] = Math.max(-32768, Math.min(32767, Math.round(v * 32768)))));
+	return bytes;
+}
+
+export function fromWav(bytes) {
+	const pcm = new Int16Array(bytes.buffer, bytes.byteOffset + HEADER);
+	return Float32Array.from(pcm, (v) => v / 32768);
+}
+
+export const secondsOf = (bytes) => (bytes.length - HEADER) / 2 / RATE;
+
+export function base64(bytes) {
+	if (bytes.toBase64) return bytes.toBase64();
+	let text = "";
+	for (let i = 0; i < bytes.length; i += 0x6000) text += btoa(String.fromCharCode(...bytes.subarray(i, i + 0x6000)));
+	return text; // 0x6000 is a multiple of 3: no padding inside
+}
+
+/** "3.2 s", "1 min 4 s" */
+export function spell(seconds) {
+	if (seconds < 60) return `${seconds.toFixed(1)} s`;
+	return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+}
+
+/** A file as mono samples at 16 kHz. Problem: not sound, no samples, too long. */
+export async function decode(file) {
+	let sound;
+	try {
+		// 48 kHz keeps the whole band of common rates; the step to 16 kHz is ours.
+		sound = await new OfflineAudioContext(1, 1, 48000).decodeAudioData(await file.arrayBuffer());
+	} catch {
+		throw new Problem("file", `${file.name} is not sound that this browser can decode. Try wav, mp3 or flac.`);
+	}
+	if (sound.length === 0) throw new Problem("file", `${file.name} holds no sound.`);
+	if (sound.duration > LONGEST + 0.02) {
+		const length = spell(sound.duration);
+		throw new Problem("file", `${file.name} is ${length} long; a clip holds ${LONGEST} s at most. Cut it, and drop the part that matters.`);
+	}
+	const mono = new Float32Array(sound.length);
+	for (let c = 0; c < sound.numberOfChannels; c++) {
+		sound.getChannelData(c).forEach((v, i) => (mono[i] += v / sound.numberOfChannels));
+	}
+	return resample(mono, sound.sampleRate).slice(0, LONGEST * RATE);
+}

@@ -1,0 +1,52 @@
+"""A live server around the fake backend of tests/unit/serve, and OpenAI's own client."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+SHARED = str(Path(__file__).parents[1] / "unit" / "serve")
+if SHARED not in sys.path:
+    sys.path.insert(0, SHARED)
+
+from fake_backend import FakeBackend  # noqa: E402
+from live_server import live  # noqa: E402
+from sounds import wav_bytes  # noqa: E402
+
+from qwen2_audio.serve.settings import FetchPolicy, Settings  # noqa: E402
+
+openai = pytest.importorskip("openai")
+KEY = "key-of-the-tests"
+
+
+@pytest.fixture(scope="session")
+def backend():
+    return FakeBackend()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """What file: URLs may name."""
+    folder = tmp_path_factory.mktemp("allowed")
+    (folder / "dog.wav").write_bytes(wav_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(backend, folder):
+    fetch = FetchPolicy(private_hosts=("127.0.0.1",), folder=folder, seconds=5)
+    settings = Settings(api_keys=("another", KEY), fetch=fetch, grace=2, deadline=30, ping=0.3)
+    with live(backend, settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0, timeout=20)
+
+
+@pytest.fixture
+def wav() -> bytes:
+    return wav_bytes()

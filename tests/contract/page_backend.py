@@ -1,0 +1,109 @@
+"""A backend for the page's tests: it counts what it is given and answers by a script.
+
+The last text says what happens: "count" (how many clips, and their seconds), "on and on" (words without end), "busy"
+(the queue is full, the first time), "too much" (the context is), "break" (two words, then a fault). Anything else,
+sound alone included, gets one sentence.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+import wave
+from collections.abc import Iterator
+
+from qwen2_audio.engine.request import Ticket
+from qwen2_audio.errors import BusyError, ContextLengthError
+from qwen2_audio.types import Chunk, Heard, SamplingParams, Usage
+
+ANSWER = "That is a person talking, in a quiet room."
+
+
+class PageBackend:
+    name = "test/listener"
+    about = "It answers by a script."
+    context = 8192
+    version = "0.0.test"
+
+    def __init__(self, delay: float = 0.02) -> None:
+        self.delay = delay  # s a word
+        self.defaults = {"max_tokens": 256, "temperature": 0.7, "top_p": 0.5, "top_k": 20}
+        self.answer = ANSWER
+        self.busy = 1  # times that "busy" is
+        self.seen: list[tuple[list, SamplingParams]] = []
+        self.arrived: list[float] = []
+        self.ends: list[str] = []
+        self._cancelled: set[Ticket] = set()
+
+    def submit(self, messages, params=None, *, timeout=None, priority=0) -> Ticket:
+        self.arrived.append(time.time())
+        text = text_of(messages[-1])
+        if text == "busy" and self.busy:
+            self.busy -= 1
+            raise BusyError("8 requests wait already, as many as may.")
+        if text == "too much":
+            raise ContextLengthError("The prompt has 9000 positions; the model has 8192.")
+        self.seen.append((messages, params))
+        ticket = Ticket(1, self._cancelled.add)
+        threading.Thread(target=self._answer, args=(ticket, messages, text), daemon=True).start()
+        return ticket
+
+    def _answer(self, ticket: Ticket, messages: list, text: str) -> None:
+        heard = tuple(Heard(seconds, round(25 * seconds)) for seconds in clips_of(messages))
+        audio, words, end = sum(clip.tokens for clip in heard), 0, "stop"
+        for word in self._words(messages, text):
+            time.sleep(self.delay)
+            if ticket in self._cancelled:
+                end = "cancelled"
+                break
+            if word == "!":
+                self._end(ticket, Chunk("", "error", error=RuntimeError("a secret of the server")))
+                return
+            words += 1
+            ticket.put(Chunk(word))
+        self._end(ticket, Chunk("", end, Usage(24 + audio, audio, words), heard))
+
+    def _words(self, messages: list, text: str) -> Iterator[str]:
+        if text == "on and on":
+            while True:
+                yield "and on "
+        elif text == "break":
+            yield from ("Two ", "words ", "!")
+        elif text == "count":
+            seconds = clips_of(messages[-1:])
+            yield f"{len(seconds)} clips: " + ", ".join(f"{one:.2f} s" for one in seconds)
+        else:
+            yield from (f"{word} " for word in self.answer.split(" "))
+
+    def _end(self, ticket: Ticket, chunk: Chunk) -> None:
+        self.ends.append(chunk.finish_reason)
+        ticket.put(chunk)
+
+    def stats(self):
+        raise NotImplementedError("the page asks for no metrics")
+
+    def close(self, grace: float) -> None:
+        pass
+
+
+def text_of(message: dict) -> str:
+    content = message["content"]
+    parts = [{"text": content}] if isinstance(content, str) else content
+    return "".join(part.get("text", "") for part in parts)
+
+
+def sounds_of(messages: list) -> list[bytes]:
+    """The WAV files, in order."""
+    parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
+    return [part["audio"] for part in parts if part["type"] == "audio"]
+
+
+def clips_of(messages: list) -> list[float]:
+    """Seconds of each clip. Fails for anything but 16-bit mono at 16 kHz, which is what the page is to send."""
+    seconds = []
+    for sound in sounds_of(messages):
+        with wave.open(io.BytesIO(sound)) as file:
+            assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
+            seconds.append(file.getnframes() / file.getframerate())
+    return seconds

@@ -1,0 +1,131 @@
+"""Hundreds of requests that no client means. QWEN2_AUDIO_FUZZ=10000 sends so many; QWEN2_AUDIO_FUZZ_FROM=n begins at n.
+
+None is answered by a 5xx (but a stated lack of capacity), none hangs, memory stays flat, and a healthy request is
+answered right after. The sounds are really decoded. QWEN2_AUDIO_FUZZ_MODEL=nano asks the real engine, not the fake one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+import httpx2 as httpx
+import pytest
+from fake_backend import FakeBackend
+from fuzz_requests import Case, Fuzz, dumps, post
+from live_server import live
+
+from qwen2_audio.serve.settings import FetchPolicy, Settings
+
+COUNT = int(os.environ.get("QWEN2_AUDIO_FUZZ", "600"))
+FIRST = int(os.environ.get("QWEN2_AUDIO_FUZZ_FROM", "0"))
+SECONDS = 20.0  # in which every request is answered
+CAPACITY = {"deadline_exceeded", "shutting_down"}
+HEALTHY = post("/v1/chat/completions", dumps({"messages": [{"role": "user", "content": "say alive"}], "max_tokens": 4}))
+
+
+@pytest.fixture(scope="module")
+def fuzzed():
+    model = os.environ.get("QWEN2_AUDIO_FUZZ_MODEL")
+    if model:
+        from qwen2_audio.api.loading import load
+        from qwen2_audio.api.service import Service
+
+        chat = load(model, reuse=False)
+        backend = Service(chat.model, chat.processor, name="fake")
+    else:
+        backend = FakeBackend()
+    settings = Settings(fetch=FetchPolicy(seconds=2), body_seconds=3, deadline=SECONDS / 2, grace=1)
+    with live(backend, settings) as server:
+        yield server
+
+
+def send(port: int, case: Case) -> tuple[int | None, bytes]:
+    """Status and body of the answer; None where the case does not wait for one, or the server rightly hung up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+        try:
+            connection.sendall(case.data[: case.cut])
+            if case.close:
+                return None, b""
+            if case.cut is not None:
+                connection.shutdown(socket.SHUT_WR)
+            data = b""
+            while block := connection.recv(65536):
+                data += block
+        except (ConnectionResetError, BrokenPipeError):
+            return None, b""
+    head, _, body = data.partition(b"\r\n\r\n")
+    return (int(head.split()[1]) if head else None), body
+
+
+def check(number: int, case: Case, status: int | None, body: bytes) -> None:
+    told = f"case {number} ({case.kind}): {status} {body[:300]!r}"
+    if status is not None and status >= 500:
+        assert status == 503 and json.loads(body)["error"]["code"] in CAPACITY, told
+    if status is not None and 400 <= status < 500 and body.startswith(b"{"):
+        error = json.loads(body)["error"]
+        assert set(error) == {"message", "type", "param", "code"} and error["message"], told
+    assert b"failed on this request" not in body, told  # a fault inside a stream
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.timeout(3600)
+def test_nothing_breaks_the_server(fuzzed):
+    fuzz, seen = Fuzz(), {}
+    early = None
+    for number in range(FIRST, FIRST + COUNT):
+        case = fuzz.case(number)
+        status, body = send(fuzzed.port, case)
+        check(number, case, status, body)
+        seen[status] = seen.get(status, 0) + 1
+        if number % 200 == 199:
+            status, body = send(fuzzed.port, Case("healthy", HEALTHY))
+            assert status == 200 and json.loads(body)["choices"], f"after case {number}"
+        if number - FIRST == COUNT // 3:
+            early = resident()
+    assert resident() - early < 200e6, "memory grows"
+    assert {200, 400, 404, None} <= set(seen), seen
+    assert sum(seen.values()) == COUNT
+    deadline = time.monotonic() + SECONDS
+    while fuzzed.state.requests:
+        assert time.monotonic() < deadline, "a place is still taken"
+        time.sleep(0.02)
+    assert fuzzed.state.held == 0
+    if COUNT > 1000:
+        print({str(key): count for key, count in sorted(seen.items(), key=str)})
+
+
+def test_a_bomb_of_silence_is_refused_in_little_memory(fuzzed):
+    """Two hours in less than 2 MB."""
+    bomb = silence_flac(7200)
+    assert len(bomb) < 4e6
+    before = resident()
+    answer = httpx.post(
+        f"{fuzzed.url}/v1/audio/transcriptions", files={"file": ("a.flac", bomb)}, data={"model": "fake"}, timeout=30
+    )
+    assert answer.status_code == 400 and "600 s" in answer.json()["error"]["message"]
+    assert resident() - before < 150e6
+
+
+def silence_flac(seconds: int) -> bytes:
+    import io
+
+    import av
+    import numpy as np
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=8000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+        silence.rate = 8000
+        for second in range(seconds):
+            silence.pts = second * 8000
+            container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    return file.getvalue()

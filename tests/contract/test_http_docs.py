@@ -1,0 +1,140 @@
+"""docs/http.md says what the server takes, no more and no less, and its examples run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_backend import FakeBackend
+from live_server import live
+from sounds import encoded, wav_bytes
+
+from qwen2_audio.serve.convert import messages_of
+from qwen2_audio.serve.media import Link
+from qwen2_audio.serve.protocol import NEUTRAL, ChatRequest, SpeechRequest, StreamOptions, parse_chat
+from qwen2_audio.serve.settings import Settings
+from qwen2_audio.serve.speech import LANGUAGES
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str, page: str = PAGE) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", page, re.S | re.M)
+
+
+def table(heading: str) -> list[list[str]]:
+    """Rows of the first table behind a line."""
+    lines = PAGE[PAGE.index(heading) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def names(rows, column: int = 0) -> set[str]:
+    return {name for row in rows for name in re.findall(r"`([\w\[\]]+)`", row[column])}
+
+
+@pytest.fixture(scope="module")
+def documented():
+    with live(FakeBackend(), Settings(names=("nano",))) as server:
+        yield server
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "dog.wav").write_bytes(wav_bytes())
+    (tmp_path / "talk.mp3").write_bytes(encoded("mp3", "libmp3lame"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python http"))))
+def test_programs(documented, here, number):
+    program = blocks("python http")[number].replace("http://127.0.0.1:8000", documented.url)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=here, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "heard" in done.stdout or "transcript.text.done" in done.stdout
+
+
+@pytest.mark.parametrize("number", range(len(blocks("sh http"))))
+def test_commands(documented, here, number):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not here")
+    script = (
+        blocks("sh http")[number].replace("http://127.0.0.1:8000", documented.url).replace("curl ", "curl -sS --fail ")
+    )
+    done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, cwd=here, timeout=60)
+    assert done.returncode == 0 and "heard" in done.stdout, done.stderr
+
+
+def test_there_are_examples():
+    assert len(blocks("python http")) >= 3 and len(blocks("sh http")) >= 2
+
+
+def test_every_form_of_a_clip_is_taken():
+    (example,) = [json.loads(text) for text in blocks("json")]
+    for part in example["messages"][0]["content"]:
+        if "input_audio" in part:
+            part["input_audio"]["data"] = "AAAA"
+        if str(part.get("audio_url")).count("data:"):
+            part["audio_url"]["url"] = "data:audio/webm;base64,AAAA"
+    (message,) = messages_of(parse_chat(example), Settings())
+    sounds = [part["audio"] for part in message["content"] if part["type"] == "audio"]
+    assert [type(sound) for sound in sounds] == [bytes, Link, bytes, Link, Link, Link]
+
+
+def test_every_field_of_chat_is_documented():
+    assert names(table("### Fields")) == set(ChatRequest.model_fields)
+    assert set(StreamOptions.model_fields) - {"include_obfuscation"} <= set(re.findall(r"`(\w+)`", PAGE))
+    assert names(table("Fields that only some value")) == set(NEUTRAL)
+
+
+def test_every_field_of_speech_is_documented():
+    found = {name.removesuffix("[]") for name in names(table("curl http://127.0.0.1:8000/v1/audio"))}
+    assert found == {*SpeechRequest.model_fields, "file"}
+    codes = next(row[1] for row in table("curl http://127.0.0.1:8000/v1/audio") if row[0] == "`language`")
+    assert re.findall(r"\b[a-z]{2,3}\b", codes.partition(": ")[2].partition(";")[0]) == sorted(LANGUAGES)
+
+
+def test_every_code_of_an_error_is_documented():
+    source = "".join(path.read_text() for path in (ROOT / "src/qwen2_audio/serve").glob("*.py"))
+    codes = set(re.findall(r"code=\"(\w+)\"", source)) | set(re.findall(r"40\d: \"(\w+)\"", source))
+    codes |= set(re.findall(r"\(4\d\d, \"(\w+)\"\)", source)) | {"overloaded", "too_many_clips"}
+    codes -= {"authentication_error", "permission_error", "invalid_request"}
+    assert names(table("## Errors"), 1) == codes
+
+
+def test_the_options_in_the_guide_exist():
+    import typer
+
+    from qwen2_audio.cli.serve import command
+
+    app = typer.Typer(add_completion=False)
+    app.command()(command)
+    taken = {option for param in typer.main.get_command(app).params for option in param.opts}
+    lines = [line for block in blocks("sh serve", SERVING) for line in block.replace("\\\n", " ").splitlines()]
+    served = " ".join(line for line in lines if line.startswith("qwen2-audio serve"))
+    inline = " ".join(re.findall(r"`(--[^`]*)`", SERVING))
+    assert set(re.findall(r"--[a-z][a-z-]*", served + inline)) <= taken
+    assert "--ssl-certfile" in served
+
+
+def test_the_program_in_the_guide_makes_an_application():
+    program = blocks("python serve", SERVING)[-1] + "\nprint(len(app.routes)); app.state.server.backend.close(0)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) >= 9

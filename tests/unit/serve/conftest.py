@@ -1,0 +1,38 @@
+"""An application around the fake backend, asked without sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from fake_backend import FakeBackend
+from sounds import wav_bytes
+from starlette.testclient import TestClient
+
+from qwen2_audio.serve.app import create_app
+from qwen2_audio.serve.settings import Settings
+
+
+@pytest.fixture
+def wav() -> bytes:
+    return wav_bytes()
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def client_of(backend) -> Callable[..., TestClient]:
+    """client_of(Settings(...)) -> a client whose requests go straight to the application."""
+
+    def make(settings: Settings | None = None, url: str = "http://localhost:8000") -> TestClient:
+        return TestClient(create_app(backend, settings), base_url=url, raise_server_exceptions=False)
+
+    return make
+
+
+@pytest.fixture
+def client(client_of) -> TestClient:
+    return client_of()

@@ -1,0 +1,147 @@
+"""A backend that knows its answers by heart: everything of a model but the thinking.
+
+The last text of a conversation says what happens: "say WORDS" (a token a word), "loop" (words without end), "hang"
+(nothing, until it is cancelled or its time is up), "late WORDS" (after half a second), "break" (two words, then a
+fault), "fault" (at once). Anything else is answered by what was heard. Clips are really decoded.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from types import MappingProxyType
+
+from qwen2_audio.api.hearing import hear
+from qwen2_audio.api.messages import check
+from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.stats import Stats
+from qwen2_audio.errors import BusyError, ContextLengthError
+from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
+
+
+class FakeBackend:
+    name = "fake"
+    about = "It repeats what it is told."
+    context = 2048
+    defaults = MappingProxyType({"max_tokens": 256, "temperature": 0.0, "top_p": 1.0, "top_k": 50})
+    version = "0.0.fake"
+
+    def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
+        self.waiting, self.delay = waiting, delay
+        self.seen: list[tuple[list, SamplingParams, float | None, int]] = []
+        self.open: set[Ticket] = set()
+        self.cancelled: set[Ticket] = set()
+        self.ends: list[str] = []
+        self.closed = False
+        self._stats = Stats()
+        self._lock = threading.Lock()
+
+    def submit(self, messages, params=None, *, timeout=None, priority=0) -> Ticket:
+        params = params or SamplingParams()
+        sources = check(messages)
+        with self._lock:
+            if self.closed or len(self.open) >= self.waiting:
+                raise BusyError(f"{len(self.open)} requests wait already, as many as may; try again later.")
+            ticket = Ticket(params.n, self.cancelled.add)
+            self.open.add(ticket)
+            self.seen.append((messages, params, timeout, priority))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        threading.Thread(target=self._run, args=(ticket, messages, sources, params, deadline), daemon=True).start()
+        return ticket
+
+    def stats(self) -> Stats:
+        return self._stats.snapshot()
+
+    def close(self, grace: float) -> None:
+        self.closed = True
+        end = time.monotonic() + grace
+        while self.open and time.monotonic() < end:
+            time.sleep(0.005)
+        self.cancelled |= self.open
+        while self.open:
+            time.sleep(0.005)
+
+    def _run(self, ticket, messages, sources, params, deadline) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of damaged sounds
+                heard = tuple(hear(source, number).heard for number, source in enumerate(sources, 1))
+            prompt = 20 + sum(clip.tokens for clip in heard) + len(text_of(messages)) // 10
+            if prompt >= self.context:
+                raise ContextLengthError(f"The prompt has {prompt} positions; the model has {self.context}.")
+            for index in range(params.n):
+                self._answer(ticket, index, words_of(messages, heard), params, deadline, heard)
+        except Exception as error:
+            for index in range(params.n):
+                self._end(ticket, Chunk("", "error", index=index, error=error))
+        finally:
+            with self._lock:
+                self.open.discard(ticket)
+
+    def _answer(self, ticket, index, words, params, deadline, heard) -> None:
+        tokens, reason, text = 0, "stop", ""
+        most = params.max_tokens or 256
+        for word in words:
+            while word == "" and ticket not in self.cancelled and (deadline is None or time.monotonic() < deadline):
+                time.sleep(0.002)
+            if ticket in self.cancelled or (deadline is not None and time.monotonic() >= deadline):
+                reason = "cancelled" if ticket in self.cancelled else "deadline"
+                break
+            if word == "!":
+                raise RuntimeError("a secret of the server")
+            time.sleep(self.delay)
+            stops = [at for stop in params.stop if (at := (text + word).find(stop)) >= 0]
+            new = (text + word)[: min(stops)][len(text) :] if stops else word
+            text, tokens = text + new, tokens + 1
+            logprobs = () if params.logprobs is None else (token_of(word, params.logprobs),)
+            ticket.put(Chunk(new, index=index, logprobs=logprobs))
+            if stops:
+                break
+            if tokens >= most:
+                reason = "length"
+                break
+        audio = sum(clip.tokens for clip in heard)
+        usage = Usage(20 + audio, audio, tokens, cached_tokens=3)
+        self._end(ticket, Chunk("", reason, usage, heard, index))
+
+    def _end(self, ticket: Ticket, chunk: Chunk) -> None:
+        self.ends.append(chunk.finish_reason)
+        if chunk.usage is not None:
+            self._stats.submitted += 1
+            seconds = sum(clip.seconds for clip in chunk.heard)
+            self._stats.finish(chunk.finish_reason, chunk.usage, seconds, chunk.index)
+        ticket.put(chunk)
+
+
+def text_of(messages) -> str:
+    content = messages[-1]["content"]
+    parts = [{"text": content}] if isinstance(content, str) else content
+    return "".join(part.get("text", "") for part in parts)
+
+
+def words_of(messages, heard: tuple[Heard, ...]) -> Iterator[str]:
+    text = text_of(messages)
+    verb, _, rest = text.partition(" ")
+    if verb == "hang":
+        yield ""
+    elif verb == "fault":
+        yield "!"
+    elif verb == "break":
+        yield from ("two", " words", "!")
+    elif verb == "loop":
+        while True:
+            yield " word"
+    elif verb in ("say", "late"):
+        if verb == "late":
+            time.sleep(0.5)
+        yield from re.findall(r"\s*\S+", rest)
+    else:
+        yield from re.findall(r"\s*\S+", "I heard " + " and ".join(f"{one.seconds:g} s" for one in heard))
+
+
+def token_of(word: str, top: int) -> TokenLogprob:
+    others = tuple(TokenLogprob(n, f" t{n}", f" t{n}".encode(), -1.0 - n) for n in range(top))
+    return TokenLogprob(7, word, word.encode(), -0.25, others)

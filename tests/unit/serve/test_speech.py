@@ -1,0 +1,63 @@
+import random
+
+import pytest
+
+from qwen2_audio.serve.errors import ApiError
+from qwen2_audio.serve.speech import TRANSCRIBE, Unquote, instruction, language_of
+
+ANSWERS = [
+    ("The original content of this audio is: 'Mister Quiller is here.'", "Mister Quiller is here."),
+    ('The original content of this audio is "it\'s late".', "it's late"),
+    ("the content of this recording is:\n‘hello’", "hello"),
+    ("The original content of this audio is: 'he said 'no''", "he said 'no'"),
+    ("The original content of this audio is: 'unfinished", "unfinished"),
+    ("hello there", "hello there"),
+    ("'quoted by itself'", "'quoted by itself'"),
+    ("The original sin", "The original sin"),
+    ("The original content of this audio is unknown.", "The original content of this audio is unknown."),
+    ("  The cat. ", "The cat."),
+    ("The", "The"),
+    ("", ""),
+    ("   ", ""),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), ANSWERS)
+def test_the_words_out_of_an_answer(answer, words):
+    assert Unquote().push(answer, last=True) == words
+
+
+@pytest.mark.parametrize(("answer", "words"), ANSWERS)
+def test_streamed_as_whole(answer, words):
+    draw = random.Random(1)
+    for _ in range(50):
+        unquote, told, at = Unquote(), "", 0
+        while at < len(answer):
+            step = draw.randint(0, 9)
+            told += unquote.push(answer[at : at + step])
+            at += step
+        assert told + unquote.push("", last=True) == words
+
+
+def test_a_plain_answer_is_told_at_once():
+    unquote = Unquote()
+    assert unquote.push("Hello") == "Hello"
+    assert unquote.push(" ") == ""
+    assert unquote.push("you") == " you"
+
+
+def test_languages():
+    assert (language_of("en"), language_of("zh-CN"), language_of("YUE"), language_of(None)) == (
+        "English", "Chinese", "Cantonese", None,
+    )  # fmt: skip
+    with pytest.raises(ApiError, match="expected one of ar, cs") as refused:
+        language_of("english")
+    assert refused.value.param == "language"
+
+
+def test_instructions():
+    assert instruction(translate=False, language=None, prompt="") == TRANSCRIBE
+    assert (
+        instruction(translate=True, language=None, prompt="ships")
+        == "Translate the speech into English. Context: ships"
+    )
