@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,7 @@ class Processes:
 
     rank: int = 0
     size: int = 1
-    kind: str = "none"  # "ddp": each has the whole model; "fsdp": each has its share of every weight
+    kind: str = "none"  # "ddp": each has the whole model; "fsdp": its share of every weight; "tensor": of the heads
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -54,6 +55,22 @@ class Processes:
         _dist().all_gather_object(found, value)
         return found
 
+    def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor`, which becomes its sum over all processes: the same bits in each."""
+        _dist().all_reduce(tensor)
+        return tensor
+
+    def side_by_side(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """The `tensor` of each of all processes, by rank; of one shape and dtype everywhere."""
+        found = [torch.empty_like(tensor) for _ in range(self.size)]
+        _dist().all_gather(found, tensor)
+        return found
+
+    def hand_on(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor`, which becomes what it is in the first of all processes; contiguous, of one shape and dtype."""
+        _dist().broadcast(tensor, 0)
+        return tensor
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """With "ddp": each gradient becomes its sum over all processes; one that none of them has stays None."""
         if self.size == 1 or self.sharded:  # FSDP has summed them in the backward pass
@@ -77,7 +94,7 @@ def join(kind: str, device: torch.device) -> Processes:
     `device`: the one that was asked for; on CUDA each process takes its own.
     Raises ConfigError: `kind` and the way the program was started do not fit together.
     """
-    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    size = int(os.environ.get("WORLD_SIZE", 1))
     if kind == "none":
         if size > 1:
             raise ConfigError(
@@ -90,11 +107,20 @@ def join(kind: str, device: torch.device) -> Processes:
             f"parallel is {kind!r}, which needs several processes; start them with "
             "'torchrun --nproc-per-node 2 -m qwen2_audio train ...', or set parallel to 'none'."
         )
+    return take_place(kind, device)
+
+
+def take_place(kind: str, device: torch.device) -> Processes:
+    """`join` for a program that torchrun is known to have started."""
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(device)
     if not _dist().is_initialized():
-        _dist().init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend, patience = "nccl" if device.type == "cuda" else "gloo", None
+        if kind == "tensor":  # an engine's messages are CPU tensors, and the next request may be days away
+            backend, patience = backend.replace("nccl", "cpu:gloo,cuda:nccl"), timedelta(days=365)
+        _dist().init_process_group(backend, timeout=patience)
         atexit.register(_leave)
     return Processes(rank, size, kind, device)
 

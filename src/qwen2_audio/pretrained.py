@@ -17,9 +17,11 @@ from .model import encoder, qwen2_audio
 from .model.attention import check_implementation
 from .model.initialize import initialize, without_weights
 from .native.install import accelerate
+from .parallel import Processes
 from .quantize import checkpoint as quantized
 from .quantize.scheme import KEY as QUANTIZED
 from .quantize.scheme import Scheme, check_name, untied
+from .tensor_parallel import Shares, take_part
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32,
@@ -29,7 +31,7 @@ DTYPES = {
 SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 OPTIONS = (
     "config", "dtype", "torch_dtype", "device_map", "attn_implementation", "trust_remote_code", "revision",
-    "local_files_only", "quantize", "kv_cache", "encoder_mask", "low_cpu_mem_usage",
+    "local_files_only", "quantize", "kv_cache", "encoder_mask", "tensor_parallel", "low_cpu_mem_usage",
 )  # fmt: skip
 
 
@@ -58,6 +60,7 @@ class Pretrained(nn.Module):
         quantize: str | None = None,
         kv_cache: str | None = None,
         encoder_mask: bool = True,
+        tensor_parallel: bool = False,
         low_cpu_mem_usage: bool | None = None,
         **unknown: Any,
     ) -> Self:
@@ -80,6 +83,8 @@ class Pretrained(nn.Module):
             kv_cache: how a model in float32 on the CPU stores keys and values: "float32", "float16" or "int8". None is
                 float16 for a quantised model, else the model's dtype.
             encoder_mask: False lets the encoder attend to padding, as some other runtimes do.
+            tensor_parallel: divide the language model among the processes of torchrun, each of which loads its share
+                and takes a GPU of its own. All of them then run one program; inference only, plain weights only.
             low_cpu_mem_usage: accepted; memory always holds the model and one tensor more.
 
         Raises:
@@ -100,7 +105,9 @@ class Pretrained(nn.Module):
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
         scheme = stored_scheme(folder, config, quantize, asked)
-        model = cls._load(folder, config, asked, device, scheme or quantize)
+        processes = cls._processes(scheme or quantize, kv_cache, device) if tensor_parallel else None
+        device = processes.device if processes is not None else device
+        model = cls._load(folder, config, asked, device, scheme or quantize, processes)
         if device.type == "cpu" and (kv_cache is not None or scheme is not None or quantize is not None):
             accelerate(model, kv_cache)
         elif kv_cache is not None:
@@ -120,6 +127,17 @@ class Pretrained(nn.Module):
         return copy.deepcopy(given)
 
     @classmethod
+    def _processes(cls, quantize: Scheme | str | None, kv_cache: str | None, device: torch.device) -> Processes:
+        if not issubclass(cls, qwen2_audio.Qwen2AudioModel):
+            raise ConfigError("tensor_parallel divides the language model, and the encoder has none; leave it out.")
+        if quantize is not None or kv_cache is not None:
+            raise ConfigError(
+                "tensor_parallel takes plain weights, neither quantised ones nor a kv_cache of another kind; load the "
+                "plain checkpoint, or leave tensor_parallel out."
+            )
+        return take_part(device)
+
+    @classmethod
     def _load(
         cls,
         folder: Path,
@@ -127,6 +145,7 @@ class Pretrained(nn.Module):
         dtype: torch.dtype | None,
         device: torch.device,
         quantize: Scheme | str | None,
+        processes: Processes | None = None,
     ) -> Self:
         """`quantize`: the scheme the folder is stored in, or the name of one to come to; None for a plain model."""
         checkpoint = weights.Checkpoint.open(folder)
@@ -137,7 +156,9 @@ class Pretrained(nn.Module):
         with without_weights():
             model = cls(config)
         try:
-            if quantize is None:
+            if processes is not None:
+                model._fill_share(checkpoint, dtype, processes)
+            elif quantize is None:
                 weights.load_checkpoint(model, checkpoint, dtype, device, prefix=cls.part, ignore=cls.left_out)
             else:
                 model._fill_quantized(checkpoint, quantize, device)
@@ -149,6 +170,19 @@ class Pretrained(nn.Module):
         if (folder / GENERATION_CONFIG_FILE).is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
         return model.eval()
+
+    def _fill_share(self, checkpoint: weights.Checkpoint, dtype: torch.dtype | None, processes: Processes) -> None:
+        assert isinstance(self, qwen2_audio.Qwen2AudioModel)
+        if any(other != (dtype, self.config) for other in processes.gather((dtype, self.config))):
+            raise ConfigError(
+                "The processes would not load one model: they see different checkpoints, or chose different dtypes for "
+                "want of memory; show them the same folder, and name a dtype."
+            )
+        shares = Shares.of(self, processes)
+        weights.load_checkpoint(
+            self, checkpoint, dtype, processes.device, prefix=self.part, ignore=self.left_out, share=shares.cut
+        )
+        shares.install(self)
 
     def _fill_quantized(self, checkpoint: weights.Checkpoint, quantize: Scheme | str, device: torch.device) -> None:
         source = quantized.Source(checkpoint, self.part, self.left_out)

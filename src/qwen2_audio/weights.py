@@ -181,6 +181,7 @@ def load_checkpoint(
     *,
     prefix: str = "",
     ignore: tuple[str, ...] = (),
+    share: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
 ) -> None:
     """Give every parameter of `model`, built on the meta device, its tensor.
 
@@ -192,6 +193,7 @@ def load_checkpoint(
         checkpoint: opened, or a folder.
         prefix: of the part of the checkpoint to take; what lies outside it is not looked at.
         ignore: tensors that may be there and are knowingly left out.
+        share: what is kept of a tensor, by the parameter's name; None: all of it.
 
     Raises:
         WeightsError: tensors missing, left over, of another shape, or not floats; the message names them.
@@ -206,6 +208,7 @@ def load_checkpoint(
     check(checkpoint, parameters, prefix=prefix, optional=tied, ignore=ignore)
     for name, tensor in progress(parameters, lambda name: checkpoint.read(prefix + name)):
         old = parameters[name]
+        tensor = tensor if share is None else share(name, tensor)
         new = nn.Parameter(tensor.to(device).to(dtype or tensor.dtype), requires_grad=old.requires_grad)
         for same in wanted[id(old)]:
             owner, _, leaf = same.rpartition(".")

@@ -38,6 +38,8 @@ def command(
     json: terminal.Json = False,
 ) -> None:
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    if not terminal.is_first():
+        terminal.load_model(model, device, dtype, adapter, quantize)  # exits when the first process ends
     sounds = _hear(audio)  # before the model is loaded, which may take minutes
     messages = _conversation(sounds, prompt, system)
     chat = terminal.load_model(model, device, dtype, adapter, quantize)

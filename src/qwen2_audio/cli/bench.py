@@ -19,43 +19,55 @@ if TYPE_CHECKING:
     from ..bench.report import Report
 
 
-BENCHES = ("kernels", "model", "accuracy", "train")
+BENCHES = ("kernels", "model", "accuracy", "train", "engine", "load")
+PICTURES = {"engine": "engine_plot", "load": "load_plot"}  # who draws; the others a roofline
 # Which benches have an option.
 USED_BY = {
-    "model": ("model", "accuracy", "train"),
-    "shape": ("model", "accuracy", "train"),
-    "format": ("model",),
+    "model": ("model", "accuracy", "train", "engine", "load"),
+    "shape": ("model", "accuracy", "train", "engine"),
+    "format": ("model", "engine"),
+    "device": ("engine",),
     "profile": ("model",),
     "method": ("train",),
     "isa": ("kernels",),
     "peer_python": ("kernels",),
-    "peer": ("kernels", "model", "train"),
-    "repeats": ("kernels", "model", "train"),
-    "quick": ("kernels", "model", "train"),
-    "threads": BENCHES,
+    "peer": ("kernels", "model", "train", "engine"),
+    "repeats": ("kernels", "model", "train", "engine"),
+    "quick": ("kernels", "model", "train", "engine"),
+    "threads": ("kernels", "model", "accuracy", "train", "engine"),
+    **dict.fromkeys(("url", "api_key", "rate", "requests", "clip", "max_tokens", "seed"), ("load",)),
 }
 
 What = Annotated[
     str,
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
-        "train: a step of training."
+        "train: a step of training; engine: many requests at once; load: a server under load."
     ),
 ]
 Model = Annotated[
-    Path | None,
-    typer.Option(help="Folder of a checkpoint; without it, a random one is made and kept (accuracy: nano)."),
+    str | None,
+    typer.Option(
+        help="Folder of a checkpoint; without it, a random one is made and kept (accuracy: nano). "
+        "load: the model's name at the server; without it, the first that it lists."
+    ),
 ]
 Shape = Annotated[str | None, typer.Option(help="Random checkpoint: mid (0.4 GB), 1b (3 GB) or full (17 GB).")]
-Format = Annotated[str | None, typer.Option(help="model: some of fp32,int8,int4; quantised once, and kept.")]
+Format = Annotated[
+    str | None,
+    typer.Option(help="model: some of fp32,int8,int4; engine: one of them, or bf16. Quantised once, and kept."),
+]
+Device = Annotated[str | None, typer.Option(help="engine: cpu (default) or cuda.")]
 Method = Annotated[str | None, typer.Option(help="train: some of lora,full.")]
 Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all of the fast ones.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
-Png = Annotated[Path | None, typer.Option("--png", help="Also draw a roofline to this file (needs matplotlib).")]
+Png = Annotated[Path | None, typer.Option("--png", help="Also draw a picture to this file (needs matplotlib).")]
 Repeats = Annotated[int | None, typer.Option(help="Measurements of each, interleaved with the peer's.")]
 Peer = Annotated[
     str | None,
-    typer.Option(help="kernels: onnxruntime, model and train: transformers, or none; without it, if installed."),
+    typer.Option(
+        help="kernels: onnxruntime, model, train and engine: transformers, or none; without it, if installed."
+    ),
 ]
 PeerPython = Annotated[Path | None, typer.Option(help="kernels: a Python that has onnxruntime, if this one has not.")]
 Threads = Annotated[int | None, typer.Option(help="Of all sides; without it, one a physical core.")]
@@ -63,6 +75,15 @@ Quick = Annotated[bool, typer.Option("--quick", help="Less of everything: to try
 Profile = Annotated[
     bool | None, typer.Option("--profile/--no-profile", help="model: where our own time goes (default: yes).")
 ]
+Url = Annotated[str | None, typer.Option(help="load: where the API is (default http://127.0.0.1:8000).")]
+ApiKey = Annotated[str | None, typer.Option(help="load: the server's key; also $QWEN2_AUDIO_API_KEY.")]
+Rate = Annotated[float | None, typer.Option(help="load: requests a second, whether or not others are answered.")]
+Requests = Annotated[int | None, typer.Option(help="load: how many (default 20).")]
+Clip = Annotated[
+    list[Path] | None, typer.Option(help="load: a sound file; repeatable. Without it, synthetic clips of 2 to 10 s.")
+]
+MaxTokens = Annotated[int | None, typer.Option(help="load: tokens of an answer at most (default 64).")]
+Seed = Annotated[int | None, typer.Option(help="load: of the times of arrival and of the synthetic clips.")]
 
 
 def command(
@@ -70,6 +91,7 @@ def command(
     model: Model = None,
     shape: Shape = None,
     format: Format = None,
+    device: Device = None,
     method: Method = None,
     isa: Isa = None,
     json: Json = None,
@@ -80,12 +102,21 @@ def command(
     quick: Quick = False,
     profile: Profile = None,
     threads: Threads = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    rate: Rate = None,
+    requests: Requests = None,
+    clip: Clip = None,
+    max_tokens: MaxTokens = None,
+    seed: Seed = None,
 ) -> None:
     if what not in BENCHES:
         raise ConfigError(f"There is no bench {what!r}; expected one of {', '.join(BENCHES)}.")
     options: dict[str, Any] = {
         "model": model, "shape": shape, "format": format, "profile": profile, "method": method, "isa": isa,
         "peer_python": peer_python, "repeats": repeats, "peer": peer, "threads": threads, "quick": quick or None,
+        "device": device, "url": url, "api_key": api_key, "rate": rate, "requests": requests, "clip": clip or None,
+        "max_tokens": max_tokens, "seed": seed,
     }  # fmt: skip
     run = prepare(what, {name: value for name, value in options.items() if value is not None})
     from rich.console import Console
@@ -97,16 +128,14 @@ def command(
     if json is not None:
         json.write_text(report.to_json(), encoding="utf-8")
     if png is not None:
-        from ..bench.roofline import save_png
-
-        save_png(report, png)
+        import_module(f"..bench.{PICTURES.get(what, 'roofline')}", __package__).save_png(report, png)
 
 
 def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]], Report]:
     """The bench `what` with the options that were given, ready to run. Raises ConfigError: one that cannot work."""
     for name in given:
         if what not in USED_BY[name]:
-            option, others = f"--{name.replace('_', '-')}", " and ".join(USED_BY[name])
+            option, others = f"--{name.replace('_', '-')}", ", ".join(USED_BY[name])
             raise ConfigError(f"{option} is an option of bench {others}; leave it out for bench {what}.")
     if "model" in given and "shape" in given:
         raise ConfigError("--shape is for a random checkpoint and --model names one; leave one of the two out.")
@@ -119,6 +148,10 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
     for name in ("format", "method"):
         if name in given:
             given[f"{name}s"] = tuple(given.pop(name).split(","))
+    if "model" in given and what != "load":
+        given["model"] = Path(given["model"])
+    if "clip" in given:
+        given["clips"] = tuple(given.pop("clip"))
     bench = import_module(f"..bench.{what}", __package__)
     return partial(bench.run, bench.Options(**given))
 

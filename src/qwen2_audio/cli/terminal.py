@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,14 +57,28 @@ def load_model(
     adapter: str | None = None,
     quantize: str | None = None,
 ) -> AudioChat:
-    """Load what the options name; say on stderr which checkpoint it is, and what was chosen for this machine."""
+    """Load what the options name; say on stderr which checkpoint it is, and what was chosen for this machine.
+
+    Processes of torchrun share the model. All but the first follow it, and exit here when it ends.
+    """
     with waiting("Starting"):  # importing torch takes a second or two; loading has a bar of its own
         from ..api.loading import load
-    loaded = load(model, device=device, dtype=dtype, adapter=adapter, quantize=quantize)
+        from ..engine.follow import follow
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    loaded = load(model, device=device, dtype=dtype, adapter=adapter, quantize=quantize, tensor_parallel=several)
+    if follow(loaded.model):
+        raise typer.Exit
+    if several:  # else SIGTERM would end this process before it told the others
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     note(loaded.about)
     for line in loaded.notes:
         note(line)
     return loaded
+
+
+def is_first() -> bool:
+    """Whether this process answers; of those that torchrun started only one does."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def heard_line(name: str, seconds: float, tokens: int) -> str:

@@ -30,7 +30,7 @@ from .follow import Lead
 from .request import Prompt, Request, Sequence, Ticket
 from .runner import Runner
 from .sampler import Sampler, logprob_of
-from .scheduler import Limits, Part, Plan, Scheduler
+from .scheduler import Limits, Plan, Scheduler
 from .settings import EngineSettings as EngineSettings
 from .settings import Limit, generate_options, limit, stop_strings
 from .sounds import Sounds
@@ -40,6 +40,7 @@ SLICE = 0.05  # seconds of encoder work a step: so long may others wait
 STEP_SECONDS = 0.15  # what a step with prefill in it should take while others wait for their tokens
 MOST_TOKENS = 1 << 16  # positions of the cache, where memory would hold more
 SHARE = 0.3  # of the memory that is free
+MISSES = 4  # steps of wrong guesses in a row
 
 
 @dataclass(eq=False)
@@ -50,6 +51,7 @@ class _Underway:
     answer: Answer
     tokens: list[int]
     last: float = 0.0  # time of the last token
+    missed: int = 0  # steps in a row whose guesses were all wrong
 
 
 class Engine:
@@ -75,6 +77,7 @@ class Engine:
         self._of_ticket: dict[Ticket, list[Sequence]] = {}
         self._broken: list[tuple[Sequence, Exception]] = []
         self._requests = 0
+        self._model_seconds = 0.0  # counted by the last step
         self._state = _state_of(model)
         self._new_pool()
 
@@ -173,29 +176,23 @@ class Engine:
         parts = [*plan.decodes, *plan.prefills]
         started = time.monotonic()
         try:
-            logits = self._runner.run(parts)
-            greedy = self._greedy(parts, logits)
+            logits, wanted = self._runner.run(parts)
+            best, ids = logits.max(-1) if len(logits) else (logits, logits)  # for all rows at once
+            greedy = list(zip(ids.tolist(), best.isfinite().tolist(), strict=True))
         except Exception as error:  # memory, say: it belongs to those that ran, and the engine lives on
             for part in parts:
                 self._fail(part.sequence, error)
             return
         self._count(plan, time.monotonic() - started)
         self._scheduler.ran(plan)
-        for part, rows, best in zip(parts, logits, greedy, strict=True):
-            if len(rows) and part.sequence in self._underway:
+        end = 0
+        for part, count in zip(parts, wanted, strict=True):
+            rows, end = slice(end, end + count), end + count
+            if count and part.sequence in self._underway:
                 try:
-                    self._advance(part.sequence, rows, best)
+                    self._advance(part.sequence, logits[rows], greedy[rows])
                 except Exception as error:  # one request's trouble is not the others'
                     self._fail(part.sequence, error)
-
-    def _greedy(self, parts: list[Part], logits: list[torch.Tensor]) -> list[list[tuple[int, bool]]]:
-        """For each row of logits its best token, and whether it is a number: one pass over all rows."""
-        rows = torch.cat(logits)
-        if not len(rows):
-            return [[] for _ in parts]
-        best, ids = rows.max(-1)
-        found = iter(zip(ids.tolist(), best.isfinite().tolist(), strict=True))
-        return [[next(found) for _ in range(len(part))] for part in logits]
 
     def _advance(self, sequence: Sequence, rows: torch.Tensor, best: list[tuple[int, bool]]) -> None:
         """Take the next token, and those behind it as long as the guesses were right."""
@@ -224,6 +221,8 @@ class Engine:
         right = min(len(sequence.keys) - first - 1, len(guesses))
         self.stats.guesses_made += len(guesses)
         self.stats.guesses_accepted += right
+        if guesses:
+            state.missed = 0 if right else state.missed + 1
         self._scheduler.accepted(sequence, right)
         self._tell(sequence, "".join(texts), tuple(logprobs))
 
@@ -296,8 +295,10 @@ class Engine:
         if not self.settings.lookup:
             return
         for sequence in self._underway:
-            if sequence.decoding:
-                room = min(self.settings.lookup, sequence.request.most - len(self._underway[sequence].tokens) - 1)
+            state = self._underway[sequence]
+            # After some misses only now and then: wrong guesses cost time, and text that does not repeat stays so.
+            if sequence.decoding and (state.missed < MISSES or len(state.tokens) % (4 * MISSES) == 0):
+                room = min(self.settings.lookup, sequence.request.most - len(state.tokens) - 1)
                 found = guess(sequence.keys, room, 3, []) if room > 0 else []
                 sequence.guesses = list(takewhile(lambda key: key >= 0, found))  # a sound cannot be said
 
@@ -327,7 +328,10 @@ class Engine:
         stats.blocks_used, stats.blocks_cached = self._pool.used, self._pool.cached
         stats.blocks_total = self._storage.blocks
         stats.sounds_bytes = self._sounds.nbytes
-        stats.step_seconds.add(time.monotonic() - started)
+        took, model = time.monotonic() - started, stats.seconds_prefill + stats.seconds_decode + stats.seconds_encoder
+        stats.seconds_overhead += max(0.0, took - (model - self._model_seconds))
+        self._model_seconds = model
+        stats.step_seconds.add(took)
 
     def _accepted(self, prompt: Prompt, params: SamplingParams) -> tuple[Options, Limit]:
         options = self._options(params)

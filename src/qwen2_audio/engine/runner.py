@@ -45,9 +45,9 @@ class Runner:
         request = part.sequence.request
         return not audio_before(request, part.start + part.count, part.start) or self._sounds.held(request)
 
-    def run(self, parts: list[Part]) -> list[torch.Tensor]:
-        """Compute the parts. For each, the logits of the positions behind which a token is wanted, fp32 [w, V]: of its
-        last known token and of its guesses, none while its prompt is not at its end."""
+    def run(self, parts: list[Part]) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """Compute the parts. Logits of the positions behind which a token is wanted, fp32 [W, V], part after part, and
+        how many each part has: its last known token and its guesses, none while its prompt is not at its end."""
         ids = [token for part in parts for token in _tokens(part, self._audio_id)]
         device = self._model.device
         embeds = self._model.get_input_embeddings()(torch.tensor([ids], device=device))
@@ -60,7 +60,7 @@ class Runner:
         )
         with nullcontext() if self._lead is None else self._lead.passing(packed, embeds):
             logits = packed.run(self._model, self._storage, embeds)
-        return list(logits.to(torch.float32, copy=True).split(list(packed.wanted)))
+        return logits.float(), tuple(packed.wanted)
 
     def _put_sounds(self, parts: list[Part], embeds: torch.Tensor) -> None:
         """Replace the embeddings [1, N, H] of audio positions by what was heard."""

@@ -30,6 +30,7 @@ class _Job:
     """Clips in the encoder, laid end to end."""
 
     digests: list[int]
+    clips: list[tuple[np.ndarray, int]]  # and their frames
     frames: int
     steps: Generator[None, None, tuple[torch.Tensor, list[int]]]
 
@@ -123,10 +124,17 @@ class Sounds:
                 self._held[one] = part.clone()  # on its own, or it would hold all of them
             self._stats.clips_encoded += len(job.digests)
             self._make_room()
-        except Exception as error:  # a fault of these clips, or of the machine: those who wait for them are told
-            self._failed |= dict.fromkeys(job.digests, error)
+        except Exception as error:  # a fault of a clip, or of the machine: those who wait for it are told
+            if len(job.digests) > 1:  # which of them it is shows when each is tried alone
+                self._jobs += [self._job([one], [clip]) for one, clip in zip(job.digests, job.clips, strict=True)]
+            else:
+                self._failed[job.digests[0]] = error
         self._jobs.remove(job)
         return False
+
+    def _job(self, digests: list[int], clips: list[tuple[np.ndarray, int]]) -> _Job:
+        mels, frames = zip(*clips, strict=True)
+        return _Job(digests, clips, sum(frames), encode_in_steps(self._model, mels, frames))
 
     def _start_jobs(self) -> None:
         """Clips of like length together, so that a short one does not wait for a long one."""
@@ -140,8 +148,7 @@ class Sounds:
                     break
                 chosen.append(one)
                 frames += length
-            clips, lengths = zip(*(self._queue.pop(one) for one in chosen), strict=True)
-            self._jobs.append(_Job(chosen, frames, encode_in_steps(self._model, clips, lengths)))
+            self._jobs.append(self._job(chosen, [self._queue.pop(one) for one in chosen]))
 
     def _make_room(self) -> None:
         total = self.nbytes

@@ -49,7 +49,7 @@ class Stats:
     seconds_prefill: float = 0.0
     seconds_decode: float = 0.0
     seconds_encoder: float = 0.0
-    seconds_overhead: float = 0.0
+    seconds_overhead: float = 0.0  # of steps, beside the model and the encoder
     preemptions: int = 0
     clips_encoded: int = 0
     clips_cached: int = 0

@@ -20,6 +20,7 @@ from .request import Prompt, Ticket
 from .stats import Stats
 
 WORKERS = 2  # threads that prepare
+REFRESH = 0.05  # seconds between two snapshots of the counters
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class EngineThread:
     # -- the engine's thread
 
     def _run(self) -> None:
+        told = 0.0
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._inbox or not self._engine.idle or (self._stopping and not self._open))
@@ -146,7 +148,8 @@ class EngineThread:
                 self._take(item)
             if not self._engine.idle:
                 self._step()
-            self._snapshot = self._engine.stats.snapshot()
+            if self._engine.idle or time.monotonic() - told > REFRESH:
+                self._snapshot, told = self._engine.stats.snapshot(), time.monotonic()
             with self._news:
                 done = [one for one in self._open if one.done]
                 self._open.difference_update(done)

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from qwen2_audio.bench import kernels, model
+from qwen2_audio.bench import engine, kernels, load, model
 from qwen2_audio.bench.channel import Worker
 from qwen2_audio.bench.checkpoint import SHAPES
 from qwen2_audio.bench.report import Report, Row, cell, table
@@ -134,10 +134,22 @@ def test_the_folder_of_a_file_to_write_is_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["everything"], "There is no bench 'everything'; expected one of kernels, model, accuracy, train."),
+        (
+            ["everything"],
+            "There is no bench 'everything'; expected one of kernels, model, accuracy, train, engine, load.",
+        ),
         (["model", "--isa", "avx2"], "--isa is an option of bench kernels; leave it out for bench model."),
         (["model", "--peer-python", "x"], "--peer-python is an option of bench kernels; leave it out for bench model."),
-        (["kernels", "--format", "int4"], "--format is an option of bench model; leave it out for bench kernels."),
+        (
+            ["kernels", "--format", "int4"],
+            "--format is an option of bench model, engine; leave it out for bench kernels.",
+        ),
+        (["engine", "--rate", "2"], "--rate is an option of bench load; leave it out for bench engine."),
+        (
+            ["load", "--quick"],
+            "--quick is an option of bench kernels, model, train, engine; leave it out for bench load.",
+        ),
+        (["model", "--device", "cuda"], "--device is an option of bench engine; leave it out for bench model."),
         (["kernels", "--no-profile"], "--profile is an option of bench model; leave it out for bench kernels."),
         (["model", "--shape", "2b"], "shape is '2b'; expected mid, 1b, full."),
         (
@@ -177,6 +189,15 @@ def test_options_of_the_command_reach_the_bench(monkeypatch: pytest.MonkeyPatch)
     assert "12.3 ms" in ran.stdout
     CliRunner().invoke(APP, ["kernels", "--isa", "all", "--quick"], catch_exceptions=False)
     assert (seen[1].isa, seen[1].quick, seen[1].shapes) == ("all", True, kernels.SHAPES)
+    monkeypatch.setattr(engine, "run", run)
+    monkeypatch.setattr(load, "run", run)
+    arguments = ["engine", "--shape", "mid", "--format", "bf16", "--device", "cuda", "--quick", "--peer", "none"]
+    CliRunner().invoke(APP, arguments, catch_exceptions=False)
+    assert seen[2] == engine.Options(shape=SHAPES["mid"], formats=("bf16",), device="cuda", quick=True, peer="none")
+    arguments = ["load", "--url", "http://h", "--model", "a/b", "--rate", "2.5", "--requests", "7", "--clip", "x.wav"]
+    arguments += ["--clip", "y.mp3", "--max-tokens", "5", "--seed", "9", "--api-key", "k"]
+    CliRunner().invoke(APP, arguments, catch_exceptions=False)
+    assert seen[3] == load.Options("http://h", "a/b", "k", 2.5, 7, (Path("x.wav"), Path("y.mp3")), 5, 9)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""An engine that writes down what each of its steps did and how long the model took of it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+
+from ..engine.engine import Engine, EngineSettings
+from ..text.tokenizer import Tokenizer
+
+
+class IdSpelling:
+    """In place of a tokenizer, which a random checkpoint has not: the text of a token is its number. Nothing ends."""
+
+    all_special_tokens: tuple[str, ...] = ()
+    eos_token = None
+
+    def convert_tokens_to_ids(self, tokens: Sequence[str]) -> list[int]:
+        return []
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return "".join(f"{token} " for token in ids)
+
+
+def ids_in(text: str) -> list[int]:
+    """The tokens that IdSpelling spelled."""
+    return [int(word) for word in text.split()]
+
+
+class ModelClock:
+    """Seconds that a module's forward has taken."""
+
+    def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
+        self.seconds = 0.0
+        self._waits = device.type == "cuda"
+        self._started = 0.0
+        module.register_forward_pre_hook(self._begin)
+        module.register_forward_hook(self._end)
+
+    def _begin(self, *_: Any) -> None:
+        self._started = self._now()
+
+    def _end(self, *_: Any) -> None:
+        self.seconds += self._now() - self._started
+
+    def _now(self) -> float:
+        if self._waits:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the engine."""
+
+    seconds: float
+    model_seconds: float  # of it, in the language model
+    encoder_seconds: float
+    prefill: int  # positions
+    decode: int  # positions
+    running: int
+
+
+class TimedEngine(Engine):
+    """Attribute `steps`: every step so far."""
+
+    def __init__(self, model: Any, clock: ModelClock, settings: EngineSettings, tokenizer: Any = None) -> None:
+        super().__init__(model, cast(Tokenizer, tokenizer or IdSpelling()), settings)
+        self.steps: list[Step] = []
+        self._clock = clock
+
+    def step(self) -> None:
+        stats = self.stats
+        prefill, decode = stats.prefill_tokens, stats.decode_tokens
+        model, encoder = self._clock.seconds, stats.seconds_encoder
+        started = time.perf_counter()
+        super().step()
+        seconds = time.perf_counter() - started
+        one = Step(
+            seconds,
+            self._clock.seconds - model,
+            stats.seconds_encoder - encoder,
+            stats.prefill_tokens - prefill,
+            stats.decode_tokens - decode,
+            stats.running,
+        )
+        self.steps.append(one)
+
+
+def decode_rate(steps: Sequence[Step], running: int) -> float | None:
+    """Tokens a second of the steps that did nothing but decode for `running` sequences; None without such a step."""
+    taken = [step.seconds for step in steps if step.decode == running and not step.prefill]
+    return running / statistics.median(taken) if taken else None
+
+
+@contextmanager
+def scripted(module: torch.nn.Module, prompt: int, answer: Sequence[int]) -> Iterator[None]:
+    """Have the language model say `answer` after `prompt` positions, whatever it computes: its work stays the same.
+
+    One sequence at a time.
+    """
+
+    def say(_: torch.nn.Module, arguments: Any, options: dict[str, Any], out: Any) -> None:
+        places = options["position_ids"][0][options["logits_to_keep"][0].to(options["position_ids"].device)]
+        for row, place in enumerate(places.tolist()):
+            spoken = place - prompt + 1
+            if 0 <= spoken < len(answer):
+                out.logits[row, answer[spoken]] = 1e4  # [w, V]: the kept positions of the one row
+
+    hook = module.register_forward_hook(cast(Callable[..., None], say), with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

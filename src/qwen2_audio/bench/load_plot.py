@@ -1,0 +1,57 @@
+"""The picture of `bench load`: what happened over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .load import LoadReport, Sent
+from .report import Report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def save_png(report: Report, path: Path) -> None:
+    """Each request at the time it was sent: first token and end above, how many were open below.
+
+    Needs matplotlib (the `plot` extra).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    assert isinstance(report, LoadReport)
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    _latencies(above, report.requests)
+    times, counts = open_at(report.requests)
+    below.step(times, counts, where="post", color="black", linewidth=1)
+    below.set_ylabel("open requests")
+    below.set_xlabel("seconds")
+    figure.suptitle(f"{report.machine['checkpoint']}\n{report.machine['dtype']}")
+    for axes in (above, below):
+        axes.grid(which="both", alpha=0.2)
+    figure.savefig(path, dpi=120)
+
+
+def open_at(requests: list[Sent]) -> tuple[list[float], list[int]]:
+    """Times at which a request was sent or ended, and how many were open from then on."""
+    changes = sorted([(one.sent, 1) for one in requests] + [(one.ended, -1) for one in requests])
+    times, counts = [0.0], [0]
+    for when, change in changes:
+        times.append(when)
+        counts.append(counts[-1] + change)
+    return times, counts
+
+
+def _latencies(axes: Axes, requests: list[Sent]) -> None:
+    good = [one for one in requests if one.error is None and one.pieces]
+    bad = [one for one in requests if one.error is not None]
+    axes.plot([one.sent for one in good], [one.first_token or 0 for one in good], "o", label="first token")
+    axes.plot([one.sent for one in good], [one.ended - one.sent for one in good], "^", label="end", alpha=0.6)
+    if bad:
+        axes.plot([one.sent for one in bad], [one.ended - one.sent for one in bad], "x", color="red", label="error")
+    axes.set_yscale("log")
+    axes.set_ylabel("seconds after sending")
+    axes.legend(fontsize="small")
