@@ -17,6 +17,7 @@ from .stages import (
     timed,
     train_encoder,
     train_language,
+    widen,
     write_data,
 )
 
@@ -28,6 +29,7 @@ STAGES = {
     "data": write_data,
     "joint": pretrain,
     "sft": fine_tune,
+    "voices": widen,
     "mistakes": find_mistakes,
     "dpo": prefer,
 }

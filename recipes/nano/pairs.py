@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .clips import Library
-from .conversations import Conversation, ask, assistant, is_voice, transcribe, user, voice_chat
+from .conversations import UNCLEAR, Conversation, ask, assistant, is_voice, transcribe, user, voice_chat
 from .corpus import row_of
 from .evaluate import BATCH, Listener
 from .examination import abstains
@@ -25,7 +25,7 @@ from .words import WORDS, kinds_named
 from .world.utterance import plain
 
 Rng = np.random.Generator
-DRAWS = 2  # answers drawn where the best one is right
+DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
 
 
@@ -76,6 +76,8 @@ def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[tuple[Conversa
             for one, said in zip(batch, listener.answers(told, **options), strict=True):
                 if one.wrong(said) and said.strip():
                     yield one.conversation, said
+                    if one.clip.kind == SPEECH:  # or it would learn to say nothing wherever it may be wrong
+                        yield one.conversation, UNCLEAR
             batch = [one for one in batch if one.clip.kind == SPEECH or one.clip.kind not in WORDS]
             if not batch:
                 break

@@ -80,11 +80,12 @@ def join_both(plan: Plan) -> None:
 
 
 def write_data(plan: Plan) -> None:
-    """The conversations of the next two stages, those of the second twice over: other questions each time."""
+    """The conversations of the next three stages, those of the second twice over: other questions each time."""
     folder, clips = plan.work / "data", plan.clips
     write_conversations(plan.library("dev"), FINE_TUNING, 150, plan.seed, folder / "dev.jsonl")
     write_conversations(plan.library(), PRETRAINING, round(0.9 * clips), plan.seed, folder / "joint.jsonl")
     write_conversations(plan.library(), FINE_TUNING, round(1.8 * clips), plan.seed + 1, folder / "sft.jsonl")
+    write_conversations(plan.library(), FINE_TUNING, round(0.9 * clips), plan.seed + 2, folder / "voices.jsonl")
 
 
 def pretrain(plan: Plan) -> None:
@@ -97,14 +98,19 @@ def fine_tune(plan: Plan) -> None:
     sft.run(configured("sft", "joint/final", plan))
 
 
+def widen(plan: Plan) -> None:
+    """More fine-tuning, other conversations, with pitch and throat moved further: for voices that it never met."""
+    sft.run(configured("voices", "sft/final", plan))
+
+
 def find_mistakes(plan: Plan) -> None:
     """What the fine-tuned model says wrongly about clips it has not been trained on: the pairs of the last stage."""
-    write_pairs(plan.work / "sft" / "final", plan.library("dev"), plan.seed, plan.work / "data" / "dpo.jsonl")
+    write_pairs(plan.work / "voices" / "final", plan.library("dev"), plan.seed, plan.work / "data" / "dpo.jsonl")
 
 
 def prefer(plan: Plan) -> None:
     """DPO against its own wrong facts, inventions and deafness; the result is the finished nano, in `checkpoint`."""
-    trained = dpo.run(configured("dpo", "sft/final", plan))
+    trained = dpo.run(configured("dpo", "voices/final", plan))
     if FIRST:
         finish(trained, plan.work / "checkpoint")
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..api.chat import AudioChat
 
 VOICE_CHAT = ("capital.wav", "command.wav")  # what people say to it
+TYPED = "What did I say?"
 AUDIO_ANALYSIS = (("dog.wav", "What's that sound?"), ("sum.wav", "What does the person say?"))
 BATCH_QUESTION = "What do you hear?"
 
@@ -58,11 +59,12 @@ def bundled_clips() -> dict[str, Path]:
 
 
 def voice_chat(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
-    """Turns of sound alone: what is said in the clip is what is asked."""
-    messages: list[Message] = []
+    """Sound alone: what is said in the clip is what is asked. Then something about it, typed."""
     for name in VOICE_CHAT:
-        messages.append(user(audio=clips[name]))
+        messages = [user(audio=clips[name])]
         yield _answer(chat, "voice chat", messages, name, "(sound alone)")
+        messages.append(user(TYPED))
+        yield _answer(chat, "voice chat", messages, name, TYPED)
 
 
 def audio_analysis(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:

@@ -26,18 +26,23 @@ def test_the_three_programs(cli, bundled, tiny_chat):
     rows = json.loads(out)
     assert status == 0
     assert "nano: a 1-MB toy" in err
-    assert [row["program"] for row in rows] == ["voice chat"] * 2 + ["audio analysis"] * 2 + ["batch of 5"] * 5
-    assert [row["heard"][0]["clip"] for row in rows][:4] == ["capital.wav", "command.wav", "dog.wav", "sum.wav"]
-    assert [row["heard"][0]["tokens"] for row in rows][4:] == [25, 37, 50, 62, 75]
-    assert [row["asked"] for row in rows][:4] == ["(sound alone)"] * 2 + [
+    assert [row["program"] for row in rows] == ["voice chat"] * 4 + ["audio analysis"] * 2 + ["batch of 5"] * 5
+    assert [row["heard"][0]["clip"] for row in rows][:6] == [
+        *["capital.wav"] * 2,
+        *["command.wav"] * 2,
+        "dog.wav",
+        "sum.wav",
+    ]
+    assert [row["heard"][0]["tokens"] for row in rows][6:] == [25, 37, 50, 62, 75]
+    assert [row["asked"] for row in rows][:6] == ["(sound alone)", "What did I say?"] * 2 + [
         "What's that sound?",
         "What does the person say?",
     ]
     first = [qa.user(audio=bundled / "clips" / "capital.wav")]
     assert rows[0]["said"] == tiny_chat.chat(first).text
-    second = [*first, qa.assistant(rows[0]["said"]), qa.user(audio=bundled / "clips" / "command.wav")]
+    second = [*first, qa.assistant(rows[0]["said"]), qa.user("What did I say?")]
     assert rows[1]["said"] == tiny_chat.chat(second).text
-    assert rows[7]["said"] == tiny_chat.chat([qa.user("What do you hear?", audio=bundled / "clips/siren.wav")]).text
+    assert rows[9]["said"] == tiny_chat.chat([qa.user("What do you hear?", audio=bundled / "clips/siren.wav")]).text
     assert all(row["seconds"] >= 0 for row in rows)
 
 

@@ -9,6 +9,7 @@ from recipes.nano.clips import Entry
 from recipes.nano.conversations import (
     TRANSCRIBE,
     TRANSCRIBE_HELD_OUT,
+    UNCLEAR,
     WHAT,
     WHAT_HELD_OUT,
     Conversation,
@@ -147,7 +148,9 @@ def test_pairs_are_the_mistakes_that_a_checkpoint_makes(tmp_path, monkeypatch):
     dpo = [json.loads(line) for line in (tmp_path / "data" / "dpo.jsonl").read_text().splitlines()]
     assert len(dpo) > 60 and len({json.dumps(row) for row in dpo}) == len(dpo)
     read = [formats.read_row(row, tmp_path / "data") for row in dpo]
-    assert all(pair.rejected["content"] == "Three and four is eight." for pair in read)
+    assert {pair.rejected["content"] for pair in read} == {"Three and four is eight.", UNCLEAR}
+    deaf = [pair for pair in read if pair.rejected["content"] == UNCLEAR]
+    assert all("make out" not in str(pair.messages[-1]["content"]) for pair in deaf), "only where words are clear"
     assert any("cannot make out" in str(row["messages"][-1]["content"]) for row in dpo)
 
 
