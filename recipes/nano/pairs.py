@@ -25,6 +25,7 @@ from .words import WORDS, kinds_named
 from .world.utterance import plain
 
 Rng = np.random.Generator
+DEAF = 0.25  # of the mistakes about speech come again, with the claim of having understood nothing as the wrong answer
 DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
 
@@ -76,7 +77,8 @@ def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[tuple[Conversa
             for one, said in zip(batch, listener.answers(told, **options), strict=True):
                 if one.wrong(said) and said.strip():
                     yield one.conversation, said
-                    if one.clip.kind == SPEECH:  # or it would learn to say nothing wherever it may be wrong
+                    # Or it would learn to say nothing wherever it may be wrong. More of these break the sentence.
+                    if one.clip.kind == SPEECH and rng.random() < DEAF:
                         yield one.conversation, UNCLEAR
             batch = [one for one in batch if one.clip.kind == SPEECH or one.clip.kind not in WORDS]
             if not batch:

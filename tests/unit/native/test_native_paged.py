@@ -147,9 +147,7 @@ def test_native_code_writes_what_torch_reads(each_isa, kv_dtype):
     step = PagedPass(case.storage, case.tables, [0], [50])
     config, rope = case.config, tuple(torch.zeros(2, 1, 1, 50, 40))
     fused.keep(
-        fused.PackedStep(
-            (config.num_attention_heads, config.num_key_value_heads, 40), step, rope, kv_dtype
-        ),
+        fused.PackedStep((config.num_attention_heads, config.num_key_value_heads, 40), step, rope, kv_dtype),
         case.storage.address(1),
         case.k[0],
         case.v[0],
