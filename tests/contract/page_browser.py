@@ -18,7 +18,7 @@ def microphone(tmp_path_factory) -> Path:
     return wav_of(tmp_path_factory.mktemp("microphone") / "voice.wav", sound, rate)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it runs, this thread has an event loop, which other tests must not
 def browser(microphone):
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")

@@ -20,7 +20,6 @@ from .request import Prompt, Ticket
 from .stats import Stats
 
 WORKERS = 2  # threads that prepare
-REFRESH = 0.05  # seconds between two snapshots of the counters
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class EngineThread:
         self._news = threading.Condition()
         self._closing = self._stopping = False
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="qwen2-audio-prepare")
-        self._snapshot = engine.stats.snapshot()
         self._thread = threading.Thread(target=self._run, name="qwen2-audio-engine", daemon=True)
         self._thread.start()
 
@@ -75,8 +73,12 @@ class EngineThread:
         return ticket
 
     def stats(self) -> Stats:
-        """What has been counted up to the last step."""
-        return self._snapshot
+        """What has been counted so far."""
+        while True:
+            try:
+                return self._engine.stats.snapshot()
+            except RuntimeError:  # a reason was counted for the first time meanwhile
+                continue
 
     def close(self, grace: float = 0.0) -> None:
         """No new requests from now on; those under way get `grace` seconds, then they end as "cancelled"."""
@@ -137,7 +139,6 @@ class EngineThread:
     # -- the engine's thread
 
     def _run(self) -> None:
-        told = 0.0
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._inbox or not self._engine.idle or (self._stopping and not self._open))
@@ -148,8 +149,6 @@ class EngineThread:
                 self._take(item)
             if not self._engine.idle:
                 self._step()
-            if self._engine.idle or time.monotonic() - told > REFRESH:
-                self._snapshot, told = self._engine.stats.snapshot(), time.monotonic()
             with self._news:
                 done = [one for one in self._open if one.done]
                 self._open.difference_update(done)

@@ -227,10 +227,11 @@ def test_the_engine_ends_with_the_chat(tiny_chat):
 
     from qwen2_audio.api.chat import AudioChat
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     chat = AudioChat(tiny_chat.model, tiny_chat.processor)
     chat.chat([qa.user("Hello")], qa.SamplingParams(max_tokens=1))
-    assert threading.active_count() > before
+    begun = [thread for thread in threading.enumerate() if thread not in before]
+    assert "qwen2-audio-engine" in [thread.name for thread in begun]
     del chat
     gc.collect()
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in begun)

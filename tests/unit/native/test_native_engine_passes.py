@@ -9,6 +9,7 @@ from qwen2_audio.model.paged import PagedPass, PagedStorage
 from qwen2_audio.native import fused
 from qwen2_audio.native.install import accelerate
 from qwen2_audio.native.paged import NativePagedStorage
+from qwen2_audio.native.room import Room
 from qwen2_audio.quantize.packing import Format
 
 FORMS = {
@@ -129,13 +130,15 @@ def test_near_the_readable_path(native):
         assert not torch.equal(a, b), "the readable storage was read natively"
 
 
-def test_training_takes_the_readable_path(native):
+def test_training_takes_the_readable_path(native, monkeypatch):
     model = native("int4", "float32")
-    paged = Paged(model.train())
-    calls = []
-    paged.storage.read = lambda *args: calls.append(args) or PagedStorage.read(paged.storage, *args)
-    paged.step([5, 1, 1, 0])
-    assert calls
+    asked, find = [], Room.find
+    monkeypatch.setattr(Room, "find", lambda *args: asked.append(args) or find(*args))
+    Paged(model.eval()).step([5, 1, 1, 0])
+    assert asked, "native layers make room in the cache"
+    asked.clear()
+    Paged(model.train()).step([5, 1, 1, 0])
+    assert not asked
 
 
 def test_storage_of_a_model(native):
