@@ -72,8 +72,8 @@ def load(
         attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
-        reuse: keep up to 1 GB of what clips and conversations cost to compute, so that a second question about a clip
-            needs neither the encoder nor its part of the prompt again.
+        reuse: keep what clips and conversations cost to compute while the engine's memory lasts (docs/engine.md), so
+            that a second question about a clip needs neither the encoder nor its part of the prompt again.
         tensor_parallel: divide the language model among the processes of torchrun. The first one answers; the others
             call `engine.follow.follow(m.model)`, which returns when it ends.
 

@@ -27,6 +27,9 @@ class IdSpelling:
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return "".join(f"{token} " for token in ids)
 
+    def token_bytes(self, token: int) -> bytes:
+        return self.decode([token]).encode()
+
 
 def ids_in(text: str) -> list[int]:
     """The tokens that IdSpelling spelled."""

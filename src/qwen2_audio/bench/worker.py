@@ -20,7 +20,6 @@ from .contestant import Contestant, Features
 from .inputs import clip, prompt, text
 from .machine import peak_memory
 from .serving import serve, stdout_for_replies, timed
-from .silent import Silent
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -103,11 +102,12 @@ class Session:
         from ..engine.engine import Engine, EngineSettings
         from ..engine.request import Prompt, Ticket
         from ..types import Heard, SamplingParams
+        from .engine_clock import IdSpelling
 
         ours, sound = self._ours, clip(seconds)
         if self._engine is None:
-            silent: Any = Silent()
-            self._engine = Engine(ours.model, silent, EngineSettings(kv_tokens=4096))
+            spelling: Any = IdSpelling()
+            self._engine = Engine(ours.model, spelling, EngineSettings(kv_tokens=4096))
         engine = self._engine
 
         def ask() -> list[int]:

@@ -19,6 +19,7 @@ from ..config import Qwen2Config
 from .attention import Visible, attend
 
 BLOCK = 32  # positions
+TINY = 1e-30  # heads whose numbers are all below this are stored as zeros: the reciprocal would overflow
 
 
 class PagedStorage:
@@ -55,12 +56,6 @@ class PagedStorage:
     def nbytes(self) -> int:
         return sum(buffer.nbytes for buffer in self.buffers)
 
-    @staticmethod
-    def bytes_per_block(config: Qwen2Config, dtype: torch.dtype, block: int = BLOCK) -> int:
-        """Bytes that one more block takes."""
-        one = dtype.itemsize * config.head_dim + (4 if dtype == torch.int8 else 0)
-        return 2 * config.num_hidden_layers * config.num_key_value_heads * block * one
-
     def copy_block(self, source: int, target: int) -> None:
         """Make block `target` what block `source` is."""
         for buffer in self.buffers:
@@ -77,10 +72,8 @@ class PagedStorage:
         sides = ((key, self.keys, self.key_scales), (value, self.values, self.value_scales))
         for new, stored, scales in sides:
             if scales:
-                most = new.float().abs().amax(-1, keepdim=True)
-                some = most > 1e-30
-                stored[layer][block, :, place] = (new * torch.where(some, 127 / most, 0)).round_().to(torch.int8)
-                scales[layer][block, :, place] = torch.where(some, most / 127, 0)
+                codes, scales[layer][block, :, place] = quantize_heads(new.float())
+                stored[layer][block, :, place] = codes
             else:
                 stored[layer][block, :, place] = new.to(self.dtype)
 
@@ -122,6 +115,14 @@ class PagedStorage:
         if scales is not None:
             found = found * scales[tables].to(like)
         return found.transpose(1, 2).flatten(2, 3)
+
+
+def quantize_heads(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x float32 [..., D] to int8 codes [..., D] and scales float32 [..., 1], x = codes * scales."""
+    most = x.abs().amax(-1, keepdim=True)
+    some = most > TINY
+    codes = (x * torch.where(some, 127 / most, 0)).round_().to(torch.int8)
+    return codes, torch.where(some, most / 127, 0)
 
 
 class PagedPass:

@@ -18,10 +18,10 @@ import torch
 from ..config import Qwen2Config
 from ..errors import ConfigError
 from ..model.cache import BLOCK, KVCache
+from ..model.paged import quantize_heads
 from .fused import KVStruct
 
 STORED = {"float16": torch.float16, "float32": torch.float32, "int8": torch.int8}
-TINY = 1e-30  # heads whose numbers are all below this are stored as zeros: the reciprocal would overflow
 
 
 def check_kv_dtype(name: str) -> str:
@@ -117,14 +117,6 @@ class NativeKVCache(KVCache):
             if scales:
                 scales[layer] = _resized(scales[layer], self._lengths[layer], -(-needed // BLOCK) * BLOCK)
         self._structs = None
-
-
-def quantize_heads(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """x float32 [..., D] to int8 codes [..., D] and scales float32 [..., 1], x = codes * scales."""
-    most = x.abs().amax(-1, keepdim=True)
-    some = most > TINY
-    codes = (x * torch.where(some, 127 / most, 0)).round_().to(torch.int8)
-    return codes, torch.where(some, most / 127, 0)
 
 
 def _resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:

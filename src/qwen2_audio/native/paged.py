@@ -66,9 +66,7 @@ class NativePagedStorage(PagedStorage):
 def storage_for(language_model: Qwen2LanguageModel, blocks: int) -> PagedStorage:
     """What suits a model: read by native attention where it is a float32 one on the CPU and the kernels are there."""
     like = language_model.model.norm.weight
-    made = language_model.new_paged(blocks)
-    if type(made) is not PagedStorage or like.device.type != "cpu" or like.dtype != torch.float32:
-        return made
-    if fused.kernels() is None:
-        return made
+    chooses = type(language_model).new_paged is not Qwen2LanguageModel.new_paged  # by what its layers can read
+    if chooses or like.device.type != "cpu" or like.dtype != torch.float32 or fused.kernels() is None:
+        return language_model.new_paged(blocks)
     return NativePagedStorage(language_model.cached, blocks, kv_dtype="float32")
