@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
+
+from qwen2_audio.parallel import Processes
+from qwen2_audio.train.augment import bin_centres, warp
 
 from .clips import Library
 from .mix import SPEECH, STRANGE, Clip
@@ -24,6 +26,7 @@ RANGE = 2.0  # log-mel below the clip's maximum at which the front end cuts (8 d
 CLASSES = (*NAMES, SPEECH, STRANGE)
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC's labels from 1 on; 0 is the blank
 NO_SEX = -100
+FORMANTS = (300.0, 900.0, 1800.0, 3200.0, 8000.0)  # Hz; between these the warping changes steadily
 SHORT = 2.5  # seconds; clips up to here are never passed over, longer ones cost more and teach no more
 
 
@@ -55,7 +58,7 @@ def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     short gaps."""
     if rng.random() < 0.2 or mel.max() <= SILENCE + 0.2:  # silence stays what it is
         return mel
-    out = warped(mel, rng.uniform(0.87, 1.15)) if rng.random() < 0.7 else mel.copy()
+    out = warped(mel, rng) if rng.random() < 0.7 else mel.copy()
     out += rng.uniform(-10, 8) / 40  # dB: log-mel is log10(power) / 4
     out += rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, len(out), dtype=np.float32)[:, None]
     low = out.min()
@@ -69,23 +72,10 @@ def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.maximum(out, max(SILENCE, out.max() - RANGE))
 
 
-def warped(mel: np.ndarray, factor: float) -> np.ndarray:
-    """A log-mel [128, F] with every frequency times `factor`: a longer throat below 1, a shorter one above.
-
-    Vocal tract length perturbation (Jaitly and Hinton 2013), on the bins. What was above the highest stays as it is.
-    """
-    centres = _centres(len(mel))
-    from_bins = np.interp(centres / factor, centres, np.arange(len(mel)))
-    low = np.minimum(from_bins.astype(int), len(mel) - 2)
-    share = (from_bins - low).astype(np.float32)[:, None]
-    return mel[low] * (1 - share) + mel[low + 1] * share
-
-
-@lru_cache(maxsize=1)
-def _centres(bins: int) -> np.ndarray:
-    """Hertz of the front end's bins: Slaney's scale, linear up to 1 kHz (15 a bin of 66.7 Hz), then logarithmic."""
-    mels = np.linspace(0, 15 + np.log(8) / (np.log(6.4) / 27), bins + 2)[1:-1]
-    return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
+def warped(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A log-mel [128, F] from another throat, its formants not all moved alike."""
+    formants = rng.uniform(0.87, 1.15) * rng.uniform(0.95, 1.05, len(FORMANTS))
+    return warp(mel, np.interp(bin_centres(len(mel)), FORMANTS, formants))
 
 
 def stack(mels: Sequence[np.ndarray]) -> torch.Tensor:
@@ -97,18 +87,18 @@ def stack(mels: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 class EncoderStream:
-    """Clips in random order with what is known about them."""
+    """Clips in random order with what is known about them; with several processes, this one's share of each batch."""
 
-    def __init__(self, library: Library, batch: int, seed: int) -> None:
-        self.library, self.batch, self.seed = library, batch, seed
+    def __init__(self, library: Library, batch: int, seed: int, here: Processes | None = None) -> None:
+        self.library, self.batch, self.seed, self.here = library, batch, seed, here or Processes()
         self._group: tuple[int, list[list[int]]] = (-1, [])
 
     def __call__(self, step: int) -> EncoderBatch:
         number = step // GROUP
         if self._group[0] != number:
             self._group = (number, self._drawn(np.random.default_rng((self.seed, 1, number))))
-        rng = np.random.default_rng((self.seed, 2, step))
-        return self.collated(self._group[1][step % GROUP], rng)
+        rng = np.random.default_rng((self.seed, 2, step, self.here.rank))
+        return self.collated(self._group[1][step % GROUP][self.here.rank :: self.here.size], rng)
 
     def collated(self, ids: list[int], rng: np.random.Generator | None) -> EncoderBatch:
         """Without a generator: the clips as they are."""

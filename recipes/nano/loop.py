@@ -1,15 +1,23 @@
-"""The training loop both stages share: schedule, clipping, log, atomic checkpoints, exact resume."""
+"""The training loop both stages share: schedule, clipping, log, atomic checkpoints, exact resume.
+
+Of torchrun's processes each computes the loss of its share of a batch; all take the same step.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import nn
+
+from qwen2_audio.parallel import Processes, join
 
 
 @dataclass(frozen=True)
@@ -42,46 +50,61 @@ def adamw(parts: list[tuple[nn.Module, float]]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
+def processes() -> Processes:
+    """This process among those that torchrun started; alone without it."""
+    return join("ddp" if "RANK" in os.environ else "none", torch.device("cpu"))
+
+
 def train(
     stage: Stage, network: nn.Module, optimizer: torch.optim.AdamW, loss_of: Callable[[int], torch.Tensor], folder: Path
 ) -> None:
     """Run the steps of `stage` that its checkpoint in `folder` has not done yet.
 
-    `loss_of(step)` gives the loss of that step's batch. The log is `folder/<stage>.jsonl`, one line a step.
+    `loss_of(step)` gives the loss of that step's batch, or of this process's share of it. The log is
+    `folder/<stage>.jsonl`, one line a step.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    path, log = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl"
-    begin = _resumed(path, log, network, optimizer)
+    path, log, here = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl", processes()
+    begin = _resumed(path, log if here.first else None, network, optimizer)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress, log.open("a", encoding="utf-8") as file:
+    with Progress(*columns, disable=not here.first) as progress, _log(log, here) as file:
         bar = progress.add_task(stage.name, total=stage.steps, completed=begin)
         started = time.monotonic()
         for step in range(begin, stage.steps):
-            row = _step(stage, step, network, optimizer, loss_of)
+            row = _step(stage, step, network, optimizer, loss_of, here)
             row["seconds"] = round(time.monotonic() - started, 2)
             file.write(json.dumps(row) + "\n")
             file.flush()
             progress.update(bar, advance=1, description=f"{stage.name}  loss {row['loss']:.3f}")
-            if (step + 1) % stage.save_every == 0 or step + 1 == stage.steps:
+            if ((step + 1) % stage.save_every == 0 or step + 1 == stage.steps) and here.first:
                 _save(path, step + 1, network, optimizer)
 
 
+def _log(path: Path, here: Processes) -> TextIO:
+    return (path if here.first else Path(os.devnull)).open("a", encoding="utf-8")
+
+
 def _step(
-    stage: Stage, step: int, network: nn.Module, optimizer: torch.optim.AdamW, loss_of: Callable[[int], torch.Tensor]
+    stage: Stage,
+    step: int,
+    network: nn.Module,
+    optimizer: torch.optim.AdamW,
+    loss_of: Callable[[int], torch.Tensor],
+    here: Processes,
 ) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = group["base"] * stage.rate(step)
-    loss = loss_of(step)
-    if not bool(torch.isfinite(loss.detach())):
-        raise RuntimeError(
-            f"The loss of step {step} of stage {stage.name} is {float(loss.detach())}; lower the learning rate."
-        )
+    loss = loss_of(step) / here.size
+    mean = here.total({"loss": float(loss.detach())})["loss"]
+    if not math.isfinite(mean):
+        raise RuntimeError(f"The loss of step {step} of stage {stage.name} is {mean}; lower the learning rate.")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    here.sum_gradients(network.parameters())
     norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
     optimizer.step()
-    return {"step": step, "loss": round(float(loss.detach()), 5), "norm": round(float(norm), 3)}
+    return {"step": step, "loss": round(mean, 5), "norm": round(float(norm), 3)}
 
 
 def _save(path: Path, step: int, network: nn.Module, optimizer: torch.optim.AdamW) -> None:
@@ -90,7 +113,7 @@ def _save(path: Path, step: int, network: nn.Module, optimizer: torch.optim.Adam
     part.replace(path)  # atomic: a kill leaves the old file or the new one
 
 
-def _resumed(path: Path, log: Path, network: nn.Module, optimizer: torch.optim.AdamW) -> int:
+def _resumed(path: Path, log: Path | None, network: nn.Module, optimizer: torch.optim.AdamW) -> int:
     """Load the stage's checkpoint, drop log lines beyond it, and return the steps done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done = 0
@@ -99,8 +122,9 @@ def _resumed(path: Path, log: Path, network: nn.Module, optimizer: torch.optim.A
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         done = int(state["step"])
-    lines = log.read_text(encoding="utf-8").splitlines()[:done] if log.is_file() else []
-    log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    if log is not None:
+        lines = log.read_text(encoding="utf-8").splitlines()[:done] if log.is_file() else []
+        log.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return done
 
 

@@ -4,13 +4,19 @@ Made-up mistakes teach it not to say what it would not have said anyway. So the 
 development split, whose sentences and renderings it has not been trained on: first for its best answer, then for
 drawn ones, and every wrong one becomes a pair. Mistakes are wrong facts, words misheard; words, answers or sounds
 invented where there are none; and deafness to words that are clear.
+
+    the right answer  >  "I cannot make out the words."  >  a wrong fact
+
+The sentence in the middle stands on both sides equally often. As the rejected one alone it would fall to pieces, or
+never be said again; as the chosen one alone it would be said of everything.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +31,6 @@ from .words import WORDS, kinds_named
 from .world.utterance import plain
 
 Rng = np.random.Generator
-DEAF = 0.25  # of the mistakes about speech come again, with the claim of having understood nothing as the wrong answer
 DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
 
@@ -36,6 +41,7 @@ class Asked:
 
     conversation: Conversation  # ends in the right answer
     clip: Clip
+    chat: bool = False  # sound alone: a fact is asked for
 
     @property
     def truth(self) -> str:
@@ -56,15 +62,24 @@ def questions(library: Library, rng: Rng) -> Iterator[Asked]:
         clip = entry.clip
         if clip.seconds > LONGEST:
             continue
-        yield Asked(Conversation([user(i), assistant(voice_chat(clip, rng))], [i]), clip)
+        yield Asked(Conversation([user(i), assistant(voice_chat(clip, rng))], [i]), clip, chat=True)
         if clip.kind in WORDS:
             continue
         question, answer = transcribe(clip, rng) if is_voice(clip) or rng.random() < 0.5 else ask(clip, rng)
         yield Asked(Conversation([user(i, question), assistant(answer)], [i]), clip)
 
 
-def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[tuple[Conversation, str]]:
-    """Conversations that end in the right answer, each with a wrong one that the checkpoint `model` gives."""
+@dataclass(frozen=True)
+class Preferred:
+    """A conversation that ends as it should, and how it should not."""
+
+    sort: str  # "truth" before a mistake, "hearing" before deafness, "caution" before a wrong fact, "courage" before it
+    conversation: Conversation
+    rejected: str
+
+
+def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[Preferred]:
+    """What the checkpoint `model` says wrongly. "courage" comes with every clear answer: there are more than wanted."""
     from rich.progress import track
 
     listener = Listener(model)
@@ -75,28 +90,39 @@ def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[tuple[Conversa
             told = [_heard(one, library) for one in batch]
             options = {"do_sample": True, "temperature": 1.0, "top_k": 0, "seed": draw} if draw else {}
             for one, said in zip(batch, listener.answers(told, **options), strict=True):
-                if one.wrong(said) and said.strip():
-                    yield one.conversation, said
-                    # Or it would learn to say nothing wherever it may be wrong. More of these break the sentence.
-                    if one.clip.kind == SPEECH and rng.random() < DEAF:
-                        yield one.conversation, UNCLEAR
+                yield from _preferred(one, said.strip(), best=not draw)
             batch = [one for one in batch if one.clip.kind == SPEECH or one.clip.kind not in WORDS]
             if not batch:
                 break
 
 
-def write_pairs(model: Path, library: Library, seed: int, path: Path) -> None:
-    """A data file for DPO, each mistake once; it is there whole or not at all."""
+def _preferred(asked: Asked, said: str, *, best: bool) -> Iterator[Preferred]:
+    """`best`: what was said is the model's best answer, not a drawn one."""
+    deaf = asked.clip.kind == SPEECH and abstains(said)
+    if said and asked.wrong(said):
+        yield Preferred("hearing" if deaf else "truth", asked.conversation, said)
+    if asked.clip.kind == SPEECH and best and not deaf:
+        if not asked.wrong(said):
+            yield Preferred("courage", asked.conversation, UNCLEAR)
+        elif asked.chat:
+            cautious = [*asked.conversation.messages[:-1], assistant(UNCLEAR)]
+            yield Preferred("caution", replace(asked.conversation, messages=cautious), said)
+
+
+def write_pairs(model: Path, library: Library, seed: int, path: Path) -> dict[str, int]:
+    """A data file for DPO, each pair once; it is there whole or not at all. Returns how many there are of each sort."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng, part, seen = np.random.default_rng((seed, 7)), path.with_suffix(".part"), set()
-    with part.open("w", encoding="utf-8") as file:
-        for right, said in mistakes(model, library, rng):
-            row = row_of(right, library, path.parent) | {"rejected_response": said}
-            line = json.dumps(row)
-            if line not in seen:
-                seen.add(line)
-                file.write(line + "\n")
+    rng, rows = np.random.default_rng((seed, 7)), dict[str, str]()
+    for one in mistakes(model, library, rng):
+        row = row_of(one.conversation, library, path.parent) | {"rejected_response": one.rejected}
+        rows.setdefault(json.dumps(row), one.sort)
+    counts = Counter(rows.values())
+    keep = (counts["caution"] - counts["hearing"]) / max(1, counts["courage"])
+    lines = [line for line, sort in rows.items() if sort != "courage" or rng.random() < keep]
+    part = path.with_suffix(".part")
+    part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     part.rename(path)
+    return dict(Counter(rows[line] for line in lines))
 
 
 def _heard(asked: Asked, library: Library) -> list[dict]:

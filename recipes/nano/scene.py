@@ -33,8 +33,8 @@ def render(split: str, index: int) -> tuple[np.ndarray, Clip]:
             wave, clip = render_clip(split, number)
         return wave, clip
     if sort == "strange":
-        return render_strange(split, index, "seen")
-    return render_speech(split, index, "seen", lambda rng: utterance(rng, split), mixed=sort == "mixed")
+        return render_strange(split, index, "trained")
+    return render_speech(split, index, "trained", lambda rng: utterance(rng, split), mixed=sort == "mixed")
 
 
 def render_speech(
@@ -46,7 +46,7 @@ def render_speech(
     """
     rng = np.random.default_rng(clip_seed(f"{split} speech {group} {about}", index))
     said, voice = draw(rng), draw_voice(rng, group)
-    dry = dsp.unit(say(said.text, voice, draw_manner(rng, voice)))
+    dry = dsp.unit(say(said.text, voice, draw_manner(rng, voice, far=group == "trained")))
     clip = Clip(SPEECH, 0, 0, said.text, said.family, said.answer, voice.sex, f"{voice.engine} {voice.name}")
     if mixed:
         kind = NAMED[int(rng.integers(len(NAMED)))]

@@ -19,10 +19,11 @@ from qwen2_audio.train.config import TrainConfig
 from .clips import Library, open_library
 from .corpus import write_conversations
 from .ctc import ENCODER, Listener, join, judge
-from .loop import Stage, adamw, train
+from .loop import Stage, adamw, processes, train
 from .network import finish, fresh_model, nano_config, save_checkpoint
 from .pairs import write_pairs
 from .pseudo import LANGUAGE, Lessons
+from .speech.engines import check_engines
 from .tokenizer import train_tokenizer
 from .writer import FINE_TUNING, PRETRAINING
 
@@ -35,7 +36,7 @@ class Plan:
     """What to train and where."""
 
     work: Path  # clips, checkpoints of the stages, logs
-    clips: int = 34_000  # for training
+    clips: int = 36_000  # for training
     held_back: int = 4_000  # clips of the development split: to watch the training, and for DPO to find mistakes
     scale: float = 1.0  # of the number of steps
     threads: int = 1
@@ -48,6 +49,7 @@ class Plan:
 
 
 def make_clips(plan: Plan) -> None:
+    check_engines(training=True)
     plan.library("dev")
     plan.library("train")
 
@@ -57,7 +59,8 @@ def train_encoder(plan: Plan) -> None:
     network, stage = Listener(_model(plan)[0].audio_tower), _scaled(ENCODER, plan)
     stream = _stream(plan)
     train(stage, network, adamw([(network, stage.lr)]), lambda step: network.loss(stream(step)), plan.work)
-    print(f"encoder, development split: {judge(network, plan.library('dev'), 400)}")
+    if FIRST:
+        print(f"encoder, development split: {judge(network, plan.library('dev'), 400)}")
 
 
 def train_language(plan: Plan) -> None:
@@ -105,7 +108,8 @@ def widen(plan: Plan) -> None:
 
 def find_mistakes(plan: Plan) -> None:
     """What the fine-tuned model says wrongly about clips it has not been trained on: the pairs of the last stage."""
-    write_pairs(plan.work / "voices" / "final", plan.library("dev"), plan.seed, plan.work / "data" / "dpo.jsonl")
+    model, path = plan.work / "voices" / "final", plan.work / "data" / "dpo.jsonl"
+    print(write_pairs(model, plan.library("dev"), plan.seed, path))
 
 
 def prefer(plan: Plan) -> None:
@@ -161,7 +165,7 @@ def _model(plan: Plan) -> tuple[Qwen2AudioForConditionalGeneration, Tokenizer]:
 def _stream(plan: Plan):
     from .batches import EncoderStream
 
-    return EncoderStream(plan.library(), ENCODER.batch, plan.seed)
+    return EncoderStream(plan.library(), ENCODER.batch, plan.seed, processes())
 
 
 def _scaled(stage: Stage, plan: Plan) -> Stage:

@@ -55,6 +55,7 @@ class Writer:
     def __init__(self, clips: Sequence[Clip], shares: dict[str, float]) -> None:
         self.clips, self.shares = clips, shares
         self._sounds = [i for i, clip in enumerate(clips) if not is_voice(clip) and clip.seconds < 6]
+        self._spoken = [i for i, clip in enumerate(clips) if clip.kind == SPEECH and clip.seconds < 3]
         self._forms: dict[str, Callable[[int, Rng], Conversation]] = {
             "read": self._read,
             "questions": self._questions,
@@ -113,8 +114,8 @@ class Writer:
         elif then < 0.4:
             question, answer = ask(first, rng)
             messages += [user(question), assistant(answer)]
-        elif then < 0.47:
-            second = pick(rng, self._sounds)
+        elif then < 0.47 or (then < 0.65 and self._spoken):
+            second = pick(rng, self._sounds if then < 0.47 else self._spoken)
             clips.append(second)
             messages += [user(second), assistant(voice_chat(self.clips[second], rng))]
         return Conversation(messages, clips)

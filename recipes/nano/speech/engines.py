@@ -1,18 +1,22 @@
-"""Text to sound: espeak-ng and flite as programs."""
+"""Text to sound: espeak-ng, flite and festival as programs."""
 
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import subprocess
 import tempfile
 import wave
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import soxr
 
 from ..sounds.dsp import RATE
+from .variants import PREFIX, SHELF, data_folder
 from .voices import Manner, Voice
 
 WORDS_A_MINUTE = 165
@@ -20,13 +24,18 @@ QUIET = 0.02  # of the loudest: what is below, before and after the words, is cu
 MARGIN = 0.06  # seconds kept around the words
 
 
-def check_engines() -> None:
-    """Raises RuntimeError where a synthesiser is missing."""
+KED = Path("/usr/share/festival/voices/english/ked_diphone")  # festival's second American; the first is flite's kal
+
+
+def check_engines(*, training: bool = False) -> None:
+    """Raises RuntimeError where a synthesiser is missing: the test needs espeak-ng and flite, training festival too."""
     missing = [name for name in ("espeak-ng", "flite") if shutil.which(name) is None]
+    if training and (shutil.which("festival") is None or not KED.is_dir()):
+        missing.append("festival (with festvox-kdlpc16k)")
     if missing:
         raise RuntimeError(
-            f"{' and '.join(missing)} cannot be found, and nano's speech is made by espeak-ng and flite; install them "
-            "(Debian: apt-get install espeak-ng flite)."
+            f"{' and '.join(missing)} cannot be found, and nano's speech is made by them; install them "
+            "(Debian: apt-get install espeak-ng flite festival festvox-kdlpc16k)."
         )
 
 
@@ -34,6 +43,8 @@ def say(text: str, voice: Voice, manner: Manner) -> np.ndarray:
     """`text` spoken: float64 [n] at 16 kHz, without the silence around it."""
     if voice.engine == "espeak":
         samples, rate = espeak(text, f"{manner.accent}+{voice.name}", manner.pitch, manner.pace)
+    elif voice.engine == "festival":
+        samples, rate = festival(text, voice.name, manner.pitch, manner.pace)
     else:
         samples, rate = flite(text, voice.name, manner.pitch, manner.pace)
     spoken = soxr.resample(samples, rate * manner.throat, RATE, quality="MQ")
@@ -43,7 +54,9 @@ def say(text: str, voice: Voice, manner: Manner) -> np.ndarray:
 def espeak(text: str, name: str, pitch: float = 50, pace: float = 1.0) -> tuple[np.ndarray, int]:
     """float64 [n] within -1..1, and its rate."""
     speed = str(round(WORDS_A_MINUTE * pace))
-    command = ["espeak-ng", "-v", name, "-p", str(round(pitch)), "-s", speed, "--stdout", "--", text]
+    drawn = re.search(rf"{PREFIX}(\d+)$", name)
+    where = [f"--path={data_folder(_espeak_data(), int(drawn[1]) // SHELF)}"] if drawn else []
+    command = ["espeak-ng", *where, "-v", name, "-p", str(round(pitch)), "-s", speed, "--stdout", "--", text]
     done = subprocess.run(command, capture_output=True, check=True)
     data = done.stdout
     with wave.open(io.BytesIO(data)) as file:  # its header promises more than there is
@@ -51,13 +64,38 @@ def espeak(text: str, name: str, pitch: float = 50, pace: float = 1.0) -> tuple[
     return np.frombuffer(data[start : start + (len(data) - start) // 2 * 2], "<i2") / 32768.0, rate
 
 
+@cache
+def _espeak_data() -> Path:
+    said = subprocess.run(["espeak-ng", "--version"], capture_output=True, check=True, text=True).stdout
+    return Path(said.split("Data at:")[1].strip())
+
+
 def flite(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[np.ndarray, int]:
     """float64 [n] within -1..1, and its rate; pitch 0 leaves the voice its own."""
+    options = ["--setf", f"duration_stretch={1 / pace:.3f}"]
+    options += ["--setf", f"int_f0_target_mean={pitch:.0f}"] if pitch else []
+    return _written(lambda path: ["flite", "-voice", name, *options, "-t", text, "-o", path])
+
+
+def festival(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[np.ndarray, int]:
+    """As `flite`."""
+    tune = f"(set! int_lr_params '((target_f0_mean {pitch:.0f}) (target_f0_std {pitch / 8:.0f})"
+    tune += " (model_f0_mean 170) (model_f0_std 34)))"
+    plain = re.sub(r'["\\]', " ", text)
+    orders = [
+        f"(voice_{name}_diphone)",
+        f"(Parameter.set 'Duration_Stretch {1.1 / pace:.3f})",
+        *([tune] if pitch else []),
+        f'(set! said (utt.synth (Utterance Text "{plain}")))',
+    ]
+    return _written(lambda path: ["festival", "--batch", *orders, f'(utt.save.wave said "{path}" (quote riff))'])
+
+
+def _written(command: Callable[[str], list[str]]) -> tuple[np.ndarray, int]:
+    """What the command for a path writes there."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "said.wav"
-        options = ["--setf", f"duration_stretch={1 / pace:.3f}"]
-        options += ["--setf", f"int_f0_target_mean={pitch:.0f}"] if pitch else []
-        subprocess.run(["flite", "-voice", name, *options, "-t", text, "-o", str(path)], check=True)
+        subprocess.run(command(str(path)), check=True, capture_output=True)
         with wave.open(str(path)) as file:
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
             return samples / 32768.0, file.getframerate()

@@ -46,7 +46,7 @@ def strange_speech(rng: Rng, split: str, group: str) -> np.ndarray:
     """float64 [n] at 16 kHz: a few words that nano should not claim to understand, in a voice of `group`."""
     sort = rng.random()
     voice = draw_voice(rng, group)
-    manner = draw_manner(rng, voice)
+    manner = draw_manner(rng, voice, far=group == "trained")
     if sort < 0.25:
         return say(" ".join(_nonsense(rng) for _ in range(rng.integers(2, 7))) + ".", voice, manner)
     if sort < 0.45:

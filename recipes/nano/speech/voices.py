@@ -1,7 +1,8 @@
 """Who speaks: the voices of training, and those that only the test hears.
 
-The sex of an espeak-ng variant is that of its file, or, where the file has none, of the male voice it varies.
-Near copies of a held-out variant (Lee of Andy, belinda and aunty of linda) are left out of training too.
+Training also has drawn variants of espeak-ng (`variants.py`) and festival's ked. The sex of espeak-ng's own variants is
+that of the file, or, where the file has none, of the male voice it varies. Near copies of a held-out variant (Lee of
+Andy, belinda and aunty of linda) are left out of training too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from .variants import name_of, sex_of
 
 Rng = np.random.Generator
 ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
@@ -24,20 +27,19 @@ WOMEN = ("f1", "f2", "f3", "f5", "Andrea", "Annie", "anika", "steph", "steph2", 
 class Voice:
     """One voice of an engine."""
 
-    engine: str  # "espeak" or "flite"
-    name: str  # of an espeak-ng variant, or of a flite voice
+    engine: str  # "espeak", "flite" or "festival"
+    name: str  # of an espeak-ng variant, or of a voice of the others
     sex: str  # "man" or "woman"
-    turned: bool = False  # flite has one woman, who is held out: a man's voice with a higher pitch and a shorter throat
+    turned: bool = False  # the only woman is flite's, held out: a man's voice with a higher pitch and a shorter throat
 
 
-TRAINED = (
-    *(Voice("espeak", name, "man") for name in MEN),
-    *(Voice("espeak", name, "woman") for name in WOMEN),
-    Voice("flite", "kal16", "man"),
-    Voice("flite", "awb", "man"),
-    Voice("flite", "kal16", "woman", turned=True),
-    Voice("flite", "awb", "woman", turned=True),
-)
+OWN = (*(Voice("espeak", name, "man") for name in MEN), *(Voice("espeak", name, "woman") for name in WOMEN))
+FLITE = tuple(Voice("flite", name, sex, turned=sex == "woman") for sex in ("man", "woman") for name in ("kal16", "awb"))
+KED = tuple(Voice("festival", "ked", sex, turned=sex == "woman") for sex in ("man", "woman"))
+DRAWN = 200  # variants of espeak-ng that only training hears
+NEW = tuple(Voice("espeak", name_of(number), sex_of(number)) for number in range(DRAWN))
+SEEN = (*OWN, *FLITE)
+TRAINED = (*SEEN, *KED, *NEW)
 UNSEEN_VARIANTS = (
     Voice("espeak", "m7", "man"),
     Voice("espeak", "Andy", "man"),
@@ -52,8 +54,9 @@ UNSEEN_VOICES = (
     Voice("flite", "rms", "man"),
     Voice("flite", "slt", "woman"),
 )
-GROUPS = {"seen": TRAINED, "variant": UNSEEN_VARIANTS, "voice": UNSEEN_VOICES}
-FLITE_SHARE = 0.36  # of the clips in training: two voices, but half of the engines
+GROUPS = {"trained": TRAINED, "seen": SEEN, "variant": UNSEEN_VARIANTS, "voice": UNSEEN_VOICES}
+FLITE_SHARE = 0.36  # of the test's clips by seen voices
+SHARES = ((OWN, 0.24), (NEW, 0.22), (FLITE, 0.33), (KED, 0.21))  # of the clips of training
 
 
 @dataclass(frozen=True)
@@ -67,23 +70,26 @@ class Manner:
 
 
 def draw_voice(rng: Rng, group: str) -> Voice:
-    """A voice of `group`: men and women alike; in training the engines by `FLITE_SHARE`."""
+    """A voice of `group`: men and women alike, recorded voices by their share where there are any."""
     voices = GROUPS[group]
-    if group == "seen":
-        engine = "flite" if rng.random() < FLITE_SHARE else "espeak"
-        voices = tuple(voice for voice in voices if voice.engine == engine)
+    if group == "trained":
+        voices = SHARES[int(rng.choice(len(SHARES), p=[share for _, share in SHARES]))][0]
+    elif group == "seen":
+        voices = FLITE if rng.random() < FLITE_SHARE else OWN
     sex = "man" if rng.random() < 0.5 else "woman"
     voices = tuple(voice for voice in voices if voice.sex == sex)
     return voices[int(rng.integers(len(voices)))]
 
 
-def draw_manner(rng: Rng, voice: Voice) -> Manner:
+def draw_manner(rng: Rng, voice: Voice, *, far: bool = False) -> Manner:
+    """Of a test's voice; `far`: of training, where recorded voices are few and go further from their own."""
     pace = float(rng.uniform(0.8, 1.25))
     if voice.engine == "espeak":
         accent = ACCENTS[int(rng.integers(len(ACCENTS)))]
         return Manner(accent, float(rng.integers(38, 63)), pace, float(rng.uniform(0.93, 1.08)))
     if voice.turned:
-        throat = float(rng.uniform(1.1, 1.22))
+        throat = float(rng.uniform(1.07, 1.25) if far else rng.uniform(1.1, 1.22))
         return Manner("", float(rng.uniform(165, 235)) / throat, pace, throat)
     own = voice.name in ("rms", "slt") or rng.random() < 0.3
-    return Manner("", 0.0 if own else float(rng.uniform(85, 140)), pace, float(rng.uniform(0.93, 1.07)))
+    throat = (0.87, 1.1) if far else (0.93, 1.07)
+    return Manner("", 0.0 if own else float(rng.uniform(85, 140)), pace, float(rng.uniform(*throat)))

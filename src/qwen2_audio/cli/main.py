@@ -23,6 +23,7 @@ COMMANDS = {
     "quantize": "a checkpoint in 4 or 8 bits, for a plain CPU",
     "merge": "a checkpoint and its LoRA adapter become one checkpoint",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
+    "eval": "how well a checkpoint hears, on the bundled model's world",
     "bench": "how fast this package is, next to the reference library",
 }
 USAGE = "Usage: qwen2-audio COMMAND [ARGUMENTS]"

@@ -1,10 +1,12 @@
-"""Variations of the sound: speed, reverb, noise and gain of the waveform, masks in the log-mel (SpecAugment).
+"""Variations of the sound: speed, reverb, noise and gain of the waveform; throat and masks (SpecAugment) in the log-mel.
 
 Every draw comes from the generator that is handed in, so that (seed, epoch, index) fix the result. numpy only, but
 for soxr behind `audio.resample`.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,7 +16,14 @@ from ..errors import ConfigError
 from .config import AugmentConfig
 
 Range = tuple[float, float]
-_LIMITS: dict[str, Range] = {"speed": (0.5, 2.0), "gain_db": (-60.0, 40.0), "noise_snr_db": (-20.0, 100.0)}
+_LIMITS: dict[str, Range] = {
+    "speed": (0.5, 2.0),
+    "throat": (0.5, 2.0),
+    "gain_db": (-60.0, 40.0),
+    "noise_snr_db": (-20.0, 100.0),
+}
+_FORMANTS = (300.0, 900.0, 1800.0, 3200.0, 8000.0)  # Hz; between these the factor of a throat changes steadily
+_OWN = 0.04  # how far one formant leaves the others
 _REVERB_SECONDS = (0.1, 0.8)  # until the echo has fallen by 60 dB: a car to a hall
 _MIN_SAMPLES = 2 * mel.MEL_HOP + 1  # one audio token
 
@@ -52,13 +61,45 @@ def vary_waveform(waveform: np.ndarray, config: AugmentConfig, draw: np.random.G
 
 
 def vary_log_mel(log_mel: np.ndarray, frames: int, config: AugmentConfig, draw: np.random.Generator) -> np.ndarray:
-    """SpecAugment (Park et al. 2019) without time warping: float32 [mel, F], of which `frames` are sound.
+    """Another throat and SpecAugment: float32 [mel, F], of which `frames` are sound. The frames beyond it stay."""
+    if config.throat != (1.0, 1.0):
+        log_mel = _throat(log_mel, frames, draw.uniform(*config.throat), draw)
+    return _masked(log_mel, frames, config, draw) if draw.random() < config.spec_augment else log_mel
+
+
+def warp(log_mel: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """float32 [mel, F] with each bin's frequency times its factor [mel], by linear interpolation between bins.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013), on the bins. What was above the highest stays as it is.
+    """
+    centres = bin_centres(len(log_mel))
+    at = np.interp(centres / factors, centres, np.arange(len(log_mel)))
+    low = np.minimum(at.astype(int), len(log_mel) - 2)
+    share = (at - low).astype(np.float32)[:, None]
+    return log_mel[low] * (1 - share) + log_mel[low + 1] * share
+
+
+@lru_cache(maxsize=4)
+def bin_centres(bins: int) -> np.ndarray:
+    """Hertz of the front end's bins: Slaney's scale, linear up to 1 kHz (15 a bin of 66.7 Hz), then logarithmic."""
+    mels = np.linspace(0, 15 + np.log(8) / (np.log(6.4) / 27), bins + 2)[1:-1]
+    return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
+
+
+def _throat(log_mel: np.ndarray, frames: int, factor: float, draw: np.random.Generator) -> np.ndarray:
+    """Formants times `factor`, each a little more or less: people differ in more than the length of the throat."""
+    own = factor * draw.uniform(1 - _OWN, 1 + _OWN, len(_FORMANTS))
+    out = log_mel.copy()
+    out[:, :frames] = warp(log_mel[:, :frames], np.interp(bin_centres(len(log_mel)), _FORMANTS, own))
+    return out
+
+
+def _masked(log_mel: np.ndarray, frames: int, config: AugmentConfig, draw: np.random.Generator) -> np.ndarray:
+    """SpecAugment (Park et al. 2019) without time warping.
 
     What is masked gets the clip's mean: at most a fifth of the clip for each mask in time, half of the bands for each
-    in frequency. The frames beyond the sound stay as they are.
+    in frequency.
     """
-    if not draw.random() < config.spec_augment:
-        return log_mel
     out = log_mel.copy()
     heard = out[:, :frames]
     blank = heard.mean()

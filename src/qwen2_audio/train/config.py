@@ -24,6 +24,7 @@ class AugmentConfig:
     """
 
     speed: tuple[float, float] = (1.0, 1.0)  # factor drawn from this range; pitch moves with it
+    throat: tuple[float, float] = (1.0, 1.0)  # factor on formants drawn from this range, above 1 a shorter throat
     gain_db: tuple[float, float] = (0.0, 0.0)  # drawn from this range
     noise: float = 0.0  # chance of added noise
     noise_snr_db: tuple[float, float] = (10.0, 30.0)

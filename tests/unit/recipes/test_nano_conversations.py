@@ -144,14 +144,43 @@ def test_pairs_are_the_mistakes_that_a_checkpoint_makes(tmp_path, monkeypatch):
             return ["Three and four is eight."] * len(conversations)
 
     monkeypatch.setattr(pairs, "Listener", Parrot)
-    pairs.write_pairs(tmp_path, library, 0, tmp_path / "data" / "dpo.jsonl")
+    counts = pairs.write_pairs(tmp_path, library, 0, tmp_path / "data" / "dpo.jsonl")
     dpo = [json.loads(line) for line in (tmp_path / "data" / "dpo.jsonl").read_text().splitlines()]
     assert len(dpo) > 60 and len({json.dumps(row) for row in dpo}) == len(dpo)
     read = [formats.read_row(row, tmp_path / "data") for row in dpo]
-    assert {pair.rejected["content"] for pair in read} == {"Three and four is eight.", UNCLEAR}
-    deaf = [pair for pair in read if pair.rejected["content"] == UNCLEAR]
-    assert all("make out" not in str(pair.messages[-1]["content"]) for pair in deaf), "only where words are clear"
-    assert any("cannot make out" in str(row["messages"][-1]["content"]) for row in dpo)
+    assert {pair.rejected["content"] for pair in read} == {"Three and four is eight."}
+    # A parrot's wrong facts give way to the abstention, and only what it says rightly would give that way in turn.
+    assert counts == {"truth": counts["truth"], "caution": counts["caution"]} and counts["caution"] > 20
+    cautious = [row for row in dpo if row["messages"][-1]["content"] == UNCLEAR]
+    assert len([row for row in cautious if row["rejected_response"] == UNCLEAR]) == 0
+
+
+def test_caution_is_rejected_as_often_as_it_is_chosen(tmp_path, monkeypatch):
+    library = Imagined(160, tmp_path / "clips")
+    asked = {tuple(map(str, pairs._heard(one, library))): one for one in questions_of(library)}
+
+    class Half:
+        """Right about every second clip, deaf to every eighth."""
+
+        def __init__(self, folder):
+            pass
+
+        def answers(self, conversations, **options):
+            found = [asked[tuple(map(str, messages))] for messages in conversations]
+            return [self.answer(one) for one in found]
+
+        def answer(self, one):
+            number = one.conversation.clips[0]
+            return UNCLEAR if number % 8 == 1 else "Paris." if number % 2 else one.truth
+
+    monkeypatch.setattr(pairs, "Listener", Half)
+    counts = pairs.write_pairs(tmp_path, library, 0, tmp_path / "data" / "dpo.jsonl")
+    assert min(counts.values()) > 3
+    assert abs(counts["caution"] - counts["hearing"] - counts["courage"]) < 0.3 * counts["caution"]
+
+
+def questions_of(library):
+    return pairs.questions(library, np.random.default_rng((0, 7)))
 
 
 def test_what_counts_as_a_mistake():

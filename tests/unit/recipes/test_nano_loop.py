@@ -1,6 +1,10 @@
 """The training loop: exact resume, a schedule that ends low, a loss that is no number refused."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,3 +64,41 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     network = nn.Linear(1, 1)
     with pytest.raises(RuntimeError, match="loss of step 0 of stage broken is nan; lower the learning rate"):
         train(stage, network, adamw([(network, 0.1)]), lambda step: network.weight.sum() * float("nan"), tmp_path)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from recipes.nano.loop import Stage, adamw, processes, train
+here = processes()
+torch.manual_seed(here.rank)  # only the batch may differ between processes
+stage = Stage("tiny", steps=6, batch=4, lr=0.05, warmup=3, save_every=4)
+network = nn.Linear(3, 2)
+with torch.no_grad():
+    network.weight.fill_(0.1)
+    network.bias.zero_()
+def loss_of(step):
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))[here.rank :: here.size]
+    return (network(x) - x[:, :2]).pow(2).mean()
+train(stage, network, adamw([(network, stage.lr)]), loss_of, Path(sys.argv[1]))
+"""
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    file, root = tmp_path / "program.py", Path(__file__).parents[3]
+    file.write_text(PROGRAM)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = [sys.executable, *launcher, str(file), str(tmp_path / name)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=280, env={**os.environ, "PYTHONPATH": str(root)}
+        )
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / name / "tiny.pt", weights_only=True)["network"] for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-6)
+    assert read_losses(tmp_path / "one" / "tiny.jsonl") == pytest.approx(
+        read_losses(tmp_path / "two" / "tiny.jsonl"), abs=1e-4
+    )

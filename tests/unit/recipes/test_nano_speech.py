@@ -9,12 +9,16 @@ from recipes.nano.scene import TURNS, render, render_speech, render_strange
 from recipes.nano.sounds.kinds import NAMED
 from recipes.nano.speech import engines
 from recipes.nano.speech.strange import LANGUAGES, UNKNOWN_WORDS
-from recipes.nano.speech.voices import GROUPS, TRAINED, UNSEEN_VARIANTS, UNSEEN_VOICES, draw_manner, draw_voice
+from recipes.nano.speech.variants import variant
+from recipes.nano.speech.voices import GROUPS, SEEN, TRAINED, UNSEEN_VARIANTS, UNSEEN_VOICES, draw_manner, draw_voice
 from recipes.nano.world.speakers import known, utterance
 from recipes.nano.world.utterance import plain
 
 spoken = pytest.mark.skipif(
     shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs espeak-ng and flite"
+)
+trained = pytest.mark.skipif(
+    shutil.which("festival") is None or not engines.KED.is_dir(), reason="needs festival and festvox-kdlpc16k"
 )
 
 
@@ -24,6 +28,8 @@ def test_held_out_voices_never_speak_in_training():
     assert {(voice.engine, voice.sex) for voice in UNSEEN_VOICES} == {
         (engine, sex) for engine in ("espeak", "flite") for sex in ("man", "woman")
     }
+    assert set(SEEN) < set(TRAINED), "what the test calls seen has been in training"
+    assert {voice.engine for voice in SEEN} == {"espeak", "flite"}, "the test needs no festival"
 
 
 @pytest.mark.parametrize("group", list(GROUPS))
@@ -46,10 +52,38 @@ def test_unknown_words_are_unknown_and_those_of_the_test_are_its_own():
     assert not set(LANGUAGES["train"]) & set(LANGUAGES["test"])
 
 
-def test_a_missing_synthesiser_is_named(monkeypatch):
+def test_a_missing_synthesiser_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(engines.shutil, "which", lambda name: None if name == "flite" else "/usr/bin/" + name)
-    with pytest.raises(RuntimeError, match=r"flite cannot be found.*apt-get install espeak-ng flite"):
+    monkeypatch.setattr(engines, "KED", tmp_path / "none")
+    with pytest.raises(RuntimeError, match=r"^flite cannot be found.*apt-get install espeak-ng flite"):
         engines.check_engines()
+    with pytest.raises(RuntimeError, match=r"^flite and festival \(with festvox-kdlpc16k\) cannot be found"):
+        engines.check_engines(training=True)
+
+
+def test_drawn_variants_are_the_same_for_ever_and_differ():
+    texts = [variant(number) for number in range(40)]
+    assert texts == [variant(number) for number in range(40)]
+    assert len(set(texts)) == 40
+    assert "gender male" in texts[0] and "gender female" in texts[1]
+    assert all(len([line for line in text.splitlines() if line.startswith("formant ")]) == 9 for text in texts)
+
+
+@spoken
+def test_a_drawn_variant_is_one_that_espeak_knows():
+    first, second = (engines.espeak("One two three.", f"en-us+drawn{number:03}")[0] for number in (0, 101))
+    plain = engines.espeak("One two three.", "en-us")[0]
+    assert min(len(first), len(second)) > 8000
+    assert len(first) != len(second) or not np.allclose(first, second)
+    assert len(first) != len(plain) or not np.allclose(first, plain)
+
+
+@trained
+def test_festival_speaks_at_the_pace_and_pitch_asked_for():
+    slow, rate = engines.festival('Say "one", two.', "ked", pace=0.8)
+    fast, _ = engines.festival('Say "one", two.', "ked", pace=1.2)
+    assert rate == 16_000
+    assert 1.2 < len(slow) / len(fast) < 1.8
 
 
 @spoken
@@ -65,7 +99,7 @@ def test_the_same_seed_gives_the_same_speech_and_another_one_other_speech():
 
 
 @spoken
-@pytest.mark.parametrize("group", list(GROUPS))
+@pytest.mark.parametrize("group", ["seen", "variant", "voice", pytest.param("trained", marks=trained)])
 def test_every_group_speaks_and_strangely(group):
     for index in range(3):
         wave, clip = render_speech("test", index, group, known)
@@ -75,6 +109,7 @@ def test_every_group_speaks_and_strangely(group):
     assert (clip.kind, clip.text) == (STRANGE, "") and len(wave) > 3000
 
 
+@trained
 @spoken
 def test_training_has_every_sort_in_its_turn():
     for sort in ("speech", "sound", "strange", "mixed"):

@@ -14,7 +14,6 @@ from recipes.nano.batches import (
     augmented,
     kind_shares,
     letters_of,
-    warped,
 )
 from recipes.nano.ctc import Listener, distance, greedy, join
 from recipes.nano.imagine import imagined
@@ -25,7 +24,6 @@ from recipes.nano.stages import Plan, configured
 from recipes.nano.tables import Tables
 from recipes.nano.tokenizer import train_tokenizer
 
-from qwen2_audio.audio.mel import mel_filters
 from qwen2_audio.config import Qwen2AudioEncoderConfig
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
@@ -47,16 +45,6 @@ def test_letters_and_shares():
     shares = kind_shares(SAID)
     assert shares[CLASSES.index(SPEECH)] == shares[CLASSES.index("dog")] == 0.5
     assert sum(kind_shares(Clip("cat", 1.0, -20.0))) == 1
-
-
-def test_a_warp_moves_every_frequency_by_its_factor():
-    centres = np.linspace(0, 8000, 201) @ mel_filters(128) / mel_filters(128).sum(0)  # of the front end's bins, in Hz
-    mel = np.zeros((128, 3), np.float32)
-    mel[np.abs(centres - 1500).argmin()] = 1.0
-    for factor in (0.87, 1.15):
-        moved = centres[warped(mel, factor)[:, 1].argmax()]
-        assert abs(moved / (1500 * factor) - 1) < 0.02
-    assert np.allclose(warped(mel, 1.0), mel, atol=1e-5)
 
 
 def test_the_encoders_loss_falls_and_sounds_alone_have_no_letters():

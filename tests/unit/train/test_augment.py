@@ -7,7 +7,13 @@ from qwen2_audio.train import augment
 from qwen2_audio.train.config import AugmentConfig
 
 ALL = AugmentConfig(
-    speed=(0.9, 1.1), gain_db=(-6.0, 6.0), noise=1.0, noise_snr_db=(5.0, 20.0), reverb=1.0, spec_augment=1.0
+    speed=(0.9, 1.1),
+    throat=(0.9, 1.1),
+    gain_db=(-6.0, 6.0),
+    noise=1.0,
+    noise_snr_db=(5.0, 20.0),
+    reverb=1.0,
+    spec_augment=1.0,
 )
 
 
@@ -89,10 +95,33 @@ def test_spec_augment_masks_bands_and_stretches_of_the_sound_only(clip):
     assert all(np.diff(np.flatnonzero(row)).max(initial=1) == 1 for row in rows)
 
 
+def test_a_warp_moves_every_frequency_by_its_factor():
+    centres = np.linspace(0, 8000, 201) @ mel.mel_filters(128) / mel.mel_filters(128).sum(0)  # of the bins, in Hz
+    log_mel = np.zeros((128, 3), np.float32)
+    log_mel[np.abs(centres - 1500).argmin()] = 1.0
+    for factor in (0.87, 1.15):
+        moved = centres[augment.warp(log_mel, np.full(128, factor))[:, 1].argmax()]
+        assert abs(moved / (1500 * factor) - 1) < 0.02
+    assert np.allclose(augment.warp(log_mel, np.ones(128)), log_mel, atol=1e-5)
+
+
+def test_another_throat_moves_the_tone_and_leaves_what_is_beyond_the_sound(clip):
+    plain = mel.log_mel(clip)
+    centres = augment.bin_centres(128)
+    peak = centres[plain[:, 50].argmax()]
+    found = []
+    for index in range(20):
+        _, moved = vary(clip, AugmentConfig(throat=(1.2, 1.2)), index=index)
+        assert moved.dtype == np.float32 and np.array_equal(moved[:, 100:], plain[:, 100:])
+        found.append(centres[moved[:, 50].argmax()] / peak)
+    assert 1.1 < min(found) < max(found) < 1.3  # each formant goes a little its own way
+
+
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
         (AugmentConfig(speed=(0.0, 1.0)), "augment.speed is [0, 1]; expected [low, high] between 0.5 and 2"),
+        (AugmentConfig(throat=(0.9, 3.0)), "augment.throat is [0.9, 3]"),
         (AugmentConfig(gain_db=(3.0, -3.0)), "augment.gain_db is [3, -3]"),
         (AugmentConfig(noise_snr_db=(0.0, 1000.0)), "augment.noise_snr_db"),
         (AugmentConfig(reverb=1.5), "augment.reverb is 1.5; expected a chance between 0 and 1"),
