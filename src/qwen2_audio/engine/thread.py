@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import BusyError
+from ..native.openmp import leave_team
 from ..types import Chunk, SamplingParams
 from .engine import Engine
 from .request import Prompt, Ticket
@@ -45,6 +46,7 @@ class EngineThread:
         self._closing = self._stopping = False
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="qwen2-audio-prepare")
         self._thread = threading.Thread(target=self._run, name="qwen2-audio-engine", daemon=True)
+        leave_team()  # the caller has loaded the model, and its team would send the engine's to sleep
         self._thread.start()
 
     def submit(
@@ -68,6 +70,7 @@ class EngineThread:
                 raise BusyError(f"{len(self._open)} requests wait or run already, as many as may; try again later.")
             ticket = Ticket(params.n, self._cancel)
             self._open.add(ticket)
+        leave_team()
         deadline = None if timeout is None else time.monotonic() + timeout
         self._workers.submit(self._prepare, prepare, params, ticket, deadline, priority)
         return ticket

@@ -17,6 +17,7 @@ import torch
 
 from ..errors import ConfigError
 from .build import LIBRARY
+from .openmp import runtime
 
 ABI = 2
 ISA_VARIABLE = "QWEN2_AUDIO_ISA"
@@ -120,17 +121,10 @@ def _declare(library: ctypes.CDLL) -> None:
 def _share_threads(library: ctypes.CDLL) -> None:
     """Let the library run on the threads that torch keeps: two teams would fight for the cores."""
     library.qwa_set_threads(torch.get_num_threads())
-    folder = Path(torch.__file__).parent
-    bundled = [*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")]
-    for path in bundled:
-        try:
-            openmp = ctypes.CDLL(str(path))
-            names = ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")
-            entries = [ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names]
-        except (OSError, AttributeError):
-            continue
-        library.qwa_use_openmp(*entries)
-        return
+    names = ("GOMP_parallel", "omp_get_num_threads", "omp_get_thread_num")
+    openmp = runtime()
+    if openmp is not None and all(hasattr(openmp, name) for name in names):
+        library.qwa_use_openmp(*(ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names))
 
 
 def follow_torch(library: ctypes.CDLL) -> None:

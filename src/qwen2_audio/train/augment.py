@@ -76,7 +76,7 @@ def warp(log_mel: np.ndarray, factors: np.ndarray) -> np.ndarray:
     at = np.interp(centres / factors, centres, np.arange(len(log_mel)))
     low = np.minimum(at.astype(int), len(log_mel) - 2)
     share = (at - low).astype(np.float32)[:, None]
-    return log_mel[low] * (1 - share) + log_mel[low + 1] * share
+    return np.asarray(log_mel[low] * (1 - share) + log_mel[low + 1] * share, np.float32)
 
 
 @lru_cache(maxsize=4)

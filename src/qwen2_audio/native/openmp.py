@@ -1,0 +1,36 @@
+"""The OpenMP runtime that torch computes with: its teams of threads, one for each thread that has ever computed.
+
+GNU's runtime lets the threads of a team wait actively for their next piece of work. Where all teams together have more
+threads than there are cores it sends them to sleep at once instead, even if only one team has work: waking them costs
+more than many of the products of a decode step (a step of 16 answers on nano took 6.3 ms instead of 3.4).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOFT = 1  # omp_pause_soft: threads go, settings stay
+
+
+@cache
+def runtime() -> ctypes.CDLL | None:
+    """The runtime in torch's own folder; None where torch uses another one."""
+    folder = Path(torch.__file__).parent
+    for path in (*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")):
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:
+            continue
+    return None
+
+
+def leave_team() -> None:
+    """End the calling thread's team, if it has one, so that another thread's may wait actively. It comes back with the
+    next parallel work of this thread, in a fraction of a millisecond."""
+    pause = getattr(runtime(), "omp_pause_resource_all", None)  # OpenMP 5.0
+    if pause is not None:
+        pause(SOFT)
