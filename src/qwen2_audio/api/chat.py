@@ -21,7 +21,8 @@ class AudioChat:
     """Conversations in, answers out. Made by `load()`.
 
     Attributes: `model`, `processor`, `name` (folder or hub name), `about` (one line: what this checkpoint is good for),
-    `notes` (what was chosen for this machine, and why), `settings` of the engine. Several threads may ask, and what
+    `notes` (what was chosen for this machine, and why), `settings` of the engine, `draft` (a smaller model that guesses
+    what this one will say, or None). Several threads may ask, and what
     they ask at the same time is computed together. No answer depends on what was asked before or beside it; but what a
     clip and a prompt's beginning cost to compute is kept for the next call, unless `settings.reuse` is off.
     """
@@ -35,6 +36,7 @@ class AudioChat:
         name: str = "",
         about: str = "",
         notes: Sequence[str] = (),
+        draft: Qwen2AudioForConditionalGeneration | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -42,6 +44,7 @@ class AudioChat:
         self.name = name
         self.about = about
         self.notes = tuple(notes)
+        self.draft = draft
         self._lock = Lock()
         self._service: Service | None = None
 
@@ -57,7 +60,9 @@ class AudioChat:
         """The engine behind it, begun when the first question comes; it ends with this object."""
         with self._lock:
             if self._service is None:
-                self._service = Service(self.model, self.processor, self.settings, name=self.name, about=self.about)
+                self._service = Service(
+                    self.model, self.processor, self.settings, name=self.name, about=self.about, draft=self.draft
+                )
                 weakref.finalize(self, self._service.close)
             return self._service
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MODEL_VARIABLE = "QWEN2_AUDIO_MODEL"
 NANO = "nano"
+DRAFT_TOKENS = 4  # guesses at a time; EngineSettings has the same
 FOR_REAL_RECORDINGS = "Qwen/Qwen2-Audio-7B-Instruct"
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ def load(
     local_files_only: bool = False,
     reuse: bool = True,
     tensor_parallel: bool = False,
+    draft: str | Path | None = None,
+    draft_tokens: int = DRAFT_TOKENS,
 ) -> AudioChat:
     """Load a checkpoint to talk to.
 
@@ -76,6 +79,9 @@ def load(
             that a second question about a clip needs neither the encoder nor its part of the prompt again.
         tensor_parallel: divide the language model among the processes of torchrun. The first one answers; the others
             call `engine.follow.follow(m.model)`, which returns when it ends.
+        draft: a smaller checkpoint with the same tokenizer, named as `name` is, that guesses what this one will say;
+            guesses are checked, so that answers stay the same and come sooner where it is often right.
+        draft_tokens: tokens that it guesses at a time, at most.
 
     Raises:
         WeightsError: the checkpoint or the adapter is absent, unreachable, damaged, or they do not fit together.
@@ -87,10 +93,12 @@ def load(
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from ..processor import Qwen2AudioProcessor
+    from . import drafts
     from .chat import AudioChat
     from .placement import place
 
     where = find(name)
+    settings = EngineSettings(reuse=reuse, draft_tokens=draft_tokens)
     # The small files first: what cannot work is said before 17 GB are fetched.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = place(config, device, dtype, quantize, where)
@@ -98,7 +106,11 @@ def load(
         raise ConfigError(
             "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."
         )
+    if tensor_parallel and draft is not None:
+        raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
+    if draft is not None:
+        drafts.check_files(draft := find(draft), config, processor, local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
         where,
         dtype=placement.dtype,
@@ -116,7 +128,11 @@ def load(
         notes += (library.load().reason,)
     if adapter is not None:
         notes += (_add(adapter, model, quantized=placement.quantize is not None),)
-    return AudioChat(model, processor, EngineSettings(reuse=reuse), name=str(where), about=about(where), notes=notes)
+    guessing = None
+    if draft is not None:
+        guessing, note = drafts.load(draft, model, local_files_only)
+        notes += (note,)
+    return AudioChat(model, processor, settings, name=str(where), about=about(where), notes=notes, draft=guessing)
 
 
 def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:

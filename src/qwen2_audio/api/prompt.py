@@ -7,8 +7,9 @@ message ends no turn, and `<|AUDIO|>` hears no clip.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from ..engine.request import Prompt
@@ -21,6 +22,8 @@ from ..text.tokenizer import Tokenizer
 from ..types import Message
 from .hearing import hear
 from .messages import check
+
+LogMels = Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
 
 # Stands for a text while a checkpoint's own template is rendered: private-use characters and the text's number.
 _MARK = "\ue5a0[0-9]+\ue5a1"
@@ -51,8 +54,16 @@ def own_template(processor: Qwen2AudioProcessor) -> str | None:
     return None if same else template
 
 
-def build(messages: Sequence[Message], processor: Qwen2AudioProcessor, template: str | None = None) -> Prompt:
-    """Render and encode a conversation, and listen to its clips. Raises PromptError, AudioError."""
+def build(
+    messages: Sequence[Message],
+    processor: Qwen2AudioProcessor,
+    template: str | None = None,
+    log_mels: LogMels | None = None,
+) -> Prompt:
+    """Render and encode a conversation, and listen to its clips. Raises PromptError, AudioError.
+
+    `log_mels`: makes the log-mels [mel bins, F_i] of waveforms; None: `audio.mel.log_mel` does, on the CPU.
+    """
     sounds = [hear(source, number) for number, source in enumerate(check(messages), 1)]
     pieces = (
         chat.walk(messages, add_generation_prompt=True)
@@ -61,9 +72,12 @@ def build(messages: Sequence[Message], processor: Qwen2AudioProcessor, template:
     )
     ids, _ = chat.encode_pieces(pieces, processor.tokenizer, [sound.heard.tokens for sound in sounds])
     bins = processor.feature_extractor.feature_size
+    mels = (
+        [sound.log_mel(bins) for sound in sounds] if log_mels is None else log_mels([s.waveform for s in sounds], bins)
+    )
     return Prompt(
         ids,
-        [sound.log_mel(bins) for sound in sounds],
+        mels,
         [sound.frames for sound in sounds],
         tuple(sound.heard for sound in sounds),
     )

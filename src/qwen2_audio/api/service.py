@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..engine.engine import Engine, EngineSettings
+from ..engine.log_mels import LogMels
 from ..engine.request import Prompt, Ticket
 from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.stats import Stats
@@ -32,11 +33,15 @@ class Service:
         *,
         name: str = "",
         about: str = "",
+        draft: Qwen2AudioForConditionalGeneration | None = None,
     ) -> None:
+        """`draft`: a smaller model with the same tokenizer, which guesses what `model` says. Raises ConfigError for
+        one whose ids mean something else."""
         self.name, self.about = name, about
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.own_template(processor)
-        self._engine = Engine(model, processor.tokenizer, settings)
+        self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None
+        self._engine = Engine(model, processor.tokenizer, settings, draft)
         self._generation_config = model.generation_config
         self._thread = EngineThread(self._engine)
 
@@ -83,7 +88,7 @@ class Service:
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Read a conversation and listen to its clips. Raises PromptError, AudioError."""
-        return prompts.build(messages, self._processor, self._template)
+        return prompts.build(messages, self._processor, self._template, self._log_mels)
 
     def check(self, prompt: Prompt, params: SamplingParams) -> None:
         """Raises ContextLengthError, CapacityError, ConfigError where the engine would not take this."""

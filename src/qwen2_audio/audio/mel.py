@@ -7,6 +7,7 @@ the value of silence is known. Shapes: S samples, L valid frames, F frames retur
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,8 +26,8 @@ WINDOW_FRAMES = WINDOW_SAMPLES // MEL_HOP  # 3,000
 _EDGE = N_FFT // 2  # samples reflected at both ends of the 30 s window: frames are centred
 _BLOCK = 128  # frames transformed at a time: 0.4 MB, stays in the cache
 _ROWS = 8  # frames multiplied at a time: more wake OpenBLAS's threads, which then spin beside the encoder
-_FLOOR = 1e-10  # of mel power
-_RANGE = 8.0  # log10 units kept below the loudest value: 80 dB
+FLOOR = 1e-10  # of mel power
+RANGE = 8.0  # log10 units kept below the loudest value: 80 dB
 _MAX_ENERGY = 1e30  # sum of squares; beyond it the power of a frame may overflow float32
 
 
@@ -42,22 +43,37 @@ def log_mel(waveform: np.ndarray, *, num_mel_bins: int = 128, pad_to_window: boo
     them, or 3000 with `pad_to_window`. Either way the values are those of the waveform padded to 30 s.
     Raises AudioError for anything but one finite mono waveform of at most 30 s.
     """
-    waveform = _checked(waveform)
-    valid = num_frames(len(waveform))
-    frames = WINDOW_FRAMES if pad_to_window else min(2 * num_encoder_frames(valid) + 2, WINDOW_FRAMES)
-    computed = min(valid + 2, WINDOW_FRAMES)  # a frame reaches 200 samples back: two more may touch the sound
-    out = np.full((num_mel_bins, frames), _FLOOR, np.float32)
-    _mel_power(_reflected(waveform, computed), out[:, :computed])
-    heard = out[:, :computed]
-    np.log10(np.maximum(heard, _FLOOR, out=heard), out=heard)
-    np.maximum(heard, math.log10(_FLOOR), out=heard)  # with AVX-512, numpy's log10(1e-10) is a little less than -10
+    clip = framed(waveform, pad_to_window=pad_to_window)
+    out = np.full((num_mel_bins, clip.frames), FLOOR, np.float32)
+    heard = out[:, : clip.computed]
+    _mel_power(clip.samples, heard)
+    np.log10(np.maximum(heard, FLOOR, out=heard), out=heard)
+    np.maximum(heard, math.log10(FLOOR), out=heard)  # with AVX-512, numpy's log10(1e-10) is a little less than -10
     # Silence is log10(1e-10) = -10, never above the maximum, so the maximum over the computed frames is that over 30 s.
-    floor = heard.max() - np.float32(_RANGE)
-    out[:, computed:] = math.log10(_FLOOR)
+    floor = heard.max() - np.float32(RANGE)
+    out[:, clip.computed :] = math.log10(FLOOR)
     np.maximum(out, floor, out=out)
     out += 4
     out *= 0.25
     return out
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A clip, ready to be cut into frames: frame i is `samples[160 * i : 160 * i + 400]`."""
+
+    samples: np.ndarray  # float32 [160 * (computed - 1) + 400]
+    computed: int  # frames that may touch the sound
+    frames: int  # of the log-mel; those that are not computed are silence
+
+
+def framed(waveform: np.ndarray, *, pad_to_window: bool = False) -> Framed:
+    """What `log_mel` computes of a waveform. Raises AudioError as it does."""
+    waveform = _checked(waveform)
+    valid = num_frames(len(waveform))
+    frames = WINDOW_FRAMES if pad_to_window else min(2 * num_encoder_frames(valid) + 2, WINDOW_FRAMES)
+    computed = min(valid + 2, WINDOW_FRAMES)  # a frame reaches 200 samples back: two more may touch the sound
+    return Framed(_reflected(waveform, computed), computed, frames)
 
 
 def _checked(waveform: np.ndarray) -> np.ndarray:
@@ -95,9 +111,9 @@ def _reflected(waveform: np.ndarray, frames: int) -> np.ndarray:
 def _mel_power(buffer: np.ndarray, out: np.ndarray) -> None:
     """Fill out [mel, C] with the mel-weighted power of the frames of `buffer`."""
     frames = np.lib.stride_tricks.sliding_window_view(buffer, N_FFT)[::MEL_HOP]  # [C, 400], no copy
-    window, filters = _window(), mel_filters(out.shape[0])
+    hann, filters = window(), mel_filters(out.shape[0])
     for start in range(0, len(frames), _BLOCK):
-        spectrum = np.fft.rfft(frames[start : start + _BLOCK] * window, axis=1)  # [b, 201]
+        spectrum = np.fft.rfft(frames[start : start + _BLOCK] * hann, axis=1)  # [b, 201]
         power = spectrum.real * spectrum.real
         power += spectrum.imag * spectrum.imag
         power = power.astype(np.float32, copy=False)
@@ -106,7 +122,7 @@ def _mel_power(buffer: np.ndarray, out: np.ndarray) -> None:
 
 
 @lru_cache(maxsize=1)
-def _window() -> np.ndarray:
+def window() -> np.ndarray:
     """Periodic Hann window, float32 [400].
 
     The angle is rounded to float32 before the cosine, as in the reference: its window's leakage, 70 dB below a loud

@@ -18,10 +18,11 @@ from ..config import CONFIG_FILE
 from ..errors import ConfigError
 from ..memory import require_memory
 from ..model.paged import BLOCK
-from . import checkpoint, machine
+from . import checkpoint, engine_draft, machine
 from .bars import bar
 from .channel import Worker
 from .checkpoint import Shape
+from .device import require_device
 from .engine_requests import clip_lengths
 from .engine_worker import SPARE
 from .report import Report, Row
@@ -126,6 +127,7 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
         CapacityError: memory or disk have no room.
         Qwen2AudioError: a side failed; the message is its own.
     """
+    require_device(options.device)
     peer = _peer(options)
     base = options.model or checkpoint.ensure(options.shape, progress=progress)
     plain = options.format in ("fp32", "bf16", checkpoint.scheme_of(base))
@@ -154,6 +156,8 @@ def _measure_ours(options: Options, folder: Path, amounts: Amounts, threads: int
         rows = decode_rows(worker, amounts, progress)
         rows += latency_rows(worker, amounts, progress)
         rows += guess_rows(worker, amounts, progress)
+        small = engine_draft.make(folder, options.format, progress)
+        rows += draft_rows(engine_draft.gains(worker, small, amounts.short_turns, amounts.answer, progress))
         runs = both_ways(worker, amounts, progress)
         rows += [
             summary("engine.run16_s", "s", runs.together),
@@ -236,6 +240,11 @@ def guess_rows(worker: Worker, amounts: Amounts, progress: Progress) -> list[Row
     return rows
 
 
+def draft_rows(gains: list[engine_draft.Gain]) -> list[Row]:
+    """What drafts gain, as rows."""
+    return [summary(gain.name, "x faster", gain.values, gain.note) for gain in gains]
+
+
 def both_ways(worker: Worker, amounts: Amounts, progress: Progress) -> Runs:
     """The requests at once and one after another, in turns; a turn has clips of its own, or caches would answer."""
     asked = {"seconds": amounts.clips, "new_tokens": amounts.new_tokens}
@@ -282,11 +291,14 @@ def _measure_nano(options: Options, amounts: Amounts, threads: int, progress: Pr
         asked = {"running": own.running, "lengths": own.contexts, "steps": own.steps}
         for turn in range(own.short_turns):
             beside.append(worker.ask("decode", variant=turn, **asked)["found"])
+        progress("nano: a draft")
+        guessed = engine_draft.nano_gain(worker, own.short_turns)
     many, one = ([1000 * turn[place]["beside"] for turn in beside] for place in range(2))
     note = f"of a step with 16 running, beside the language model; {statistics.median(one):.2f} ms with 1"
     return [
         summary("engine.nano16_speedup", "x faster", runs.speedup, runs.note),
         summary("engine.nano_overhead_ms", "ms", many, note),
+        *draft_rows([guessed]),
     ]
 
 

@@ -24,6 +24,7 @@ SPOKEN = """good morning and welcome to the weekly report of the harbour office 
 from pier four and not from pier two because pier two is closed until friday passengers with bicycles should be there
 half an hour early the tide is high at noon so the lower car park is closed from eleven to one the library boat comes
 on thursday and stays until four and the harbour office itself is open from eight to five thank you for listening"""
+QUESTIONS = ("What is that sound?", "Write down what is said.", "Describe what you hear.")  # of bundled clips
 MISHEARD = 14  # every so manieth word of SPOKEN is not what the prompt has
 
 
@@ -74,3 +75,9 @@ def script(config: Qwen2AudioConfig, kind: str) -> tuple[list[int], list[int]]:
     spoken = SPOKEN.split()
     meant = [word if place % MISHEARD else f"{word}'" for place, word in enumerate(spoken, 1)]
     return ids([*QUESTION.split(), *spoken]), ids(meant)
+
+
+def with_errors(answer: list[int], share: float) -> list[int]:
+    """`answer` with that share of its tokens replaced by others."""
+    wrong = np.random.default_rng(5).permutation(len(answer)) < share * len(answer)
+    return [1 + (token + 1) % 1000 if other else token for token, other in zip(answer, wrong, strict=True)]

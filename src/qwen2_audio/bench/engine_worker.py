@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..api.messages import user
+from ..api.prompt import build
 from ..config import Qwen2AudioConfig
 from ..engine.engine import EngineSettings
 from ..engine.request import Prompt, Ticket, completions_of
 from ..engine.sounds import stack_clips
 from ..engine.thread import EngineThread
+from ..processor import Qwen2AudioProcessor
+from ..quantize.checkpoint import nbytes
 from ..types import SamplingParams
 from .engine_clock import ModelClock, TimedEngine, decode_rate, ids_in, scripted
-from .engine_requests import ids_of, prompt_of, script, text_prompt, waveform
+from .engine_requests import QUESTIONS, ids_of, prompt_of, script, text_prompt, waveform, with_errors
 from .machine import peak_memory
 from .serving import serve, settle, stdout_for_replies, timed
 
@@ -47,11 +51,22 @@ class Session:
             )
         self._model.generation_config.eos_token_id = None
         self._config = Qwen2AudioConfig.from_pretrained(folder)
+        self._draft: Any = None
         self._clock = ModelClock(self._model.language_model, self._model.device)
         self._kv_tokens = kv_tokens
         gc.collect()
         gc.freeze()
         return {"value": timer.seconds}
+
+    def load_draft(self, folder: str, quantize: str | None = None) -> Measured:
+        """A draft beside the model, where that is. `value`: bytes that its steps read over those of the model's."""
+        from ..pretrained import Qwen2AudioForConditionalGeneration
+
+        self._draft = Qwen2AudioForConditionalGeneration.from_pretrained(
+            folder, dtype=self._model.dtype, device_map=self._model.device, quantize=quantize
+        )
+        small, large = map(read_each_step, (self._draft, self._model))
+        return {"value": small / large}
 
     def memory(self) -> Measured:
         peak = peak_memory()
@@ -154,13 +169,20 @@ class Session:
                 before = ids_in(completions_of(chunks, 1)[0].text)
         return {"value": taken}
 
-    def guessing(self, kind: str, guesses: int, most: int) -> Measured:
-        """Tokens a second of an answer that is `script(kind)`, alone, with so many guesses a step; share taken."""
+    def guessing(self, kind: str, guesses: int, most: int, right: float | None = None) -> Measured:
+        """Tokens a second of an answer that is `script(kind)`, alone, with so many guesses a step; share taken.
+
+        `right`: the guesses are the draft's, which is told the answer with errors: so many of its tokens are right.
+        """
         asked, answer = script(self._config, kind)
         answer = answer[:most]
-        engine = self._engine(lookup=guesses)
+        engine = self._engine(lookup=guesses) if right is None else self._engine(self._draft, draft_tokens=guesses)
         ticket = Ticket(1, engine.cancel)
-        with scripted(self._model.language_model, len(asked), answer):
+        with ExitStack() as scripts:
+            scripts.enter_context(scripted(self._model.language_model, len(asked), answer))
+            if right is not None:
+                told = with_errors(answer, 1 - right)
+                scripts.enter_context(scripted(self._draft.language_model, len(asked), told))
             engine.submit(Prompt(asked, [], [], ()), _greedy(len(answer)), ticket)
             while not ticket.done and not engine.stats.first_token.count:
                 engine.step()
@@ -172,10 +194,33 @@ class Session:
         accepted = stats.completion_tokens - 1 - sum(1 for step in engine.steps if step.decode)
         return {"value": (len(answer) - 1) / timer.seconds, "accepted": accepted / max(len(answer) - 1, 1)}
 
+    def own_words(self, folder: str, guesses: int) -> Measured:
+        """Tokens a second of the model's own answers about its bundled clips, one after another, with so many guesses
+        of the draft a step; share of the guesses that were taken."""
+        processor = Qwen2AudioProcessor.from_pretrained(folder)
+        questions = [user(text, audio=clip) for clip in sorted(Path(folder).glob("clips/*.wav")) for text in QUESTIONS]
+        asked = [build([question], processor) for question in questions]
+        settings = EngineSettings(kv_tokens=self._kv_tokens, draft_tokens=guesses)
+        engine = TimedEngine(self._model, self._clock, settings, processor.tokenizer, self._draft)
+        taken = 0.0
+        for prompt in asked:
+            ticket = Ticket(1, engine.cancel)
+            before = engine.stats.first_token.count
+            engine.submit(prompt, _greedy(64), ticket)
+            while engine.stats.first_token.count == before:
+                engine.step()
+            with timed() as timer:
+                while not engine.idle:
+                    engine.step()
+            taken += timer.seconds
+        stats = engine.stats
+        share = stats.draft_guesses_accepted / max(stats.draft_guesses_made, 1)
+        return {"value": (stats.completion_tokens - len(asked)) / taken, "accepted": share}
+
     # -- inside
 
-    def _engine(self, **settings: Any) -> TimedEngine:
-        return TimedEngine(self._model, self._clock, EngineSettings(kv_tokens=self._kv_tokens, **settings))
+    def _engine(self, draft: Any = None, **settings: Any) -> TimedEngine:
+        return TimedEngine(self._model, self._clock, EngineSettings(kv_tokens=self._kv_tokens, **settings), draft=draft)
 
     @contextmanager
     def _threaded(self) -> Iterator[tuple[TimedEngine, EngineThread]]:
@@ -216,6 +261,12 @@ class Session:
         )
         answer: list[int] = out[0, ids.shape[1] :].tolist()
         return answer
+
+
+def read_each_step(model: Any) -> int:
+    """Bytes of weights that a decode step reads: layers and head."""
+    text = model.language_model
+    return nbytes(text) - nbytes(text.model.embed_tokens)
 
 
 def _greedy(new_tokens: int) -> SamplingParams:

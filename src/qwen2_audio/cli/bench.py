@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 
 
 BENCHES = ("kernels", "model", "accuracy", "train", "engine", "load")
+ON_DEVICE = "model --device"  # what `bench model` is with that option: another bench, though nobody need know
+MODULES = {ON_DEVICE: "device"}  # the others are called as they are
 PICTURES = {"engine": "engine_plot", "load": "load_plot"}  # who draws; the others a roofline
 # Which benches have an option.
 USED_BY = {
     "model": ("model", "accuracy", "train", "engine", "load"),
-    "shape": ("model", "accuracy", "train", "engine"),
-    "format": ("model", "engine"),
-    "device": ("engine",),
+    "shape": ("model", ON_DEVICE, "accuracy", "train", "engine"),
+    "format": ("model", ON_DEVICE, "engine"),
+    "device": (ON_DEVICE, "engine"),
     "profile": ("model",),
     "method": ("train",),
     "isa": ("kernels",),
     "peer_python": ("kernels",),
-    "peer": ("kernels", "model", "train", "engine"),
-    "repeats": ("kernels", "model", "train", "engine"),
-    "quick": ("kernels", "model", "train", "engine"),
-    "threads": ("kernels", "model", "accuracy", "train", "engine"),
+    "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
+    "repeats": ("kernels", "model", ON_DEVICE, "train", "engine"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine"),
     **dict.fromkeys(("url", "api_key", "rate", "requests", "clip", "max_tokens", "seed"), ("load",)),
 }
 
@@ -55,9 +57,18 @@ Model = Annotated[
 Shape = Annotated[str | None, typer.Option(help="Random checkpoint: mid (0.4 GB), 1b (3 GB) or full (17 GB).")]
 Format = Annotated[
     str | None,
-    typer.Option(help="model: some of fp32,int8,int4; engine: one of them, or bf16. Quantised once, and kept."),
+    typer.Option(
+        help="model: some of fp32,int8,int4; engine: one of them, or bf16. Quantised once, and kept. "
+        "model --device: bf16 (default), fp16 or fp32."
+    ),
 ]
-Device = Annotated[str | None, typer.Option(help="engine: cpu (default) or cuda.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="engine: cpu (default) or cuda. model: a random model is made there (the full one, unless --shape says "
+        "otherwise), and decoding and first tokens are measured next to transformers there."
+    ),
+]
 Method = Annotated[str | None, typer.Option(help="train: some of lora,full.")]
 Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all of the fast ones.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
@@ -118,6 +129,9 @@ def command(
         "device": device, "url": url, "api_key": api_key, "rate": rate, "requests": requests, "clip": clip or None,
         "max_tokens": max_tokens, "seed": seed,
     }  # fmt: skip
+    what = ON_DEVICE if what == "model" and device is not None else what
+    if what == ON_DEVICE and png is not None:
+        raise ConfigError("bench model --device draws no picture; leave --png out.")
     run = prepare(what, {name: value for name, value in options.items() if value is not None})
     from rich.console import Console
 
@@ -135,7 +149,8 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
     """The bench `what` with the options that were given, ready to run. Raises ConfigError: one that cannot work."""
     for name in given:
         if what not in USED_BY[name]:
-            option, others = f"--{name.replace('_', '-')}", ", ".join(USED_BY[name])
+            option = f"--{name.replace('_', '-')}"
+            others = ", ".join(dict.fromkeys(one.removesuffix(" --device") for one in USED_BY[name]))
             raise ConfigError(f"{option} is an option of bench {others}; leave it out for bench {what}.")
     if "model" in given and "shape" in given:
         raise ConfigError("--shape is for a random checkpoint and --model names one; leave one of the two out.")
@@ -152,7 +167,7 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
         given["model"] = Path(given["model"])
     if "clip" in given:
         given["clips"] = tuple(given.pop("clip"))
-    bench = import_module(f"..bench.{what}", __package__)
+    bench = import_module(f"..bench.{MODULES.get(what, what)}", __package__)
     return partial(bench.run, bench.Options(**given))
 
 

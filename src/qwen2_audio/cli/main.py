@@ -22,8 +22,8 @@ COMMANDS = {
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be learnt",
     "quantize": "a checkpoint in 4 or 8 bits, for a plain CPU",
     "merge": "a checkpoint and its LoRA adapter become one checkpoint",
-    "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
     "eval": "how well a checkpoint hears, on the bundled model's world",
+    "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
     "bench": "how fast this package is, next to the reference library",
 }
 USAGE = "Usage: qwen2-audio COMMAND [ARGUMENTS]"

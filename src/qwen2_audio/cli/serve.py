@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +18,7 @@ from . import terminal
 from .terminal import note
 
 if TYPE_CHECKING:
+    from ..api.chat import AudioChat
     from ..serve.backend import Backend
     from ..serve.settings import Settings
 
@@ -65,6 +68,8 @@ def command(
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
+    draft: terminal.Draft = None,
+    draft_tokens: terminal.DraftTokens = 4,
 ) -> None:
     _check_installed()
     from ..serve.app import create_app
@@ -96,25 +101,25 @@ def command(
         grace=grace,
         fetch=fetch,
     )
+    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, draft=draft, draft_tokens=draft_tokens)
     if not terminal.is_first():
-        terminal.load_model(model, device, dtype, adapter, quantize)  # exits when the first process ends
+        load()  # exits when the first process ends
     with listening(address) as listener:  # a port that is taken is said before the model is loaded
-        backend = _load(model, device, dtype, adapter, quantize)
+        backend = _load(load, model)
         app = create_app(backend, settings)
         _say(address.at(listener), settings, app.state.server.names[0])
         serve(app, address, listener)
 
 
-def _load(model: str | None, device: str, dtype: str, adapter: str | None, quantize: str | None) -> Backend:
+def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     """The checkpoint behind an engine, called as people call it: nano, owner/name, or its folder's last name."""
     from ..api.loading import NANO, find, nano_path
     from ..api.service import Service
 
-    loaded = terminal.load_model(model, device, dtype, adapter, quantize)
-    where = find(model)
+    loaded, where = load(), find(model)
     folder = Path(where)
     name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
-    return Service(loaded.model, loaded.processor, name=name, about=loaded.about)
+    return Service(loaded.model, loaded.processor, loaded.settings, name=name, about=loaded.about, draft=loaded.draft)
 
 
 def _keys(given: list[str] | None) -> tuple[str, ...]:

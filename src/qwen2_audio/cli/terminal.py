@@ -23,6 +23,10 @@ DType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Quantize = Annotated[
     str | None, typer.Option(help="int8 or int4: quantise the weights while loading.", show_default=False)
 ]
+Draft = Annotated[
+    str | None, typer.Option(help="A smaller checkpoint that guesses what this one will say.", show_default=False)
+]
+DraftTokens = Annotated[int, typer.Option(help="Tokens that the draft guesses at a time, at most.", min=1)]
 Adapter = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter to add to the model.", show_default=False)]
 MaxTokens = Annotated[int | None, typer.Option(help="New tokens at most; default the checkpoint's, else 256.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default the checkpoint's.")]
@@ -56,8 +60,10 @@ def load_model(
     dtype: str = "auto",
     adapter: str | None = None,
     quantize: str | None = None,
+    **more: Any,
 ) -> AudioChat:
-    """Load what the options name; say on stderr which checkpoint it is, and what was chosen for this machine.
+    """Load what the options name (`more`: others of `load`); say on stderr which checkpoint it is, and what was chosen
+    for this machine.
 
     Processes of torchrun share the model. All but the first follow it, and exit here when it ends.
     """
@@ -65,7 +71,8 @@ def load_model(
         from ..api.loading import load
         from ..engine.follow import follow
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    loaded = load(model, device=device, dtype=dtype, adapter=adapter, quantize=quantize, tensor_parallel=several)
+    options = {"device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize, **more}
+    loaded = load(model, tensor_parallel=several, **options)
     if follow(loaded.model):
         raise typer.Exit
     if several:  # else SIGTERM would end this process before it told the others

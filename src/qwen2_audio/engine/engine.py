@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
 
 from ..errors import ConfigError, NumericsError
-from ..generate.lookup import guess
 from ..generate.options import Options, resolve
 from ..memory import available_bytes
 from ..model.paged import BLOCK
@@ -26,7 +24,10 @@ from ..text.tokenizer import Tokenizer
 from ..types import Chunk, FinishReason, SamplingParams, TokenLogprob
 from .answer import Answer, usage_of
 from .blocks import BlockPool
+from .draft import Draft, check, hears_alike
 from .follow import Lead
+from .guesses import Guesses
+from .pace import Pace
 from .request import Prompt, Request, Sequence, Ticket
 from .runner import Runner
 from .sampler import Sampler, logprob_of
@@ -40,7 +41,6 @@ SLICE = 0.05  # seconds of encoder work a step: so long may others wait
 STEP_SECONDS = 0.15  # what a step with prefill in it should take while others wait for their tokens
 MOST_TOKENS = 1 << 16  # positions of the cache, where memory would hold more
 SHARE = 0.3  # of the memory that is free
-MISSES = 4  # steps of wrong guesses in a row
 
 
 @dataclass(eq=False)
@@ -51,15 +51,22 @@ class _Underway:
     answer: Answer
     tokens: list[int]
     last: float = 0.0  # time of the last token
-    missed: int = 0  # steps in a row whose guesses were all wrong
 
 
 class Engine:
     """Answers many conversations at once. Attributes: `stats`, `settings`."""
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, settings: EngineSettings | None = None) -> None:
-        """`model`: a Qwen2AudioForConditionalGeneration in eval mode."""
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, settings: EngineSettings | None = None, draft: Any = None
+    ) -> None:
+        """`model`: a Qwen2AudioForConditionalGeneration in eval mode; `draft`: another one, which guesses what it says.
+
+        Raises ConfigError: a draft whose ids mean something else.
+        """
         self.settings = settings or EngineSettings()
+        if draft is not None:
+            check(model.config, draft.config)
+            draft = draft if self.settings.draft_tokens else None
         self.stats = Stats()
         self._model, self._tokenizer = model, tokenizer
         ends = [token for token in tokenizer.all_special_tokens if token in (IM_END, tokenizer.eos_token)]
@@ -67,12 +74,15 @@ class Engine:
         self._context = model.config.text_config.max_position_embeddings
         lead = Lead.of(model)
         block_bytes = storage_for(model.language_model, 1).nbytes * (lead.in_one_memory if lead else 1)
+        if draft is not None:
+            block_bytes += storage_for(draft.language_model, 1).nbytes
         self._storage = storage_for(model.language_model, self._blocks(block_bytes))
         if lead is not None:
             lead.begin(self._storage.blocks)
         self._sounds = Sounds(model, self.settings.sounds_bytes if self.settings.reuse else 0, self.stats)
         self._runner = Runner(model, self._storage, self._sounds, lead)
-        self._step_tokens = self.settings.step_tokens or 128
+        self._pace = Pace(STEP_SECONDS, self.settings.step_tokens)
+        self._guesses = Guesses(self.settings, self.stats, self._draft_of(draft))
         self._underway: dict[Sequence, _Underway] = {}
         self._of_ticket: dict[Ticket, list[Sequence]] = {}
         self._broken: list[tuple[Sequence, Exception]] = []
@@ -145,17 +155,20 @@ class Engine:
         if self._sounds.busy:
             self._sounds.work(SLICE)
             self.stats.seconds_encoder += time.monotonic() - started
-        self._guess()
+        else:
+            self._guesses.hear(SLICE)
+        self._guesses.make(self._underway)
         plan = self._planned()
         if plan.decodes or plan.prefills:
             self._run(plan)
+            self._guesses.measure(plan)
         self.stats.steps += 1
         self._measure(started)
 
     # -- one step
 
     def _planned(self) -> Plan:
-        self._scheduler.limits = self._limits(self._step_tokens)
+        self._scheduler.limits = self._limits()
         plan = self._scheduler.plan()
         while self._broken:
             self._fail(*self._broken.pop())
@@ -176,9 +189,7 @@ class Engine:
         parts = [*plan.decodes, *plan.prefills]
         started = time.monotonic()
         try:
-            logits, wanted = self._runner.run(parts)
-            best, ids = logits.max(-1) if len(logits) else (logits, logits)  # for all rows at once
-            greedy = list(zip(ids.tolist(), best.isfinite().tolist(), strict=True))
+            found, wanted = self._runner.run(parts)
         except Exception as error:  # memory, say: it belongs to those that ran, and the engine lives on
             for part in parts:
                 self._fail(part.sequence, error)
@@ -190,7 +201,7 @@ class Engine:
             rows, end = slice(end, end + count), end + count
             if count and part.sequence in self._underway:
                 try:
-                    self._advance(part.sequence, logits[rows], greedy[rows])
+                    self._advance(part.sequence, found.logits[rows], found.greedy[rows])
                 except Exception as error:  # one request's trouble is not the others'
                     self._fail(part.sequence, error)
 
@@ -219,10 +230,7 @@ class Engine:
             if place < len(guesses) and token != guesses[place]:
                 break
         right = min(len(sequence.keys) - first - 1, len(guesses))
-        self.stats.guesses_made += len(guesses)
-        self.stats.guesses_accepted += right
-        if guesses:
-            state.missed = 0 if right else state.missed + 1
+        self._guesses.judge(sequence, len(guesses), right)
         self._scheduler.accepted(sequence, right)
         self._tell(sequence, "".join(texts), tuple(logprobs))
 
@@ -256,6 +264,7 @@ class Engine:
         state.answer.cached = sequence.cached
         ended = state.answer.finish_reason if error is None else "error"
         self._scheduler.remove(sequence, keep=error is None and self.settings.reuse)
+        self._guesses.forget(sequence)
         left = self._of_ticket[request.ticket]
         left.remove(sequence)
         if not left:
@@ -291,19 +300,8 @@ class Engine:
             self._broken.append((sequence, error))
             return False
 
-    def _guess(self) -> None:
-        if not self.settings.lookup:
-            return
-        for sequence in self._underway:
-            state = self._underway[sequence]
-            # After some misses only now and then: wrong guesses cost time, and text that does not repeat stays so.
-            if sequence.decoding and (state.missed < MISSES or len(state.tokens) % (4 * MISSES) == 0):
-                room = min(self.settings.lookup, sequence.request.most - len(state.tokens) - 1)
-                found = guess(sequence.keys, room, 3, []) if room > 0 else []
-                sequence.guesses = list(takewhile(lambda key: key >= 0, found))  # a sound cannot be said
-
-    def _limits(self, step_tokens: int) -> Limits:
-        return Limits(step_tokens, self.settings.sequences, self.settings.waiting)
+    def _limits(self) -> Limits:
+        return Limits(self._pace.tokens, self.settings.sequences, self.settings.waiting)
 
     # -- the books
 
@@ -318,9 +316,7 @@ class Engine:
         share = prefill / (prefill + decode)
         stats.seconds_prefill += took * share
         stats.seconds_decode += took * (1 - share)
-        if self.settings.step_tokens is None and prefill >= 32:
-            wanted = prefill * STEP_SECONDS / took
-            self._step_tokens = round(min(max(0.5 * (self._step_tokens + wanted), 32), 1024))
+        self._pace.learn(prefill, took)
 
     def _measure(self, started: float) -> None:
         stats = self.stats
@@ -328,7 +324,8 @@ class Engine:
         stats.blocks_used, stats.blocks_cached = self._pool.used, self._pool.cached
         stats.blocks_total = self._storage.blocks
         stats.sounds_bytes = self._sounds.nbytes
-        took, model = time.monotonic() - started, stats.seconds_prefill + stats.seconds_decode + stats.seconds_encoder
+        model = stats.seconds_prefill + stats.seconds_decode + stats.seconds_encoder + stats.seconds_draft
+        took = time.monotonic() - started
         stats.seconds_overhead += max(0.0, took - (model - self._model_seconds))
         self._model_seconds = model
         stats.step_seconds.add(took)
@@ -355,13 +352,20 @@ class Engine:
     def _blocks(self, block_bytes: int) -> int:
         if self.settings.kv_tokens is not None:
             return -(-self.settings.kv_tokens // BLOCK)
-        free = available_bytes()
+        device = self._model.device
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
         affordable = MOST_TOKENS // BLOCK if free is None else int(free * SHARE) // block_bytes
         return max(1, min(affordable, MOST_TOKENS // BLOCK))
 
+    def _draft_of(self, model: Any) -> Draft | None:
+        if model is None:
+            return None
+        sounds = self._sounds if hears_alike(self._model, model) else None
+        return Draft(model, self._storage.blocks, self.settings, self.stats, sounds=sounds, ends=self._eos_ids)
+
     def _new_pool(self) -> None:
         self._pool = BlockPool(self._storage.blocks, self._storage.block)
-        self._scheduler = Scheduler(self._pool, self._limits(self._step_tokens), self._ready)
+        self._scheduler = Scheduler(self._pool, self._limits(), self._ready)
 
     def _notice_new_weights(self) -> None:
         """An adapter was attached, a weight written to: what was computed before is not what would be now."""
@@ -369,6 +373,7 @@ class Engine:
         if state != self._state:
             self._state = state
             self._sounds.forget()
+            self._runner.forget()
             self._new_pool()
 
 

@@ -14,6 +14,7 @@ import torch
 from ..model.paged import PagedStorage
 from .blocks import Copy
 from .follow import Lead
+from .graphs import Decoded, Decoder
 from .packed import Packed
 from .request import Request
 from .scheduler import Part
@@ -25,7 +26,13 @@ class Runner:
 
     def __init__(self, model: Any, storage: PagedStorage, sounds: Sounds, lead: Lead | None = None) -> None:
         self._model, self._storage, self._sounds, self._lead = model, storage, sounds, lead
+        self._decoder = Decoder.of(model, storage)
         self._audio_id = int(model.config.audio_token_index)
+
+    def forget(self) -> None:
+        """Drop what was made for the old weights, as they have changed."""
+        if self._decoder is not None:
+            self._decoder.forget()
 
     def copy(self, copies: Iterable[Copy]) -> None:
         """Fill blocks that begin as others do."""
@@ -45,22 +52,27 @@ class Runner:
         request = part.sequence.request
         return not audio_before(request, part.start + part.count, part.start) or self._sounds.held(request)
 
-    def run(self, parts: list[Part]) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """Compute the parts. Logits of the positions behind which a token is wanted, fp32 [W, V], part after part, and
-        how many each part has: its last known token and its guesses, none while its prompt is not at its end."""
+    def run(self, parts: list[Part]) -> tuple[Decoded, tuple[int, ...]]:
+        """Compute the parts. What was found at the W positions behind which a token is wanted, part after part, and how
+        many each part has: its last known token and its guesses, none while its prompt is not at its end."""
         ids = [token for part in parts for token in _tokens(part, self._audio_id)]
-        device = self._model.device
-        embeds = self._model.get_input_embeddings()(torch.tensor([ids], device=device))
-        self._put_sounds(parts, embeds)
         packed = Packed(
             [part.sequence.blocks for part in parts],
             [part.start for part in parts],
             [part.count for part in parts],
             [wanted_of(part) for part in parts],
         )
+        decoded = None
+        if self._decoder is not None and self._audio_id not in ids:
+            decoded = self._decoder.run(packed, ids)
+        return decoded or self._run_packed(parts, packed, ids), tuple(packed.wanted)
+
+    def _run_packed(self, parts: list[Part], packed: Packed, ids: list[int]) -> Decoded:
+        embeds = self._model.get_input_embeddings()(torch.tensor([ids], device=self._model.device))
+        self._put_sounds(parts, embeds)
         with nullcontext() if self._lead is None else self._lead.passing(packed, embeds):
             logits = packed.run(self._model, self._storage, embeds)
-        return logits.float(), tuple(packed.wanted)
+        return Decoded.of(logits.float())
 
     def _put_sounds(self, parts: list[Part], embeds: torch.Tensor) -> None:
         """Replace the embeddings [1, N, H] of audio positions by what was heard."""

@@ -20,7 +20,8 @@ class EngineSettings:
 
     kv_tokens: positions of the KV cache; None: a third of the free memory, 65,536 at most. sounds_bytes: for encoded
     clips. step_tokens: new positions a step; None: what takes about 0.15 s. lookup: guesses a step by prompt lookup.
-    reuse: keep what was computed for the next request that begins alike.
+    draft_tokens: guesses a step by a draft, if there is one; 0: none. reuse: keep what was computed for the next
+    request that begins alike.
     """
 
     kv_tokens: int | None = None
@@ -29,10 +30,12 @@ class EngineSettings:
     sequences: int = 32
     waiting: int = 1024
     lookup: int = 0
+    draft_tokens: int = 4
     reuse: bool = True
 
     def __post_init__(self) -> None:
-        for name, low in {"kv_tokens": BLOCK, "step_tokens": 1, "sequences": 1, "waiting": 1, "lookup": 0}.items():
+        least = {"kv_tokens": BLOCK, "step_tokens": 1, "sequences": 1, "waiting": 1, "lookup": 0, "draft_tokens": 0}
+        for name, low in least.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")

@@ -164,13 +164,20 @@ def encode_in_steps(
 ) -> Generator[None, None, tuple[torch.Tensor, list[int]]]:
     """The model's `encode_audio` of log-mels [mel bins, F_i], with a pause before each layer."""
     inputs = stack_clips(clips, frames)
-    features = inputs["input_features"].to(model.device)
+    features = sent(inputs["input_features"], model.device)
     if not model.encoder_mask:  # whole windows, padding heard: one piece
         yield
         return model.encode_audio(features, inputs["feature_attention_mask"])  # type: ignore[no-any-return]
     tower = model.audio_tower
     made = yield from tower.encode_in_steps(features.to(tower.conv1.weight), list(frames))
     return model.multi_modal_projector(made), [num_audio_tokens(n) for n in frames]
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor`, which lies on the CPU, on `device`; to a GPU through pinned memory, without waiting for it."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # torch keeps the pinned memory until the copy is done
 
 
 def stack_clips(clips: Sequence[np.ndarray], frames: Sequence[int]) -> dict[str, torch.Tensor]:

@@ -16,10 +16,10 @@ from ..errors import ConfigError
 from .attention import ALL, Visible, attend, causal_mask
 from .cache import KVCache
 from .outputs import LanguageModelOutput
-from .paged import PagedPass, PagedStorage
+from .paged import PagedPass, PagedStorage, StaticPass
 
 Rope = tuple[torch.Tensor, torch.Tensor]
-Cache = KVCache | PagedPass
+Cache = KVCache | PagedPass | StaticPass
 
 
 class RMSNorm(nn.Module):

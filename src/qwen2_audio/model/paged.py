@@ -1,4 +1,4 @@
-"""The KV cache of many sequences in blocks of one size, and one forward pass over some of them.
+"""The KV cache of many sequences in blocks of one size, and a forward pass over some: packed, or of fixed shape.
 
     sequence a, 70 positions, blocks of 32:   table [4, 0, 7]    position 40 lies in block 0 at 8
     sequence b shares its first block:        table [4, 2]
@@ -26,6 +26,7 @@ class PagedStorage:
     """Keys (after RoPE) and values of every layer, `[blocks, kv_heads, block, head_dim]`.
 
     With `torch.int8` a number is a code times a scale, one for each head and position: `[blocks, kv_heads, block, 1]`.
+    There is one block more than `blocks`, number `scratch`: rows of a StaticPass that stand for nobody write there.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class PagedStorage:
         device: torch.device | str = "cpu",
     ) -> None:
         self.block, self.blocks, self.dtype = block, blocks, dtype
-        shape = (blocks, config.num_key_value_heads, block, config.head_dim)
+        self.scratch = blocks
+        shape = (blocks + 1, config.num_key_value_heads, block, config.head_dim)
         layers = range(config.num_hidden_layers)
         # Zeros, not what memory holds: what lies behind a sequence's end is read and weighted with 0; 0 * NaN is NaN.
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
@@ -54,7 +56,8 @@ class PagedStorage:
 
     @property
     def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self.buffers)
+        """Of `blocks` blocks."""
+        return sum(buffer[: self.blocks].nbytes for buffer in self.buffers)
 
     def copy_block(self, source: int, target: int) -> None:
         """Make block `target` what block `source` is."""
@@ -104,7 +107,7 @@ class PagedStorage:
             key, value = self.read(layer, group.tables, q.dtype)
             heads = (q.shape[1], len(group.tables), -1, q.shape[3])
             queries = q[0][:, group.places].view(heads).transpose(0, 1)  # [S, heads, count, D]
-            found, _ = attend(implementation, queries, key, value, group.visible, **options)
+            found, _ = attend(masked(implementation), queries, key, value, group.visible, **options)
             out[0][:, group.places] = found.transpose(0, 1).flatten(1, 2)
         return out, None
 
@@ -115,6 +118,11 @@ class PagedStorage:
         if scales is not None:
             found = found * scales[tables].to(like)
         return found.transpose(1, 2).flatten(2, 3)
+
+
+def masked(implementation: str) -> str:
+    """What attends to gathered blocks: they go on behind a sequence's end, and flash_attention_2 takes no mask."""
+    return "sdpa" if implementation == "flash_attention_2" else implementation
 
 
 def quantize_heads(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,6 +179,51 @@ class PagedPass:
         if self._plan is None:
             self._plan = _planned(self, device)
         return self._plan
+
+
+class StaticPass:
+    """One new position of each of S sequences, as rows `[S, 1]`; stands where a KVCache would. For a CUDA graph.
+
+    All shapes follow from those of its tensors and nothing looks at a value, so that the same work can be done again
+    for other values. Only for a storage without scales.
+    """
+
+    length = 0  # as of a PagedPass
+
+    def __init__(self, storage: PagedStorage, positions: torch.Tensor, tables: torch.Tensor) -> None:
+        """`positions` int64 [S], the new ones' places; `tables` int64 [S, n], all of them on the storage's device.
+
+        A table ends in any blocks. A row that stands for nobody is at position 0 of the scratch block.
+        """
+        assert not storage.key_scales
+        size, heads, device = storage.block, storage.keys[0].shape[1], tables.device
+        self.storage = storage
+        self._block = tables.gather(1, (positions // size)[:, None])[:, 0]
+        self._place = positions % size
+        # Rows of a storage seen as [blocks * kv_heads, block, D]: gathered head by head, a sequence lies in one piece.
+        self._gathered = tables[:, None] * heads + torch.arange(heads, device=device)[:, None]  # [S, kv_heads, n]
+        mask = torch.arange(tables.shape[1] * size, device=device) <= positions[:, None]
+        self._visible = Visible(mask=mask[:, None, None])  # [S, 1, 1, n * block]
+
+    def attend(
+        self,
+        layer: int,
+        implementation: str,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        visible: Visible,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Keep k, v `[S, kv_heads, 1, D]`, and let q `[S, heads, 1, D]` see its own sequence up to itself: like q."""
+        key = self._kept(self.storage.keys[layer], k).to(q.dtype)
+        value = self._kept(self.storage.values[layer], v).to(q.dtype)
+        return attend(masked(implementation), q, key, value, self._visible, **options)
+
+    def _kept(self, stored: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """Write the new ones, and read all `[S, kv_heads, n * block, D]`."""
+        stored[self._block, :, self._place] = new[:, :, 0].to(stored.dtype)
+        return stored.flatten(0, 1)[self._gathered].flatten(2, 3)
 
 
 @dataclass(frozen=True)

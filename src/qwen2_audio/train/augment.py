@@ -1,4 +1,4 @@
-"""Variations of the sound: speed, reverb, noise and gain of the waveform; throat and masks (SpecAugment) in the log-mel.
+"""Variations of the sound: speed, reverb, noise, gain of the waveform; throat and masks (SpecAugment) in the log-mel.
 
 Every draw comes from the generator that is handed in, so that (seed, epoch, index) fix the result. numpy only, but
 for soxr behind `audio.resample`.

@@ -149,7 +149,16 @@ def test_the_folder_of_a_file_to_write_is_made(tmp_path: Path) -> None:
             ["load", "--quick"],
             "--quick is an option of bench kernels, model, train, engine; leave it out for bench load.",
         ),
-        (["model", "--device", "cuda"], "--device is an option of bench engine; leave it out for bench model."),
+        (
+            ["kernels", "--device", "cpu"],
+            "--device is an option of bench model, engine; leave it out for bench kernels.",
+        ),
+        (
+            ["model", "--device", "cpu", "--profile"],
+            "--profile is an option of bench model; leave it out for bench model --device.",
+        ),
+        (["model", "--device", "cpu", "--png", "x"], "bench model --device draws no picture; leave --png out."),
+        (["model", "--device", "tpu"], "device is 'tpu'; expected one of cuda, cpu."),
         (["kernels", "--no-profile"], "--profile is an option of bench model; leave it out for bench kernels."),
         (["model", "--shape", "2b"], "shape is '2b'; expected mid, 1b, full."),
         (

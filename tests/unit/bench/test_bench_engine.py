@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from qwen2_audio.bench import bars, engine
+from qwen2_audio.bench import bars, engine, engine_draft
 from qwen2_audio.bench.engine import Amounts, Options, latency_rows, summary
 from qwen2_audio.bench.engine_clock import ModelClock, Step, decode_rate, ids_in
 from qwen2_audio.bench.engine_plot import better, by_running
-from qwen2_audio.bench.engine_requests import clip_lengths, prompt_of, script, text_prompt, waveform
+from qwen2_audio.bench.engine_requests import clip_lengths, prompt_of, script, text_prompt, waveform, with_errors
 from qwen2_audio.bench.engine_worker import Session
 from qwen2_audio.bench.report import Row
 from qwen2_audio.config import Qwen2AudioConfig
@@ -29,7 +29,8 @@ ASKED = {
 OTHERS = {
     "engine.decode1", "engine.decode16", "engine.prefill", "engine.ttft_3s", "engine.ttft_10s", "engine.second_turn_s",
     "engine.lookup_transcript_speedup", "engine.lookup_chat_speedup", "engine.run16_s", "engine.alone16_s",
-    "engine.peak_gb",
+    "engine.peak_gb", "engine.draft50_speedup", "engine.draft80_speedup", "engine.draft95_speedup",
+    "engine.nano_draft_speedup",
 }  # fmt: skip
 
 
@@ -112,6 +113,26 @@ def test_guesses_are_taken_where_the_answer_repeats_the_prompt(
 ) -> None:
     assert session.guessing(kind, 0, 128)["accepted"] == 0
     assert least <= session.guessing(kind, 4, 128)["accepted"] <= most
+
+
+def test_a_draft_that_is_told_the_answer(session: Session, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    small = engine_draft.make(folder, "fp32", lambda line: None)
+    assert 0 < session.load_draft(str(small))["value"] < 2
+    monkeypatch.setattr("qwen2_audio.engine.guesses.Worth.pays", lambda *_: True)
+    asked = {"kind": "chat", "most": 41}
+    found = [session.guessing(guesses=4, right=right, **asked)["accepted"] for right in (0.0, 0.5, 0.9, 1.0)]
+    assert found[0] == 0 and found == sorted(found) and found[1] > 0.2 and found[-1] == pytest.approx(0.8, abs=0.03)
+    assert session.guessing(guesses=0, **asked)["accepted"] == 0
+
+
+def test_the_shape_of_a_draft() -> None:
+    shape = engine_draft.draft_shape(Qwen2AudioConfig())
+    assert (shape.layers, shape.width, shape.heads, shape.vocab_size) == (16, 1024, 16, 151_936)
+    answer = list(range(200))
+    told = with_errors(answer, 0.2)
+    assert sum(one != other for one, other in zip(answer, told, strict=True)) == 40
+    assert with_errors(answer, 0.0) == answer and min(with_errors(answer, 1.0)) > 0
 
 
 def test_scripts_are_what_they_say_they_are() -> None:

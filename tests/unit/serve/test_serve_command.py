@@ -69,6 +69,14 @@ def test_every_option_arrives(serving, tmp_path, monkeypatch):
     assert (fetch.redirects, fetch.seconds, fetch.folder) == (1, 2, tmp_path)
 
 
+def test_a_draft_arrives_where_models_are_loaded(serving, monkeypatch):
+    asked = []
+    monkeypatch.setattr(command, "_load", lambda load, model: asked.append((load, model)) or FakeBackend())
+    assert serving("--model", "large", "--draft", "small", "--draft-tokens", 6)[0] == 0
+    ((load, model),) = asked
+    assert (model, load.args[0], load.keywords) == ("large", "large", {"draft": "small", "draft_tokens": 6})
+
+
 def test_an_open_door_is_said(serving, capsys):
     serving("--host", "0.0.0.0")
     assert "Anybody who reaches this address may ask" in capsys.readouterr().err
@@ -84,6 +92,7 @@ def test_an_open_door_is_said(serving, capsys):
         (("--allowed-local-media-path", "/no/such/folder"), "is not a folder"),
         (("--api-key", "two words"), "characters that no header carries"),
         (("--port", "99999"), "65535"),
+        (("--draft-tokens", "0"), "--draft-tokens"),
     ],
 )
 def test_mistakes_end_in_a_sentence_before_a_model_is_loaded(serving, monkeypatch, capsys, options, words):

@@ -1,0 +1,47 @@
+"""A draft for a loaded checkpoint: whether their tokens are the same, and where it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import Qwen2AudioConfig
+from ..engine.draft import check
+from ..errors import ConfigError
+from ..pretrained import Qwen2AudioForConditionalGeneration
+from ..processor import Qwen2AudioProcessor
+from .placement import place
+
+
+def check_files(
+    where: str | Path, config: Qwen2AudioConfig, processor: Qwen2AudioProcessor, local_files_only: bool = False
+) -> None:
+    """Raises ConfigError where the draft's ids are not those of the model with this config and processor."""
+    check(config, Qwen2AudioConfig.from_pretrained(where, local_files_only=local_files_only))
+    other = Qwen2AudioProcessor.from_pretrained(where, local_files_only=local_files_only)
+    ours, theirs = processor.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    if ours != theirs:
+        token = min(one for one in ours.keys() | theirs.keys() if ours.get(one) != theirs.get(one))
+        raise ConfigError(
+            f"The tokenizer of the draft {where} has {_id(theirs.get(token))} for {token!r} and the model's has "
+            f"{_id(ours.get(token))}; a draft must be made for the same tokenizer."
+        )
+
+
+def load(
+    where: str | Path, model: Qwen2AudioForConditionalGeneration, local_files_only: bool = False
+) -> tuple[Qwen2AudioForConditionalGeneration, str]:
+    """The draft beside `model`, in whatever this device runs well and has room for, and a line on that."""
+    config = Qwen2AudioConfig.from_pretrained(where, local_files_only=local_files_only)
+    placement = place(config, model.device, where=where)
+    draft = Qwen2AudioForConditionalGeneration.from_pretrained(
+        where,
+        dtype=placement.dtype,
+        device_map=placement.device,
+        quantize=placement.quantize,
+        local_files_only=local_files_only,
+    )
+    return draft, f"The draft {where}: {placement.reason}"
+
+
+def _id(token: int | None) -> str:
+    return "no id" if token is None else f"id {token}"
