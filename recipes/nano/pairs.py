@@ -7,8 +7,9 @@ invented where there are none; and deafness to words that are clear.
 
     the right answer  >  "I cannot make out the words."  >  a wrong fact
 
-The sentence in the middle stands on both sides equally often. As the rejected one alone it would fall to pieces, or
-never be said again; as the chosen one alone it would be said of everything.
+The sentence in the middle stands on both sides. As the rejected one alone it would fall to pieces, or never be said
+again; as the chosen one alone it would be said of everything. Where words are only to be written down it costs more
+than one that is wrong, so there it is rejected more often.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .world.utterance import plain
 Rng = np.random.Generator
 DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
+HEARD = 250  # transcripts that come before caution, whether the model had them right or not
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,10 @@ def write_pairs(model: Path, library: Library, seed: int, path: Path) -> dict[st
     counts = Counter(rows.values())
     keep = (counts["caution"] - counts["hearing"]) / max(1, counts["courage"])
     lines = [line for line, sort in rows.items() if sort != "courage" or rng.random() < keep]
+    heard = [one for one in questions(library, rng) if one.clip.kind == SPEECH and one.truth == one.clip.text]
+    for number in rng.permutation(len(heard))[:HEARD]:
+        row = row_of(heard[number].conversation, library, path.parent) | {"rejected_response": UNCLEAR}
+        lines += [line for line in [json.dumps(row)] if rows.setdefault(line, "heard") == "heard"]
     part = path.with_suffix(".part")
     part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     part.rename(path)

@@ -156,7 +156,18 @@ def timed(name: str, run: Callable[[Plan], None], plan: Plan) -> None:
 
 
 def _model(plan: Plan) -> tuple[Qwen2AudioForConditionalGeneration, Tokenizer]:
+    """Raises RuntimeError where the vocabulary is no longer that of the stages that are done: a change of wording moves
+    most of its ids, and a language model that learned others still runs, only worse."""
     tokenizer = train_tokenizer()
+    ids, known = tokenizer.get_vocab(), plan.work / "vocabulary.txt"
+    words = "\n".join(sorted(ids, key=ids.__getitem__))
+    if not known.is_file():
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(words, encoding="utf-8")
+    elif known.read_text(encoding="utf-8") != words:
+        raise RuntimeError(
+            f"{known} lists other tokens than the recipe now makes; begin anew in another --work folder."
+        )
     model = fresh_model(nano_config(tokenizer), plan.seed).train()
     model.set_attn_implementation("eager")  # bf16 on a CPU: faster than torch's fused attention
     return model, tokenizer

@@ -153,7 +153,7 @@ class Engine:
         started = time.monotonic()
         self._end_late_ones(started)
         if self._sounds.busy:
-            self._sounds.work(SLICE)
+            self._sounds.work(self._slice())
             self.stats.seconds_encoder += time.monotonic() - started
         else:
             self._guesses.hear(SLICE)
@@ -166,6 +166,12 @@ class Engine:
         self._measure(started)
 
     # -- one step
+
+    def _slice(self) -> float:
+        """Seconds of encoder work in this step. Where prompts are read and nobody waits between two tokens, as many as
+        of reading: a short clip would else wait for a piece of somebody's long prompt again and again."""
+        reading = self._scheduler.running and not any(one.decoding for one in self._underway)
+        return STEP_SECONDS if reading else SLICE
 
     def _planned(self) -> Plan:
         self._scheduler.limits = self._limits()

@@ -148,9 +148,9 @@ def test_pairs_are_the_mistakes_that_a_checkpoint_makes(tmp_path, monkeypatch):
     dpo = [json.loads(line) for line in (tmp_path / "data" / "dpo.jsonl").read_text().splitlines()]
     assert len(dpo) > 60 and len({json.dumps(row) for row in dpo}) == len(dpo)
     read = [formats.read_row(row, tmp_path / "data") for row in dpo]
-    assert {pair.rejected["content"] for pair in read} == {"Three and four is eight."}
+    assert {pair.rejected["content"] for pair in read} == {"Three and four is eight.", UNCLEAR}
     # A parrot's wrong facts give way to the abstention, and only what it says rightly would give that way in turn.
-    assert counts == {"truth": counts["truth"], "caution": counts["caution"]} and counts["caution"] > 20
+    assert set(counts) == {"truth", "caution", "heard"} and counts["caution"] > 20
     cautious = [row for row in dpo if row["messages"][-1]["content"] == UNCLEAR]
     assert len([row for row in cautious if row["rejected_response"] == UNCLEAR]) == 0
 
@@ -177,6 +177,7 @@ def test_caution_is_rejected_as_often_as_it_is_chosen(tmp_path, monkeypatch):
     counts = pairs.write_pairs(tmp_path, library, 0, tmp_path / "data" / "dpo.jsonl")
     assert min(counts.values()) > 3
     assert abs(counts["caution"] - counts["hearing"] - counts["courage"]) < 0.3 * counts["caution"]
+    assert 0 < counts["heard"] <= pairs.HEARD
 
 
 def questions_of(library):

@@ -129,3 +129,13 @@ def test_the_bridge_before_the_projector_is_the_projector_after_the_bridge():
     wanted = projector(network.bridge(heard))
     join(network, projector)
     assert torch.allclose(projector(heard), wanted, atol=1e-5)
+
+
+def test_a_vocabulary_that_is_no_longer_the_first_stages_is_refused(tmp_path, monkeypatch):
+    from recipes.nano import stages
+
+    stages._model(Plan(tmp_path))
+    stages._model(Plan(tmp_path))
+    (tmp_path / "vocabulary.txt").write_text("another")
+    with pytest.raises(RuntimeError, match="has other tokens than the recipe now makes; begin anew in another"):
+        stages._model(Plan(tmp_path))
