@@ -137,5 +137,5 @@ def test_a_vocabulary_that_is_no_longer_the_first_stages_is_refused(tmp_path, mo
     stages._model(Plan(tmp_path))
     stages._model(Plan(tmp_path))
     (tmp_path / "vocabulary.txt").write_text("another")
-    with pytest.raises(RuntimeError, match="has other tokens than the recipe now makes; begin anew in another"):
+    with pytest.raises(RuntimeError, match="lists other tokens than the recipe now makes; begin anew in another"):
         stages._model(Plan(tmp_path))
