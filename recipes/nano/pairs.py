@@ -34,7 +34,7 @@ from .world.utterance import plain
 Rng = np.random.Generator
 DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
-HEARD = 250  # transcripts that come before caution, whether the model had them right or not
+HEARD = 100  # transcripts that come before caution, whether the model had them right or not
 
 
 @dataclass(frozen=True)
