@@ -25,7 +25,7 @@ from .pairs import write_pairs
 from .pseudo import LANGUAGE, Lessons
 from .speech.engines import check_engines
 from .tokenizer import train_tokenizer
-from .writer import FINE_TUNING, PRETRAINING
+from .writer import FINE_TUNING, PRETRAINING, WIDENING
 
 FIRST = os.environ.get("RANK", "0") == "0"  # of torchrun's processes: the one that writes
 CONFIGS = Path(__file__).parent / "configs"
@@ -88,7 +88,7 @@ def write_data(plan: Plan) -> None:
     write_conversations(plan.library("dev"), FINE_TUNING, 150, plan.seed, folder / "dev.jsonl")
     write_conversations(plan.library(), PRETRAINING, round(0.9 * clips), plan.seed, folder / "joint.jsonl")
     write_conversations(plan.library(), FINE_TUNING, round(1.8 * clips), plan.seed + 1, folder / "sft.jsonl")
-    write_conversations(plan.library(), FINE_TUNING, round(0.9 * clips), plan.seed + 2, folder / "voices.jsonl")
+    write_conversations(plan.library(), WIDENING, round(0.9 * clips), plan.seed + 2, folder / "voices.jsonl")
 
 
 def pretrain(plan: Plan) -> None:

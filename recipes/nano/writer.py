@@ -37,9 +37,10 @@ from .world.facts import FACTS, FAMILIES
 
 Rng = np.random.Generator
 # How often a conversation takes each form. Pre-training reads: the language model must learn to spell out what it hears
-# before anything else pays. Fine-tuning does everything.
+# before anything else pays. Fine-tuning does everything; its last part has more of the base form, learned last of all.
 PRETRAINING = {"read": 0.88, "questions": 0.06, "chat": 0.02, "after": 0.01, "both": 0.01, "base": 0.01, "text": 0.01}
 FINE_TUNING = {"read": 0.44, "questions": 0.26, "chat": 0.19, "after": 0.03, "both": 0.02, "base": 0.03, "text": 0.03}
+WIDENING = {"read": 0.4, "questions": 0.24, "chat": 0.18, "after": 0.02, "both": 0.02, "base": 0.11, "text": 0.03}
 ARITHMETIC = 0.5  # of the facts asked in text
 TYPED = (
     (
