@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from qwen2_audio.parallel import Processes
-from qwen2_audio.train.augment import bin_centres, warp
+from qwen2_audio.train.augment import another_throat
 
 from .clips import Library
 from .mix import SPEECH, STRANGE, Clip
@@ -26,7 +26,6 @@ RANGE = 2.0  # log-mel below the clip's maximum at which the front end cuts (8 d
 CLASSES = (*NAMES, SPEECH, STRANGE)
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC's labels from 1 on; 0 is the blank
 NO_SEX = -100
-FORMANTS = (300.0, 900.0, 1800.0, 3200.0, 8000.0)  # Hz; between these the warping changes steadily
 SHORT = 2.5  # seconds; clips up to here are never passed over, longer ones cost more and teach no more
 
 
@@ -58,7 +57,7 @@ def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     short gaps."""
     if rng.random() < 0.2 or mel.max() <= SILENCE + 0.2:  # silence stays what it is
         return mel
-    out = warped(mel, rng) if rng.random() < 0.7 else mel.copy()
+    out = another_throat(mel, rng.uniform(0.87, 1.15), 0.05, rng) if rng.random() < 0.7 else mel.copy()
     out += rng.uniform(-10, 8) / 40  # dB: log-mel is log10(power) / 4
     out += rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, len(out), dtype=np.float32)[:, None]
     low = out.min()
@@ -70,12 +69,6 @@ def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         at = rng.integers(0, out.shape[1] - width + 1)
         out[:, at : at + width] = low
     return np.maximum(out, max(SILENCE, out.max() - RANGE))
-
-
-def warped(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A log-mel [128, F] from another throat, its formants not all moved alike."""
-    formants = rng.uniform(0.87, 1.15) * rng.uniform(0.95, 1.05, len(FORMANTS))
-    return warp(mel, np.interp(bin_centres(len(mel)), FORMANTS, formants))
 
 
 def stack(mels: Sequence[np.ndarray]) -> torch.Tensor:

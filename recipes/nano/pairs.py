@@ -124,7 +124,10 @@ def write_pairs(model: Path, library: Library, seed: int, path: Path) -> dict[st
     heard = [one for one in questions(library, rng) if one.clip.kind == SPEECH and one.truth == one.clip.text]
     for number in rng.permutation(len(heard))[:HEARD]:
         row = row_of(heard[number].conversation, library, path.parent) | {"rejected_response": UNCLEAR}
-        lines += [line for line in [json.dumps(row)] if rows.setdefault(line, "heard") == "heard"]
+        line = json.dumps(row)
+        if line not in rows:
+            rows[line] = "heard"
+            lines.append(line)
     part = path.with_suffix(".part")
     part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     part.rename(path)

@@ -63,7 +63,8 @@ def vary_waveform(waveform: np.ndarray, config: AugmentConfig, draw: np.random.G
 def vary_log_mel(log_mel: np.ndarray, frames: int, config: AugmentConfig, draw: np.random.Generator) -> np.ndarray:
     """Another throat and SpecAugment: float32 [mel, F], of which `frames` are sound. The frames beyond it stay."""
     if config.throat != (1.0, 1.0):
-        log_mel = _throat(log_mel, frames, draw.uniform(*config.throat), draw)
+        factor, log_mel = draw.uniform(*config.throat), log_mel.copy()
+        log_mel[:, :frames] = another_throat(log_mel[:, :frames], factor, _OWN, draw)
     return _masked(log_mel, frames, config, draw) if draw.random() < config.spec_augment else log_mel
 
 
@@ -86,12 +87,11 @@ def bin_centres(bins: int) -> np.ndarray:
     return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
 
 
-def _throat(log_mel: np.ndarray, frames: int, factor: float, draw: np.random.Generator) -> np.ndarray:
-    """Formants times `factor`, each a little more or less: people differ in more than the length of the throat."""
-    own = factor * draw.uniform(1 - _OWN, 1 + _OWN, len(_FORMANTS))
-    out = log_mel.copy()
-    out[:, :frames] = warp(log_mel[:, :frames], np.interp(bin_centres(len(log_mel)), _FORMANTS, own))
-    return out
+def another_throat(log_mel: np.ndarray, factor: float, own: float, draw: np.random.Generator) -> np.ndarray:
+    """float32 [mel, F] with formants times `factor`, each up to `own` more or less: people differ in more than the
+    length of the throat."""
+    formants = factor * draw.uniform(1 - own, 1 + own, len(_FORMANTS))
+    return warp(log_mel, np.interp(bin_centres(len(log_mel)), _FORMANTS, formants))
 
 
 def _masked(log_mel: np.ndarray, frames: int, config: AugmentConfig, draw: np.random.Generator) -> np.ndarray:
