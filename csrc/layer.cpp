@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "attention.h"
+#include "dense.h"
 #include "linear.h"
 #include "ops_kernels.h"
 #include "parallel.h"
@@ -11,19 +12,29 @@ namespace {
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Rows that several linears take, quantised when the first of their group asks. One for each thread, over its scratch:
+// Rows that several linears take, quantised (or turned, for float32 weights) when the first of their group asks. One for each thread, over its scratch:
 // every thread quantises all rows, which is quicker than waiting for each other.
 class Input {
    public:
     Input(const float* x, int rows, int features, char* memory) : x_(x), rows_(rows), features_(features), memory_(memory) {}
 
     static size_t bytes(int rows, int features) {
-        return activation_bytes(rows, features, 32) + activation_bytes(rows, features, 64);
+        const size_t quantised = activation_bytes(rows, features, 32) + activation_bytes(rows, features, 64);
+        const size_t turned = turned_bytes(rows, features);
+        return quantised > turned ? quantised : turned;
     }
 
     // Panels [panels.begin, panels.end) of w's outputs.
     void multiply(const qwa_linear& w, Range panels, float* y) {
         if (panels.begin >= panels.end) return;
+        if (w.bits == 32) {  // then all linears of a layer are so
+            float* const turned = reinterpret_cast<float*>(memory_);
+            if (!made_[0]) turn(x_, rows_, features_, turned);
+            made_[0] = true;
+            const int end = 16 * panels.end, last = end < w.out_features ? end : w.out_features;
+            const float* const weight = static_cast<const float*>(w.codes);
+            return dense_columns(weight, w.bias, features_, w.out_features, turned, rows_, 16 * panels.begin, last, y);
+        }
         if (w.bits == 16) return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
         const int which = w.group == 64;
         if (!made_[which]) {

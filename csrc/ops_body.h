@@ -1,5 +1,6 @@
 // The operations of ops_kernels.h, written once and compiled for each instruction set by ops_*.cpp.
 #include "attend_body.h"
+#include "dense_body.h"
 #include "ops_kernels.h"
 #include "simd.h"
 
@@ -91,4 +92,4 @@ void merge(const float* parts, int64_t stride, int chunks, int head_dim, float* 
 }  // namespace
 }  // namespace qwa
 
-#define QWA_OPS(name) {name, rms_norm, add_to, silu_mul, rotate, keep, attend, merge}
+#define QWA_OPS(name) {name, rms_norm, add_to, silu_mul, rotate, keep, attend, merge, dense}

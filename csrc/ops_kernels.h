@@ -40,6 +40,8 @@ struct Ops {
     void (*attend)(const Chunk& chunk, int dtype);
     // Parts of `chunks` chunks, `stride` floats apart, to one head's output.
     void (*merge)(const float* parts, int64_t stride, int chunks, int head_dim, float* out);
+    // weight [columns, inputs] times panel [inputs, kDenseRows] -> out [columns, kDenseRows]; see dense.h.
+    void (*dense)(const float* weight, int64_t inputs, int columns, const float* panel, float* out);
 };
 
 extern const Ops kOpsPortable;

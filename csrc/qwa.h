@@ -8,6 +8,7 @@
 //   bits 8   codes uint8 [P, G, group/4, 64]: byte 4j+i of chunk t is column j, input 4t+i; value = code - 128
 //   both     scales float16 [P, G, 16]
 //   bits 16  codes float16 [P, K, 16], no scales
+//   bits 32  codes float32 [N, K], as training has them, no scales: only in qwa_layers, and then in all linears of a layer
 //
 // One 64-byte chunk is 16 columns x 4 inputs: two AVX2 registers, one AVX-512 register, or one row of an AMX tile.
 //
@@ -28,12 +29,12 @@ extern "C" {
 
 typedef struct {
     const void* codes;
-    const uint16_t* scales;  // float16; NULL for bits 16
+    const uint16_t* scales;  // float16; NULL for bits 16 and 32
     const float* bias;       // [N] or NULL
     int32_t in_features;
     int32_t out_features;
-    int32_t bits;   // 4, 8 or 16
-    int32_t group;  // 32 or 64; ignored for bits 16
+    int32_t bits;   // 4, 8, 16 or 32
+    int32_t group;  // 32 or 64; ignored for bits 16 and 32
 } qwa_linear;
 
 QWA_API int qwa_abi(void);
@@ -55,6 +56,11 @@ QWA_API void qwa_use_openmp(void* gomp_parallel, void* omp_get_num_threads, void
 // y[i] [M, N_i] = x [M, K] times each of `count` linears that share their input. Strides in floats.
 QWA_API void qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
                  float* const* y, const int64_t* y_strides);
+
+// y [M, N] = x [M, K] times a linear of float32 weights [N, K], as training has them; bias [N] or NULL. All contiguous.
+// Meant for few rows, up to 64 or so. A row's results do not depend on the other rows.
+QWA_API void qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x,
+                       int64_t rows, float* y);
 
 // ---- What stands between the matrix products (ops.cpp, attention.cpp, layer.cpp) ----
 //

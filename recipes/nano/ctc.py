@@ -16,6 +16,7 @@ from torch import nn
 from qwen2_audio.config import num_encoder_frames
 from qwen2_audio.model.attention import ALL
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
+from qwen2_audio.train.precision import fast_bfloat16
 
 from .batches import CLASSES, LETTERS, NO_SEX, EncoderBatch, EncoderStream
 from .clips import Library
@@ -55,7 +56,7 @@ class Listener(nn.Module):
         return [self.tower.layer_norm(clip) for clip in states]
 
     def loss(self, batch: EncoderBatch) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
             states = self.states(batch)
             frames = self.frames(states)
             pooled = torch.stack([clip.mean(0) for clip in frames])

@@ -2,8 +2,8 @@
 
 Made-up mistakes teach it not to say what it would not have said anyway. So the model is asked about clips of the
 development split, whose sentences and renderings it has not been trained on: first for its best answer, then for
-drawn ones, and every wrong one becomes a pair. Mistakes are wrong facts, words misheard; words, answers or sounds
-invented where there are none; and deafness to words that are clear.
+drawn ones, and every wrong one becomes a pair. Mistakes are wrong facts, words misheard, women taken for men; words,
+answers or sounds invented where there are none; and deafness to words that are clear.
 
     the right answer  >  "I cannot make out the words."  >  a wrong fact
 
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from .clips import Library
-from .conversations import UNCLEAR, Conversation, ask, assistant, is_voice, transcribe, user, voice_chat
+from .conversations import UNCLEAR, Conversation, ask, assistant, is_voice, sex, transcribe, user, voice_chat
 from .corpus import row_of
 from .evaluate import BATCH, Listener
 from .examination import abstains
@@ -34,6 +34,7 @@ from .world.utterance import plain
 Rng = np.random.Generator
 DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
+SEXES = 0.3  # of the second questions about speech: whether a man speaks or a woman; the others want it written down
 HEARD = 100  # transcripts that come before caution, whether the model had them right or not
 
 
@@ -67,7 +68,10 @@ def questions(library: Library, rng: Rng) -> Iterator[Asked]:
         yield Asked(Conversation([user(i), assistant(voice_chat(clip, rng))], [i]), clip, chat=True)
         if clip.kind in WORDS:
             continue
-        question, answer = transcribe(clip, rng) if is_voice(clip) or rng.random() < 0.5 else ask(clip, rng)
+        if clip.kind == SPEECH and rng.random() < SEXES:
+            question, answer = sex(clip, rng)
+        else:
+            question, answer = transcribe(clip, rng) if is_voice(clip) or rng.random() < 0.5 else ask(clip, rng)
         yield Asked(Conversation([user(i, question), assistant(answer)], [i]), clip)
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train.masks import encode_base, encode_chat
+from qwen2_audio.train.precision import fast_bfloat16
 
 from .conversations import Conversation
 from .imagine import imagined
@@ -76,7 +77,7 @@ class Lessons:
             ids[row, : len(lesson.ids)] = torch.tensor(lesson.ids)
             trained[row, : len(lesson.ids)] = torch.tensor(lesson.trained)
         states = [one for lesson in lessons for one in lesson.states]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
             inputs = model.get_input_embeddings()(ids)
             if states:
                 audio = model.multi_modal_projector(torch.from_numpy(np.concatenate(states))).to(inputs.dtype)

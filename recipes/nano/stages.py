@@ -15,6 +15,7 @@ from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train import dpo, sft
 from qwen2_audio.train.config import TrainConfig
+from qwen2_audio.train.precision import fast_bfloat16
 
 from .clips import Library, open_library
 from .corpus import write_conversations
@@ -37,7 +38,7 @@ class Plan:
 
     work: Path  # clips, checkpoints of the stages, logs
     clips: int = 36_000  # for training
-    held_back: int = 4_000  # clips of the development split: to watch the training, and for DPO to find mistakes
+    held_back: int = 8_000  # clips of the development split: to watch the training, and for DPO to find mistakes
     scale: float = 1.0  # of the number of steps
     threads: int = 1
     workers: int = 2  # processes that synthesise
@@ -120,7 +121,8 @@ def prefer(plan: Plan) -> None:
 
 
 def configured(name: str, model: str, plan: Plan) -> TrainConfig:
-    """The stage's config, `configs/<name>.toml`, with the paths and the length of this plan."""
+    """The stage's config, `configs/<name>.toml`, with the paths and the length of this plan, in a precision that this
+    CPU is fast at."""
     config = TrainConfig.from_file(CONFIGS / f"{name}.toml")
     data = replace(
         config.data,
@@ -134,6 +136,7 @@ def configured(name: str, model: str, plan: Plan) -> TrainConfig:
         output=str(plan.work / name),
         data=data,
         steps=steps,
+        precision=config.precision if fast_bfloat16() else "float32",
         parallel="ddp" if "RANK" in os.environ else "none",
     )
 
@@ -169,7 +172,8 @@ def _model(plan: Plan) -> tuple[Qwen2AudioForConditionalGeneration, Tokenizer]:
             f"{known} lists other tokens than the recipe now makes; begin anew in another --work folder."
         )
     model = fresh_model(nano_config(tokenizer), plan.seed).train()
-    model.set_attn_implementation("eager")  # bf16 on a CPU: faster than torch's fused attention
+    if fast_bfloat16():
+        model.set_attn_implementation("eager")  # bf16 on a CPU: faster than torch's fused attention
     return model, tokenizer
 
 

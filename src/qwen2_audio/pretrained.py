@@ -108,7 +108,7 @@ class Pretrained(nn.Module):
         processes = cls._processes(scheme or quantize, kv_cache, device) if tensor_parallel else None
         device = processes.device if processes is not None else device
         model = cls._load(folder, config, asked, device, scheme or quantize, processes)
-        if device.type == "cpu" and (kv_cache is not None or scheme is not None or quantize is not None):
+        if device.type == "cpu":
             accelerate(model, kv_cache)
         elif kv_cache is not None:
             raise ConfigError(f"kv_cache is {kv_cache!r}, which is for models on the CPU; leave it out on {device}.")

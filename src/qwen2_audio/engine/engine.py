@@ -26,6 +26,7 @@ from .answer import Answer, usage_of
 from .blocks import BlockPool
 from .draft import Draft, check, hears_alike
 from .follow import Lead
+from .graphs import Decoded
 from .guesses import Guesses
 from .pace import Pace
 from .request import Prompt, Request, Sequence, Ticket
@@ -204,31 +205,33 @@ class Engine:
         self._scheduler.ran(plan)
         end = 0
         for part, count in zip(parts, wanted, strict=True):
-            rows, end = slice(end, end + count), end + count
+            rows, end = range(end, end + count), end + count
             if count and part.sequence in self._underway:
                 try:
-                    self._advance(part.sequence, found.logits[rows], found.greedy[rows])
+                    self._advance(part.sequence, found, rows)
                 except Exception as error:  # one request's trouble is not the others'
                     self._fail(part.sequence, error)
 
-    def _advance(self, sequence: Sequence, rows: torch.Tensor, best: list[tuple[int, bool]]) -> None:
-        """Take the next token, and those behind it as long as the guesses were right."""
+    def _advance(self, sequence: Sequence, found: Decoded, rows: range) -> None:
+        """Take the next token, and those behind it as long as the guesses were right. `rows` of `found` are its own."""
         state, guesses = self._underway[sequence], sequence.guesses
+        plain, alternatives = state.sampler.plain, sequence.request.params.logprobs
         sequence.guesses = []
         first = len(sequence.keys)
         texts, logprobs = [], []
-        for row, (token, finite) in zip(rows, best, strict=True):
+        for row in rows:
+            token, finite = found.greedy[row]
             if not finite:
                 raise NumericsError(
                     "The model's logits are not numbers (NaN or infinite); this request ends here. Check the weights, "
                     "or load the model in float32."
                 )
-            if not state.sampler.plain:
-                token = state.sampler.choose(state.tokens, row)
+            if not plain:
+                token = state.sampler.choose(state.tokens, found.logits[row])
             state.tokens.append(token)
             sequence.keys.append(token)
-            if sequence.request.params.logprobs is not None:
-                logprobs.append(logprob_of(token, row, sequence.request.params.logprobs, self._tokenizer))
+            if alternatives is not None:
+                logprobs.append(logprob_of(token, found.logits[row], alternatives, self._tokenizer))
             texts.append(state.answer.push(token))
             place = len(sequence.keys) - first - 1
             if state.answer.finish_reason is not None or state.answer.tokens >= sequence.request.most:

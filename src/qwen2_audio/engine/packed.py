@@ -28,16 +28,18 @@ class Packed:
     def run(self, model: Any, storage: PagedStorage, embeds: torch.Tensor) -> torch.Tensor:
         """Compute the new positions, whose embeddings are [1, N, H]. Returns logits [sum of wanted, V]."""
         step = PagedPass(storage, self.tables, self.pasts, self.counts)
-        keep = torch.zeros(1, sum(self.counts), dtype=torch.bool)
-        for end, count in zip(accumulate(self.counts), self.wanted, strict=True):
-            keep[0, end - count : end] = True
+        keep: int | torch.Tensor = 0
+        if self.counts != self.wanted:
+            sides = zip(self.counts, self.wanted, strict=True)
+            keep = torch.tensor([[place >= count - wanted for count, wanted in sides for place in range(count)]])
+            keep = keep.to(embeds.device)
         out = model.language_model(
             inputs_embeds=embeds,
             position_ids=step.positions.to(embeds.device),
             past_key_values=step,
-            logits_to_keep=keep.to(embeds.device),
+            logits_to_keep=keep,
         )
-        return out.logits  # type: ignore[no-any-return]
+        return out.logits.view(-1, out.logits.shape[-1])  # type: ignore[no-any-return]
 
     def numbers(self) -> list[int]:
         """Itself as one list: S, then every field, the tables by their lengths and end to end."""

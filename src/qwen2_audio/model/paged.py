@@ -158,6 +158,8 @@ class PagedPass:
     @property
     def positions(self) -> torch.Tensor:
         """int64 [1, N]: the place of each new position in its sequence."""
+        if max(self.counts) == 1 == min(self.counts):
+            return self.pasts.long()[None]
         pairs = zip(self.pasts.tolist(), self.counts, strict=True)
         return torch.cat([torch.arange(past, past + count) for past, count in pairs])[None]
 

@@ -91,13 +91,14 @@ def kernels() -> ctypes.CDLL | None:
 def declare(found: ctypes.CDLL) -> None:
     """Tell ctypes the signatures."""
     pointer, i64 = ctypes.c_void_p, ctypes.c_int64
+    found.qwa_dense.argtypes = [pointer, pointer, i64, i64, pointer, i64, pointer]
     found.qwa_rms_norm.argtypes = [pointer, pointer, ctypes.c_float, i64, i64, pointer]
     found.qwa_silu_mul.argtypes = [pointer, pointer, i64, pointer]
     found.qwa_rotate.argtypes = [pointer, ctypes.c_int, pointer]
     found.qwa_keep.argtypes = [pointer, pointer, pointer, pointer]
     found.qwa_attention.argtypes = [pointer, pointer, pointer, pointer]
     found.qwa_layers.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer]
-    for name in ("rms_norm", "silu_mul", "rotate", "keep", "attention", "layers"):
+    for name in ("dense", "rms_norm", "silu_mul", "rotate", "keep", "attention", "layers"):
         getattr(found, f"qwa_{name}").restype = None
 
 

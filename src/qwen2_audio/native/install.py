@@ -8,9 +8,9 @@ from torch import nn
 from ..errors import ConfigError
 from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Qwen2DecoderLayer, Qwen2LanguageModel
-from . import fused
+from . import dense, fused
 from .cache import check_kv_dtype
-from .layers import Native, NativeDecoderLayer, NativeEncoderLayer, NativeLanguageModel
+from .layers import DenseLanguageModel, Native, NativeDecoderLayer, NativeEncoderLayer, NativeLanguageModel
 
 _LAYERS: dict[type[nn.Module], type[Native]] = {
     Qwen2DecoderLayer: NativeDecoderLayer,
@@ -21,10 +21,13 @@ _LAYERS: dict[type[nn.Module], type[Native]] = {
 def accelerate(model: nn.Module, kv_cache: str | None = None) -> int:
     """Swap every layer whose Linears are all quantised for a native one, and choose how the KV cache is stored.
 
+    The other Linears of the language model become `DenseLinear`s.
+
     Layers fall back to what they were in training, for gradients, for other dtypes and devices, and while hooks listen.
 
     Args:
-        model: a Qwen2AudioModel, Qwen2AudioForConditionalGeneration or Qwen2AudioEncoder, quantised already.
+        model: a Qwen2AudioModel, Qwen2AudioForConditionalGeneration or Qwen2AudioEncoder, quantised already if it is
+            to be.
         kv_cache: "float16", "int8" or "float32". None: float16 if layers of the language model are native, else the
             cache is the ordinary one, in the model's dtype.
 
@@ -39,17 +42,23 @@ def accelerate(model: nn.Module, kv_cache: str | None = None) -> int:
         _check_kv_cache(check_kv_dtype(kv_cache), model, bool(parents))
     if not _computes_in_float32_on_cpu(model):
         return 0
-    if fused.kernels() is not None:
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                native = _LAYERS.get(type(child))
-                if native is not None and native.fits(child):
-                    setattr(parent, name, native.adopt(child))
+    found = [
+        (parent, name, child, native)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if (native := _LAYERS.get(type(child))) is not None and native.fits(child)
+    ]
+    if found and fused.kernels() is not None:
+        for parent, name, child, native in found:
+            setattr(parent, name, native.adopt(child))
     for parent in parents:
+        dense.adopt(parent.get_submodule("language_model"))
         old = parent.get_submodule("language_model")
         if kv_cache is None and not any(isinstance(module, NativeDecoderLayer) for module in old.modules()):
+            if type(old) is Qwen2LanguageModel:
+                parent.language_model = DenseLanguageModel.adopt(old)
             continue
-        new = old if isinstance(old, NativeLanguageModel) else NativeLanguageModel.adopt(old)
+        new = old if type(old) is NativeLanguageModel else NativeLanguageModel.adopt(old)
         assert isinstance(new, Qwen2LanguageModel)
         new.kv_cache_dtype = kv_cache or "float16"
         parent.language_model = new

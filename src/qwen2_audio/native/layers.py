@@ -8,14 +8,13 @@ A native cache is a NativeKVCache, or a PagedPass over a NativePagedStorage. Ove
 bit for bit whatever it is batched with and however its new positions are cut into passes.
 
 "Where they can": float32 on the CPU, attn_implementation "sdpa", no gradients and no training, all Linears quantised
-and as they were found, nobody listening through hooks.
+(for the one call: or all with float32 weights) and as they were found, nobody listening through hooks.
 
 B rows, Q new positions (1 and N of a PagedPass), H hidden width, D head width.
 """
 
 from __future__ import annotations
 
-import ctypes
 from functools import partial
 from typing import Any, Self
 
@@ -27,48 +26,13 @@ from ..model.attention import ALL, Visible, attend, attend_spans
 from ..model.cache import KVCache
 from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
-from ..model.paged import PagedStorage
-from . import fused, ops
+from ..model.paged import PagedPass, PagedStorage
+from . import dense, fused, ops
+from .bound import DECODER_LINEARS, Bound, Stack, quantized
 from .cache import NativeKVCache
+from .dense import DenseLinear
 from .paged import NativePagedStorage
 from .room import Room
-
-
-def quantized(module: nn.Module) -> bool:
-    """Whether the kernels read this Linear's weights: known by their names, as who makes them stands above."""
-    codes = getattr(module, "weight_codes", None)
-    plain = hasattr(module, "in_features") and not module._modules  # nothing stands beside the weights
-    return plain and isinstance(codes, torch.Tensor) and codes.device.type == "cpu"
-
-
-class Bound:
-    """A layer's Linears as the kernels see them, and whether they still are the layer's."""
-
-    def __init__(self, layer: nn.Module, linears: tuple[str, ...]) -> None:
-        """`linears`: their paths within the layer. All are `quantized`."""
-        self.handles: dict[str, ops.Handle] = {}
-        self._found: list[tuple[dict[str, Any], str, Any, torch.Tensor]] = []
-        for path in linears:
-            owner, _, name = path.rpartition(".")
-            linear: Any = layer.get_submodule(path)
-            self._found.append((layer.get_submodule(owner)._modules, name, linear, linear.weight_codes))
-            self.handles[name] = ops.Handle(
-                linear.weight_codes,
-                linear.weight_scales,
-                linear.bias,
-                in_features=linear.in_features,
-                out_features=linear.out_features,
-                bits=linear.bits,
-                group=linear.group,
-            )
-        self._modules = list(layer.modules())
-
-    def holds(self) -> bool:
-        """False once a Linear was replaced or moved (by an adapter, a cast), or when a hook listens."""
-        for modules, name, linear, codes in self._found:
-            if modules[name] is not linear or linear._buffers["weight_codes"] is not codes:
-                return False
-        return not any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
 
 
 class Native(nn.Module):
@@ -119,19 +83,7 @@ def runs_natively(x: torch.Tensor, module: nn.Module, norm: torch.Tensor, implem
 class NativeDecoderLayer(Native, Qwen2DecoderLayer):
     """`Qwen2DecoderLayer` on the kernels."""
 
-    LINEARS = (
-        *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
-        *(f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
-    )
-
-    def struct(self) -> fused.LayerStruct | None:
-        """The layer as `qwa_layers` takes it; None when it cannot."""
-        bound = self.bound()
-        if bound is None:
-            return None
-        linears = (bound.handles[path.rpartition(".")[2]].struct for path in self.LINEARS)
-        first, second = self.input_layernorm, self.post_attention_layernorm
-        return fused.LayerStruct(*linears, first.weight.data_ptr(), second.weight.data_ptr(), first.eps)
+    LINEARS = DECODER_LINEARS
 
     def forward(
         self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None
@@ -177,19 +129,19 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
 
 
 class NativeLanguageModel(Native, Qwen2LanguageModel):
-    """`Qwen2LanguageModel` whose layers are native: few rows go through all of them in one call."""
+    """`Qwen2LanguageModel` whose layers are native, or have float32 weights: few rows go through all in one call."""
 
     kv_cache_dtype: str  # "float32", "float16" or "int8"
-    _structs: tuple[Any, list[Bound], list[int]] | None
+    _stack: Stack | None
 
     @classmethod
     def adopt(cls, layer: nn.Module) -> Self:
         new = super().adopt(layer)
-        new._structs = None
+        new._stack = None
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_structs": None}
+        return {**super().__getstate__(), "_stack": None}
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """A NativeKVCache in `kv_cache_dtype` for a float32 model on the CPU, else the ordinary one."""
@@ -219,33 +171,48 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
     ) -> torch.Tensor:
         few = x.shape[0] * x.shape[1] <= fused.SMALL_ROWS and states is None and attentions is None
         norm, implementation = self.model.norm.weight, self.config._attn_implementation
-        structs = self.structs() if few and runs_natively(x, self, norm, implementation) else None
-        room = Room.find(self.config, cache, 0, (x.shape[0], x.shape[1]), rope, visible) if structs else None
-        if structs is None or room is None:
+        stack = self.stack() if few and runs_natively(x, self, norm, implementation) else None
+        room = Room.find(self.config, cache, 0, (x.shape[0], x.shape[1]), rope, visible) if stack else None
+        if stack is None or room is None:
             return super().run_layers(x, rope, visible, cache, states=states, attentions=attentions)
         out, layers = x.clone(memory_format=torch.contiguous_format), len(self.model.layers)
-        fused.layers_(structs, room.address, layers, room.step, out)
+        fused.layers_(stack.address, room.address, layers, room.step, out)
         room.filled(layers)
         return out
 
-    def structs(self) -> int | None:
-        """The address of all layers' structs; None unless every layer can run natively."""
-        all_layers: Any = self.model.layers
-        norms = [
-            norm.weight.data_ptr()
-            for layer in all_layers
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm)
-        ]
-        if self._structs is not None and self._structs[2] == norms and all(b.holds() for b in self._structs[1]):
-            return ctypes.addressof(self._structs[0])
-        self._structs = None
-        layers = [layer for layer in all_layers if isinstance(layer, NativeDecoderLayer)]
-        made = [struct for layer in layers if (struct := layer.struct()) is not None]
-        if not made or len(made) < len(all_layers):
-            return None
-        bounds = [layer._bound for layer in layers if layer._bound is not None]
-        self._structs = ((fused.LayerStruct * len(made))(*made), bounds, norms)
-        return ctypes.addressof(self._structs[0])
+    def stack(self) -> Stack | None:
+        """All layers for one call, bound again if they changed; None unless every one can run natively."""
+        layers: Any = self.model.layers
+        if self._stack is None or not self._stack.holds(layers):
+            bounds: list[Bound] = []
+            for layer in layers:
+                if (bound := self.bound_of(layer)) is None:
+                    break
+                bounds.append(bound)
+            self._stack = Stack(layers, bounds) if len(bounds) == len(layers) else None
+        return self._stack
+
+    @staticmethod
+    def bound_of(layer: nn.Module) -> Bound | None:
+        if isinstance(layer, NativeDecoderLayer):
+            return layer.bound()
+        linears = [layer.get_submodule(path) for path in DECODER_LINEARS]
+        dense_ones = all(isinstance(one, DenseLinear) and one.fits() for one in linears) and dense.worthwhile()
+        bound = Bound(layer, DECODER_LINEARS) if dense_ones else None
+        return bound if bound is not None and bound.holds() else None  # nobody listens
+
+
+class DenseLanguageModel(NativeLanguageModel):
+    """The same for packed passes alone, the engine's steps. All else is `Qwen2LanguageModel`'s, its caches too."""
+
+    new_cache = Qwen2LanguageModel.new_cache
+    new_paged = Qwen2LanguageModel.new_paged
+
+    def run_layers(
+        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None, **kept: Any
+    ) -> torch.Tensor:
+        parent = NativeLanguageModel if isinstance(cache, PagedPass) else Qwen2LanguageModel
+        return parent.run_layers(self, x, rope, visible, cache, **kept)
 
 
 class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):

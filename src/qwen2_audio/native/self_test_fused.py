@@ -23,12 +23,22 @@ def self_test(library: ctypes.CDLL) -> str | None:
         return "RMSNorm"
     if not _near(silu, torch.nn.functional.silu(x) * y):
         return "SwiGLU"
+    if not _dense(library, generator):
+        return "product with float32 weights"
     for kv_dtype in ("float32", "float16", "int8"):
         if not _attention(library, kv_dtype, generator):
             return f"attention over a cache of {kv_dtype}"
         if not _paged(library, kv_dtype, generator):
             return f"attention over a paged cache of {kv_dtype}"
     return None
+
+
+def _dense(library: ctypes.CDLL, generator: torch.Generator) -> bool:
+    """19 rows, more than a panel, by a number of columns that leaves a rest."""
+    x, weight = torch.randn(59, 300, generator=generator).split((19, 40))
+    out = torch.full((19, 40), torch.nan)
+    library.qwa_dense(weight.data_ptr(), weight.data_ptr(), 300, 40, x.data_ptr(), 19, out.data_ptr())
+    return _near(out, x @ weight.T + weight[0, :40])
 
 
 def _attention(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) -> bool:

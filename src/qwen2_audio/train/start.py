@@ -23,6 +23,7 @@ from .batches import batches
 from .config import AugmentConfig, TrainConfig
 from .data import Dataset
 from .feed import MicroBatch, Source, check_shares
+from .precision import autocast_wanted
 from .quarantine import Quarantine
 
 REPORT = "quarantine.jsonl"
@@ -88,22 +89,20 @@ def begin(config: TrainConfig) -> Setting:
     except OSError as error:
         raise ConfigError(f"Cannot write to output = {config.output!r}: {error.strerror}.") from None
     device = processes.device
-    precision = config.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    autocast = autocast_wanted(config.precision, device)
     # What is trained is kept in fp32; under LoRA the rest never changes, so that bf16 halves its memory for free.
-    dtype = torch.bfloat16 if precision == "bfloat16" and config.method == "lora" else torch.float32
+    dtype = torch.bfloat16 if autocast and config.method == "lora" else torch.float32
     where = find(config.model)
     processor = Qwen2AudioProcessor.from_pretrained(where)
     quantize = config.quantize or None
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
         where, dtype=None if quantize else dtype, device_map=device, quantize=quantize
     )
-    if device.type == "cpu" and precision == "bfloat16":
+    if device.type == "cpu" and autocast:
         model.set_attn_implementation("eager")  # torch's fused attention takes 2.5 times as long there
     if config.method == "full" and is_quantized(model):
         raise ConfigError(f"{where} is quantised, and such weights cannot be trained; use method = 'lora'.")
-    return Setting(config, model, processor, Quarantine(output / REPORT), precision == "bfloat16", processes)
+    return Setting(config, model, processor, Quarantine(output / REPORT), autocast, processes)
 
 
 def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:

@@ -10,7 +10,7 @@ from qwen2_audio.model.language_model import Qwen2DecoderLayer, Qwen2LanguageMod
 from qwen2_audio.native import fused
 from qwen2_audio.native.cache import NativeKVCache
 from qwen2_audio.native.install import accelerate
-from qwen2_audio.native.layers import NativeDecoderLayer, NativeEncoderLayer, NativeLanguageModel
+from qwen2_audio.native.layers import DenseLanguageModel, NativeDecoderLayer, NativeEncoderLayer, NativeLanguageModel
 from qwen2_audio.quantize.packing import Format
 
 INT4 = Format(4, 32)
@@ -59,7 +59,7 @@ def test_layers_with_one_plain_linear_stay(kernels, tiny):
 def test_a_plain_model_keeps_its_cache(tiny):
     model = tiny(None)
     assert accelerate(model) == 0
-    assert type(model.language_model) is Qwen2LanguageModel and type(model.new_cache(1)) is KVCache
+    assert type(model.language_model) is DenseLanguageModel and type(model.new_cache(1)) is KVCache
 
 
 def test_a_plain_model_may_have_a_small_cache(tiny):
