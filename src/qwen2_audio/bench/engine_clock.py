@@ -112,11 +112,14 @@ def scripted(module: torch.nn.Module, prompt: int, answer: Sequence[int]) -> Ite
     """
 
     def say(_: torch.nn.Module, arguments: Any, options: dict[str, Any], out: Any) -> None:
-        places = options["position_ids"][0][options["logits_to_keep"][0].to(options["position_ids"].device)]
+        places, keep = options["position_ids"][0], options["logits_to_keep"]
+        if isinstance(keep, torch.Tensor):  # else it is 0: all of them
+            places = places[keep[0]]
+        logits = out.logits.view(-1, out.logits.shape[-1])  # [w, V]: the kept positions of the one row
         for row, place in enumerate(places.tolist()):
             spoken = place - prompt + 1
             if 0 <= spoken < len(answer):
-                out.logits[row, answer[spoken]] = 1e4  # [w, V]: the kept positions of the one row
+                logits[row, answer[spoken]] = 1e4
 
     hook = module.register_forward_hook(cast(Callable[..., None], say), with_kwargs=True)
     try:
