@@ -52,8 +52,9 @@ def alone(tiny_chat):
 
 def test_logits_are_those_of_one_process(shared, alone):
     expected = torch.tensor(alone["logits"])
+    near = 1e-5 * float(expected.abs().max())  # half a sum, and another half: rounded elsewhere
     for found in shared:
-        torch.testing.assert_close(torch.tensor(found["said"]["logits"]), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(found["said"]["logits"]), expected, rtol=0, atol=near)
     assert shared[0]["said"]["logits"] == shared[1]["said"]["logits"]
 
 
