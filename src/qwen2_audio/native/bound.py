@@ -35,7 +35,8 @@ class _Found:
     tensors: dict[str, Any]  # its own, by name
     kind: str  # its weight's name
     weight: torch.Tensor
-    address: int
+    address: int  # of its numbers
+    bias: torch.Tensor | None
 
     @classmethod
     def at(cls, layer: nn.Module, path: str) -> _Found:
@@ -43,12 +44,13 @@ class _Found:
         linear: Any = layer.get_submodule(path)
         tensors, kind = (linear._buffers, "weight_codes") if quantized(linear) else (linear._parameters, "weight")
         weight = tensors[kind]
-        return cls(layer.get_submodule(owner)._modules, name, linear, tensors, kind, weight, weight.data_ptr())
+        modules, bias = layer.get_submodule(owner)._modules, tensors.get("bias")
+        return cls(modules, name, linear, tensors, kind, weight, weight.data_ptr(), bias)
 
     def holds(self) -> bool:
         weight = self.weight
         here = self.owner[self.name] is self.linear and self.tensors[self.kind] is weight
-        return here and weight.data_ptr() == self.address
+        return here and self.tensors.get("bias") is self.bias and weight.data_ptr() == self.address
 
 
 class Bound:

@@ -40,7 +40,9 @@ class DenseLinear(nn.Linear):
     def _takes(self, x: torch.Tensor) -> bool:
         weight = self.weight
         return (
-            self.in_features < x.numel() <= MOST_ROWS * self.in_features
+            type(x) is torch.Tensor  # not one without values
+            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+            and self.in_features < x.numel() <= MOST_ROWS * self.in_features
             and x.shape[-1] == self.in_features
             and x.dtype == torch.float32
             and x.device.type == "cpu"

@@ -194,7 +194,17 @@ def test_new_weights_are_what_is_computed_with(plain, calls):
     plain.language_model.model.layers[0].mlp.up_proj.weight = nn.Parameter(weight / 3)  # elsewhere
     passes.pasts = [0, 0]
     assert not torch.equal(written, before) and torch.allclose(passes.step((2, 1)), before, atol=1e-5)
-    assert calls == [3, 3, 3]
+    q_proj = plain.language_model.model.layers[2].self_attn.q_proj
+    q_proj.bias = nn.Parameter(q_proj.bias + 3)
+    passes.pasts = [0, 0]
+    assert not torch.allclose(passes.step((2, 1)), before, atol=1e-3)
+    assert calls == [3] * 4
+
+
+def test_a_traced_model_has_its_products():
+    layer, x = linear(6, 8), torch.randn(3, 8)
+    traced = torch.jit.trace(layer, x)
+    assert torch.allclose(traced(x + 1), F.linear(x + 1, layer.weight, layer.bias))
 
 
 def test_hooks_other_linears_and_training_take_the_readable_path(plain, calls):

@@ -20,7 +20,12 @@ def machine(monkeypatch):
 
 
 def test_a_cpu_is_asked_for_its_instructions(machine):
-    for flags, fast in (({"avx2": True}, False), ({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({}, False)):
+    for flags, fast in (
+        ({"avx2": True}, False),
+        ({"amx_bf16": True}, True),
+        ({"avx512_bf16": True}, True),
+        ({}, False),
+    ):
         machine(**flags)
         assert fast_bfloat16() is fast and fast_bfloat16(CPU) is fast
 
