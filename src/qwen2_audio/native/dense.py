@@ -41,7 +41,7 @@ class DenseLinear(nn.Linear):
         weight = self.weight
         return (
             type(x) is torch.Tensor  # not one without values
-            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
             and self.in_features < x.numel() <= MOST_ROWS * self.in_features
             and x.shape[-1] == self.in_features
             and x.dtype == torch.float32
