@@ -12,8 +12,16 @@ namespace {
 
 size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Rows that several linears take, quantised (or turned, for float32 weights) when the first of their group asks. One for each thread, over its scratch:
-// every thread quantises all rows, which is quicker than waiting for each other.
+struct Columns {
+    int begin, end;
+};
+Columns columns_of(const qwa_linear& w, Range panels) {
+    const int end = 16 * panels.end;
+    return {16 * panels.begin, end < w.out_features ? end : w.out_features};
+}
+
+// Rows that several linears take, quantised (or turned, for float32 weights) when the first of their group asks. One for
+// each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
 class Input {
    public:
     Input(const float* x, int rows, int features, char* memory) : x_(x), rows_(rows), features_(features), memory_(memory) {}
@@ -31,9 +39,9 @@ class Input {
             float* const turned = reinterpret_cast<float*>(memory_);
             if (!made_[0]) turn(x_, rows_, features_, turned);
             made_[0] = true;
-            const int end = 16 * panels.end, last = end < w.out_features ? end : w.out_features;
+            const Columns c = columns_of(w, panels);
             const float* const weight = static_cast<const float*>(w.codes);
-            return dense_columns(weight, w.bias, features_, w.out_features, turned, rows_, 16 * panels.begin, last, y);
+            return dense_columns(weight, w.bias, features_, w.out_features, turned, rows_, c.begin, c.end, y);
         }
         if (w.bits == 16) return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
         const int which = w.group == 64;
@@ -53,14 +61,6 @@ class Input {
     Activations by_group_[2];
     bool made_[2] = {false, false};
 };
-
-struct Columns {
-    int begin, end;
-};
-Columns columns_of(const qwa_linear& w, Range panels) {
-    const int end = 16 * panels.end;
-    return {16 * panels.begin, end < w.out_features ? end : w.out_features};
-}
 
 // What the threads of a step share: rows of each kind.
 struct Rows {

@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define QWA_ABI 2
+#define QWA_ABI 3
 #define QWA_API __attribute__((visibility("default")))
 
 typedef struct {

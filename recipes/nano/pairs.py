@@ -70,8 +70,10 @@ def questions(library: Library, rng: Rng) -> Iterator[Asked]:
             continue
         if clip.kind == SPEECH and rng.random() < SEXES:
             question, answer = sex(clip, rng)
+        elif is_voice(clip) or rng.random() < 0.5:
+            question, answer = transcribe(clip, rng)
         else:
-            question, answer = transcribe(clip, rng) if is_voice(clip) or rng.random() < 0.5 else ask(clip, rng)
+            question, answer = ask(clip, rng)
         yield Asked(Conversation([user(i, question), assistant(answer)], [i]), clip)
 
 

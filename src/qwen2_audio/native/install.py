@@ -52,8 +52,8 @@ def accelerate(model: nn.Module, kv_cache: str | None = None) -> int:
         for parent, name, child, native in found:
             setattr(parent, name, native.adopt(child))
     for parent in parents:
-        dense.adopt(parent.get_submodule("language_model"))
         old = parent.get_submodule("language_model")
+        dense.adopt(old)
         if kv_cache is None and not any(isinstance(module, NativeDecoderLayer) for module in old.modules()):
             if type(old) is Qwen2LanguageModel:
                 parent.language_model = DenseLanguageModel.adopt(old)
