@@ -1,4 +1,4 @@
-"""An answer while it is generated: text that is certain, the reason for the end, the count of tokens."""
+"""An answer while it is generated: pieces of text that are certain, the reason for the end, the count of tokens."""
 
 from __future__ import annotations
 
@@ -17,14 +17,9 @@ class Answer:
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = StopBuffer(stop)
         self._eos_ids = eos_ids
-        self._text: list[str] = []
         self.tokens = 0  # the one that ends the text included
         self.cached = 0  # positions of the prompt that were not computed again
         self.finish_reason: FinishReason | None = None
-
-    @property
-    def text(self) -> str:
-        return "".join(self._text)
 
     def push(self, token: int) -> str:
         """Take a token; the text that became certain with it."""
@@ -32,7 +27,6 @@ class Answer:
         if token in self._eos_ids:
             return self.end("stop")
         new = self._stop.push(self._detokenizer.push(token))
-        self._text.append(new)
         if self._stop.stopped:
             self.finish_reason = "stop"
         return new
@@ -44,7 +38,6 @@ class Answer:
         rest = self._stop.push(self._detokenizer.flush())
         self.finish_reason = "stop" if self._stop.stopped else reason
         rest += self._stop.flush()
-        self._text.append(rest)
         return rest
 
 

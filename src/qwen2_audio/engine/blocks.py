@@ -119,6 +119,8 @@ class BlockPool:
     def extend(self, sequence: Sequence, positions: int) -> bool:
         """Blocks for `positions` positions in all; False, and nothing done, where there are too few."""
         more = self._count(positions) - len(sequence.blocks)
+        if more <= 0:
+            return True
         if more > self.free:
             return False
         for _ in range(more):
@@ -138,6 +140,8 @@ class BlockPool:
         Where a full one's content is known already, the sequence gets the known block in place of its own.
         """
         tip, size = self._tips[sequence], self.size
+        if not partly and sequence.computed < (tip.depth + 1) * size:
+            return  # as after most decode steps
         while not tip.lost and (tip.depth + 1) * size <= sequence.computed:
             place = tip.depth
             own = sequence.blocks[place]

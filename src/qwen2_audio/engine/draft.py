@@ -168,7 +168,7 @@ class Draft:
         return shadow
 
     def _catch_up(self, ready: list[Sequence]) -> list[Part]:
-        """What is known and not computed yet, in even shares of what a step allows."""
+        """What is known and not computed yet, as much of it as a step allows."""
         shadows = [self._shadows[one] for one in ready]
         shares = share_out(max(self._pace.tokens, len(ready)), [one.left for one in shadows])
         return [Part(one, one.computed, share) for one, share in zip(shadows, shares, strict=True)]

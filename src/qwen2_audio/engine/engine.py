@@ -215,10 +215,12 @@ class Engine:
     def _advance(self, sequence: Sequence, found: Decoded, rows: range) -> None:
         """Take the next token, and those behind it as long as the guesses were right. `rows` of `found` are its own."""
         state, guesses = self._underway[sequence], sequence.guesses
+        answer = state.answer
         plain, alternatives = state.sampler.plain, sequence.request.params.logprobs
         sequence.guesses = []
         first = len(sequence.keys)
-        texts, logprobs = [], []
+        text = ""
+        logprobs: tuple[TokenLogprob, ...] = ()
         for row in rows:
             token, finite = found.greedy[row]
             if not finite:
@@ -231,20 +233,21 @@ class Engine:
             state.tokens.append(token)
             sequence.keys.append(token)
             if alternatives is not None:
-                logprobs.append(logprob_of(token, found.logits[row], alternatives, self._tokenizer))
-            texts.append(state.answer.push(token))
+                logprobs += (logprob_of(token, found.logits[row], alternatives, self._tokenizer),)
+            text += answer.push(token)
             place = len(sequence.keys) - first - 1
-            if state.answer.finish_reason is not None or state.answer.tokens >= sequence.request.most:
+            if answer.finish_reason is not None or answer.tokens >= sequence.request.most:
                 break
             if place < len(guesses) and token != guesses[place]:
                 break
         right = min(len(sequence.keys) - first - 1, len(guesses))
         self._guesses.judge(sequence, len(guesses), right)
-        self._scheduler.accepted(sequence, right)
-        self._tell(sequence, "".join(texts), tuple(logprobs))
+        if guesses:
+            self._scheduler.accepted(sequence, right)
+        self._tell(sequence, state, text, logprobs)
 
-    def _tell(self, sequence: Sequence, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
-        state, request, now = self._underway[sequence], sequence.request, time.monotonic()
+    def _tell(self, sequence: Sequence, state: _Underway, text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        request, now = sequence.request, time.monotonic()
         if state.last:
             self.stats.inter_token.add(now - state.last)
         else:
@@ -316,7 +319,7 @@ class Engine:
 
     def _count(self, plan: Plan, took: float) -> None:
         stats, prefill = self.stats, sum(part.count for part in plan.prefills)
-        for part in (*plan.decodes, *plan.prefills):
+        for part in plan.prefills:
             if not part.sequence.begun:
                 stats.queue_wait.add(time.monotonic() - part.sequence.request.arrived)
         decode = sum(part.count for part in plan.decodes)

@@ -12,6 +12,7 @@ S sequences with one new position each, n blocks of a sequence, V vocabulary.
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -104,12 +105,16 @@ class Decoded:
 
     @classmethod
     def of(cls, logits: torch.Tensor) -> Self:
-        """From float32 [W, V], with one copy to the CPU for all rows."""
+        """From float32 [W, V]."""
         if not len(logits):
             return cls(logits, [])
-        best, tokens = logits.max(-1)
-        chosen = torch.stack((tokens, best.isfinite()), dim=-1).tolist()
-        return cls(logits, [(token, bool(finite)) for token, finite in chosen])
+        if logits.device.type == "cpu":  # NumPy's argmax takes a tenth of the time of torch's, and finds NaN as well
+            rows = logits.numpy()
+            tokens: list[int] = rows.argmax(-1).tolist()
+            best = [rows.item(row, token) for row, token in enumerate(tokens)]
+        else:
+            best, tokens = (found.tolist() for found in logits.max(-1))
+        return cls(logits, list(zip(tokens, map(math.isfinite, best), strict=True)))
 
 
 class Decoder:

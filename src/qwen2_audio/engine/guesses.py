@@ -75,11 +75,11 @@ class Guesses:
 
     def judge(self, sequence: Sequence, made: int, right: int) -> None:
         """Of the guesses that were computed so many were right, with one more token behind them."""
-        stats, drafted = self._stats, sequence in self._drafted
-        self._drafted.discard(sequence)
         self._tokens += right + 1
         if not made:
             return
+        stats, drafted = self._stats, sequence in self._drafted
+        self._drafted.discard(sequence)
         self._trust(sequence)[drafted].judge(made, right)
         if drafted:
             stats.draft_guesses_made += made

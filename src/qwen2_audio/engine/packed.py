@@ -25,17 +25,23 @@ class Packed:
     counts: Sequence[int]
     wanted: Sequence[int]
 
-    def run(self, model: Any, storage: PagedStorage, embeds: torch.Tensor) -> torch.Tensor:
-        """Compute the new positions, whose embeddings are [1, N, H]. Returns logits [sum of wanted, V]."""
-        step = PagedPass(storage, self.tables, self.pasts, self.counts)
+    def run(
+        self, model: Any, storage: PagedStorage, embeds: torch.Tensor | None = None, *, ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Compute the new positions, given their embeddings [1, N, H] or their ids int64 [1, N].
+
+        Returns logits [sum of wanted, V].
+        """
+        step, device = PagedPass(storage, self.tables, self.pasts, self.counts), model.device
         keep: int | torch.Tensor = 0
         if self.counts != self.wanted:
             sides = zip(self.counts, self.wanted, strict=True)
             keep = torch.tensor([[place >= count - wanted for count, wanted in sides for place in range(count)]])
-            keep = keep.to(embeds.device)
+            keep = keep.to(device)
         out = model.language_model(
+            ids,
             inputs_embeds=embeds,
-            position_ids=step.positions.to(embeds.device),
+            position_ids=step.positions.to(device),
             past_key_values=step,
             logits_to_keep=keep,
         )

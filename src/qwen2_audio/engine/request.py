@@ -63,6 +63,7 @@ class Ticket:
         self._cancel = cancel
         self._chunks: deque[Chunk] = deque()
         self._changed = threading.Condition()
+        self._asleep = 0  # threads that wait for a change
         self._wake: Callable[[], None] | None = None
         self._open = answers
 
@@ -76,7 +77,8 @@ class Ticket:
             assert self._open > 0, "a piece after the last terminal one"
             self._open -= chunk.finish_reason is not None
             self._chunks.append(chunk)
-            self._changed.notify_all()
+            if self._asleep:
+                self._changed.notify_all()
             wake = self._wake
         if wake is not None:
             wake()
@@ -89,13 +91,13 @@ class Ticket:
     def wait(self) -> None:
         """Until all answers are finished, read or not."""
         with self._changed:
-            self._changed.wait_for(lambda: self.done)
+            self._sleep_until(lambda: self.done)
 
     def __iter__(self) -> Iterator[Chunk]:
         left = self.answers
         while left:
             with self._changed:
-                self._changed.wait_for(lambda: self._chunks)
+                self._sleep_until(lambda: bool(self._chunks))
                 chunk = self._chunks.popleft()
             left -= chunk.finish_reason is not None
             yield chunk
@@ -117,6 +119,13 @@ class Ticket:
                 yield chunk
             if left and not self._chunks:
                 await some.wait()
+
+    def _sleep_until(self, met: Callable[[], bool]) -> None:
+        self._asleep += 1
+        try:
+            self._changed.wait_for(met)
+        finally:
+            self._asleep -= 1
 
     def completions(self) -> list[Completion]:
         """Wait for all answers, whole. Raises what made one of them fail."""
@@ -178,7 +187,8 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        return self.left == 1 and len(self.keys) > len(self.request.keys)
+        known = len(self.keys)
+        return known - self.computed == 1 and known > len(self.request.keys)
 
     @property
     def order(self) -> tuple[int, int, int]:

@@ -5,8 +5,10 @@ N new positions together, H width, V vocabulary.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ class Runner:
         self._model, self._storage, self._sounds, self._lead = model, storage, sounds, lead
         self._decoder = Decoder.of(model, storage)
         self._audio_id = int(model.config.audio_token_index)
+        self._device = model.device
 
     def forget(self) -> None:
         """Drop what was made for the old weights, as they have changed."""
@@ -55,7 +58,8 @@ class Runner:
     def run(self, parts: list[Part]) -> tuple[Decoded, tuple[int, ...]]:
         """Compute the parts. What was found at the W positions behind which a token is wanted, part after part, and how
         many each part has: its last known token and its guesses, none while its prompt is not at its end."""
-        ids = [token for part in parts for token in _tokens(part, self._audio_id)]
+        ids = list(chain.from_iterable(_tokens(part, self._audio_id) for part in parts))
+        heard = self._audio_id in ids
         packed = Packed(
             [part.sequence.blocks for part in parts],
             [part.start for part in parts],
@@ -63,13 +67,16 @@ class Runner:
             [wanted_of(part) for part in parts],
         )
         decoded = None
-        if self._decoder is not None and self._audio_id not in ids:
+        if self._decoder is not None and not heard:
             decoded = self._decoder.run(packed, ids)
-        return decoded or self._run_packed(parts, packed, ids), tuple(packed.wanted)
+        return decoded or self._run_packed(parts if heard else [], packed, ids), tuple(packed.wanted)
 
-    def _run_packed(self, parts: list[Part], packed: Packed, ids: list[int]) -> Decoded:
-        embeds = self._model.get_input_embeddings()(torch.tensor([ids], device=self._model.device))
-        self._put_sounds(parts, embeds)
+    def _run_packed(self, hearing: list[Part], packed: Packed, ids: list[int]) -> Decoded:
+        tokens = torch.frombuffer(array("q", ids), dtype=torch.int64)[None].to(self._device)
+        if self._lead is None and not hearing:
+            return Decoded.of(packed.run(self._model, self._storage, ids=tokens).float())
+        embeds = self._model.get_input_embeddings()(tokens)
+        self._put_sounds(hearing, embeds)
         with nullcontext() if self._lead is None else self._lead.passing(packed, embeds):
             logits = packed.run(self._model, self._storage, embeds)
         return Decoded.of(logits.float())
@@ -102,9 +109,10 @@ def wanted_of(part: Part) -> int:
     return behind + 1 if behind >= 0 else 0
 
 
-def _tokens(part: Part, audio_id: int) -> Iterable[int]:
+def _tokens(part: Part, audio_id: int) -> list[int]:
     """The ids of a part, its guesses included; a clip's positions get the placeholder's."""
     sequence, end = part.sequence, part.start + part.count
-    known = sequence.keys[part.start : end]
-    yield from (key if key >= 0 else audio_id for key in known)
-    yield from sequence.guesses[: end - max(part.start, len(sequence.keys))] if end > len(sequence.keys) else ()
+    ids = sequence.keys[part.start : end]
+    if part.start < len(sequence.request.keys):
+        ids = [key if key >= 0 else audio_id for key in ids]
+    return ids + sequence.guesses[: part.count - len(ids)] if sequence.guesses else ids

@@ -20,7 +20,8 @@ from .request import Sequence
 
 
 class Sampler:
-    """Draws the tokens of one sequence."""
+    """Draws the tokens of one sequence. Attribute `plain`: greedy, and from the logits as they are, so that a batch of
+    such rows needs one argmax."""
 
     def __init__(self, sequence: Sequence, options: Options, vocabulary: int, device: torch.device) -> None:
         """`options`: the request's, resolved as `generate` does. Raises ConfigError for ids outside the vocabulary."""
@@ -36,14 +37,10 @@ class Sampler:
         self._processors = processors.build(
             options, processors.PromptRows(ids, None, lengths), answer_processors(params, length)
         )
+        self.plain = not self._processors and not config.do_sample
         self._generator: torch.Generator | None = None
         if config.do_sample and params.seed is not None:
             self._generator = torch.Generator(device).manual_seed(params.seed + sequence.index)
-
-    @property
-    def plain(self) -> bool:
-        """Greedy, and from the logits as they are: a batch of such rows needs one argmax."""
-        return not self._processors and not self.options.config.do_sample
 
     def choose(self, answer_ids: list[int], logits: torch.Tensor) -> int:
         """The token that follows the prompt and `answer_ids`, from the model's logits, fp32 [V]."""

@@ -17,6 +17,7 @@ from .blocks import BlockPool, Copy
 from .request import Request, Sequence
 
 AHEAD = 4  # sequences that are asked for being ready though there is no room, so that their sounds are encoded by then
+EVEN = 4  # one part in this many of what prefill gets is divided evenly
 PREFILL = 8  # the share of a step that prefill gets however many decode: one part in this many
 
 
@@ -29,7 +30,7 @@ class Limits:
     waiting: int = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Part:
     """Compute positions start .. start + count - 1 of a sequence, guesses behind its known ones included."""
 
@@ -214,20 +215,26 @@ class Scheduler:
         return [] if copy is None else [copy]
 
     def _prefills(self, budget: int, decodes: list[Part]) -> list[Part]:
-        """Whoever else runs, in even shares of the budget; also who came back and has but one position left."""
+        """Whoever else runs; also who came back and has but one position left. Of the same priority, who is nearest to
+        its first token goes before the others: who asks briefly does not wait for who asks at length."""
+        if len(decodes) == len(self._running):
+            return []
         planned = {part.sequence for part in decodes}
         behind = [one for one in self._running if one not in planned][:budget]
+        behind.sort(key=lambda one: (one.request.priority, one.left))
         shares = share_out(budget, [one.left for one in behind])
         return [Part(one, one.computed, share) for one, share in zip(behind, shares, strict=True)]
 
 
 def share_out(budget: int, needs: list[int]) -> list[int]:
-    """Even shares of `budget`, for each of `needs` no more than it is. Who needs less leaves the rest to the others."""
-    shares = [0] * len(needs)
-    by_need = sorted(range(len(needs)), key=needs.__getitem__)
-    for served, place in enumerate(by_need):
-        shares[place] = min(needs[place], -(-budget // (len(needs) - served)))
-        budget -= shares[place]
+    """Shares of `budget`, for each of `needs` no more than it is: a part in `EVEN` goes to all alike, at least 1 to each,
+    as `budget` is no less than they are; the rest to the first, then to the second ..."""
+    shares = [min(need, max(budget // (EVEN * len(needs)), 1)) for need in needs]
+    rest = budget - sum(shares)
+    for place, need in enumerate(needs):
+        more = min(need - shares[place], rest)
+        shares[place] += more
+        rest -= more
     return shares
 
 

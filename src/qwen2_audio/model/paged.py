@@ -8,6 +8,7 @@ S sequences in a pass, N new positions of all of them together, packed one after
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -136,8 +137,9 @@ def quantize_heads(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class PagedPass:
     """One forward pass over new positions of S sequences, packed as one row `[1, N]`; stands where a KVCache would.
 
-    Attributes for native code: `tables` int32 [S, longest], `pasts` int32 [S] positions already cached, `starts` int32
-    [S + 1] where each sequence's new positions begin in the row; all on the CPU, contiguous.
+    Attributes, int32 arrays as native code reads them: `tables` [S * width], `pasts` [S] positions already cached,
+    `starts` [S + 1] where each sequence's new positions begin in the row. Arrays, as a decode step of a small model takes
+    little longer than making a few tensors does.
     """
 
     length = 0  # what the mask's maker counts as past: the pass makes its own
@@ -146,11 +148,13 @@ class PagedPass:
         self, storage: PagedStorage, tables: Sequence[Sequence[int]], pasts: Sequence[int], counts: Sequence[int]
     ) -> None:
         self.storage = storage
-        longest = max(len(table) for table in tables)
-        padded = [[*table, *[table[-1]] * (longest - len(table))] for table in tables]
-        self.tables = torch.tensor(padded, dtype=torch.int32)
-        self.pasts = torch.tensor(pasts, dtype=torch.int32)
-        self.starts = torch.tensor([0, *accumulate(counts)], dtype=torch.int32)
+        self.width = max(map(len, tables))
+        self.tables = array("i")
+        for table in tables:
+            self.tables.extend(table)
+            self.tables.extend(table[-1:] * (self.width - len(table)))
+        self.pasts = array("i", pasts)
+        self.starts = array("i", (0, *accumulate(counts)))
         self.counts = list(counts)
         self._plan: tuple[torch.Tensor, list[_Group]] | None = None
         self.native: Any = None  # what native code is told of the pass, made once
@@ -158,10 +162,10 @@ class PagedPass:
     @property
     def positions(self) -> torch.Tensor:
         """int64 [1, N]: the place of each new position in its sequence."""
-        if max(self.counts) == 1 == min(self.counts):
-            return self.pasts.long()[None]
-        pairs = zip(self.pasts.tolist(), self.counts, strict=True)
-        return torch.cat([torch.arange(past, past + count) for past, count in pairs])[None]
+        places = array("q")
+        for past, count in zip(self.pasts, self.counts, strict=True):
+            places.extend(range(past, past + count))
+        return torch.frombuffer(places, dtype=torch.int64)[None]
 
     def attend(
         self,
@@ -238,7 +242,8 @@ class _Group:
 
 
 def _planned(step: PagedPass, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
-    counts, size, tables = torch.tensor(step.counts), step.storage.block, step.tables.long()
+    pasts, starts = torch.tensor(step.pasts), torch.tensor(step.starts)
+    counts, size, tables = torch.tensor(step.counts), step.storage.block, torch.tensor(step.tables).view(-1, step.width)
     rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
     positions = step.positions[0]
     slots = tables[rows, positions // size] * size + positions % size
@@ -246,10 +251,10 @@ def _planned(step: PagedPass, device: torch.device) -> tuple[torch.Tensor, list[
     for count in sorted(set(step.counts)):
         members = (counts == count).nonzero()[:, 0]
         new = torch.arange(count)
-        seen = step.pasts.long()[members][:, None] + new  # [S, count]: the last position that each query sees
+        seen = pasts[members][:, None] + new  # [S, count]: the last position that each query sees
         longest = int(seen.max()) // size + 1
         mask = torch.arange(longest * size) <= seen[..., None]
-        places = (step.starts.long()[members][:, None] + new).flatten()
+        places = (starts[members][:, None] + new).flatten()
         visible = Visible(causal=count > 1, mask=mask[:, None].to(device))
         groups.append(_Group(places.to(device), tables[members, :longest].to(device), visible))
     return slots.to(device), groups

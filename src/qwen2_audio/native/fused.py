@@ -148,14 +148,12 @@ class PackedStep(Step):
         self, shape: tuple[int, int, int], step: PagedPass, rope: tuple[torch.Tensor, torch.Tensor], kv_dtype: str
     ) -> None:
         """`shape`: heads, kv_heads, head_dim; `rope`: cos and sin [1, 1, N, D]; `kv_dtype`: that of the storage."""
-        (heads, kv_heads, dim), (sequences, stride) = shape, step.tables.shape
-        rows = int(step.starts[-1])
+        heads, kv_heads, dim = shape
+        rows = step.starts[-1]
         cosine, sine = (part.expand(1, 1, rows, dim).contiguous() for part in rope)
-        paged = [step.tables, step.starts, step.pasts]
-        assert all(t.dtype == torch.int32 and t.is_contiguous() and t.device.type == "cpu" for t in paged)
-        self._tensors = (cosine, sine, *paged)
+        self._tensors, self._pass = (cosine, sine), step
         self.struct = StepStruct(
-            batch=sequences,
+            batch=len(step.counts),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=dim,
@@ -163,10 +161,10 @@ class PackedStep(Step):
             scale=dim**-0.5,
             cosine=cosine.data_ptr(),
             sine=sine.data_ptr(),
-            tables=step.tables.data_ptr(),
-            starts=step.starts.data_ptr(),
-            pasts=step.pasts.data_ptr(),
-            table_stride=stride,
+            tables=step.tables.buffer_info()[0],
+            starts=step.starts.buffer_info()[0],
+            pasts=step.pasts.buffer_info()[0],
+            table_stride=step.width,
             block=step.storage.block,
         )
         self.pointer = ctypes.addressof(self.struct)

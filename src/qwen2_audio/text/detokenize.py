@@ -32,9 +32,10 @@ class Detokenizer:
         # Only the run of replacement characters at the end can still change.
         certain = text.rstrip(REPLACEMENT)
         new = certain[self._emitted :]
-        self._emitted = len(certain)
         if len(certain) == len(text):
             self._restart()
+        else:
+            self._emitted = len(certain)
         return new
 
     def flush(self) -> str:
@@ -70,6 +71,8 @@ class StopBuffer:
         """The text that is now certain not to belong to a stop string; "" for ever after a stop."""
         if self.stopped:
             return ""
+        if not self._stops:
+            return text
         held = self._held + text
         found = [(held.find(stop) + len(stop), -len(stop)) for stop in self._stops if stop in held]
         if found:

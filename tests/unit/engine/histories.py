@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from qwen2_audio.engine.blocks import BlockPool
 from qwen2_audio.engine.request import Prompt, Request, Sequence, Ticket
-from qwen2_audio.engine.scheduler import PREFILL, Limits, Part, Plan, Scheduler
+from qwen2_audio.engine.scheduler import EVEN, PREFILL, Limits, Part, Plan, Scheduler
 from qwen2_audio.errors import CapacityError
 from qwen2_audio.types import SamplingParams
 
@@ -229,9 +229,11 @@ class History:
         behind = after - {part.sequence for part in plan.decodes}
         needed = sum(one.left for one in behind)
         assert shares == min(budget, needed), "room is left though somebody needs it, or more is done than may be"
-        unfilled = [part.count for part in plan.prefills if part.count < part.sequence.left]
-        if unfilled:
-            assert max(part.count for part in plan.prefills) - min(unfilled) <= 1, "uneven"
+        ranked = sorted(plan.prefills, key=lambda part: (part.sequence.request.priority, part.sequence.left))
+        even = max(budget // (EVEN * len(ranked)), 1) if ranked else 0
+        assert all(part.count >= min(even, part.sequence.left) for part in ranked), "somebody gets too little"
+        unfilled = next((i for i, part in enumerate(ranked) if part.count < part.sequence.left), len(ranked))
+        assert all(part.count <= even for part in ranked[unfilled + 1 :]), "more, though one before is not done"
         in_order = sorted(behind, key=lambda one: one.order)
         assert {part.sequence for part in plan.prefills} == set(in_order[:budget])
 

@@ -189,16 +189,16 @@ def test_later_answers_do_not_wait_for_a_first_that_is_gone():
 @pytest.mark.parametrize(
     ("budget", "needs", "expected"),
     [
-        (12, [100, 100, 100], [4, 4, 4]),
-        (12, [100, 2, 100], [5, 2, 5]),
-        (12, [1, 2, 100], [1, 2, 9]),
+        (24, [100, 100, 100], [20, 2, 2]),
+        (24, [9, 100, 100], [9, 13, 2]),
+        (24, [1, 2, 100], [1, 2, 21]),
         (100, [3, 1, 2], [3, 1, 2]),
-        (7, [5, 5, 5], [3, 2, 2]),
-        (2, [5, 1], [1, 1]),
+        (7, [5, 5, 5], [5, 1, 1]),
+        (2, [1, 5], [1, 1]),
         (5, [], []),
     ],
 )
-def test_even_shares_and_who_needs_less_leaves_the_rest(budget, needs, expected):
+def test_the_first_gets_most_and_the_others_a_little(budget, needs, expected):
     assert share_out(budget, needs) == expected
 
 
@@ -206,9 +206,17 @@ def test_a_short_prompt_does_not_wait_for_a_long_one():
     over = scheduler(step_tokens=8)
     put(over, 0, 100)
     step(over)
-    put(over, 1, 4)
-    assert shares(step(over)) == {0: 4, 1: 4}
+    put(over, 1, 12)
+    assert shares(step(over)) == {0: 1, 1: 7}
+    assert shares(step(over)) == {0: 3, 1: 5}
     assert shares(step(over)) == {0: 7}, "the other decodes"
+
+
+def test_a_short_prompt_waits_for_a_long_one_of_a_higher_priority():
+    over = scheduler(step_tokens=8)
+    put(over, 0, 100, priority=-1)
+    put(over, 1, 12)
+    assert shares(step(over)) == {0: 7, 1: 1}
 
 
 def test_decodes_all_go_first_and_prefill_gets_an_eighth_at_least():
