@@ -227,8 +227,8 @@ class Scheduler:
 
 
 def share_out(budget: int, needs: list[int]) -> list[int]:
-    """Shares of `budget`, for each of `needs` no more than it is: a part in `EVEN` goes to all alike, at least 1 to each,
-    as `budget` is no less than they are; the rest to the first, then to the second ..."""
+    """Shares of `budget`, for each of `needs` no more than it is: a part in `EVEN` goes to all alike, at least 1 to
+    each (`budget` is no less than they are); the rest to the first, then to the second, and so on."""
     shares = [min(need, max(budget // (EVEN * len(needs)), 1)) for need in needs]
     rest = budget - sum(shares)
     for place, need in enumerate(needs):

@@ -138,8 +138,8 @@ class PagedPass:
     """One forward pass over new positions of S sequences, packed as one row `[1, N]`; stands where a KVCache would.
 
     Attributes, int32 arrays as native code reads them: `tables` [S * width], `pasts` [S] positions already cached,
-    `starts` [S + 1] where each sequence's new positions begin in the row. Arrays, as a decode step of a small model takes
-    little longer than making a few tensors does.
+    `starts` [S + 1] where each sequence's new positions begin in the row. Arrays, as making a few tensors takes a good
+    part of what a small model's decode step takes.
     """
 
     length = 0  # what the mask's maker counts as past: the pass makes its own
@@ -152,7 +152,7 @@ class PagedPass:
         self.tables = array("i")
         for table in tables:
             self.tables.extend(table)
-            self.tables.extend(table[-1:] * (self.width - len(table)))
+            self.tables.extend([table[-1]] * (self.width - len(table)))
         self.pasts = array("i", pasts)
         self.starts = array("i", (0, *accumulate(counts)))
         self.counts = list(counts)
