@@ -10,12 +10,15 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import qwen2_audio
+from qwen2_audio.types import SamplingParams
 
 from .examination import Question, abstains, is_clear, no_wrong_fact, questions
 from .sounds.kinds import NAMED
@@ -23,7 +26,7 @@ from .speech.engines import check_engines
 from .words import kinds_named
 from .world.utterance import plain
 
-BATCH = 16
+BATCH = 64
 MAX_NEW_TOKENS = 40
 QUESTIONS = 11  # for each of `count`, for the progress bar
 # What the CPU recipe must reach: a rate of errors at most, an accuracy at least.
@@ -91,24 +94,18 @@ def _word_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 class Listener:
-    """A checkpoint that answers, greedily."""
+    """A checkpoint that answers, through the package's engine."""
 
     def __init__(self, folder: Path) -> None:
-        from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
-        from qwen2_audio.processor import Qwen2AudioProcessor
+        self.chat = qwen2_audio.load(folder, dtype="float32")
 
-        self.model = Qwen2AudioForConditionalGeneration.from_pretrained(folder)
-        self.processor = Qwen2AudioProcessor.from_pretrained(folder)
-
-    def answers(self, conversations: Sequence[list[dict[str, Any]]], **options: Any) -> list[str]:
-        """The next thing it says in each conversation; `options` are generate's."""
-        from qwen2_audio.api.prompt import build, to_tensors
-
-        prompts = [build(messages, self.processor) for messages in conversations]
-        inputs = to_tensors(prompts, self.processor.tokenizer.pad_token_id or 0)
-        ids = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, **options)
-        new = ids[:, inputs["input_ids"].shape[1] :]
-        return [str(text) for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+    def answers(self, conversations: Sequence[list[dict[str, Any]]], seed: Sequence[int] | None = None) -> list[str]:
+        """The next thing it says in each conversation: the likeliest, or with a `seed` one drawn from all there is."""
+        params = [SamplingParams(max_tokens=MAX_NEW_TOKENS, temperature=0.0)] * len(conversations)
+        if seed is not None:
+            seeds = np.random.default_rng(seed).integers(1 << 31, size=len(conversations))
+            params = [replace(one, temperature=1.0, top_k=0, seed=int(s)) for one, s in zip(params, seeds, strict=True)]
+        return [answer.text for answer in self.chat.batch(conversations, params)]
 
 
 def evaluate(folders: Sequence[Path], count: int) -> list[Tally]:

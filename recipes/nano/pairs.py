@@ -93,11 +93,11 @@ def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[Preferred]:
     listener = Listener(model)
     asked = sorted(questions(library, rng), key=lambda one: one.clip.seconds)  # little is padded
     batches = [asked[at : at + BATCH] for at in range(0, len(asked), BATCH)]
-    for batch in track(batches, "looking for mistakes"):
+    for number, batch in enumerate(track(batches, "looking for mistakes")):
         for draw in range(1 + DRAWS):
             told = [_heard(one, library) for one in batch]
-            options = {"do_sample": True, "temperature": 1.0, "top_k": 0, "seed": draw} if draw else {}
-            for one, said in zip(batch, listener.answers(told, **options), strict=True):
+            answers = listener.answers(told, seed=(number, draw)) if draw else listener.answers(told)
+            for one, said in zip(batch, answers, strict=True):
                 yield from _preferred(one, said.strip(), best=not draw)
             batch = [one for one in batch if one.clip.kind == SPEECH or one.clip.kind not in WORDS]
             if not batch:

@@ -92,10 +92,20 @@ class AudioChat:
         return _pieces(self._ask(messages, _single(params, "stream")))
 
     def batch(
-        self, conversations: Sequence[Sequence[Message]], params: SamplingParams | None = None
+        self,
+        conversations: Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
-        """The answers to several conversations, computed together, each as from `chat`. Raises as `chat` does."""
-        params = _single(params, "batch")
+        """The answers to several conversations, computed together, each as from `chat`. Raises as `chat` does.
+
+        params: those of all, or one for each.
+        """
+        each = params if isinstance(params, Sequence) else [params] * len(conversations)
+        if len(each) != len(conversations):
+            raise ConfigError(
+                f"batch() got {len(each)} params for {len(conversations)} conversations; expected one for each."
+            )
+        each = [_single(one, "batch") for one in each]
         if any(isinstance(conversation, dict) for conversation in conversations):
             raise PromptError(
                 "batch() got one conversation; expected a list of conversations. Use chat() for one, or batch([...])."
@@ -103,7 +113,7 @@ class AudioChat:
         service, tickets = self.service(), []
         try:
             # Prompts are made as the engine comes to need them: it computes the first while later files are read.
-            tickets += [service.submit(messages, params) for messages in conversations]
+            tickets += [service.submit(*asked) for asked in zip(conversations, each, strict=True)]
             return [ticket.completions()[0] for ticket in tickets]
         finally:
             for ticket in tickets:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import qwen2_audio as qa
-from qwen2_audio.errors import AudioError, ContextLengthError, PromptError
+from qwen2_audio.errors import AudioError, ConfigError, ContextLengthError, PromptError
 
 QUESTION = "What is that sound?"
 GREEDY = qa.SamplingParams(temperature=0)
@@ -43,6 +43,14 @@ def test_more_conversations_than_rows_come_back_in_their_order(tiny_chat):
     params = qa.SamplingParams(temperature=0, max_tokens=4)
     assert tiny_chat.batch(many, params) == [tiny_chat.chat(messages, params) for messages in many]
     assert tiny_chat.batch([]) == []
+
+
+def test_each_conversation_of_a_batch_may_have_params_of_its_own(tiny_chat):
+    each = [qa.SamplingParams(temperature=1.3, seed=seed, max_tokens=3 + seed) for seed in range(len(conversations()))]
+    alone = [tiny_chat.chat(messages, params) for messages, params in zip(conversations(), each, strict=True)]
+    assert tiny_chat.batch(conversations(), each) == alone
+    with pytest.raises(ConfigError, match=r"batch\(\) got 2 params for 1 conversations; expected one for each"):
+        tiny_chat.batch([[qa.user("Hello")]], each[:2])
 
 
 def test_the_answer_is_that_of_the_documented_path(tiny_chat, clip):

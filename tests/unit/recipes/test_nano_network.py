@@ -49,7 +49,7 @@ def test_the_folder_is_small_and_in_the_official_layout(folder):
 
 def test_it_answers_and_stops(folder):
     listener = Listener(folder)
-    assert listener.model.dtype == torch.float32
+    assert listener.chat.dtype == torch.float32
     sound = (clip(), 16_000)
     said = listener.answers([[user(sound, "What is this sound?")], [user(sound)], [user("Hello.")]])
     assert len(said) == 3 and all(isinstance(one, str) for one in said)
@@ -60,9 +60,9 @@ def test_the_reference_gives_the_same_tokens(folder):
     transformers = pytest.importorskip("transformers")
     listener = Listener(folder)
     reference = transformers.Qwen2AudioForConditionalGeneration.from_pretrained(folder)
-    prompt = listener.processor.apply_chat_template(
+    prompt = listener.chat.processor.apply_chat_template(
         [user(0, "What is it?")], add_generation_prompt=True, tokenize=False
     )
-    inputs = listener.processor(text=prompt, audio=[clip()], return_tensors="pt")
-    ours = listener.model.generate(**inputs, max_new_tokens=12)
+    inputs = listener.chat.processor(text=prompt, audio=[clip()], return_tensors="pt")
+    ours = listener.chat.model.generate(**inputs, max_new_tokens=12)
     assert torch.equal(ours, reference.generate(**inputs, max_new_tokens=12))
