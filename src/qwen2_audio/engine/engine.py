@@ -50,7 +50,7 @@ class _Underway:
 
     sampler: Sampler
     answer: Answer
-    tokens: list[int]
+    tokens: list[int]  # of the answer, where the next one depends on them
     last: float = 0.0  # time of the last token
 
 
@@ -214,14 +214,11 @@ class Engine:
 
     def _advance(self, sequence: Sequence, found: Decoded, rows: range) -> None:
         """Take the next token, and those behind it as long as the guesses were right. `rows` of `found` are its own."""
-        state, guesses = self._underway[sequence], sequence.guesses
-        answer = state.answer
-        plain, alternatives = state.sampler.plain, sequence.request.params.logprobs
-        sequence.guesses = []
-        first = len(sequence.keys)
-        text = ""
+        state, guesses, sequence.guesses = self._underway[sequence], sequence.guesses, []
+        answer, plain, alternatives = state.answer, state.sampler.plain, sequence.request.params.logprobs
+        text, right = "", 0
         logprobs: tuple[TokenLogprob, ...] = ()
-        for row in rows:
+        for right, row in enumerate(rows):
             token, finite = found.greedy[row]
             if not finite:
                 raise NumericsError(
@@ -230,17 +227,15 @@ class Engine:
                 )
             if not plain:
                 token = state.sampler.choose(state.tokens, found.logits[row])
-            state.tokens.append(token)
+                state.tokens.append(token)
             sequence.keys.append(token)
             if alternatives is not None:
                 logprobs += (logprob_of(token, found.logits[row], alternatives, self._tokenizer),)
             text += answer.push(token)
-            place = len(sequence.keys) - first - 1
             if answer.finish_reason is not None or answer.tokens >= sequence.request.most:
                 break
-            if place < len(guesses) and token != guesses[place]:
+            if right < len(guesses) and token != guesses[right]:
                 break
-        right = min(len(sequence.keys) - first - 1, len(guesses))
         self._guesses.judge(sequence, len(guesses), right)
         if guesses:
             self._scheduler.accepted(sequence, right)

@@ -62,7 +62,8 @@ class Ticket:
         self.answers = answers
         self._cancel = cancel
         self._chunks: deque[Chunk] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._asleep = 0  # threads that wait for a change
         self._wake: Callable[[], None] | None = None
         self._open = answers
@@ -73,7 +74,7 @@ class Ticket:
 
     def put(self, chunk: Chunk) -> None:
         """The engine's side: hand over a piece."""
-        with self._changed:
+        with self._lock:
             assert self._open > 0, "a piece after the last terminal one"
             self._open -= chunk.finish_reason is not None
             self._chunks.append(chunk)

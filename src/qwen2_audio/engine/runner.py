@@ -72,7 +72,7 @@ class Runner:
         return decoded or self._run_packed(parts if heard else [], packed, ids), tuple(packed.wanted)
 
     def _run_packed(self, hearing: list[Part], packed: Packed, ids: list[int]) -> Decoded:
-        tokens = torch.frombuffer(array("q", ids), dtype=torch.int64)[None].to(self._device)
+        tokens = torch.frombuffer(array("q", ids), dtype=torch.int64).view(1, -1).to(self._device)
         if self._lead is None and not hearing:
             return Decoded.of(packed.run(self._model, self._storage, ids=tokens).float())
         embeds = self._model.get_input_embeddings()(tokens)

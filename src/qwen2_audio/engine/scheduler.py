@@ -140,8 +140,8 @@ class Scheduler:
                 continue
             sequence.begun = True
             sequence.computed = min(part.start + part.count, len(sequence.keys))
-            first = request.params.n > 1 and sequence.index == 0
-            self.pool.note(sequence, partly=first and sequence.computed == len(request.keys))
+            prompt = sequence.computed == len(request.keys)
+            self.pool.note(sequence, partly=prompt and sequence.index == 0 and request.params.n > 1)
 
     def accepted(self, sequence: Sequence, guesses: int) -> None:
         """So many of the guesses that were computed were right, and are known tokens now, with one more behind them."""
@@ -155,7 +155,8 @@ class Scheduler:
         place = 0
         while place < len(self._running):
             sequence = self._running[place]
-            if sequence.decoding and not self.pool.extend(sequence, len(sequence.keys)):
+            full = len(sequence.keys) > len(sequence.blocks) * self.pool.size
+            if full and sequence.decoding and not self.pool.extend(sequence, len(sequence.keys)):
                 preempted.append(self._running[-1])
                 self.send_back(preempted[-1])  # itself, where it is the last: then the loop ends
             else:

@@ -165,7 +165,7 @@ class PagedPass:
         places = array("q")
         for past, count in zip(self.pasts, self.counts, strict=True):
             places.extend(range(past, past + count))
-        return torch.frombuffer(places, dtype=torch.int64)[None]
+        return torch.frombuffer(places, dtype=torch.int64).view(1, -1)
 
     def attend(
         self,

@@ -29,14 +29,13 @@ class Detokenizer:
         """The text that became certain with this id, possibly none."""
         self._pending.append(int(token_id))
         text = self._text()
-        # Only the run of replacement characters at the end can still change.
-        certain = text.rstrip(REPLACEMENT)
-        new = certain[self._emitted :]
-        if len(certain) == len(text):
+        emitted = self._emitted
+        if not text.endswith(REPLACEMENT):
             self._restart()
-        else:
-            self._emitted = len(certain)
-        return new
+            return text[emitted:]
+        certain = text.rstrip(REPLACEMENT)  # only the run of replacement characters at the end can still change
+        self._emitted = len(certain)
+        return certain[emitted:]
 
     def flush(self) -> str:
         """What is left at the end: an unfinished character comes out as U+FFFD, as in a decode of the whole."""
@@ -71,8 +70,6 @@ class StopBuffer:
         """The text that is now certain not to belong to a stop string; "" for ever after a stop."""
         if self.stopped:
             return ""
-        if not self._stops:
-            return text
         held = self._held + text
         found = [(held.find(stop) + len(stop), -len(stop)) for stop in self._stops if stop in held]
         if found:
