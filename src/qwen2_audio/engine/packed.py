@@ -32,16 +32,18 @@ class Packed:
 
         Returns logits [sum of wanted, V].
         """
-        step, device = PagedPass(storage, self.tables, self.pasts, self.counts), model.device
+        given = ids if embeds is None else embeds
+        assert given is not None
+        step = PagedPass(storage, self.tables, self.pasts, self.counts)
         keep: int | torch.Tensor = 0
         if self.counts != self.wanted:
             sides = zip(self.counts, self.wanted, strict=True)
             keep = torch.tensor([[place >= count - wanted for count, wanted in sides for place in range(count)]])
-            keep = keep.to(device)
+            keep = keep.to(model.device)
         out = model.language_model(
             ids,
             inputs_embeds=embeds,
-            position_ids=step.positions.to(device),
+            position_ids=step.positions.to(given.device),
             past_key_values=step,
             logits_to_keep=keep,
         )

@@ -38,21 +38,18 @@ class _Job:
 class Sounds:
     """Embeddings of clips by digest, least recently used going first where `budget` bytes are full.
 
-    What a request under way needs stays: `want` holds it, `drop` lets it go.
+    What a request under way needs stays: `want` holds it, `drop` lets it go. Attribute `nbytes`: of all that is held.
     """
 
     def __init__(self, model: Any, budget: int, stats: Stats) -> None:
         self._model, self.budget, self._stats = model, budget, stats
+        self.nbytes = 0
         self._held: OrderedDict[int, torch.Tensor] = OrderedDict()
         self._wanted: dict[int, int] = {}  # digest -> requests that need it
         self._failed: dict[int, Exception] = {}
         self._queue: dict[int, tuple[np.ndarray, int]] = {}  # digest -> clip and its frames, in order of arrival
         self._jobs: list[_Job] = []
         self._slices = 0
-
-    @property
-    def nbytes(self) -> int:
-        return sum(held.nbytes for held in self._held.values())
 
     @property
     def busy(self) -> bool:
@@ -98,6 +95,7 @@ class Sounds:
     def forget(self) -> None:
         """Drop everything that was encoded, as the weights have changed."""
         self._held.clear()
+        self.nbytes = 0
 
     def work(self, seconds: float) -> None:
         """Encode for about `seconds`: one layer at least, and never more than a layer beyond."""
@@ -121,7 +119,7 @@ class Sounds:
         except StopIteration as done:
             embeds, tokens = done.value
             for one, part in zip(job.digests, embeds.split(tokens), strict=True):
-                self._held[one] = part.clone()  # on its own, or it would hold all of them
+                self._hold(one, part.clone())  # on its own, or it would hold all of them
             self._stats.clips_encoded += len(job.digests)
             self._make_room()
         except Exception as error:  # a fault of a clip, or of the machine: those who wait for it are told
@@ -151,12 +149,17 @@ class Sounds:
             self._jobs.append(self._job(chosen, [self._queue.pop(one) for one in chosen]))
 
     def _make_room(self) -> None:
-        total = self.nbytes
-        for one in list(self._held):
-            if total <= self.budget:
+        for one in list(self._held) if self.nbytes > self.budget else ():
+            if self.nbytes <= self.budget:
                 return
             if one not in self._wanted:
-                total -= self._held.pop(one).nbytes
+                self.nbytes -= self._held.pop(one).nbytes
+
+    def _hold(self, digest: int, embeds: torch.Tensor) -> None:
+        if (old := self._held.get(digest)) is not None:
+            self.nbytes -= old.nbytes
+        self._held[digest] = embeds
+        self.nbytes += embeds.nbytes
 
 
 def encode_in_steps(

@@ -149,10 +149,11 @@ class PagedPass:
     ) -> None:
         self.storage = storage
         self.width = max(map(len, tables))
-        self.tables = array("i")
+        padded: list[int] = []
         for table in tables:
-            self.tables.extend(table)
-            self.tables.extend([table[-1]] * (self.width - len(table)))
+            padded += table
+            padded += [table[-1]] * (self.width - len(table))
+        self.tables = array("i", padded)
         self.pasts = array("i", pasts)
         self.starts = array("i", (0, *accumulate(counts)))
         self.counts = list(counts)
