@@ -102,7 +102,7 @@ class Completion:
     logprobs: tuple[TokenLogprob, ...] = ()  # where they were asked for: of every token, the one that ends it included
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for every token, and that would take five times as long
 class Chunk:
     """A piece of a streamed answer; the last one has no text, and carries `finish_reason` and `usage`."""
 

@@ -31,7 +31,8 @@ class Detokenizer:
         text = self._text()
         emitted = self._emitted
         if not text.endswith(REPLACEMENT):
-            self._restart()
+            self._pending.clear()
+            self._emitted = 0
             return text[emitted:]
         certain = text.rstrip(REPLACEMENT)  # only the run of replacement characters at the end can still change
         self._emitted = len(certain)
@@ -40,15 +41,13 @@ class Detokenizer:
     def flush(self) -> str:
         """What is left at the end: an unfinished character comes out as U+FFFD, as in a decode of the whole."""
         rest = self._text()[self._emitted :]
-        self._restart()
+        self._pending.clear()
+        self._emitted = 0
         return rest
 
     def _text(self) -> str:
         text: str = self._tokenizer.decode(self._pending, skip_special_tokens=self._skip_special_tokens)
         return text
-
-    def _restart(self) -> None:
-        self._pending, self._emitted = [], 0
 
 
 class StopBuffer:
