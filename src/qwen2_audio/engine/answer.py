@@ -13,8 +13,15 @@ from .request import Prompt
 class Answer:
     """One row."""
 
-    def __init__(self, tokenizer: Tokenizer, eos_ids: frozenset[int], stop: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        eos_ids: frozenset[int],
+        stop: Sequence[str],
+        pieces: dict[int, str] | None = None,
+    ) -> None:
+        """`pieces`: as Detokenizer has it."""
+        self._detokenizer = Detokenizer(tokenizer, pieces=pieces)
         self._stop = StopBuffer(stop) if stop else None
         self._eos_ids = eos_ids
         self.tokens = 0  # the one that ends the text included

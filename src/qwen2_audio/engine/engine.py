@@ -87,6 +87,7 @@ class Engine:
         self._underway: dict[Sequence, _Underway] = {}
         self._of_ticket: dict[Ticket, list[Sequence]] = {}
         self._broken: list[tuple[Sequence, Exception]] = []
+        self._pieces: dict[int, str] = {}  # of text, by id
         self._requests = 0
         self._model_seconds = 0.0  # counted by the last step
         self._state = _state_of(model)
@@ -124,7 +125,11 @@ class Engine:
         vocabulary, eos = self._model.config.text_config.vocab_size, frozenset(options.config.eos_ids)
         stops = stop_strings(params, self._model.generation_config)
         made = [
-            _Underway(Sampler(one, options, vocabulary, self._model.device), Answer(self._tokenizer, eos, stops), [])
+            _Underway(
+                Sampler(one, options, vocabulary, self._model.device),
+                Answer(self._tokenizer, eos, stops, self._pieces),
+                [],
+            )
             for one in sequences
         ]
         self._sounds.want(request)

@@ -19,18 +19,26 @@ class Detokenizer:
     A character may be spread over several tokens ("中" is three bytes): it appears once it is whole.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True):
+    def __init__(
+        self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, pieces: dict[int, str] | None = None
+    ) -> None:
+        """`pieces`: texts of ids that are whole characters, kept here for all with the same tokenizer and options."""
         self._tokenizer = tokenizer
+        self._pieces = {} if pieces is None else pieces
         self._skip_special_tokens = skip_special_tokens
         self._pending: list[int] = []  # since the last point where the text ended in a whole character
         self._emitted = 0  # characters of the pending ids' text already handed out
 
     def push(self, token_id: int) -> str:
         """The text that became certain with this id, possibly none."""
+        if not self._pending and (piece := self._pieces.get(token_id)) is not None:
+            return piece
         self._pending.append(int(token_id))
         text = self._text()
         emitted = self._emitted
         if not text.endswith(REPLACEMENT):
+            if len(self._pending) == 1:
+                self._pieces[self._pending[0]] = text
             self._pending.clear()
             self._emitted = 0
             return text[emitted:]

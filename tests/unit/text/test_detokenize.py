@@ -17,6 +17,16 @@ def test_the_increments_are_the_whole_for_any_ids(tiny, ids, skip):
     assert "".join(increments) + rest == tiny.decode(ids, skip_special_tokens=skip)
 
 
+PIECES = {}  # shared by all examples of the next test
+
+
+@given(ids=st.lists(st.integers(0, 340)))
+def test_what_one_answer_learned_of_an_id_holds_for_the_next(tiny, ids):
+    increments, rest = streamed(tiny, ids, pieces=PIECES)
+    assert "".join(increments) + rest == tiny.decode(ids, skip_special_tokens=True)
+    assert all(text == tiny.decode([one], skip_special_tokens=True) for one, text in PIECES.items())
+
+
 @given(text=st.text())
 def test_text_arrives_without_replacement_characters(tiny, text):
     text = text.replace("\ufffd", "").replace("<|", "")
