@@ -22,7 +22,7 @@ class Answer:
     ) -> None:
         """`pieces`: as Detokenizer has it."""
         self._detokenizer = Detokenizer(tokenizer, pieces=pieces)
-        self._stop = StopBuffer(stop) if stop else None
+        self._stop = StopBuffer(stop)
         self._eos_ids = eos_ids
         self.tokens = 0  # the one that ends the text included
         self.cached = 0  # positions of the prompt that were not computed again
@@ -33,25 +33,18 @@ class Answer:
         self.tokens += 1
         if token in self._eos_ids:
             return self.end("stop")
-        new = self._detokenizer.push(token)
-        if self._stop is not None:
-            new = self._stop.push(new)
-            if self._stop.stopped:
-                self.finish_reason = "stop"
+        new = self._stop.push(self._detokenizer.push(token))
+        if self._stop.stopped:
+            self.finish_reason = "stop"
         return new
 
     def end(self, reason: FinishReason) -> str:
         """Finish for `reason`, unless it is finished; the text that was held back until now."""
         if self.finish_reason is not None:
             return ""
-        rest = self._detokenizer.flush()
-        self.finish_reason = reason
-        if self._stop is not None:
-            rest = self._stop.push(rest)
-            if self._stop.stopped:
-                self.finish_reason = "stop"
-            rest += self._stop.flush()
-        return rest
+        rest = self._stop.push(self._detokenizer.flush())
+        self.finish_reason = "stop" if self._stop.stopped else reason
+        return rest + self._stop.flush()
 
 
 def usage_of(prompt: Prompt, answer: Answer) -> Usage:

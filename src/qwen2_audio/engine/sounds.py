@@ -149,7 +149,7 @@ class Sounds:
             self._jobs.append(self._job(chosen, [self._queue.pop(one) for one in chosen]))
 
     def _make_room(self) -> None:
-        for one in list(self._held) if self.nbytes > self.budget else ():
+        for one in list(self._held):
             if self.nbytes <= self.budget:
                 return
             if one not in self._wanted:

@@ -39,8 +39,7 @@ class Detokenizer:
         if not text.endswith(REPLACEMENT):
             if len(self._pending) == 1:
                 self._pieces[self._pending[0]] = text
-            self._pending.clear()
-            self._emitted = 0
+            self._restart()
             return text[emitted:]
         certain = text.rstrip(REPLACEMENT)  # only the run of replacement characters at the end can still change
         self._emitted = len(certain)
@@ -49,13 +48,15 @@ class Detokenizer:
     def flush(self) -> str:
         """What is left at the end: an unfinished character comes out as U+FFFD, as in a decode of the whole."""
         rest = self._text()[self._emitted :]
-        self._pending.clear()
-        self._emitted = 0
+        self._restart()
         return rest
 
     def _text(self) -> str:
         text: str = self._tokenizer.decode(self._pending, skip_special_tokens=self._skip_special_tokens)
         return text
+
+    def _restart(self) -> None:
+        self._pending, self._emitted = [], 0
 
 
 class StopBuffer:
@@ -77,6 +78,8 @@ class StopBuffer:
         """The text that is now certain not to belong to a stop string; "" for ever after a stop."""
         if self.stopped:
             return ""
+        if not self._stops:
+            return text
         held = self._held + text
         found = [(held.find(stop) + len(stop), -len(stop)) for stop in self._stops if stop in held]
         if found:
