@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
+from qwen2_audio.parallel import Processes
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train.masks import encode_base, encode_chat
 from qwen2_audio.train.precision import fast_bfloat16
@@ -44,10 +45,17 @@ def encoded(conversation: Conversation, tokens: list[int], tokenizer: Tokenizer)
 
 
 class Lessons:
-    """Batches of imagined conversations: inputs [B, T, H], labels [B, T]. They depend on seed and step alone."""
+    """Batches of imagined conversations: inputs [B, T, H], labels [B, T]. They depend on seed and step alone; of
+    several processes each has its share of every batch."""
 
-    def __init__(self, model: Qwen2AudioForConditionalGeneration, tokenizer: Tokenizer, seed: int) -> None:
-        self.model, self.tokenizer, self.seed = model, tokenizer, seed
+    def __init__(
+        self,
+        model: Qwen2AudioForConditionalGeneration,
+        tokenizer: Tokenizer,
+        seed: int,
+        here: Processes | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.seed, self.here = model, tokenizer, seed, here or Processes()
         self.tables = Tables.drawn(model.config.audio_config.d_model)
         self._pool: tuple[int, list[list[Lesson]]] = (-1, [])
 
@@ -60,7 +68,7 @@ class Lessons:
             lessons = sorted((self._lesson(writer, i, rng) for i in range(len(clips))), key=lambda one: len(one.ids))
             batches = [lessons[at : at + LANGUAGE.batch] for at in range(0, len(lessons), LANGUAGE.batch)]
             self._pool = (number, [batches[i] for i in rng.permutation(len(batches))])
-        return self._pool[1][step % POOL]
+        return self._pool[1][step % POOL][self.here.rank :: self.here.size]
 
     def _lesson(self, writer: Writer, clip: int, rng: np.random.Generator) -> Lesson:
         conversation = writer.write(clip, rng)
@@ -69,6 +77,8 @@ class Lessons:
         return Lesson(ids, trained, states)
 
     def loss(self, step: int) -> torch.Tensor:
+        """The mean over the trained tokens of this process's lessons, weighted so that the mean over all processes is
+        that of the whole batch."""
         lessons, model = self(step), self.model
         longest = max(len(lesson.ids) for lesson in lessons)
         ids = torch.full((len(lessons), longest), self.tokenizer.pad_token_id or 0)
@@ -86,4 +96,5 @@ class Lessons:
             # Causal, and padded on the right: no valid position sees the padding, so no mask is needed.
             hidden = model.language_model(inputs_embeds=inputs, logits_to_keep=1).last_hidden_state
             logits = model.get_output_embeddings()(hidden[:, :-1][trained[:, 1:]])
-        return F.cross_entropy(logits.float(), ids[trained])
+        mine = F.cross_entropy(logits.float(), ids[trained], reduction="sum")
+        return mine * self.here.size / self.here.total({"tokens": float(trained.sum())})["tokens"]

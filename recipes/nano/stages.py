@@ -68,7 +68,7 @@ def train_language(plan: Plan) -> None:
     """The language model and the projector on imagined clips; `language.pt` has the whole model."""
     model, tokenizer = _model(plan)
     learning = torch.nn.ModuleList([model.multi_modal_projector, model.language_model])
-    stage, lessons = _scaled(LANGUAGE, plan), Lessons(model, tokenizer, plan.seed)
+    stage, lessons = _scaled(LANGUAGE, plan), Lessons(model, tokenizer, plan.seed, processes())
     train(stage, learning, adamw([(learning, stage.lr)]), lessons.loss, plan.work)
 
 

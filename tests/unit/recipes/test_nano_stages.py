@@ -27,6 +27,7 @@ from recipes.nano.tokenizer import train_tokenizer
 from qwen2_audio.config import Qwen2AudioEncoderConfig
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
+from qwen2_audio.parallel import Processes
 
 SAID = Clip(SPEECH, 2.0, -20.0, "One.", "chat", "Two.", "woman", "", "dog")
 
@@ -94,16 +95,36 @@ def test_imagined_states_tell_words_and_sex():
     assert not np.allclose(tables.colour(SAID), other)
 
 
-def test_a_lesson_is_reproducible_and_its_loss_is_that_of_guessing_at_first():
+def fresh_and_shallow():
     tokenizer = train_tokenizer()
     config = nano_config(tokenizer)
     torch.manual_seed(0)
     config.text_config.num_hidden_layers = 1
-    model = Qwen2AudioForConditionalGeneration(config)
+    return Qwen2AudioForConditionalGeneration(config), tokenizer
+
+
+def test_a_lesson_is_reproducible_and_its_loss_is_that_of_guessing_at_first():
+    model, tokenizer = fresh_and_shallow()
     lessons = Lessons(model, tokenizer, 0)
     assert [one.ids for one in lessons(3)] == [one.ids for one in Lessons(model, tokenizer, 0)(3)]
     assert len(lessons(0)) == LANGUAGE.batch
     assert abs(float(lessons.loss(0).detach()) - np.log(len(tokenizer))) < 0.7
+
+
+def test_two_processes_share_a_batch_of_lessons_and_its_loss():
+    model, tokenizer = fresh_and_shallow()
+    whole = Lessons(model, tokenizer, 0)
+    tokens = sum(sum(one.trained) for one in whole(5))
+
+    class Here(Processes):
+        def total(self, numbers):
+            return {"tokens": tokens}
+
+    halves = [Lessons(model, tokenizer, 0, Here(rank, 2)) for rank in range(2)]
+    assert sorted(one.ids for half in halves for one in half(5)) == sorted(one.ids for one in whole(5))
+    losses = [half.loss(5).item() for half in halves]
+    assert losses[0] != losses[1]
+    assert sum(losses) / 2 == pytest.approx(whole.loss(5).item(), rel=1e-5)
 
 
 def test_imagined_clips_are_of_every_sort():
