@@ -35,7 +35,7 @@ Rng = np.random.Generator
 DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
 SEXES = 0.3  # of the second questions about speech: whether a man speaks or a woman; the others want it written down
-HEARD = 200  # transcripts that come before caution, whether the model had them right or not
+HEARD = 600  # transcripts that come before caution, whether the model had them right or not
 
 
 @dataclass(frozen=True)
