@@ -1,5 +1,6 @@
 """Speech: voices that only the test hears, words that nano does not know, and the same samples for the same seed."""
 
+import os
 import shutil
 
 import numpy as np
@@ -84,6 +85,29 @@ def test_festival_speaks_at_the_pace_and_pitch_asked_for():
     fast, _ = engines.festival('Say "one", two.', "ked", pace=1.2)
     assert rate == 16_000
     assert 1.2 < len(slow) / len(fast) < 1.8
+
+
+@trained
+def test_what_festival_said_before_is_forgotten():
+    def said(text, **manner):
+        return engines.festival(text, "ked", **manner)[0]
+
+    engines._festival_process.cache_clear()
+    first = said("One two three.")
+    assert not np.array_equal(said("One two three.", pitch=190, pace=0.9), first)
+    assert np.array_equal(said("One two three."), first)
+    with pytest.raises(RuntimeError, match=r"^festival could not say 'One' with the voice nobody\.$"):
+        engines.festival("One", "nobody")
+    assert np.array_equal(said("One two three."), first)
+
+
+@trained
+def test_a_festival_that_died_is_named_and_the_next_one_speaks():
+    engines.festival("One", "ked")
+    engines._festival_process(os.getpid()).kill()
+    with pytest.raises(RuntimeError, match="festival stopped"):
+        engines.festival("One", "ked")
+    assert len(engines.festival("One", "ked")[0]) > 3000
 
 
 @spoken
