@@ -100,12 +100,13 @@ class AudioChat:
 
         params: those of all, or one for each.
         """
-        each = params if isinstance(params, Sequence) else [params] * len(conversations)
+        if isinstance(params, str) or not isinstance(params, Sequence):
+            params = [_single(params, "batch")] * len(conversations)
+        each = [_single(one, "batch") for one in params]
         if len(each) != len(conversations):
             raise ConfigError(
                 f"batch() got {len(each)} params for {len(conversations)} conversations; expected one for each."
             )
-        each = [_single(one, "batch") for one in each]
         if any(isinstance(conversation, dict) for conversation in conversations):
             raise PromptError(
                 "batch() got one conversation; expected a list of conversations. Use chat() for one, or batch([...])."
@@ -126,8 +127,12 @@ class AudioChat:
         return service.submit_prompt(prompt, params)
 
 
-def _single(params: SamplingParams | None, name: str) -> SamplingParams:
-    params = params or SamplingParams()
+def _single(params: object, name: str) -> SamplingParams:
+    params = SamplingParams() if params is None else params
+    if not isinstance(params, SamplingParams):
+        raise ConfigError(
+            f"{name}() got {params!r} as params; expected SamplingParams, as in SamplingParams(max_tokens=64)."
+        )
     if params.n != 1:
         raise ConfigError(f"n is {params.n}, and {name}() gives one answer; ask again with another seed.")
     return params

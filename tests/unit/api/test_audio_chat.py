@@ -53,6 +53,16 @@ def test_each_conversation_of_a_batch_may_have_params_of_its_own(tiny_chat):
         tiny_chat.batch([[qa.user("Hello")]], each[:2])
 
 
+@pytest.mark.parametrize("wrong", ["temperature=0", {}, {"max_tokens": 4}, 7, [None, "greedy"]], ids=str)
+def test_params_of_another_type_are_refused(tiny_chat, wrong):
+    expected = r"\(\) got .* as params; expected SamplingParams, as in SamplingParams\(max_tokens=64\)\.$"
+    with pytest.raises(ConfigError, match="^batch" + expected):
+        tiny_chat.batch([[qa.user("Hello")]] * 2, wrong)
+    for ask in (tiny_chat.chat, tiny_chat.stream):
+        with pytest.raises(ConfigError, match=f"^{ask.__name__}" + expected):
+            ask([qa.user("Hello")], wrong)
+
+
 def test_the_answer_is_that_of_the_documented_path(tiny_chat, clip):
     messages = [qa.user(QUESTION, audio=clip)]
     processor, model = tiny_chat.processor, tiny_chat.model
