@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +35,7 @@ STAGES = {
     "mistakes": find_mistakes,
     "dpo": prefer,
 }
+SHARED = ("encoder", "language", "joint", "sft", "voices")  # each process takes its part of every batch
 
 
 def main() -> int:
@@ -44,6 +47,9 @@ def main() -> int:
     parser.add_argument("--clips", type=int, default=Plan.clips, help="training clips")
     parser.add_argument("--steps", type=float, default=1.0, metavar="SCALE", help="times the usual number of steps")
     parser.add_argument("--threads", type=int, default=1, help="of the training")
+    parser.add_argument(
+        "--processes", type=int, default=min(2, os.cpu_count() or 1), help=f"that share {', '.join(SHARED)}"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that synthesise")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -56,8 +62,21 @@ def main() -> int:
         seed=given.seed,
     )
     for name in given.stages or STAGES:
-        timed(name, STAGES[name], plan)
+        if given.processes > 1 and name in SHARED and "RANK" not in os.environ:
+            if failed := subprocess.run(_torchrun(name, given.processes, plan)).returncode:
+                return failed
+        else:
+            timed(name, STAGES[name], plan)
     return 0
+
+
+def _torchrun(name: str, processes: int, plan: Plan) -> list[str]:
+    """The command of a stage that several processes share."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    options = {"work": plan.work, "clips": plan.clips, "steps": plan.scale, "threads": plan.threads}
+    options |= {"workers": plan.workers, "seed": plan.seed}
+    given = [text for key, value in options.items() for text in (f"--{key}", str(value))]
+    return [sys.executable, *launcher, "-m", "recipes.nano", name, *given]
 
 
 if __name__ == "__main__":

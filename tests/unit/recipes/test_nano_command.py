@@ -1,0 +1,57 @@
+"""`python -m recipes.nano`: which stages are shared by processes, and what those are told."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from recipes.nano import __main__ as command
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """What a run did: the names of stages run here, and the commands of the others."""
+    done, failing = [], []
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(command, "timed", lambda name, run, plan: done.append(name))
+
+    def run(args):
+        done.append(args)
+        return SimpleNamespace(returncode=int(args[args.index("recipes.nano") + 1] in failing))
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+    def ask(*args, fail=()):
+        done.clear()
+        failing[:] = fail
+        monkeypatch.setattr(sys, "argv", ["nano", *args])
+        return command.main(), list(done)
+
+    return ask
+
+
+def test_two_processes_share_the_stages_that_can_be_shared(ran):
+    code, done = ran("--processes", "2", "--steps", "0.5", "--clips", "70", "--work", "w")
+    assert code == 0
+    names = [one if isinstance(one, str) else one[one.index("recipes.nano") + 1] for one in done]
+    assert names == list(command.STAGES)
+    shared = [one for one in done if not isinstance(one, str)]
+    assert {one[one.index("recipes.nano") + 1] for one in shared} == set(command.SHARED)
+    for one in shared:
+        assert one[one.index("--nproc-per-node") + 1] == "2"
+        options = one[one.index("recipes.nano") + 2 :]
+        said = dict(zip(options[::2], options[1::2], strict=True))
+        assert said == {
+            "--work": "w", "--clips": "70", "--steps": "0.5", "--threads": "1", "--workers": "2", "--seed": "0"
+        }  # fmt: skip
+
+
+def test_one_process_and_those_of_torchrun_start_no_others(ran, monkeypatch):
+    assert ran("encoder", "join", "--processes", "1") == (0, ["encoder", "join"])
+    monkeypatch.setenv("RANK", "1")
+    assert ran("encoder", "--processes", "2") == (0, ["encoder"])
+
+
+def test_a_shared_stage_that_fails_ends_the_run(ran):
+    code, done = ran("joint", "sft", "mistakes", "--processes", "2", fail=["joint"])
+    assert code == 1 and len(done) == 1
