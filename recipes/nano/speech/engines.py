@@ -76,7 +76,8 @@ def flite(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[np
     """float64 [n] within -1..1, and its rate; pitch 0 leaves the voice its own."""
     options = ["--setf", f"duration_stretch={1 / pace:.3f}"]
     options += ["--setf", f"int_f0_target_mean={pitch:.0f}"] if pitch else []
-    return _written(lambda path: ["flite", "-voice", name, *options, "-t", text, "-o", path])
+    command = ["flite", "-voice", name, *options, "-t", text, "-o"]
+    return _written(lambda path: subprocess.run([*command, path], check=True, capture_output=True))
 
 
 def festival(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[np.ndarray, int]:
@@ -90,12 +91,10 @@ def festival(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple
         *([tune] if pitch else []),
         f'(set! said (utt.synth (Utterance Text "{plain}")))',
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "said.wav"
-        _ordered([*orders, f'(utt.save.wave said "{path}" (quote riff))'])
-        if not path.is_file():
-            raise RuntimeError(f"festival could not say {text!r} with the voice {name}.")
-        return _read(path)
+    try:
+        return _written(lambda path: _ordered([*orders, f'(utt.save.wave said "{path}" (quote riff))']))
+    except FileNotFoundError as error:
+        raise RuntimeError(f"festival could not say {text!r} with the voice {name}.") from error
 
 
 def _ordered(orders: list[str]) -> None:
@@ -120,18 +119,14 @@ def _festival_process(_pid: int) -> subprocess.Popen[str]:
     return subprocess.Popen(["festival", "--pipe"], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
 
-def _written(command: Callable[[str], list[str]]) -> tuple[np.ndarray, int]:
-    """What the command for a path writes there."""
+def _written(write: Callable[[str], object]) -> tuple[np.ndarray, int]:
+    """What `write` puts at the path it is given."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "said.wav"
-        subprocess.run(command(str(path)), check=True, capture_output=True)
-        return _read(path)
-
-
-def _read(path: Path) -> tuple[np.ndarray, int]:
-    with wave.open(str(path)) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        return samples / 32768.0, file.getframerate()
+        path = str(Path(folder) / "said.wav")
+        write(path)
+        with wave.open(path) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+            return samples / 32768.0, file.getframerate()
 
 
 def _cut(x: np.ndarray) -> np.ndarray:
