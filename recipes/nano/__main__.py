@@ -6,7 +6,10 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from qwen2_audio.errors import Qwen2AudioError
 
 from .stages import (
     Plan,
@@ -44,13 +47,16 @@ def main() -> int:
     )
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="what to do; nothing: all, in this order")
     parser.add_argument("--work", type=Path, default=Path("runs/nano"), help="clips, stages, logs, report")
-    parser.add_argument("--clips", type=int, default=Plan.clips, help="training clips")
-    parser.add_argument("--steps", type=float, default=1.0, metavar="SCALE", help="times the usual number of steps")
-    parser.add_argument("--threads", type=int, default=1, help="of the training")
+    parser.add_argument("--clips", type=_positive(int), default=Plan.clips, help="training clips")
     parser.add_argument(
-        "--processes", type=int, default=min(2, os.cpu_count() or 1), help=f"that share {', '.join(SHARED)}"
+        "--steps", type=_positive(float), default=1.0, metavar="SCALE", help="times the usual number of steps"
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes that synthesise")
+    parser.add_argument("--threads", type=_positive(int), default=1, help="of the training")
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--processes", type=_positive(int), default=min(2, cores), help=f"that share {', '.join(SHARED)}"
+    )
+    parser.add_argument("--workers", type=_positive(int), default=2, help="processes that synthesise")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     plan = Plan(
@@ -66,8 +72,24 @@ def main() -> int:
             if failed := subprocess.run(_torchrun(name, given.processes, plan)).returncode:
                 return failed
         else:
-            timed(name, STAGES[name], plan)
+            try:
+                timed(name, STAGES[name], plan)
+            except Qwen2AudioError as error:
+                print(error, file=sys.stderr)
+                return 2
     return 0
+
+
+def _positive(number: Callable[[str], float]) -> Callable[[str], float]:
+    """A kind of number for argparse, above 0."""
+
+    def positive(text: str) -> float:
+        if not (value := number(text)) > 0:
+            raise argparse.ArgumentTypeError(f"found {text}, expected a number above 0")
+        return value
+
+    positive.__name__ = number.__name__
+    return positive
 
 
 def _torchrun(name: str, processes: int, plan: Plan) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 import qwen2_audio
 from qwen2_audio.types import SamplingParams
 
+from .errors import RecipeError
 from .examination import Question, abstains, is_clear, no_wrong_fact, questions
 from .sounds.kinds import NAMED
 from .speech.engines import check_engines
@@ -109,7 +110,7 @@ class Listener:
 
 
 def evaluate(folders: Sequence[Path], count: int) -> list[Tally]:
-    """The whole test of each checkpoint, on the same clips. Raises RuntimeError where a synthesiser is missing."""
+    """The whole test of each checkpoint, on the same clips. Raises RecipeError where a synthesiser is missing."""
     from rich.progress import track
 
     check_engines()
@@ -171,7 +172,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         tally, *before = evaluate([given.model, *([given.before] if given.before else [])], given.count)
-    except RuntimeError as error:
+    except RecipeError as error:
         print(error, file=sys.stderr)
         return 2
     return 0 if report(tally, before[0] if before else None, given.out, time.monotonic() - started) else 1

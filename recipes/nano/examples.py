@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .clips import write_wav
+from .errors import RecipeError
 from .mix import render_clip
 from .scene import render_speech
 from .speech.engines import check_engines
@@ -58,7 +59,7 @@ def main() -> int:
     folder = parser.parse_args().out
     try:
         check_engines()
-    except RuntimeError as error:
+    except RecipeError as error:
         print(error, file=sys.stderr)
         return 2
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,8 @@ from torch import nn
 
 from qwen2_audio.parallel import Processes, join
 
+from .errors import RecipeError
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -98,7 +100,7 @@ def _step(
     loss = loss_of(step) / here.size
     mean = here.total({"loss": float(loss.detach())})["loss"]
     if not math.isfinite(mean):
-        raise RuntimeError(f"The loss of step {step} of stage {stage.name} is {mean}; lower the learning rate.")
+        raise RecipeError(f"The loss of step {step} of stage {stage.name} is {mean}; lower the learning rate.")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     here.sum_gradients(network.parameters())

@@ -20,6 +20,7 @@ from qwen2_audio.train.precision import fast_bfloat16
 from .clips import Library, open_library
 from .corpus import write_conversations
 from .ctc import ENCODER, Listener, join, judge
+from .errors import RecipeError
 from .loop import Stage, adamw, processes, train
 from .network import finish, fresh_model, nano_config, save_checkpoint
 from .pairs import write_pairs
@@ -159,7 +160,7 @@ def timed(name: str, run: Callable[[Plan], None], plan: Plan) -> None:
 
 
 def _model(plan: Plan) -> tuple[Qwen2AudioForConditionalGeneration, Tokenizer]:
-    """Raises RuntimeError where the vocabulary is no longer that of the stages that are done: a change of wording moves
+    """Raises RecipeError where the vocabulary is no longer that of the stages that are done: a change of wording moves
     most of its ids, and a language model that learned others still runs, only worse."""
     tokenizer = train_tokenizer()
     ids, known = tokenizer.get_vocab(), plan.work / "vocabulary.txt"
@@ -168,9 +169,7 @@ def _model(plan: Plan) -> tuple[Qwen2AudioForConditionalGeneration, Tokenizer]:
         known.parent.mkdir(parents=True, exist_ok=True)
         known.write_text(words, encoding="utf-8")
     elif known.read_text(encoding="utf-8") != words:
-        raise RuntimeError(
-            f"{known} lists other tokens than the recipe now makes; begin anew in another --work folder."
-        )
+        raise RecipeError(f"{known} lists other tokens than the recipe now makes; begin anew in another --work folder.")
     model = fresh_model(nano_config(tokenizer), plan.seed).train()
     if fast_bfloat16():
         model.set_attn_implementation("eager")  # bf16 on a CPU: faster than torch's fused attention
@@ -189,9 +188,9 @@ def _scaled(stage: Stage, plan: Plan) -> Stage:
 
 def _result(plan: Plan, stage: Stage) -> dict[str, torch.Tensor]:
     path = plan.work / f"{stage.name}.pt"
-    state = torch.load(path, weights_only=True)
-    if state["step"] < _scaled(stage, plan).steps:
-        raise RuntimeError(
-            f"{path} is at step {state['step']}; finish the stage first: python -m recipes.nano {stage.name}"
+    state = torch.load(path, weights_only=True) if path.is_file() else {"step": 0}
+    if state["step"] < (wanted := _scaled(stage, plan).steps):
+        raise RecipeError(
+            f"{path} is at step {state['step']} of {wanted}; finish it first: python -m recipes.nano {stage.name}"
         )
     return dict(state["network"])

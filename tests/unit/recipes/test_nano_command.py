@@ -55,3 +55,19 @@ def test_one_process_and_those_of_torchrun_start_no_others(ran, monkeypatch):
 def test_a_shared_stage_that_fails_ends_the_run(ran):
     code, done = ran("joint", "sft", "mistakes", "--processes", "2", fail=["joint"])
     assert code == 1 and len(done) == 1
+
+
+@pytest.mark.parametrize("option", ["--steps", "--clips", "--threads", "--processes", "--workers"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_a_number_that_is_none_is_refused(ran, capsys, option, value):
+    with pytest.raises(SystemExit) as stopped:
+        ran("join", option, value)
+    assert stopped.value.code == 2
+    assert f"argument {option}: found {value}, expected a number above 0" in capsys.readouterr().err
+
+
+def test_a_stage_before_its_time_is_one_sentence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["nano", "join", "--steps", "0.5", "--work", str(tmp_path)])
+    assert command.main() == 2
+    wanted = f"{tmp_path / 'encoder.pt'} is at step 0 of 2500; finish it first: python -m recipes.nano encoder\n"
+    assert capsys.readouterr().err == wanted
