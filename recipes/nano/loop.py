@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from qwen2_audio.parallel import Processes, join
+from qwen2_audio.train.start import keep_compiled
 
 from .errors import RecipeError
 
@@ -67,6 +68,7 @@ def train(
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    keep_compiled()
     path, log, here = folder / f"{stage.name}.pt", folder / f"{stage.name}.jsonl", processes()
     begin = _resumed(path, log if here.first else None, network, optimizer)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from . import hub
 from .audio import mel
-from .audio.io import SAMPLE_RATE, load
+from .audio.io import SAMPLE_RATE, SoundWarning, load, name_of
 from .errors import AudioError, ConfigError
 from .text.batch import BatchFeature, to_tensors
 from .text.tokenizer_files import read_json, write_json
@@ -104,7 +106,8 @@ class WhisperFeatureExtractor:
 
         raw_speech: one clip or several, each anything `audio.io.load` reads; a 2-D array is a batch of rows.
         padding: named by programs written for the reference; "max_length", the whole window, is the only one.
-        What lies beyond 30 s of a clip is left out. Raises AudioError, and ConfigError for another `padding`.
+        What lies beyond 30 s of a clip is left out, with a SoundWarning that says how much. Raises AudioError, and
+        ConfigError for another `padding`.
         """
         if padding != "max_length":
             raise ConfigError(
@@ -112,12 +115,14 @@ class WhisperFeatureExtractor:
             )
         self.check_rate(sampling_rate)
         rows = list(raw_speech) if getattr(raw_speech, "ndim", 1) == 2 else clips_in(raw_speech)
-        return self.extract([load(row) for row in rows], return_attention_mask, return_tensors)
+        clips = [load(row) for row in rows]
+        warn_of_long(clips, rows)
+        return self.extract(clips, return_attention_mask, return_tensors)
 
     def extract(
         self, clips: Sequence[np.ndarray], return_attention_mask: bool | None = None, return_tensors: str | None = None
     ) -> BatchFeature:
-        """As the call, from float32 samples at 16 kHz, one array [S] for each clip."""
+        """As the call, from float32 samples at 16 kHz, one array [S] for each clip; cuts without a warning."""
         windows = [
             mel.log_mel(clip[: mel.WINDOW_SAMPLES], num_mel_bins=self.feature_size, pad_to_window=True)
             for clip in clips
@@ -140,23 +145,34 @@ class WhisperFeatureExtractor:
             )
 
 
+def warn_of_long(clips: Sequence[np.ndarray], sources: Sequence[Any]) -> None:
+    """A SoundWarning at the line that called the caller, for each of `clips` (from `sources`) beyond the window."""
+    for number, (clip, source) in enumerate(zip(clips, sources, strict=True), 1):
+        if len(clip) > mel.WINDOW_SAMPLES:
+            seconds, heard, name = len(clip) / SAMPLE_RATE, mel.WINDOW_SECONDS, name_of(source)
+            warnings.warn(
+                f"Clip {number}{f' ({name})' if name else ''} lasts {seconds:.1f} s; only its first {heard} s are "
+                f"heard, {seconds - heard:.1f} s are left out. Cut it into clips of at most 30 s to have all of it "
+                "heard.",
+                SoundWarning,
+                stacklevel=3,
+            )
+
+
 def clips_in(audio: Any) -> list[Any]:
-    """The sources in `audio`, one for each clip: one source or (nested) lists of them.
+    """The sources in `audio`, one for each clip: one source or (nested) lists of them. Whether they are sounds at all
+    is for `load` to say.
 
     `(samples, rate)` is one clip and so is a list of numbers; an array of any shape is one clip.
     """
     if not isinstance(audio, (list, tuple)):
         return [audio]
-    if _is_samples_and_rate(audio):
-        return [audio]
-    if audio and isinstance(audio[0], (float, int, np.number)):
-        return [np.asarray(audio, dtype=np.float32)]
+    if isinstance(audio, tuple) and len(audio) == 2 and sum(map(_is_number, audio)) == 1:
+        return [audio]  # with a rate, also where that stands first
+    if audio and _is_number(audio[0]):
+        return [list(audio)]
     return [clip for item in audio for clip in clips_in(item)]
 
 
-def _is_samples_and_rate(pair: Sequence[Any]) -> bool:
-    """`(array, 44100)`, also with a list of numbers; not two clips and not two samples."""
-    if not isinstance(pair, tuple) or len(pair) != 2:
-        return False
-    samples, rate = pair
-    return isinstance(rate, (int, float, np.number)) and not isinstance(samples, (int, float, np.number, str, bytes))
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (Real, np.number))

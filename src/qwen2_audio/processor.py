@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +13,7 @@ from . import hub
 from .audio import mel
 from .audio.io import SAMPLE_RATE, load
 from .errors import AudioError, ConfigError, PromptError, did_you_mean
-from .feature_extractor import FEATURE_FILES, WhisperFeatureExtractor, clips_in
+from .feature_extractor import FEATURE_FILES, WhisperFeatureExtractor, clips_in, warn_of_long
 from .text import chat
 from .text.batch import BatchFeature, to_tensors
 from .text.chat import AUDIO, AUDIO_BOS, AUDIO_EOS
@@ -124,7 +123,7 @@ class Qwen2AudioProcessor:
         counts = [_audio_tokens_of(clip, number) for number, clip in enumerate(clips, 1)]
         batch = self._tokenize(self._expand(texts, counts, wrap_audio), return_tensors, text_options)
         if clips:
-            _warn_of_long(clips)
+            warn_of_long(clips, sources)
             features = self.feature_extractor.extract(clips, True, return_tensors)
             batch["input_features"] = features["input_features"]
             batch["feature_attention_mask"] = features["attention_mask"]
@@ -244,17 +243,6 @@ def _audio_tokens_of(clip: np.ndarray, number: int) -> int:
             f"audio tokens and would not be heard. Expected at least {2 * mel.MEL_HOP + 1} samples at {SAMPLE_RATE} Hz."
         )
     return tokens
-
-
-def _warn_of_long(clips: Sequence[np.ndarray]) -> None:
-    for number, clip in enumerate(clips, 1):
-        if len(clip) > mel.WINDOW_SAMPLES:
-            seconds, heard = len(clip) / SAMPLE_RATE, mel.WINDOW_SECONDS
-            warnings.warn(
-                f"Clip {number} lasts {seconds:.1f} s; only its first {heard} s are heard, {seconds - heard:.1f} s are "
-                "left out. Cut it into clips of at most 30 s to have all of it heard.",
-                stacklevel=3,  # where the processor was called
-            )
 
 
 def _split_options(

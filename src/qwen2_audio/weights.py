@@ -65,10 +65,10 @@ class Checkpoint:
     def open(cls, folder: Path) -> Checkpoint:
         """Find the weights of `folder`. Raises WeightsError: none, a shard missing, a broken index."""
         checkpoint = cls(folder, {})
-        if (folder / INDEX_FILE).is_file():
-            files = _read_index(folder / INDEX_FILE)
-        elif (folder / SINGLE_FILE).is_file():
+        if (folder / SINGLE_FILE).is_file():  # first: transformers leaves an old index beside it
             files = dict.fromkeys(checkpoint._file(SINGLE_FILE).keys(), SINGLE_FILE)
+        elif (folder / INDEX_FILE).is_file():
+            files = _read_index(folder / INDEX_FILE)
         else:
             raise WeightsError(_no_weights(folder))
         for name, file in files.items():

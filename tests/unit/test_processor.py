@@ -9,6 +9,7 @@ import torch
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
+from qwen2_audio.audio.io import SoundWarning
 from qwen2_audio.errors import AudioError, ConfigError, PromptError, Qwen2AudioError
 from qwen2_audio.feature_extractor import WhisperFeatureExtractor
 from qwen2_audio.processor import AutoProcessor, Qwen2AudioProcessor
@@ -184,6 +185,14 @@ def test_a_clip_over_30_s_is_cut_with_a_warning_at_the_callers_line(processor):
         whole = processor(text=WRAPPED, audio=clip[:480000])
     assert np.array_equal(inputs.input_features, whole.input_features)
     assert inputs.feature_attention_mask.sum() == 3000
+
+
+def test_the_warning_names_the_source_and_is_of_the_kind_that_comes_every_time(processor, tmp_path):
+    path = wav(tmp_path / "talk.wav", 31 * 16000)
+    with path.open("rb") as file:
+        for source in (path, str(path), file):
+            with pytest.warns(SoundWarning, match=rf"^Clip 1 \({path}\) lasts 31\.0 s; only its first 30 s are heard"):
+                processor(text=WRAPPED, audio=source)
 
 
 # -- forms of sound

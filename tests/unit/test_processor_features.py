@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from qwen2_audio.audio.io import SoundWarning, load
 from qwen2_audio.errors import AudioError, ConfigError
 from qwen2_audio.feature_extractor import FIXED, WhisperFeatureExtractor, clips_in
 
@@ -90,6 +91,41 @@ def test_what_is_one_clip_and_what_are_several():
     assert [len(clips_in(form)) for form in ([array, array], (array, array), ["a", "b"], [[0.1], [0.2]])] == [2] * 4
     assert len(clips_in([[array, (array, 8000)], ["a"]])) == 3
     assert clips_in([]) == []
+    assert clips_in((0.1, 0.2)) == clips_in([0.1, 0.2]) == [[0.1, 0.2]]
+
+
+@pytest.mark.parametrize(
+    ("audio", "sentence"),
+    [
+        ([100, -3000, 7] * 300, r"dtype int64 is not of samples this package knows; .* divide it to -1\.\.1 yourself"),
+        ([[100, -3000, 7] * 300], "dtype int64 is not of samples this package knows"),
+        ((16000, np.zeros(800)), r"Found \(rate, array\); expected \(array, rate\), such as \(samples, 44100\)"),
+        ((16000, [0.1, 0.2]), r"Found \(rate, array\); expected \(array, rate\)"),
+        (("a.wav", 16000), r"Found a tuple of 2; expected \(array, rate\)"),
+        ([0.1, "a"], "is not of samples this package knows"),
+        ([0.1, None], "is not of samples this package knows"),
+        ([0.1, [0.2, 0.3]], "rows of different lengths; expected numbers of one sound"),
+        ([0.1, float("nan")], "holds NaN or infinite samples"),
+        ([20000.0, -3.0], r"reaches 20,000; expected samples between -1 and 1\. Divide them by their full scale"),
+    ],
+)
+def test_numbers_are_checked_as_load_checks_them(audio, sentence):
+    with pytest.raises(AudioError, match=sentence):
+        WhisperFeatureExtractor()(audio)
+
+
+def test_a_list_of_16_bit_samples_is_scaled():
+    samples = (np.sin(np.arange(800)) * 9000).astype(np.int16)
+    extractor = WhisperFeatureExtractor()
+    assert np.array_equal(extractor(list(samples)).input_features, extractor(samples).input_features)
+    assert np.array_equal(load(clips_in(list(samples))[0]), load(samples))
+
+
+def test_what_is_cut_is_said_by_the_extractor_too():
+    clips = [np.zeros(100), np.zeros(31 * 16000)]
+    with pytest.warns(SoundWarning, match=r"^Clip 2 lasts 31\.0 s; only its first 30 s are heard, 1\.0 s are") as seen:
+        WhisperFeatureExtractor()(clips)
+    assert [one.filename for one in seen] == [__file__]
 
 
 def test_the_padding_that_always_holds_may_be_named():

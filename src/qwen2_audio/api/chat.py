@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
 
 import torch
 
 from ..engine.engine import EngineSettings
 from ..engine.request import Prompt, Ticket
-from ..errors import ConfigError, PromptError
+from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..processor import Qwen2AudioProcessor
 from ..types import Chunk, Completion, Message, SamplingParams
 from .service import Service
+
+PATIENCE = 60.0  # s that a batch waits for room where others have taken all of it
 
 
 class AudioChat:
@@ -96,9 +101,10 @@ class AudioChat:
         conversations: Sequence[Sequence[Message]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
-        """The answers to several conversations, computed together, each as from `chat`. Raises as `chat` does.
+        """The answers to any number of conversations, computed together, each as from `chat`.
 
-        params: those of all, or one for each.
+        params: those of all, or one for each. Raises as `chat` does, and says which conversation it was, counted from
+        1; nothing goes on behind it. BusyError where others leave no room for a minute.
         """
         if isinstance(params, str) or not isinstance(params, Sequence):
             params = [_single(params, "batch")] * len(conversations)
@@ -111,11 +117,18 @@ class AudioChat:
             raise PromptError(
                 "batch() got one conversation; expected a list of conversations. Use chat() for one, or batch([...])."
             )
-        service, tickets = self.service(), []
+        # Prompts are made as the engine comes to need them: it computes the first while later files are read.
+        ahead = max(1, (self.settings.waiting + self.settings.sequences) // 2)  # the rest is for whoever else asks
+        service, answers, tickets = self.service(), list[Completion](), deque[Ticket]()
         try:
-            # Prompts are made as the engine comes to need them: it computes the first while later files are read.
-            tickets += [service.submit(*asked) for asked in zip(conversations, each, strict=True)]
-            return [ticket.completions()[0] for ticket in tickets]
+            for number, (messages, one) in enumerate(zip(conversations, each, strict=True), 1):
+                if len(tickets) == ahead:
+                    answers.append(_oldest(tickets, len(answers) + 1))
+                with _named(number):
+                    tickets.append(_submit(service, messages, one))
+            while tickets:
+                answers.append(_oldest(tickets, len(answers) + 1))
+            return answers
         finally:
             for ticket in tickets:
                 ticket.cancel()
@@ -136,6 +149,35 @@ def _single(params: object, name: str) -> SamplingParams:
     if params.n != 1:
         raise ConfigError(f"n is {params.n}, and {name}() gives one answer; ask again with another seed.")
     return params
+
+
+def _submit(service: Service, messages: Sequence[Message], params: SamplingParams) -> Ticket:
+    """`service.submit`, as soon as there is room: an answer that has been read gives up its place a moment later."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return service.submit(messages, params)
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+
+
+def _oldest(tickets: deque[Ticket], number: int) -> Completion:
+    """Take the first of `tickets`, that of conversation `number`, and wait for its answer."""
+    with _named(number):
+        (answer,) = tickets[0].completions()
+    tickets.popleft()  # until here whoever interrupts the wait cancels it, too
+    return answer
+
+
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """What goes wrong inside says which conversation it was."""
+    try:
+        yield
+    except Qwen2AudioError as error:
+        raise type(error)(f"Conversation {number}: {error}") from error
 
 
 def _pieces(ticket: Ticket) -> Iterator[Chunk]:

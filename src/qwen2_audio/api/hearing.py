@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import mel
-from ..audio.io import SAMPLE_RATE, load
+from ..audio.io import SAMPLE_RATE, load, name_of
 from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Heard
@@ -37,7 +37,7 @@ class Sound:
 def hear(source: Any, number: int = 1) -> Sound:
     """Read clip `number` of a conversation. Raises AudioError where nothing, or not all of it, would be heard."""
     waveform = load(source, limits=LIMITS)
-    name, seconds = _name(source, number), len(waveform) / SAMPLE_RATE
+    name, seconds = name_of(source) or f"Clip {number}", len(waveform) / SAMPLE_RATE
     if len(waveform) > mel.WINDOW_SAMPLES:
         raise AudioError(
             f"{name} lasts {seconds:.6g} s, and {mel.WINDOW_SECONDS} s are heard at a time; nothing is cut off here. "
@@ -51,9 +51,3 @@ def hear(source: Any, number: int = 1) -> Sound:
             f"would not be heard. Expected at least {2 * mel.MEL_HOP + 1} samples at {SAMPLE_RATE} Hz, 21 ms."
         )
     return Sound(waveform, Heard(seconds, tokens))
-
-
-def _name(source: Any, number: int) -> str:
-    """What a message calls a clip: its path or URL, else its number."""
-    text = str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else ""
-    return text if text and len(text) <= 200 and not text.startswith("data:") else f"Clip {number}"

@@ -77,14 +77,18 @@ class Service:
         Raises PromptError for messages that are none, BusyError where too many wait. What is found later
         (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the ticket's terminal pieces.
         """
-        check(messages)
+        sounds = check(messages)
         return self._thread.submit(
-            lambda: self.prompt(messages), params or SamplingParams(), timeout=timeout, priority=priority
+            lambda: self.prompt(messages),
+            params or SamplingParams(),
+            timeout=timeout,
+            priority=priority,
+            quick=not sounds,
         )
 
     def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> Ticket:
         """`submit` of a conversation that was read already."""
-        return self._thread.submit(lambda: prompt, params)
+        return self._thread.submit(lambda: prompt, params, quick=True)
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Read a conversation and listen to its clips. Raises PromptError, AudioError."""

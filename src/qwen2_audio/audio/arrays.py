@@ -63,7 +63,7 @@ def _as_numpy(source: Any) -> np.ndarray:
         source = tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
     try:
         return np.asarray(source)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise AudioError("The list of samples has rows of different lengths; expected numbers of one sound.") from error
 
 

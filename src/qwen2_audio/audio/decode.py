@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import AudioError
 from .limits import Deadline, Limits
 from .resample import Waveform, mix_down
-from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, promised_bytes, promises_duration
+from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, id3_bytes, promised_bytes, promises_duration
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -85,8 +85,8 @@ class EncodedSound:
         self.damage = self._describe_damage(waveform.seconds, promised, bad_packets, size)
         return samples
 
-    def _head(self) -> bytes:
-        self.file.seek(0)
+    def _head(self, start: int = 0) -> bytes:
+        self.file.seek(start)
         return self.file.read(4096)
 
     def _open(self) -> InputContainer:
@@ -168,12 +168,16 @@ class EncodedSound:
             return f"{self.name} is damaged ({bad_packets} packets could not be decoded); {kept}"
         head = self._head()
         expected_size = promised_bytes(head)
-        if expected_size is not None and size < expected_size:
+        if expected_size is not None and size < expected_size - 1:  # a missing byte of padding is no loss
             return f"{self.name} is cut off ({size:,} of {expected_size:,} bytes are there); {kept}"
         self.file.seek(max(0, size - OGG_PAGE_MAX))
         if head[:4] == b"OggS" and ends_inside_ogg_page(self.file.read(OGG_PAGE_MAX)):
             return f"{self.name} is cut off (its last Ogg page is not whole); {kept}"
-        if promised is not None and promises_duration(head) and seconds < promised - _ROUNDING_SECONDS:
+        if promised is None or seconds >= promised - _ROUNDING_SECONDS:
+            return None
+        if head[:4] == b"OggS":
+            return f"{self.name} has a gap (its pages count {promised:.2f} s); {kept}"
+        if promises_duration(self._head(id3_bytes(head))):
             return f"{self.name} is cut off (its header promises {promised:.2f} s); {kept}"
         return None
 
@@ -181,7 +185,9 @@ class EncodedSound:
 def _promised_seconds(container: InputContainer) -> float | None:
     stream = container.streams.audio[0]
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+        # The last Ogg page counts from where a broadcast began, not from where this recording of it does.
+        before = (stream.start_time or 0) if container.format.name == "ogg" else 0
+        return float((stream.duration - before) * stream.time_base)
     alone = len(container.streams) == 1  # else it may be the picture's length
     return container.duration / 1e6 if alone and container.duration is not None else None
 

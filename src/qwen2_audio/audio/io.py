@@ -6,8 +6,10 @@ import io
 import os
 import re
 import stat
+import threading
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -21,22 +23,34 @@ from .fetch import fetch, read_data_uri
 from .limits import Deadline, Limits
 from .resample import SAMPLE_RATE
 
-__all__ = ["SAMPLE_RATE", "Limits", "load"]
+__all__ = ["SAMPLE_RATE", "Limits", "SoundWarning", "load"]
 
 _SOURCES = "a path, bytes, a binary file, an http(s) URL, a data: URI, (array, rate), or an array of samples"
 _Opened = AbstractContextManager[IO[bytes]]
+
+
+class SoundWarning(UserWarning):
+    """Part of a sound was lost, or is left out."""
+
+
+# Said for every sound: by default Python shows equal texts once. Filters that were set before go first.
+warnings.simplefilter("always", SoundWarning, append=True)
+
+_in_use: set[int] = set()  # ids of the file objects that are being read
+_turn = threading.Condition()
 
 
 def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None = None) -> np.ndarray:
     """Read one sound: float32 [S], mono (the mean over channels), 16 kHz, full scale 1.
 
     `source` is a path (str, Path or file:// URL), an encoded sound as bytes, a binary file object (read from its
-    start, left open), an http(s) URL, a data: URI, `(array, rate)`, or an array, list or torch tensor of samples
+    start, left open; several threads may load it at a time), an http(s) URL, a data: URI, `(array, rate)`, or an
+    array, list or torch tensor of samples
     ([S], or 2-D with the channels on the axis of at most 8; floats, int16, int32 or uint8).
 
     `sampling_rate` in Hz belongs to arrays (default 16 kHz); encoded sounds carry their own, so for them it may only
     be left out or name the rate of the result. Decoding and resampling give the samples of librosa's `load(sr=16000)`.
-    A file that is damaged or cut off gives what could be decoded and a UserWarning.
+    A file that is damaged or cut off gives what could be decoded and a SoundWarning, which is a UserWarning.
 
     Raises AudioError when there is no sound, no finite sound, or more than `limits` allow.
     """
@@ -56,8 +70,14 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
         sound = EncodedSound(file, name, limits, deadline)
         waveform = sound.decode()
     if sound.damage:
-        warnings.warn(sound.damage, stacklevel=2)
+        warnings.warn(sound.damage, SoundWarning, stacklevel=2)
     return waveform
+
+
+def name_of(source: Any) -> str | None:
+    """What a message may call a sound: its path or URL, if it has one."""
+    text = str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else getattr(source, "name", None)
+    return text if isinstance(text, str) and 0 < len(text) <= 200 and text[:5].lower() != "data:" else None
 
 
 def _array_and_rate(pair: tuple[Any, ...], sampling_rate: int | None) -> tuple[Any, Any]:
@@ -134,15 +154,30 @@ def _open_file_object(file: Any, limits: Limits, deadline: Deadline) -> tuple[st
     if isinstance(file, io.TextIOBase):
         raise AudioError(f"{name} is opened as text; open it in binary mode, 'rb'.")
     if getattr(file, "seekable", lambda: False)():
-        return name, nullcontext(file)
+        return name, _alone_with(file)
     copy = io.BytesIO()  # a pipe or a socket: the decoder has to go back and forth
-    while block := file.read(1 << 16):
-        if not isinstance(block, (bytes, bytearray, memoryview)):
-            raise AudioError(f"{name} gives {type(block).__name__} when read; expected bytes.")
-        copy.write(block)
-        limits.check_bytes(copy.tell(), name)
-        deadline.check(name)
+    with _alone_with(file):
+        while block := file.read(1 << 16):
+            if not isinstance(block, (bytes, bytearray, memoryview)):
+                raise AudioError(f"{name} gives {type(block).__name__} when read; expected bytes.")
+            copy.write(block)
+            limits.check_bytes(copy.tell(), name)
+            deadline.check(name)
     return name, copy
+
+
+@contextmanager
+def _alone_with(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """`file` for one thread at a time: conversations may share it, and it has one position."""
+    with _turn:
+        _turn.wait_for(lambda: id(file) not in _in_use)
+        _in_use.add(id(file))
+    try:
+        yield file
+    finally:
+        with _turn:
+            _in_use.discard(id(file))
+            _turn.notify_all()
 
 
 def _short(text: str) -> str:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 _WANTED = "expected a sound such as WAV, FLAC, MP3, Ogg, M4A or WebM"
 _PLAYLISTS = (b"#EXTM3U", b"[playlist]", b"ffconcat", b"<?wpl", b"<asx")
 OGG_PAGE_MAX = 27 + 255 + 255 * 255  # bytes: header, lacing values, body
-_STREAMED_RIFF = 0x7FFF0000  # writers that do not know the length yet put a size from here up
+_STREAMED = 0x7F000000  # writers that do not know the length yet put a size from here up
+# Where a container's size stands, in how many bytes of which order, and how many bytes it leaves out.
+_Size = tuple[int, int, Literal["little", "big"], int]
+_SIZES: dict[bytes, _Size] = {  # by the first bytes of the container
+    b"RIFF": (4, 4, "little", 8),
+    b"RF64": (20, 8, "little", 8),
+    b"riff": (16, 8, "little", 0),  # Wave64
+    b"FORM": (4, 4, "big", 8),  # AIFF
+}
 
 
 def explain_undecodable(name: str, head: bytes) -> str:
@@ -30,11 +40,34 @@ def _is_text(head: bytes) -> bool:
 
 
 def promised_bytes(head: bytes) -> int | None:
-    """The file size a RIFF header announces; None for other files and for WAV written to a pipe."""
-    if head[:4] != b"RIFF" or len(head) < 8:
+    """The file size that a header announces; None where it announces none, as in a file written to a pipe."""
+    field = _SIZES.get(head[:4])
+    if head[:4] == b".snd":  # AU: the size of the samples, behind that of the header
+        field = (8, 4, "big", int.from_bytes(head[4:8], "big"))
+    elif head[:4] == b"caff":
+        chunk = _caf_samples(head)
+        field = (chunk + 4, 8, "big", chunk + 12)
+    if field is None:
         return None
-    size = int.from_bytes(head[4:8], "little")
-    return size + 8 if 0 < size < _STREAMED_RIFF else None
+    at, length, order, left_out = field
+    size = int.from_bytes(head[at : at + length], order)
+    return size + left_out if 0 < size < _STREAMED else None
+
+
+def _caf_samples(head: bytes) -> int:
+    """Where the chunk of samples begins, as far as that is in `head`."""
+    at = 8
+    while at < len(head) and head[at : at + 4] != b"data":
+        at += 12 + int.from_bytes(head[at + 4 : at + 12], "big")
+    return at
+
+
+def id3_bytes(head: bytes) -> int:
+    """The length of the ID3v2 tag that the file begins with: MP3 keeps cover art there, before the first frame."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 0x10 else 0)  # a footer
 
 
 def ends_inside_ogg_page(tail: bytes) -> bool:
@@ -48,8 +81,9 @@ def ends_inside_ogg_page(tail: bytes) -> bool:
 
 
 def promises_duration(head: bytes) -> bool:
-    """Whether FFmpeg's duration is the header's word: not so for MP3 without a Xing header, ADTS and AMR, where
-    it is a guess from the bit rate, and for WAV and Ogg, where FFmpeg takes it from the file's end."""
+    """Whether FFmpeg's duration is the word of the header, which `head` has without an ID3v2 tag: not so for MP3
+    without a Xing header, ADTS and AMR, where it is a guess from the bit rate, and for WAV and Ogg, where FFmpeg takes
+    it from the file's end."""
     if head[:4] in (b"fLaC", b"\x1aE\xdf\xa3") or head[4:8] == b"ftyp":
         return True
     return any(mark in head for mark in (b"Xing", b"Info"))

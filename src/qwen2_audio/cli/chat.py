@@ -111,7 +111,7 @@ class Conversation:
         return order.name != "/quit"
 
     def _say(self, turn: Turn) -> None:
-        for word in unheard_files(turn.text):
+        for word in unheard_files(turn):
             note(f"{word} stands inside the text and is not heard; put clips first.")
         self._answer(turn.text, list(turn.clips), list(turn.clips))
 

@@ -15,8 +15,12 @@ COMMANDS = {
     "/quit": "leave; end of file does too",
 }
 RECORD_SECONDS = 5.0
-SOUND_SUFFIXES = (
-    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".webm", ".m4a", ".mp4", ".aac", ".aiff", ".wma", ".amr",
+LONGEST_PATH = 4096  # characters
+SOUND_SUFFIXES = (  # of what the decoder reads
+    ".wav", ".w64", ".rf64", ".flac", ".mp3", ".mp2", ".mpa", ".m2a", ".ogg", ".oga", ".ogv", ".opus", ".spx",
+    ".webm", ".weba", ".mka", ".mkv", ".mk3d", ".mov", ".qt", ".mp4", ".m4a", ".m4b", ".m4v", ".f4v", ".psp", ".3gp",
+    ".3g2", ".mj2", ".ism", ".isma", ".ismv", ".aac", ".aif", ".aiff", ".aifc", ".afc", ".au", ".snd", ".caf", ".amr",
+    ".asf", ".wma", ".wmv",
 )  # fmt: skip
 
 # The first word of a line: in quotes, or with its blanks escaped, as a shell completes them.
@@ -62,23 +66,39 @@ def _leading_clips(line: str) -> tuple[list[str], str]:
     clips: list[str] = []
     while found := _WORD.match(line):
         word = found[1] or found[2] or re.sub(r"\\(.)", r"\1", found[3] or "")
-        path = os.path.expanduser(word)
+        path, end = os.path.expanduser(word), found.end()
         if os.path.isfile(path):
             clips.append(path)
-        elif re.match(r"https?://", word):
+        elif re.match(r"(https?|file)://", word, re.IGNORECASE):
             clips.append(word)
+        elif blanks := _end_of_path(line):
+            clips.append(os.path.expanduser(line[:blanks].lstrip()))
+            end = blanks
         elif word.lower().endswith(SOUND_SUFFIXES):
             raise AudioError(f"No such file: {word!r}. Give a path from {os.getcwd()}, or write it within a sentence.")
         else:
             break
-        line = line[found.end() :]
+        line = line[end:]
     return clips, line.strip()
 
 
-def unheard_files(text: str | None) -> list[str]:
-    """Words inside the text that name sound files: they are read as text, which its writer may not expect."""
-    words = (word.strip("\"'.,;:?!()") for word in (text or "").split())
-    return [word for word in words if word.lower().endswith(SOUND_SUFFIXES) and os.path.isfile(word)]
+def _end_of_path(line: str) -> int:
+    """Where the sound file ends that `line` begins with, its blanks neither quoted nor escaped; 0 if there is none."""
+    for word in re.finditer(r"\S+", line[:LONGEST_PATH]):
+        path = os.path.expanduser(line[: word.end()].lstrip())
+        if word[0].lower().endswith(SOUND_SUFFIXES) and os.path.isfile(path):
+            return word.end()
+    return 0
+
+
+def unheard_files(turn: Turn) -> list[str]:
+    """Words inside the text that name sound files: they are read as text, which its writer may not expect.
+
+    In a turn with clips, only files that are there.
+    """
+    words = (word.strip("\"'.,;:?!()") for word in (turn.text or "").split())
+    named = [word for word in words if word.lower().endswith(SOUND_SUFFIXES)]
+    return [word for word in named if not turn.clips or os.path.isfile(word)]
 
 
 def seconds_of(argument: str) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -18,7 +20,7 @@ def command(
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(help="Where the spectrogram goes; default NAME.png in this folder.", show_default=False),
+        typer.Option(help="Where the spectrogram goes; default NAME.png in this folder if new.", show_default=False),
     ] = None,
     no_png: Annotated[bool, typer.Option("--no-png", help="Draw no spectrogram.")] = False,
     json: terminal.Json = False,
@@ -37,6 +39,8 @@ def _facts(target: str | None, png: Path | None, no_png: bool) -> dict[str, Any]
     if target is not None and _is_sound(target):
         from .info_sound import facts_of_sound
 
+        if png is not None:
+            _check_spares(target, png)
         return facts_of_sound(target, None if no_png else png or _default_png(target))
     from .info_checkpoint import facts_of_checkpoint
 
@@ -47,15 +51,34 @@ def _is_sound(target: str) -> bool:
     """A file that exists or looks like one, or a URL; everything else names a checkpoint."""
     from .chat_input import SOUND_SUFFIXES
 
-    path = Path(target)
-    if path.is_dir():
+    if os.path.isdir(target):  # not Path.is_dir, which has no answer for a long data: URI
         return False
-    return path.is_file() or bool(re.match(r"(https?|file)://|data:", target)) or path.suffix in SOUND_SUFFIXES
+    if os.path.isfile(target) or re.match(r"(https?|file)://|data:", target, re.IGNORECASE):
+        return True
+    return target.lower().endswith(SOUND_SUFFIXES)
 
 
-def _default_png(target: str) -> Path:
-    name = "" if target.startswith("data:") else Path(target.split("?")[0]).stem
-    return Path(f"{name or 'sound'}.png")
+def _check_spares(target: str, png: Path) -> None:
+    """Raises ConfigError where the picture would take the place of the sound."""
+    from ..errors import ConfigError
+
+    sound = unquote(urlsplit(target).path) if target[:7].lower() == "file://" else target
+    try:
+        same = os.path.samefile(png, sound)
+    except (OSError, ValueError):  # one of them is no file
+        return
+    if same:
+        raise ConfigError(f"--png {png} is the sound itself; name another file for its picture.")
+
+
+def _default_png(target: str) -> Path | None:
+    """NAME.png, unless that is there already: nobody asked to overwrite it."""
+    name = "" if target[:5].lower() == "data:" else Path(target.split("?")[0]).stem
+    png = Path(f"{name or 'sound'}.png")
+    if not os.path.lexists(png):
+        return png
+    terminal.note(f"{png} is there already and stays as it is; --png names a file for the picture, this one included.")
+    return None
 
 
 def _shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def facts_of_sound(target: str, png: Path | None) -> dict[str, Any]:
         "mel_frames": frames,
         "audio_tokens": mel.num_audio_tokens(frames),
         "seconds_beyond_the_window": round(beyond, 4),
-        "spectrogram": _draw(first, png, Path(target).name[:80]),
+        "spectrogram": _draw(first, png, os.fsencode(Path(target).name[:80]).decode(errors="replace")),
     }
     if facts["audio_tokens"] == 0:
         terminal.note("Too short: it makes 0 audio tokens, and would not be heard.")
@@ -46,7 +47,7 @@ def facts_of_sound(target: str, png: Path | None) -> dict[str, Any]:
 
 def _stored_form(target: str) -> dict[str, Any]:
     """Codec, rate and channels of a local file; what was loaded has 16 kHz and one channel."""
-    if not Path(target).is_file():
+    if not os.path.isfile(target):
         return {}
     with Path(target).open("rb") as file:
         header = read_header(file)

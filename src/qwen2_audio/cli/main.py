@@ -6,6 +6,7 @@ one sentence on stderr and exit status 2.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -32,6 +33,7 @@ MISTAKE, INTERRUPTED = 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line `arguments` (default: this process's) and exit with its status."""
+    _take_any_bytes()
     try:
         status = run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
@@ -39,6 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     sys.exit(status)
+
+
+def _take_any_bytes() -> None:
+    """Paths need not be UTF-8: they come in with their bytes, and are shown escaped."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not where a program has put something else in its place
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "backslashreplace")
 
 
 def run(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, NumericsError
+from ..errors import NumericsError
 from ..generate.options import Options, resolve
 from ..memory import available_bytes
 from ..model.paged import BLOCK
@@ -34,7 +34,7 @@ from .runner import Runner
 from .sampler import Sampler, logprob_of
 from .scheduler import Limits, Plan, Scheduler
 from .settings import EngineSettings as EngineSettings
-from .settings import Limit, generate_options, limit, stop_strings
+from .settings import Limit, generate_options, limit, stop_strings, warn_of_beams
 from .sounds import Sounds
 from .stats import Stats
 
@@ -70,6 +70,7 @@ class Engine:
             draft = draft if self.settings.draft_tokens else None
         self.stats = Stats()
         self._model, self._tokenizer = model, tokenizer
+        warn_of_beams(model.generation_config)
         ends = [token for token in tokenizer.all_special_tokens if token in (IM_END, tokenizer.eos_token)]
         self._turn_ends = frozenset(tokenizer.convert_tokens_to_ids(ends))
         self._context = model.config.text_config.max_position_embeddings
@@ -147,11 +148,13 @@ class Engine:
         """End what is left of a request. Unknown and finished ones are none."""
         for one in list(self._of_ticket.get(ticket, ())):
             self._finish(one, "cancelled")
+        self._gauge()  # there may be no step after this
 
     def fail_all(self, error: Exception) -> None:
         """End everything with `error`."""
         for one in list(self._underway):
             self._fail(one, error)
+        self._gauge()
 
     @torch.no_grad()
     def step(self) -> None:
@@ -330,12 +333,16 @@ class Engine:
         stats.seconds_decode += took * (1 - share)
         self._pace.learn(prefill, took)
 
-    def _measure(self, started: float) -> None:
+    def _gauge(self) -> None:
         stats = self.stats
         stats.waiting, stats.running = self._scheduler.waiting, self._scheduler.running
         stats.blocks_used, stats.blocks_cached = self._pool.used, self._pool.cached
         stats.blocks_total = self._storage.blocks
         stats.sounds_bytes = self._sounds.nbytes
+
+    def _measure(self, started: float) -> None:
+        self._gauge()
+        stats = self.stats
         model = stats.seconds_prefill + stats.seconds_decode + stats.seconds_encoder + stats.seconds_draft
         took = time.monotonic() - started
         stats.seconds_overhead += max(0.0, took - (model - self._model_seconds))
@@ -348,14 +355,11 @@ class Engine:
 
     def _options(self, params: SamplingParams) -> Options:
         """The request's options over the checkpoint's, as `generate` settles them."""
-        options = resolve(
+        return resolve(
             self._model.generation_config,
             None,
             {**generate_options(params), "eos_token_id": sorted(self._eos_ids) or None, "stop_strings": None},
         )
-        if (options.config.num_beams or 1) > 1:
-            raise ConfigError("The engine draws one token at a time; beam search is generate(num_beams=...)'s.")
-        return options
 
     @property
     def _eos_ids(self) -> frozenset[int]:
@@ -386,6 +390,7 @@ class Engine:
             self._state = state
             self._sounds.forget()
             self._runner.forget()
+            self._runner.clear(self._pool.take_spoiled())  # the new pool does not know of them
             self._new_pool()
 
 

@@ -34,6 +34,11 @@ class Prompt:
     def audio_tokens(self) -> int:
         return sum(clip.tokens for clip in self.heard)
 
+    @property
+    def hidden(self) -> int:
+        """Positions that `max_length` and `min_length` do not count, for which each clip is one."""
+        return self.audio_tokens - len(self.heard)
+
     @cached_property
     def digests(self) -> list[int]:
         """A negative number for each clip that stands for its sound: equal log-mels have equal ones."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..generate import processors
-from ..generate.constraints import AnswerPenalty, LogitsProcessor, SequenceBias
+from ..generate.constraints import AnswerPenalty, LogitBias, LogitsProcessor
 from ..generate.lengths import Lengths
 from ..generate.options import Options
 from ..generate.sampling import draw
@@ -31,7 +31,7 @@ class Sampler:
         self.options = options
         self._device = device
         self._prompt = request.prompt.ids
-        min_length = max(config.min_length or 0, 0)
+        min_length = config.min_length + request.prompt.hidden if config.min_length else 0
         lengths = Lengths(length, request.most, min_length, config.min_new_tokens or 0)
         ids = torch.tensor([request.prompt.ids], device=device) if _needs_prompt(config) else torch.empty(1, 0)
         self._processors = processors.build(
@@ -40,7 +40,7 @@ class Sampler:
         self.plain = not self._processors and not config.do_sample
         self._generator: torch.Generator | None = None
         if config.do_sample and params.seed is not None:
-            self._generator = torch.Generator(device).manual_seed(params.seed + sequence.index)
+            self._generator = torch.Generator(device).manual_seed(_seed(params.seed, sequence.index))
 
     def choose(self, answer_ids: list[int], logits: torch.Tensor) -> int:
         """The token that follows the prompt and `answer_ids`, from the model's logits, fp32 [V]."""
@@ -55,10 +55,15 @@ def answer_processors(params: SamplingParams, prompt: int) -> list[LogitsProcess
     """What SamplingParams ask for beyond `generate`'s own options, for a prompt of `prompt` positions."""
     made: list[LogitsProcessor] = []
     if params.logit_bias:
-        made.append(SequenceBias({(token,): bias for token, bias in params.logit_bias.items()}))
+        made.append(LogitBias({(token,): bias for token, bias in params.logit_bias.items()}))
     if params.frequency_penalty or params.presence_penalty:
         made.append(AnswerPenalty(params.frequency_penalty or 0.0, params.presence_penalty or 0.0, prompt))
     return made
+
+
+def _seed(first: int, index: int) -> int:
+    """Another one for each answer, of those that torch takes."""
+    return first + index if first + index < 1 << 64 else first + index - (1 << 64)
 
 
 def logprob_of(token: int, logits: torch.Tensor, alternatives: int, tokenizer: Tokenizer) -> TokenLogprob:

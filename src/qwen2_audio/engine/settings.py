@@ -7,10 +7,13 @@ from typing import Any
 
 from ..errors import ConfigError, ContextLengthError
 from ..generate.config import GenerationConfig
+from ..generate.lengths import PromptSize, within_max_length
+from ..generate.options import warn
 from ..model.paged import BLOCK
 from ..types import FinishReason, SamplingParams
 from .request import Prompt
 
+COLDEST = 1e-5  # temperature: below, the likeliest token is drawn anyway, and logits / temperature may be infinite
 DEFAULT_MAX_TOKENS = 256  # new tokens, where neither the caller nor the checkpoint names a number
 
 
@@ -67,7 +70,10 @@ def limit(prompt: Prompt, params: SamplingParams, config: GenerationConfig, cont
             f"{len(prompt.ids) + params.max_tokens}, and the model's context holds {context}; "
             f"ask for max_tokens={room} or fewer, or shorten the conversation."
         )
-    wanted = params.max_tokens or config.max_new_tokens or DEFAULT_MAX_TOKENS
+    wanted = params.max_tokens or config.max_new_tokens
+    if not wanted and config.max_length is not None:
+        wanted = within_max_length(config.max_length, PromptSize(len(prompt.ids), len(prompt.ids) - prompt.hidden))
+    wanted = wanted or DEFAULT_MAX_TOKENS
     if params.min_tokens is not None and params.min_tokens > min(wanted, room):
         raise ConfigError(
             f"min_tokens is {params.min_tokens} and at most {min(wanted, room)} new tokens may come; raise max_tokens."
@@ -75,17 +81,24 @@ def limit(prompt: Prompt, params: SamplingParams, config: GenerationConfig, cont
     return Limit(wanted, "length") if wanted <= room else Limit(room, "context")
 
 
+def warn_of_beams(config: GenerationConfig) -> None:
+    """Say that a checkpoint's `num_beams` is not what an engine does."""
+    if (beams := config.num_beams or 1) > 1:
+        warn(f"The checkpoint asks for num_beams={beams}; here tokens are drawn one by one, beams are generate()'s.")
+
+
 def generate_options(params: SamplingParams) -> dict[str, Any]:
     """The options of `generate` that `params` ask for; what is left out comes from the checkpoint.
 
-    temperature 0 is greedy, whatever else is set. Naming a temperature above 0, top_p, top_k or min_p draws.
+    temperature 0, or one that no logits could be divided by, is greedy, whatever else is set. Naming a higher one,
+    top_p, top_k or min_p draws.
     """
     options: dict[str, Any] = {"num_beams": 1, "num_return_sequences": 1, "return_dict_in_generate": False}
     if params.min_tokens is not None:
         options["min_new_tokens"] = params.min_tokens
     if params.repetition_penalty is not None:
         options["repetition_penalty"] = float(params.repetition_penalty)
-    if params.temperature == 0:
+    if params.temperature is not None and params.temperature < COLDEST:
         return {**options, "do_sample": False}
     drawn = {
         name: getattr(params, name)

@@ -93,8 +93,9 @@ class Sounds:
         return torch.cat([self._held[one] for one in request.prompt.digests])
 
     def forget(self) -> None:
-        """Drop everything that was encoded, as the weights have changed."""
-        self._held.clear()
+        """Drop everything that was encoded, wholly or not, as the weights have changed; nobody waits for it."""
+        for half_done in (self._held, self._jobs, self._queue, self._failed):
+            half_done.clear()
         self.nbytes = 0
 
     def work(self, seconds: float) -> None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from ..errors import BusyError
 from ..native.openmp import leave_team
-from ..types import Chunk, SamplingParams
+from ..types import Chunk, FinishReason, SamplingParams
 from .engine import Engine
 from .request import Prompt, Ticket
 from .stats import Stats
 
-WORKERS = 2  # threads that prepare
+WORKERS = 2  # threads that prepare sounds
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,13 @@ class EngineThread:
         self._engine = engine
         self._inbox: deque[_Prepared | Ticket] = deque()  # a Ticket: cancel it
         self._open: set[Ticket] = set()  # not finished, wherever they are
-        self._gone: set[Ticket] = set()  # cancelled while they were prepared
+        # Those of them that the engine has not seen, with their deadlines. Whoever takes one out answers for it.
+        self._unheard: dict[Ticket, float | None] = {}
         self._news = threading.Condition()
         self._closing = self._stopping = False
+        self._reading = 0  # `prepare`s under way
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="qwen2-audio-prepare")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="qwen2-audio-prepare-text")
         self._thread = threading.Thread(target=self._run, name="qwen2-audio-engine", daemon=True)
         leave_team()  # the caller has loaded the model, and its team would send the engine's to sleep
         self._thread.start()
@@ -56,12 +59,16 @@ class EngineThread:
         *,
         timeout: float | None = None,
         priority: int = 0,
+        quick: bool = False,
     ) -> Ticket:
-        """Take in a request. `prepare` is called on a worker thread; `timeout` counts from now, in seconds.
+        """Take in a request. `prepare` is called on a worker thread; `timeout` counts from now, in seconds. `quick`:
+        it has no sound to read, and does not wait for those that have.
 
         Raises BusyError where as many wait as may, or the engine is closing. What goes wrong later (in `prepare`
         too) is the `error` of the terminal pieces.
         """
+        leave_team()
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._news:
             if self._closing:
                 raise BusyError("The engine is shutting down and takes no more requests; ask another one.")
@@ -69,10 +76,11 @@ class EngineThread:
             if len(self._open) >= most:
                 raise BusyError(f"{len(self._open)} requests wait or run already, as many as may; try again later.")
             ticket = Ticket(params.n, self._cancel)
+            workers = self._writer if quick else self._workers
+            workers.submit(self._prepare, prepare, params, ticket, deadline, priority)
             self._open.add(ticket)
-        leave_team()
-        deadline = None if timeout is None else time.monotonic() + timeout
-        self._workers.submit(self._prepare, prepare, params, ticket, deadline, priority)
+            self._unheard[ticket] = deadline
+            self._news.notify_all()  # the engine's thread watches the deadline
         return ticket
 
     def stats(self) -> Stats:
@@ -89,11 +97,14 @@ class EngineThread:
             self._closing = True
             self._news.notify_all()
             self._news.wait_for(lambda: not self._open, timeout=grace)
-            for ticket in self._open:
-                self._inbox.append(ticket)
-            self._stopping = True
+            still = list(self._open)
+        for ticket in still:
+            self._cancel(ticket)
+        with self._news:
+            self._stopping, reading = True, self._reading
             self._news.notify_all()
-        self._workers.shutdown(wait=True)
+        for pool in (self._workers, self._writer):
+            pool.shutdown(wait=not reading, cancel_futures=True)  # nobody waits for a sound that is being read
         self._thread.join()
 
     # -- worker threads
@@ -106,69 +117,98 @@ class EngineThread:
         deadline: float | None,
         priority: int,
     ) -> None:
-        if ticket in self._gone:
-            return self._end_unheard(ticket, "cancelled", None)
-        if deadline is not None and time.monotonic() >= deadline:
-            return self._end_unheard(ticket, "deadline", None)
+        with self._news:
+            if ticket not in self._unheard:  # cancelled, or late, while it waited
+                return
+            self._reading += 1
         try:
             prompt = prepare()
             _ = prompt.digests  # here, not on the engine's thread
         except Exception as error:
-            return self._end_unheard(ticket, "error", error)
+            self._end_unheard(ticket, "error", error)
+            return
+        finally:
+            with self._news:
+                self._reading -= 1
         with self._news:
-            self._inbox.append(_Prepared(prompt, params, ticket, deadline, priority))
-            self._news.notify_all()
-        return None
-
-    def _end_unheard(self, ticket: Ticket, reason: str, error: Exception | None) -> None:
-        """End a request that the engine has not seen."""
-        for index in range(ticket.answers):
-            ticket.put(Chunk("", reason, index=index, error=error))  # type: ignore[arg-type]
-        self._forget(ticket)
-
-    def _cancel(self, ticket: Ticket) -> None:
-        with self._news:
-            if ticket in self._open:
-                self._gone.add(ticket)
-                self._inbox.append(ticket)
+            if ticket in self._unheard:
+                self._inbox.append(_Prepared(prompt, params, ticket, deadline, priority))
                 self._news.notify_all()
 
-    def _forget(self, ticket: Ticket) -> None:
+    def _claim(self, ticket: Ticket) -> bool:
+        """Whether the engine has not seen the ticket; from now on it is the caller's to finish or to hand over."""
+        with self._news:
+            if ticket not in self._unheard:
+                return False
+            del self._unheard[ticket]
+            return True
+
+    def _end_unheard(self, ticket: Ticket, reason: FinishReason, error: Exception | None) -> bool:
+        """End a request that the engine has not seen; False where it has."""
+        if not self._claim(ticket):
+            return False
+        self._end(ticket, reason, error)
+        return True
+
+    def _end(self, ticket: Ticket, reason: FinishReason, error: Exception | None) -> None:
+        for index in range(ticket.answers):
+            ticket.put(Chunk("", reason, index=index, error=error))
         with self._news:
             self._open.discard(ticket)
-            self._gone.discard(ticket)
             self._news.notify_all()
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if self._end_unheard(ticket, "cancelled", None):
+            return
+        with self._news:
+            if ticket in self._open:
+                self._inbox.append(ticket)
+                self._news.notify_all()
 
     # -- the engine's thread
 
     def _run(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._inbox or not self._engine.idle or (self._stopping and not self._open))
+                while not self._something_to_do() and (left := self._until_deadline()) != 0:
+                    self._news.wait(left)
                 if self._stopping and not self._open and not self._inbox:
                     return
                 mail, self._inbox = self._inbox, deque()
             for item in mail:
                 self._take(item)
+            self._end_late_ones()
             if not self._engine.idle:
                 self._step()
             with self._news:
-                done = [one for one in self._open if one.done]
-                self._open.difference_update(done)
-                self._gone.difference_update(done)
+                self._open.difference_update([one for one in self._open if one.done])
                 self._news.notify_all()
+
+    def _something_to_do(self) -> bool:
+        return bool(self._inbox or not self._engine.idle or (self._stopping and not self._open))
+
+    def _until_deadline(self) -> float | None:
+        """Seconds until the next request that the engine has not seen is late."""
+        deadlines = [one for one in self._unheard.values() if one is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _end_late_ones(self) -> None:
+        now = time.monotonic()
+        with self._news:
+            late = [ticket for ticket, deadline in self._unheard.items() if deadline is not None and deadline <= now]
+        for ticket in late:
+            self._end_unheard(ticket, "deadline", None)
 
     def _take(self, item: _Prepared | Ticket) -> None:
         if isinstance(item, Ticket):
             self._engine.cancel(item)
-            return
-        if item.ticket in self._gone:
-            self._end_unheard(item.ticket, "cancelled", None)
-            return
-        try:
-            self._engine.submit(item.prompt, item.params, item.ticket, deadline=item.deadline, priority=item.priority)
-        except Exception as error:
-            self._end_unheard(item.ticket, "error", error)
+        elif self._claim(item.ticket):
+            try:
+                self._engine.submit(
+                    item.prompt, item.params, item.ticket, deadline=item.deadline, priority=item.priority
+                )
+            except Exception as error:
+                self._end(item.ticket, "error", error)
 
     def _step(self) -> None:
         try:

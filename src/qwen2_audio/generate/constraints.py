@@ -152,6 +152,10 @@ class SequenceBias:
             raise ConfigError(f"Biased or bad-word ids {outside} are outside the vocabulary of {vocabulary} tokens.")
 
 
+class LogitBias(SequenceBias):
+    """What one request adds to single tokens: beside the checkpoint's own `sequence_bias`, not in its place."""
+
+
 class NoBadWords(SequenceBias):
     """Bans the token that would complete one of `words`; an end-of-text id alone cannot be banned."""
 
@@ -188,14 +192,16 @@ class PrefixAllowed:
 
     allowed: Callable[[int, Tensor], Sequence[int]]
     num_beams: int = 1
+    answers: int = 1  # rows of a prompt, where they are no beams
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         mask = torch.full_like(scores, BANNED)
         for row, ids in enumerate(input_ids):
-            tokens = list(self.allowed(row // self.num_beams, ids))
+            prompt = row // (self.num_beams * self.answers)
+            tokens = list(self.allowed(prompt, ids))
             if not tokens:
                 raise PromptError(
-                    f"prefix_allowed_tokens_fn allows no token for prompt {row // self.num_beams} after "
+                    f"prefix_allowed_tokens_fn allows no token for prompt {prompt} after "
                     f"{len(ids)} ids; it must return at least one."
                 )
             mask[row, tokens] = 0

@@ -100,11 +100,12 @@ def _new_tokens(options: Options, size: PromptSize) -> tuple[int, bool]:
         if config.max_new_tokens is not None and options.asked_for("max_new_tokens") is asked:
             return config.max_new_tokens, asked
         if config.max_length is not None and options.asked_for("max_length") is asked:
-            return _within_max_length(config.max_length, size), asked
+            return within_max_length(config.max_length, size), asked
     return DEFAULT_NEW_TOKENS, False
 
 
-def _within_max_length(max_length: int, size: PromptSize) -> int:
+def within_max_length(max_length: int, size: PromptSize) -> int:
+    """The new tokens that `max_length` leaves, prompt included. Raises ContextLengthError where it leaves none."""
     if size.counted >= max_length:
         raise ContextLengthError(
             f"The prompt counts {size.counted} (each clip as one) and max_length is {max_length}, prompt included: "

@@ -34,7 +34,9 @@ def build(
     """The processors of one call. One of `users` replaces the built-in one of the same class, or comes after them."""
     own = [*_from_prompt(options.config, prompt)]
     if prefix_allowed_tokens_fn is not None:
-        own.append(c.PrefixAllowed(prefix_allowed_tokens_fn, options.num_beams))
+        own.append(
+            c.PrefixAllowed(prefix_allowed_tokens_fn, options.num_beams, options.rows_per_prompt // options.num_beams)
+        )
     own += _from_config(options.config, prompt.lengths)
     chosen = merge(own, users)
     if options.config.do_sample:

@@ -223,16 +223,21 @@ class Qwen2AudioModel(nn.Module):
             None if t is None else t.to(self.device) for t in (given.inputs_embeds, given.position_ids)
         )
         mask, labels = given.attention_mask, given.labels
-        if given.input_ids is not None and past:
-            # A decode step: the audio is in the cache already.
+        if given.input_ids is not None and past and given.input_ids.shape[1] == 1 and given.input_features is None:
+            # A decode step: the audio is in the cache already, and a placeholder is what the model has said.
             embeds = self.get_input_embeddings()(given.input_ids.to(self.device))
         elif given.input_ids is not None:
+            before = mask[:, :past] if mask is not None else given.input_ids.new_ones(len(given.input_ids), past)
             prompt = self.embed_prompt(
-                given.input_ids, given.input_features, mask, given.feature_attention_mask, labels
+                given.input_ids,
+                given.input_features,
+                None if mask is None else mask[:, past:],
+                given.feature_attention_mask,
+                labels,
             )
             embeds, labels = prompt.inputs_embeds, prompt.labels
             if prompt.input_ids.shape != given.input_ids.shape:  # legacy: whatever positions were given no longer fit
-                mask, positions = prompt.attention_mask, None
+                mask, positions = torch.cat((before.to(prompt.attention_mask), prompt.attention_mask), 1), None
         assert embeds is not None
         # A mask of ones says nothing and is dropped, unless it is too short: the language model then refuses it.
         padded = mask is not None and (mask.shape[1] != past + embeds.shape[1] or not bool(mask.all()))

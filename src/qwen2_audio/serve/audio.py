@@ -56,7 +56,7 @@ class Audio:
         if asked.stream:
             first = await first_of(chunks, request, state.settings)
             events = _events(all_of(first, chunks), logprobs="logprobs" in asked.include)
-            return EventStream(events, ticket, state.settings.ping)
+            return EventStream(events, ticket, state.settings, arrived)
         async with aclosing(chunks):
             (answer,) = await while_there(request, whole(chunks, ticket.answers))
         transcript = Transcript(answer, Unquote().push(answer.text, last=True), asked.temperature or 0.0)

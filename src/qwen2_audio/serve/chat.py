@@ -17,7 +17,7 @@ from .media import fetch_links, links_of
 from .protocol import ChatRequest, parse_chat
 from .reading import first_of, while_there, whole
 from .settings import Settings
-from .state import State
+from .state import PLACE, Place, State
 from .stream import ChatEvents, EventStream, all_of
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class Chat:
         state.check_model(asked.model)
         _log_labels(asked)
         if links := links_of(messages):
-            await while_there(request, fetch_links(links, state.settings))
+            place: Place = request.scope[PLACE]
+            await while_there(request, fetch_links(links, state.settings, place.take))
         ticket, chunks = state.ask(messages, params, arrived, asked.priority)
         head = Head(state.names[0], "chat.completion.chunk" if asked.stream else "chat.completion")
         if not asked.stream:
@@ -51,7 +52,7 @@ class Chat:
         first = await first_of(chunks, request, state.settings)
         usage = asked.stream_options is not None and asked.stream_options.include_usage
         events = ChatEvents(head, logprobs=asked.logprobs, usage=usage)
-        return EventStream(events.of(all_of(first, chunks)), ticket, state.settings.ping)
+        return EventStream(events.of(all_of(first, chunks)), ticket, state.settings, arrived)
 
 
 def _read(body: bytes, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -45,8 +45,11 @@ class _Hop:
         return host if self.port == _PORTS[self.parts.scheme] else f"{host}:{self.port}"
 
 
-async def fetch(url: str, policy: FetchPolicy, limit: int) -> bytes:
-    """The body of `url`, at most `limit` bytes. ApiError (400) says why not; it quotes no answer of the other side."""
+async def fetch(url: str, policy: FetchPolicy, limit: int, take: Callable[[int], None]) -> bytes:
+    """The body of `url`, at most `limit` bytes. ApiError (400) says why not; it quotes no answer of the other side.
+
+    `take` is told of bytes as they come, and raises where there is no room for them.
+    """
     if not policy.web:
         raise _refused(
             "This server fetches no clips from the web; send the sound itself, as input_audio or a data: URL."
@@ -56,7 +59,7 @@ async def fetch(url: str, policy: FetchPolicy, limit: int) -> bytes:
             for _ in range(policy.redirects + 1):
                 hop = _hop_of(url)
                 check_host(hop.host, policy)
-                found = await _get(hop, policy, limit)
+                found = await _get(hop, policy, limit, take)
                 if isinstance(found, bytes):
                     return found
                 url = urljoin(url, found)
@@ -83,7 +86,7 @@ def _hop_of(url: str) -> _Hop:
     return _Hop(url, parts, host, _PORTS[parts.scheme] if port is None else port)
 
 
-async def _get(hop: _Hop, policy: FetchPolicy, limit: int) -> bytes | str:
+async def _get(hop: _Hop, policy: FetchPolicy, limit: int, take: Callable[[int], None]) -> bytes | str:
     """The body, or the address of the next hop."""
     async with _connect(hop, policy) as (reader, writer):
         connection = h11.Connection(h11.CLIENT)
@@ -103,8 +106,9 @@ async def _get(hop: _Hop, policy: FetchPolicy, limit: int) -> bytes | str:
         _check_size(int(fields.get(b"content-length", "0")), limit, hop.url)
         body = bytearray()
         while isinstance(event := await _next(connection, reader), h11.Data):
+            _check_size(len(body) + len(event.data), limit, hop.url)
+            take(len(event.data))
             body += event.data
-            _check_size(len(body), limit, hop.url)
         return bytes(body)
 
 

@@ -13,16 +13,19 @@ import uuid
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .bodies import check_length
 from .errors import ApiError, ClientGoneError, as_api_error, respond
-from .state import State
+from .state import PLACE, State
 
 log = logging.getLogger(__name__)
 _GONE = 499  # nginx's number for a client that left before an answer began
 _DRAIN_SECONDS = 5.0
+_PROBES = frozenset(("/health", "/ready"))
+_OPEN = _PROBES | {"/", "/version"}  # and what the page is made of; everything else needs the key
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -48,29 +51,31 @@ class Gate:
             await send(message)
 
         try:
-            await self._pass(scope, receive, sending)
+            await self._pass(record.path, scope, receive, sending)
         except ClientGoneError:
             pass
         except Exception as error:
             if record.status != _GONE:  # an answer has begun: all that is left is to break it off
                 raise
             refusal = as_api_error(error, self._state.settings.retry)
-            if refusal.status == 413:
+            if refusal.code == "body_too_large":  # any other time it has arrived, and waiting would be for nothing
                 await self._drain(receive)
             await respond(refusal)(scope, receive, sending)
         finally:
             self._note(record)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        self._check_host(headers)
-        if _is_api(scope["path"]) and scope["method"] != "OPTIONS":
+        if path not in _PROBES:  # load balancers ask by address, and nothing is told there
+            self._check_host(headers)
+        if not _is_open(path) and scope["method"] != "OPTIONS":
             self._check_origin(headers)
             self._check_key(headers)
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        with self._state.place(self._length(headers)):
+        with self._state.place(self._length(headers)) as place:
+            scope[PLACE] = place
             await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
@@ -134,7 +139,7 @@ class Gate:
     def _note(self, record: _Record) -> None:
         route = record.path if record.path in self._paths else "other"
         self._state.served[route, record.status] += 1
-        if _is_api(record.path):
+        if not _is_open(record.path):
             seconds = time.monotonic() - record.started
             log.info("%s %r %s %.3fs %s", record.method, record.path, record.status, seconds, record.id)
 
@@ -145,13 +150,13 @@ class _Record:
     def __init__(self, scope: Scope) -> None:
         self.id = f"req_{uuid.uuid4().hex}"
         self.method = scope["method"]
-        self.path = scope["path"]
+        self.path = get_route_path(scope)  # as the router sees it: without what the application is mounted below
         self.started = time.monotonic()
         self.status = _GONE
 
 
-def _is_api(path: str) -> bool:
-    return path.startswith("/v1/") or path == "/metrics"
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith("/static/")
 
 
 def _host_of(header: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,34 +54,36 @@ def links_of(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [part for part in parts if isinstance(part.get("audio"), Link)]
 
 
-async def fetch_links(parts: Sequence[dict[str, Any]], settings: Settings) -> None:
-    """Replace the Link of each part by its bytes; all are fetched at a time. ApiError where one cannot be."""
+async def fetch_links(parts: Sequence[dict[str, Any]], settings: Settings, take: Callable[[int], None]) -> None:
+    """Replace the Link of each part by its bytes; all are fetched at a time. ApiError where one cannot be.
+
+    `take` is told of bytes before they are kept, and raises where there is no room for them.
+    """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_read(part["audio"], settings)) for part in parts]
+            tasks = [group.create_task(_read(part["audio"], settings, take)) for part in parts]
     except ExceptionGroup as errors:  # the first one ended the others
         raise errors.exceptions[0] from errors
     for part, task in zip(parts, tasks, strict=True):
         part["audio"] = task.result()
 
 
-async def _read(link: Link, settings: Settings) -> bytes:
+async def _read(link: Link, settings: Settings, take: Callable[[int], None]) -> bytes:
     try:
-        if link.url[:5].lower() == "file:":
-            return await asyncio.to_thread(_read_file, link.url, settings.fetch, settings.clip_bytes)
-        return await fetch(link.url, settings.fetch, settings.clip_bytes)
+        if link.url[:5].lower() != "file:":
+            return await fetch(link.url, settings.fetch, settings.clip_bytes, take)
+        path, size = await asyncio.to_thread(_find_file, link.url, settings.fetch)
+        _check_size(size, path.name, settings.clip_bytes)
+        take(size)
+        return await asyncio.to_thread(_read_file, path, size)
     except ApiError as error:
         error.param = link.param
         raise
 
 
-def _read_file(url: str, policy: FetchPolicy, limit: int) -> bytes:
-    """One sentence for whatever is wrong outside the folder: nobody learns what files there are."""
-    closed = ApiError(
-        "file: URLs are read from the folder that this server's operator allows, and nowhere else; "
-        "send the sound itself, as input_audio or a data: URL.",
-        code="invalid_audio_url",
-    )
+def _find_file(url: str, policy: FetchPolicy) -> tuple[Path, int]:
+    """The file and its bytes. One sentence for whatever is wrong outside the folder: nobody learns what is there."""
+    closed = _closed()
     parts = urlsplit(url)
     if policy.folder is None or parts.netloc not in ("", "localhost"):
         raise closed
@@ -91,12 +93,26 @@ def _read_file(url: str, policy: FetchPolicy, limit: int) -> bytes:
             raise closed
         if not path.is_file():
             raise ApiError(f"There is no file {path.name} in the allowed folder.", code="invalid_audio_url")
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        return path, path.stat().st_size
     except (OSError, ValueError) as error:  # names that no file can have
         raise closed from error
-    _check_size(len(data), path.name, limit)
-    return data
+
+
+def _read_file(path: Path, size: int) -> bytes:
+    """No more than the bytes that there is room for, though it may grow meanwhile."""
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise _closed() from error
+
+
+def _closed() -> ApiError:
+    return ApiError(
+        "file: URLs are read from the folder that this server's operator allows, and nowhere else; "
+        "send the sound itself, as input_audio or a data: URL.",
+        code="invalid_audio_url",
+    )
 
 
 def _check_size(size: int, param: str, limit: int) -> None:

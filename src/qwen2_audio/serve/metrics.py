@@ -67,7 +67,9 @@ class Metrics(Collector):
             served.add_metric((path, str(status)), count)
         yield served
         yield GaugeMetricFamily(f"{PREFIX}http_requests_open", "Requests being served", self._state.requests)
-        yield GaugeMetricFamily(f"{PREFIX}http_bytes_held", "Bytes of their bodies, at most", self._state.held)
+        yield GaugeMetricFamily(
+            f"{PREFIX}http_bytes_held", "Bytes of their bodies and clips, at most", self._state.held
+        )
         yield GaugeMetricFamily(f"{PREFIX}uptime_seconds", "Since the start", time.time() - self._state.started)
 
 

@@ -17,7 +17,9 @@ from .settings import Settings
 from .state import State
 
 _HEAD_SECONDS = 15.0  # for a request's head to arrive on a new connection
-_AFTER_GRACE = 5.0  # s for the last words to be sent
+_STALL_SECONDS = 60.0  # for a client to take what waits for it
+_TICK = 0.1  # s between two looks for a second Ctrl-C
+_AFTER_GRACE = 6  # s for the last words to be sent
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         closing = asyncio.create_task(self._state.close())
+        left = self._state.settings.grace
+        while left > 0 and not closing.done() and not self.force_exit:  # whoever asks meanwhile is told, by a 503
+            await asyncio.wait({closing}, timeout=min(left, _TICK))
+            left -= _TICK
         await super().shutdown(sockets)
         await closing
 
@@ -70,12 +76,14 @@ def _config(app: Starlette, address: Address, settings: Settings) -> uvicorn.Con
         proxy_headers=False,
         limit_concurrency=settings.connections,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(settings.grace + _AFTER_GRACE) + 1,
+        timeout_graceful_shutdown=_AFTER_GRACE,
     )
 
 
 class _Impatient(H11Protocol):
-    """A connection that says nothing is closed, so that silence takes no places."""
+    """A connection that says nothing is closed, so that silence takes no places; so is one that takes nothing."""
+
+    _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -83,7 +91,21 @@ class _Impatient(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._patience.cancel()
+        self._unstall()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unstall()
+        self._stall = self.loop.call_later(_STALL_SECONDS, self.transport.abort)  # close() would wait for the client
+
+    def resume_writing(self) -> None:
+        self._unstall()
+        super().resume_writing()
+
+    def _unstall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
 
     def _give_up(self) -> None:
         if self.cycle is None and not self.transport.is_closing():

@@ -43,7 +43,7 @@ class Settings:
     origins: tuple[str, ...] = ()  # web pages of other origins that may ask: "https://example.org", or "*"
     hosts: tuple[str, ...] = ()  # what the Host header may say, without the port; empty: anything
     body_bytes: int = 35 * _MEGABYTE  # of one request; 25 MB of sound in base64, and room
-    held_bytes: int = 1024 * _MEGABYTE  # of all request bodies at a time
+    held_bytes: int = 1024 * _MEGABYTE  # of all request bodies, and the clips that they name, at a time
     clip_bytes: int = 25 * _MEGABYTE  # of one encoded clip
     clips: int = 64  # in one request
     answers: int = 16  # n at most
@@ -57,6 +57,8 @@ class Settings:
     fetch: FetchPolicy = field(default_factory=FetchPolicy)
 
     def __post_init__(self) -> None:
+        for name in ("hosts", "origins"):  # browsers write them in lower case
+            object.__setattr__(self, name, tuple(one.lower() for one in getattr(self, name)))
         _at_least(self, grace=0)
         _above_zero(
             self, *(item.name for item in fields(self) if item.type in ("int", "float") and item.name != "grace")

@@ -16,6 +16,8 @@ from .errors import ApiError, busy, shutting_down, too_slow
 from .reading import pieces
 from .settings import Settings
 
+PLACE = "qwen2_audio.place"  # key of a request's Place in its scope
+
 
 @dataclass(eq=False)
 class State:
@@ -26,7 +28,7 @@ class State:
     started: float = field(default_factory=time.time)
     closing: bool = False
     requests: int = 0  # being served
-    held: int = 0  # bytes of their bodies, at most
+    held: int = 0  # bytes of their bodies and of the clips that they name, at most
     served: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route and status
 
     @property
@@ -41,21 +43,31 @@ class State:
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
     @contextmanager
-    def place(self, length: int) -> Iterator[None]:
+    def place(self, length: int) -> Iterator[Place]:
         """Room for a request whose body may have `length` bytes. ApiError where there is none, or no time left."""
         if self.closing:
             raise shutting_down(self.settings.retry)
         if self.requests >= self.settings.concurrency:
             raise busy(f"{self.requests} requests are being served, as many as may; try again.", self.settings.retry)
-        if self.requests and self.held + length > self.settings.held_bytes:
-            raise busy("The requests being served hold as much memory as they may; try again.", self.settings.retry)
+        self._check_memory(length, others=self.requests)
+        place = Place(self)
         self.requests += 1
         self.held += length
         try:
-            yield
+            yield place
         finally:
             self.requests -= 1
-            self.held -= length
+            self.held -= length + place.fetched
+
+    def take(self, size: int) -> None:
+        """Room for `size` bytes more of a request that has a place. ApiError where there is none."""
+        self._check_memory(size, others=self.requests - 1)
+        self.held += size
+
+    def _check_memory(self, size: int, others: int) -> None:
+        """A request that is alone always has room: else a large one never would."""
+        if others and self.held + size > self.settings.held_bytes:
+            raise busy("The requests being served hold as much memory as they may; try again.", self.settings.retry)
 
     def ask(
         self, messages: list[Message], params: SamplingParams, arrived: float, priority: int = 0
@@ -74,3 +86,25 @@ class State:
         if not self.closing:
             self.closing = True
             await asyncio.to_thread(self.backend.close, self.settings.grace)
+
+
+@dataclass(eq=False)
+class Place:
+    """What a request holds beside its body, until it ends."""
+
+    state: State
+    fetched: int = 0  # bytes of clips that it names
+
+    def take(self, size: int) -> None:
+        """Room for `size` bytes more of its clips. ApiError: 413 where they are too many, 429 where memory is short."""
+        settings = self.state.settings
+        most = max(settings.body_bytes, settings.clip_bytes)
+        if self.fetched + size > most:
+            raise ApiError(
+                f"The clips that this request names are together larger than {most:,} bytes, the limit for a request; "
+                "name fewer or compressed ones.",
+                status=413,
+                code="clip_too_large",
+            )
+        self.state.take(size)
+        self.fetched += size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ from starlette.types import Receive, Scope, Send
 from ..engine.request import Ticket
 from ..types import Chunk, Heard, Usage
 from .answers import Head, delta_choice, usage_body
-from .errors import as_api_error
+from .errors import ClientGoneError, as_api_error
+from .settings import Settings
 
+log = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 ALIVE = b": still working\n\n"  # a comment: clients skip it
+_LAST_WORDS = 5.0  # s after a request's deadline, to say that it has passed
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies are to pass pieces on at once
 
 
@@ -28,19 +32,31 @@ def event(body: Mapping[str, Any]) -> bytes:
 class EventStream(Response):
     """A response that sends events as they come, and comments when there are none for long.
 
-    When the client leaves, the ticket is cancelled: then its last piece ends the stream.
+    When the client leaves, the ticket is cancelled: then its last piece ends the stream. A client that does not read
+    holds its place until the request's deadline, and no longer: then the stream breaks off.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], ticket: Ticket, ping: float) -> None:
-        """`ping`: seconds of silence before a comment."""
+    def __init__(self, events: AsyncIterator[bytes], ticket: Ticket, settings: Settings, arrived: float) -> None:
+        """`arrived`: when the request did, by the clock of the event loop."""
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
-        self._events, self._ticket, self._ping = events, ticket, ping
+        self._events, self._ticket, self._ping = events, ticket, settings.ping
+        self._end = arrived + settings.deadline + _LAST_WORDS
         self._sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout_at(self._end) as limit:
+                await self._run(receive, send)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            log.warning("A stream was broken off after its deadline: its client does not read.")
+            raise ClientGoneError from None
+
+    async def _run(self, receive: Receive, send: Send) -> None:
         aside: list[asyncio.Future[None]] = []
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

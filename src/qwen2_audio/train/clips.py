@@ -65,7 +65,7 @@ def seconds_of(source: Source) -> float:
         try:
             with wave.open(file) as header:
                 return float(header.getnframes() / header.getframerate())
-        except (wave.Error, EOFError):  # not PCM in a WAV file
+        except (wave.Error, EOFError, ZeroDivisionError):  # not PCM in a WAV file, or of no rate
             return read_header(file).seconds or UNKNOWN_SECONDS
 
 
@@ -73,14 +73,14 @@ def _open(source: Any, number: int, limits: Limits, deadline: Deadline) -> tuple
     if isinstance(source, bytes):
         return f"Clip {number}", io.BytesIO(source)
     if isinstance(source, Path):
-        packed = shards.split(source)
-        if packed is not None:
-            return str(source), shards.open_member(*packed)
-        if not source.is_file():
-            raise AudioError(f"No such file: {source}. Relative paths start at the data file's folder.")
         try:
+            packed = shards.split(source)
+            if packed is not None:
+                return str(source), shards.open_member(*packed)
+            if not source.is_file():
+                raise AudioError(f"No such file: {source}. Relative paths start at the data file's folder.")
             return str(source), source.open("rb")
-        except OSError as error:
+        except OSError as error:  # is_file raises it, too: a name too long, a folder that may not be entered
             raise AudioError(f"{source} cannot be read: {error.strerror}.") from error
     if source[:5].lower() == "data:":
         return f"Clip {number}", io.BytesIO(read_data_uri(source, limits))

@@ -67,6 +67,12 @@ class LoraSection:
     projector: str = "linear"
     language_model: str = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
 
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"lora.rank is {self.rank}; expected 1 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"lora.dropout is {self.dropout}; expected 0 or more, below 1.")
+
 
 @dataclass(frozen=True)
 class OptimConfig:
@@ -85,6 +91,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
             raise ConfigError(f"optim.learning_rate is {self.learning_rate}; expected more than 0.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas are {list(self.betas)}; expected two numbers of 0 or more, below 1.")
         if not 0 <= self.final_fraction <= 1:
             raise ConfigError(f"optim.final_fraction is {self.final_fraction}; expected 0 to 1.")
 

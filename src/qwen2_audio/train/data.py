@@ -61,9 +61,16 @@ class Dataset:
     """The rows of one JSONL file (see `formats`). It may be larger than memory; blank lines are no rows."""
 
     def __init__(
-        self, path: str | Path, processor: Qwen2AudioProcessor, config: DataConfig | None = None, *, seed: int = 0
+        self,
+        path: str | Path,
+        processor: Qwen2AudioProcessor,
+        config: DataConfig | None = None,
+        *,
+        seed: int = 0,
+        lengths: np.ndarray | None = None,
     ) -> None:
         """`config`: turns, max_tokens (0: the tokenizer's model_max_length) and augment are read; None is the defaults.
+        `lengths`: what `lengths()` gave when it was made for this file before.
 
         Raises PromptError for a file without rows, ConfigError for a template or an augmentation that cannot work.
         """
@@ -78,7 +85,7 @@ class Dataset:
                 "train with the official one (take chat_template out of the checkpoint's files)."
             )
         self._offsets, self._lines = _scan(self.path)
-        self._lengths: np.ndarray | None = None
+        self._lengths = lengths
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -149,7 +156,7 @@ class Dataset:
             row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise PromptError(f"The line is not UTF-8 text (byte {error.start}).") from error
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise PromptError(f"The line is not JSON: {error}.") from error
         return read_row(row, self.path.parent)
 
@@ -189,7 +196,8 @@ class Dataset:
         try:
             yield
         except (PromptError, AudioError) as error:
-            raise BadRow(str(self.path), self.line(index), str(error)) from error
+            reason = str(error).encode("utf-8", "backslashreplace").decode()  # names of files may be no text
+            raise BadRow(str(self.path), self.line(index), reason) from error
 
 
 def _sources(row: ChatRow | BaseRow) -> list[Any]:

@@ -27,12 +27,14 @@ from urllib.parse import unquote, urlsplit
 from ..errors import PromptError, did_you_mean
 from ..types import Message
 
+LONGEST_PATH = 4096
 TAG = "<audio>"  # the place of a clip in the texts of ms-swift and LLaMA-Factory
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 CHAT_KEYS = ("messages", "conversations", "audios", "system", "chosen", "rejected", "rejected_response")
 EVAL_KEYS = ("audio", "prompt", "gt")
 MESSAGE_KEYS = ("role", "content", "from", "value", "weight", "loss")
 PART_KEYS = ("type", "text", "audio", "audio_url", "input_audio", "url", "path")
+ABOUT = ("_id", "_ids", "_index", "_reason", "_score", "_source", "_model")  # "conversation_id" misspells nothing
 # Would change what is learned, and nothing here reads them; an empty value does no harm.
 UNREAD_KEYS = (
     "images", "image", "videos", "video", "objects", "tools", "functions", "label", "channel", "kto_tag",
@@ -62,6 +64,7 @@ def read_row(row: Any, folder: Path) -> ChatRow | BaseRow:
     """A parsed line; relative paths start at `folder`. Raises PromptError, which says what is wrong with the row."""
     if not isinstance(row, dict):
         raise PromptError(f"The row is a {type(row).__name__}; expected an object with 'messages'.")
+    row = _given(row)
     if "messages" not in row and "conversations" not in row and {"prompt", "gt"} & set(row):
         return _base_row(row, folder)
     _check_row_keys(row)
@@ -79,7 +82,7 @@ def read_row(row: Any, folder: Path) -> ChatRow | BaseRow:
     _check_answers(messages)
     if rejected is not None:
         _check_answers([rejected])
-        if rejected["content"] == messages[-1]["content"]:
+        if answer_text(rejected) == answer_text(messages[-1]):
             raise PromptError("The chosen and the rejected answer are the same; there is nothing to prefer.")
     return ChatRow(messages, tuple(answers), rejected)
 
@@ -94,11 +97,16 @@ def _base_row(row: dict[str, Any], folder: Path) -> BaseRow:
     return BaseRow(_source(row["audio"], folder), row["prompt"], row["gt"])
 
 
+def _given(table: dict[str, Any]) -> dict[str, Any]:
+    """Without the nulls that Arrow and the like write where a row has no such thing."""
+    return {key: value for key, value in table.items() if value is not None}
+
+
 def _check_row_keys(row: dict[str, Any]) -> None:
     for key, value in row.items():
-        if key in CHAT_KEYS:
+        if key in CHAT_KEYS or key.endswith(ABOUT):
             continue
-        if key in UNREAD_KEYS and value not in (None, [], "", {}):
+        if key in UNREAD_KEYS and value not in ([], "", {}):
             raise PromptError(f"The row has {key!r}, which is not trained on here; take it out of the row.")
         near = difflib.get_close_matches(key, CHAT_KEYS, n=1, cutoff=0.8)
         if near:  # "audio" beside "messages": the model would be deaf
@@ -139,6 +147,7 @@ def _messages(row: dict[str, Any], clips: _Clips) -> tuple[list[Message], set[in
         entries = [{"role": "system", "content": system}, *entries]
     if "chosen" in row:
         entries = [*entries, _as_answer(row["chosen"], "chosen")]
+    entries = [_given(entry) if isinstance(entry, dict) else entry for entry in entries]
     messages = [_message(entry, number, clips) for number, entry in enumerate(entries, 1)]
     return messages, {i for i, entry in enumerate(entries) if _is_switched_off(entry, i + 1)}
 
@@ -170,7 +179,7 @@ def _as_answer(value: Any, key: str) -> dict[str, Any]:
         value = {"role": "assistant", "content": value}
     if not isinstance(value, dict) or _role(value) != "assistant":
         raise PromptError(f"{key!r} is {_shown(value)}; expected the answer as a text, or as an assistant's message.")
-    return value
+    return _given(value)
 
 
 def _message(entry: Any, number: int, clips: _Clips) -> Message:
@@ -198,7 +207,7 @@ def _message(entry: Any, number: int, clips: _Clips) -> Message:
 
 
 def _role(entry: dict[str, Any]) -> str | None:
-    role = entry.get("role", entry.get("from"))
+    role = entry.get("role") or entry.get("from")
     return ROLES.get(role) if isinstance(role, str) else None
 
 
@@ -219,8 +228,9 @@ def _split_at_tags(text: str, role: str, where: str, clips: _Clips) -> str | lis
 def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise PromptError(f"{where} is {_shown(part)}; expected an object with 'text' or a clip.")
+    part = _given(part)
     _refuse_unknown(part, PART_KEYS, where)
-    sounds = [key for key in PART_KEYS[2:] if part.get(key) is not None]
+    sounds = [key for key in PART_KEYS[2:] if key in part]
     if len(sounds) + ("text" in part) != 1:
         raise PromptError(f"{where} has the keys {sorted(part)}; expected either 'text' or one clip.")
     if sounds:
@@ -240,9 +250,17 @@ def _source(value: Any, folder: Path, where: str = "The row") -> Path | bytes | 
     if not isinstance(value, str) or not value:
         raise PromptError(f"{where} names a clip by {_shown(value)}; expected a path, a URL, or base64 in 'bytes'.")
     if value[:7].lower() == "file://":
-        return Path(unquote(urlsplit(value).path))
+        try:
+            return Path(unquote(urlsplit(value).path))
+        except ValueError as error:
+            raise PromptError(f"{where} names a clip by {_shown(value)}, which is no URL: {error}.") from error
     if re.match(r"(data:|https?://)", value, flags=re.IGNORECASE):
         return value
+    if len(value) > LONGEST_PATH:
+        raise PromptError(
+            f"{where} names a clip by a path of {len(value)} characters; if it is base64, give it as "
+            '{"bytes": "..."} or as a data: URI.'
+        )
     return folder / value
 
 

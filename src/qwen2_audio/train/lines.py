@@ -14,7 +14,7 @@ def append(path: Path, entry: Mapping[str, Any]) -> None:
     """Add a line, in one write, so that several processes may. Raises TrainingError where there is no room for it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     except OSError as error:
         raise TrainingError(

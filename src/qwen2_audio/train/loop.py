@@ -26,6 +26,8 @@ from .feed import MicroBatch, Position, Source, StepData, stand_in, steps_of_dat
 from .metrics import Metrics, draw
 from .progress import Display, shown
 
+NO_EVALUATION = "No row of the evaluation data could be used; the reasons are in the report."
+
 
 class Objective(Protocol):
     """What a kind of training brings."""
@@ -124,6 +126,8 @@ def _train(sitting: _Sitting) -> None:
     task, progress, config = sitting.task, sitting.progress, sitting.task.config
     if progress.step >= sitting.steps:
         return
+    if task.evaluation is not None:
+        _check_evaluation(task.evaluation)
     optim.training_mode(task.model, config)
     data = _usable_steps(task, Position(progress.epoch, progress.place))
     while progress.step < sitting.steps:
@@ -160,7 +164,11 @@ def _milestones(sitting: _Sitting) -> None:
     config, progress = sitting.task.config, sitting.progress
     last = progress.step == sitting.steps
     if sitting.task.evaluation is not None and (last or (config.eval_every and progress.step % config.eval_every == 0)):
-        _evaluate(sitting)
+        try:
+            _evaluate(sitting)
+        except PromptError:  # in every process; what was trained must not be lost to it
+            sitting.save()
+            raise
     if last or progress.step % config.checkpoint_every == 0:
         sitting.save()
 
@@ -179,7 +187,8 @@ def train_step(task: Task, optimiser: torch.optim.Optimizer, data: StepData, ste
         if not math.isfinite(value):
             optimiser.zero_grad(set_to_none=True)
             raise TrainingError(_not_a_number("loss", value, step, batch.lines))
-        (loss * factor / count).backward()
+        if loss.requires_grad:  # not where only the encoder or the projector learns, and no row has a clip
+            (loss * factor / count).backward()
         for name, number in {"loss": value, **extras}.items():
             sums[name] += number
     parameters = list(optim.trained(task.model).values())
@@ -237,6 +246,12 @@ def _evaluate(sitting: _Sitting) -> None:
         checkpoint.write_result(task.output / "best", task.save, task.processes)
 
 
+def _check_evaluation(source: Source) -> None:
+    """Raises PromptError where no row can be used: said now, not after hours of training."""
+    if not any(batch is not None and batch.count for batch in source.read(source.order(0), 0)):
+        raise PromptError(NO_EVALUATION)
+
+
 def evaluate(task: Task) -> dict[str, float]:
     """Means over the evaluation data, clips as they are. Raises PromptError where no row can be used."""
     assert task.evaluation is not None
@@ -253,7 +268,7 @@ def evaluate(task: Task) -> dict[str, float]:
     sums = processes.total(sums)
     count = sums.pop("count")
     if not count:
-        raise PromptError("No row of the evaluation data could be used; the reasons are in the report.")
+        raise PromptError(NO_EVALUATION)
     return {name: number / count for name, number in sums.items()}
 
 

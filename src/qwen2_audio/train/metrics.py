@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..weights import replacing
 from .lines import append
 
@@ -31,8 +31,11 @@ class Metrics:
         self._events = event_writer(output / EVENTS, step) if wanted(tensorboard) else None
         output.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read(self.path) if line["step"] <= step] if step else []
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        try:
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        except OSError as error:
+            raise TrainingError(f"Cannot write {self.path}: {error.strerror}.") from None
 
     def add(self, **values: Any) -> None:
         if not self._writes:

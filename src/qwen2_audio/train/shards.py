@@ -22,8 +22,8 @@ def split(path: Path) -> tuple[Path, str] | None:
     text = str(path)
     if MARK not in text or path.is_file():
         return None
-    archive, _, member = text.partition("#")
-    return Path(archive), member
+    archive, member = text.split(MARK, 1)
+    return Path(f"{archive}.tar"), member
 
 
 def open_member(archive: Path, member: str) -> IO[bytes]:

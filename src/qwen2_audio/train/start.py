@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import lora
@@ -18,7 +20,8 @@ from ..parallel import Processes, gathered, join
 from ..pretrained import Qwen2AudioForConditionalGeneration, parse_device
 from ..processor import Qwen2AudioProcessor
 from ..quantize.checkpoint import is_quantized
-from . import metrics
+from ..weights import replacing
+from . import checkpoint, metrics
 from .batches import batches
 from .config import AugmentConfig, TrainConfig
 from .data import Dataset
@@ -26,7 +29,7 @@ from .feed import MicroBatch, Source, check_shares
 from .precision import autocast_wanted
 from .quarantine import Quarantine
 
-REPORT = "quarantine.jsonl"
+REPORT, LENGTHS = "quarantine.jsonl", "lengths.npy"
 # What may change between two sittings of one run.
 FREE = (
     "output", "device", "checkpoint_every", "eval_every", "gradient_checkpointing", "parallel", "tensorboard",
@@ -43,6 +46,10 @@ class Setting:
     quarantine: Quarantine
     autocast: bool
     processes: Processes = field(default_factory=Processes)
+
+    @property
+    def output(self) -> Path:
+        return Path(self.config.output)
 
     @property
     def pad_id(self) -> int:
@@ -86,9 +93,13 @@ def begin(config: TrainConfig) -> Setting:
     output = Path(config.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
+        if processes.first and checkpoint.newest(output) is None:
+            (output / REPORT).unlink(missing_ok=True)  # of a run that came to nothing: its rows may be mended by now
     except OSError as error:
         raise ConfigError(f"Cannot write to output = {config.output!r}: {error.strerror}.") from None
+    processes.gather(None)  # an old report is out of the way before anybody writes to it
     device = processes.device
+    keep_compiled()
     autocast = autocast_wanted(config.precision, device)
     # What is trained is kept in fp32; under LoRA the rest never changes, so that bf16 halves its memory for free.
     dtype = torch.bfloat16 if autocast and config.method == "lora" else torch.float32
@@ -105,6 +116,12 @@ def begin(config: TrainConfig) -> Setting:
     return Setting(config, model, processor, Quarantine(output / REPORT), autocast, processes)
 
 
+def keep_compiled() -> None:
+    """Have oneDNN keep more of what it compiles, in a process that has not computed yet and was not told otherwise: a
+    clip of another length needs convolutions of its own, and the usual 1024 are forgotten within an epoch."""
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+
 def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:
     """The training data, or the evaluation data without augmentation."""
     config = setting.config.data
@@ -112,7 +129,30 @@ def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:
         config = replace(config, max_tokens=setting.model.config.text_config.max_position_embeddings)
     if evaluation:
         config = replace(config, augment=AugmentConfig())
-    return Dataset(config.eval if evaluation else config.train, setting.processor, config, seed=setting.config.seed)
+    seed, processor, folder = setting.config.seed, setting.processor, setting.output
+    if evaluation:
+        return Dataset(config.eval, processor, config, seed=seed)
+    # A run goes on with the lengths it began with: a clip that was mended meanwhile would move rows between batches.
+    kept = _read_lengths(folder / LENGTHS) if checkpoint.newest(folder) is not None else None
+    dataset = Dataset(config.train, processor, config, seed=seed, lengths=kept)
+    if setting.processes.first and kept is None:
+        _write_lengths(folder / LENGTHS, dataset.lengths())
+    return dataset
+
+
+def _read_lengths(path: Path) -> np.ndarray | None:
+    try:
+        return np.asarray(np.load(path))
+    except (OSError, ValueError, EOFError):  # a run that began before they were kept
+        return None
+
+
+def _write_lengths(path: Path, lengths: np.ndarray) -> None:
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, lengths)
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path}: {error.strerror}.") from None
 
 
 def source_of(

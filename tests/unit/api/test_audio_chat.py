@@ -1,10 +1,13 @@
+import io
 import time
 
 import numpy as np
 import pytest
 
 import qwen2_audio as qa
-from qwen2_audio.errors import AudioError, ConfigError, ContextLengthError, PromptError
+from qwen2_audio.api.chat import AudioChat
+from qwen2_audio.engine.engine import EngineSettings
+from qwen2_audio.errors import AudioError, BusyError, ConfigError, ContextLengthError, PromptError
 
 QUESTION = "What is that sound?"
 GREEDY = qa.SamplingParams(temperature=0)
@@ -43,6 +46,61 @@ def test_more_conversations_than_rows_come_back_in_their_order(tiny_chat):
     params = qa.SamplingParams(temperature=0, max_tokens=4)
     assert tiny_chat.batch(many, params) == [tiny_chat.chat(messages, params) for messages in many]
     assert tiny_chat.batch([]) == []
+
+
+def test_a_batch_may_be_larger_than_the_engine_takes(tiny_chat):
+    settings = EngineSettings(kv_tokens=4096, sequences=2, waiting=2)
+    chat = AudioChat(tiny_chat.model, tiny_chat.processor, settings)
+    words = [f"say {number}" for number in range(15)]
+    params = qa.SamplingParams(temperature=0, max_tokens=2)
+    assert chat.batch([[qa.user(word)] for word in words], params) == [
+        tiny_chat.chat([qa.user(word)], params) for word in words
+    ]
+
+
+def test_a_batch_waits_for_room_that_others_have_taken(tiny_chat, monkeypatch):
+    chat = AudioChat(tiny_chat.model, tiny_chat.processor, EngineSettings(kv_tokens=4096, sequences=1, waiting=1))
+    service, messages = chat.service(), [qa.user("Hello")]
+    long = qa.SamplingParams(temperature=0, max_tokens=400, min_tokens=400)
+    taken = [service.submit(messages, long) for _ in range(2)]
+    assert len(chat.batch([messages] * 3, qa.SamplingParams(max_tokens=1))) == 3
+    assert all(ticket.done for ticket in taken[:1])
+    monkeypatch.setattr("qwen2_audio.api.chat.PATIENCE", 0.0)
+    taken = [service.submit(messages, long) for _ in range(2)]
+    with pytest.raises(BusyError, match=r"^Conversation 1: 2 requests wait or run already, as many as may"):
+        chat.batch([messages], long)
+    for ticket in taken:
+        ticket.cancel()
+
+
+LONG = qa.SamplingParams(temperature=0, max_tokens=1500, min_tokens=1500)
+
+
+@pytest.mark.parametrize(
+    ("bad", "first", "sentence"),
+    [
+        (qa.user(audio=np.zeros(31 * 16_000, np.float32)), qa.SamplingParams(max_tokens=1), "Clip 1 lasts 31 s"),
+        ({"role": "usr", "content": "x"}, LONG, "Message 1 has the role 'usr'"),
+    ],
+    ids=["clip", "role"],
+)
+def test_a_batch_that_fails_says_where_and_leaves_nothing_behind(tiny_chat, monkeypatch, bad, first, sentence):
+    service, tickets = tiny_chat.service(), []
+    submit = service.submit
+    monkeypatch.setattr(service, "submit", lambda *asked: tickets.append(submit(*asked)) or tickets[-1])
+    with pytest.raises((AudioError, PromptError), match=f"^Conversation 2: {sentence}"):
+        tiny_chat.batch([[qa.user("Hello")], [bad], [qa.user("Hello")]], [first, LONG, LONG])
+    *_, last = tickets[-1]
+    assert last.finish_reason == "cancelled"
+
+
+def test_one_open_file_serves_a_whole_batch(tiny_chat, wav_file):
+    path, params = wav_file("dog.wav", 2.0), qa.SamplingParams(temperature=0, max_tokens=2)
+    alone = tiny_chat.chat([qa.user("What?", audio=path)], params)
+    with path.open("rb") as file:
+        for source in (file, io.BytesIO(path.read_bytes())):
+            together = tiny_chat.batch([[qa.user("What?", audio=source)]] * 12, params)
+            assert {(one.text, one.heard) for one in together} == {(alone.text, alone.heard)}
 
 
 def test_each_conversation_of_a_batch_may_have_params_of_its_own(tiny_chat):

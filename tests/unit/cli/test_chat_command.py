@@ -1,3 +1,5 @@
+import io
+import os
 import sys
 import types
 
@@ -6,6 +8,7 @@ import pytest
 
 import qwen2_audio as qa
 from qwen2_audio.cli import chat as chat_command
+from qwen2_audio.cli.main import main
 from qwen2_audio.types import Chunk
 
 
@@ -47,6 +50,30 @@ def test_a_file_named_in_the_text_is_pointed_out(cli, wav_file):
     wav = wav_file("dog.wav")
     _, _, err = cli("chat", stdin=f"What is in {wav}?\n")
     assert f"{wav} stands inside the text and is not heard; put clips first." in err
+
+
+def test_a_file_that_is_not_there_is_pointed_out_where_nothing_is_heard(cli):
+    _, _, err = cli("chat", stdin="My Bark.wav What is that?\n")
+    assert "Bark.wav stands inside the text and is not heard; put clips first." in err
+
+
+def test_blanks_in_a_path_need_no_quotes(cli, wav_file, tiny_chat):
+    wav = wav_file("My Bark.wav")
+    _, out, err = cli("chat", stdin="My Bark.wav What is that?\n")
+    assert out == tiny_chat.chat([qa.user("What is that?", audio=wav)]).text + "\n"
+    assert "heard My Bark.wav: 1.00 s" in err
+
+
+def test_names_and_lines_need_not_be_utf8(cli, wav_file, capsys, monkeypatch):
+    os.rename(wav_file("dog.wav"), b"caf\xe9.wav")
+    lines = b"caf\xe9.wav What?\ncaf\xe9?\nHello\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+    with pytest.raises(SystemExit) as ended:
+        main(["chat", "--max-tokens", "1"])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out.count("\n")) == (2, 2)
+    assert "heard caf\\udce9.wav: 1.00 s, 25 audio tokens" in err
+    assert "qwen2-audio: The text has half a character at position" in err
 
 
 def test_help_lists_the_commands(cli):

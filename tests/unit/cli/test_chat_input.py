@@ -1,13 +1,15 @@
+import av
 import pytest
 
-from qwen2_audio.cli.chat_input import Order, Turn, parse, seconds_of, unheard_files
+from qwen2_audio.audio.decode import _SAFE
+from qwen2_audio.cli.chat_input import SOUND_SUFFIXES, Order, Turn, parse, seconds_of, unheard_files
 from qwen2_audio.errors import AudioError, PromptError
 
 
 @pytest.fixture(autouse=True)
 def sounds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("dog.wav", "a cat.wav", "noext"):
+    for name in ("dog.wav", "a cat.wav", "noext", "what a  dog.MOV"):
         (tmp_path / name).touch()
     return tmp_path
 
@@ -26,6 +28,11 @@ def sounds(tmp_path, monkeypatch):
         ("'a cat.wav' purrs?", Turn("purrs?", ("a cat.wav",))),
         ('"a cat.wav" purrs?', Turn("purrs?", ("a cat.wav",))),
         (r"a\ cat.wav purrs?", Turn("purrs?", ("a cat.wav",))),
+        ("a cat.wav purrs?", Turn("purrs?", ("a cat.wav",))),
+        ("dog.wav a cat.wav what a  dog.MOV dog.wav?", Turn("dog.wav?", ("dog.wav", "a cat.wav", "what a  dog.MOV"))),
+        ("a cat", Turn("a cat")),
+        ("file:///x/a.mp3 what?", Turn("what?", ("file:///x/a.mp3",))),
+        ("HTTP://x.org/a.mp3 what?", Turn("what?", ("HTTP://x.org/a.mp3",))),
         ("noext what?", Turn("what?", ("noext",))),
         ("https://x.org/a.mp3 what?", Turn("what?", ("https://x.org/a.mp3",))),
         ("/new", Order("/new")),
@@ -37,8 +44,19 @@ def test_lines(line, wanted):
     assert parse(line) == wanted
 
 
-def test_an_absolute_path_is_no_command(sounds):
+def test_an_absolute_path_is_no_command(sounds, monkeypatch):
     assert parse(f"{sounds}/dog.wav hm?") == Turn("hm?", (f"{sounds}/dog.wav",))
+    assert parse(f"{sounds}/a cat.wav hm?") == Turn("hm?", (f"{sounds}/a cat.wav",))
+    monkeypatch.setenv("HOME", str(sounds))
+    assert parse("~/a cat.wav hm?") == Turn("hm?", (f"{sounds}/a cat.wav",))
+
+
+def test_every_suffix_of_what_the_decoder_reads_names_a_sound():
+    formats = [av.format.ContainerFormat(name) for name in _SAFE["format_whitelist"].split(",")]
+    of_decoder = {f".{suffix}" for one in formats for suffix in one.extensions}
+    assert of_decoder - set(SOUND_SUFFIXES) == {".avif", ".heic", ".heif", ".mks"}  # pictures, subtitles
+    with pytest.raises(AudioError, match=r"No such file: 'talk\.mov'"):
+        parse("talk.mov What is said?")
 
 
 def test_a_clip_that_is_not_there_is_not_sent_as_text():
@@ -54,8 +72,13 @@ def test_an_unknown_command_suggests_the_nearest():
 
 
 def test_a_file_inside_the_text_is_noticed():
-    assert unheard_files("What is in (dog.wav)?") == ["dog.wav"]
-    assert unheard_files("What is in x.wav?") == unheard_files(None) == []
+    assert unheard_files(Turn("What is in (dog.wav)?", ("dog.wav",))) == ["dog.wav"]
+    assert unheard_files(Turn("What is in x.wav?", ("dog.wav",))) == unheard_files(Turn(None, ("dog.wav",))) == []
+
+
+def test_without_a_clip_a_file_that_is_not_there_is_noticed_too():
+    assert unheard_files(parse("My Dog.mka, what is that?")) == ["Dog.mka"]
+    assert unheard_files(parse("What is an .mp3, and what is nov.aux?")) == []
 
 
 def test_seconds_to_record():

@@ -1,10 +1,14 @@
+import base64
 import json
+import os
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
 from qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.cli.info_checkpoint import cpu_features
+from qwen2_audio.cli.main import main
 
 
 def test_a_checkpoint_as_json(cli, tiny_checkpoint):
@@ -75,6 +79,44 @@ def test_the_picture_goes_where_it_is_wanted_or_nowhere(cli, wav_file, tmp_path)
     assert not (tmp_path / "dog.png").exists()
 
 
+def test_a_picture_that_is_there_already_is_not_overwritten_unasked(cli, wav_file, tmp_path):
+    wav, picture = wav_file("song.wav"), tmp_path / "song.png"
+    picture.write_bytes(b"a cover")
+    status, out, err = cli("info", wav, "--json")
+    assert (status, json.loads(out)["spectrogram"], picture.read_bytes()) == (0, None, b"a cover")
+    assert (
+        err == "song.png is there already and stays as it is; --png names a file for the picture, this one included.\n"
+    )
+    cli("info", wav, "--png", "song.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sound_itself_is_not_overwritten_at_all(cli, wav_file, tmp_path):
+    wav = wav_file("a song.wav")
+    before = wav.read_bytes()
+    (tmp_path / "link.png").symlink_to(wav)
+    for target, png in ((wav, wav), ("a song.wav", "./a song.wav"), (wav.as_uri(), wav), (wav, "link.png")):
+        status, out, err = cli("info", target, "--png", png)
+        assert (status, out) == (2, "")
+        assert err == f"qwen2-audio: --png {Path(png)} is the sound itself; name another file for its picture.\n"
+    assert wav.read_bytes() == before
+
+
+def test_a_name_that_is_not_utf8_is_shown_escaped(cli, wav_file, capsys):
+    os.rename(wav_file("dog.wav"), b"caf\xe9.wav")
+    with pytest.raises(SystemExit) as ended:
+        main(["info", "caf\udce9.wav", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, facts["sound"], facts["spectrogram"]) == (0, "caf\udce9.wav", "caf\udce9.png")
+    assert os.path.exists(b"caf\xe9.png")
+
+
+def test_a_long_data_uri_is_no_path(cli, wav_file):
+    wav = base64.b64encode(wav_file("dog.wav").read_bytes()).decode()
+    status, out, _ = cli("info", f"DATA:audio/wav;base64,{wav}", "--png", "seen.png", "--json")
+    assert (status, json.loads(out)["spectrogram"]) == (0, "seen.png")
+
+
 def test_what_lies_beyond_the_window_is_said(cli, wav_file):
     status, out, err = cli("info", wav_file("talk.wav", 65.0), "--json", "--no-png")
     assert status == 0
@@ -95,6 +137,7 @@ def test_a_clip_that_would_not_be_heard_is_called_so(cli, wav_file):
     ("target", "sentence"),
     [
         ("nope.wav", "No such file: 'nope.wav'"),
+        ("nope.WAV", "No such file: 'nope.WAV'"),
         ("./nope", "No folder './nope' here"),
         (".", "has no config.json; expected the folder of a Qwen2-Audio checkpoint."),
     ],

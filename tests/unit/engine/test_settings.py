@@ -70,3 +70,20 @@ def test_more_tokens_at_least_than_at_most_are_refused():
 def test_the_checkpoints_stop_strings_hold_beside_the_callers():
     assert stop_strings(SamplingParams(stop="a"), GenerationConfig(stop_strings=["b", "c"])) == ("a", "b", "c")
     assert stop_strings(SamplingParams(), GenerationConfig(stop_strings="b")) == ("b",)
+
+
+def test_a_file_that_counts_the_prompt_counts_each_clip_as_one_position():
+    config = GenerationConfig(max_length=40)
+    assert limit(prompt(10), SamplingParams(), config, 1000) == Limit(30, "length")
+    assert limit(prompt(100, audio=95), SamplingParams(), config, 1000) == Limit(34, "length")
+    assert limit(prompt(10), SamplingParams(max_tokens=50), config, 1000) == Limit(50, "length")
+    assert limit(prompt(10), SamplingParams(), GenerationConfig(max_length=40, max_new_tokens=7), 99).tokens == 7
+    with pytest.raises(ConfigError, match="min_tokens is 31 and at most 30"):
+        limit(prompt(10), SamplingParams(min_tokens=31), config, 1000)
+    with pytest.raises(ContextLengthError, match=r"The prompt counts 40 .* and max_length is 40"):
+        limit(prompt(40), SamplingParams(), config, 1000)
+
+
+@pytest.mark.parametrize("temperature", [0, 5e-324, 1e-40, 9e-6])
+def test_a_temperature_that_logits_cannot_be_divided_by_is_greedy(temperature):
+    assert drawn(temperature=temperature, top_p=0.5) == {"do_sample": False}

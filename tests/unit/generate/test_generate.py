@@ -111,6 +111,9 @@ def test_min_new_tokens_blocks_every_end_of_text(counting):
 def test_prefix_allowed_tokens(counting):
     out = generate(counting, ids([1], [2]), max_new_tokens=2, prefix_allowed_tokens_fn=lambda row, i: [20 + row])
     assert out[:, 1:].tolist() == [[20, 20], [21, 21]]
+    options = {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 1}
+    out = generate(counting, ids([1], [2]), prefix_allowed_tokens_fn=lambda row, i: [20 + row], **options)
+    assert out[:, 1].tolist() == [20, 20, 21, 21]
 
 
 def test_seed_makes_draws_repeatable(scripted):

@@ -218,3 +218,22 @@ def test_official_shape_without_weights():
     assert "audio_tower.layers.0.self_attn.k_proj.bias" not in parameters
     assert "language_model.model.layers.31.self_attn.k_proj.bias" in parameters
     assert not model.audio_tower.embed_positions.weight.requires_grad
+
+
+def test_a_clip_of_a_second_turn_is_heard_over_a_cache(model, inputs):
+    """Two passes, the second with a clip of its own, are one; a turn whose clip is not there is refused."""
+    clips = [inputs["input_features"][:1], inputs["input_features"][:1].flip(2) * 0.5]
+    masks = [inputs["feature_attention_mask"][:1]] * 2
+    turns = [torch.tensor([[3, 63, 4]]), torch.tensor([[5, 63, 6, 7]])]
+    with torch.no_grad():
+        whole = model(
+            input_ids=torch.cat(turns, 1),
+            input_features=torch.cat(clips),
+            feature_attention_mask=torch.cat(masks),
+        )
+        first = model(input_ids=turns[0], input_features=clips[0], feature_attention_mask=masks[0], use_cache=True)
+        second = {"input_ids": turns[1], "past_key_values": first.past_key_values}
+        with pytest.raises(PromptError, match="1 audio placeholders but no input_features"):
+            model(**second)
+        out = model(**second, input_features=clips[1], feature_attention_mask=masks[1])
+    assert_close(out.logits[:, -4:], whole.logits[:, -4:], atol=1e-5, rtol=1e-5)

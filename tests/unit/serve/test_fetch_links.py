@@ -43,8 +43,8 @@ def web():
         listener.close()
 
 
-def get(url: str, policy: FetchPolicy = HERE, limit: int = 1000) -> bytes:
-    return asyncio.run(fetch(url, policy, limit))
+def get(url: str, policy: FetchPolicy = HERE, limit: int = 1000, take=lambda size: None) -> bytes:
+    return asyncio.run(fetch(url, policy, limit, take))
 
 
 def test_a_body_of_known_and_of_unknown_length(web):
@@ -53,6 +53,21 @@ def test_a_body_of_known_and_of_unknown_length(web):
     assert get(url) == b"until the end"
     assert web.asked[0].startswith(b"GET /dog.wav?x=1%202 HTTP/1.1\r\n")
     assert b"Host: 127.0.0.1:" in web.asked[0]
+
+
+def test_room_is_taken_as_bytes_come(web):
+    """Of a body without a length, too; where there is no room, the rest is not read."""
+    taken = []
+
+    def take(size: int) -> None:
+        taken.append(size)
+        if sum(taken) > 70_000:
+            raise ApiError("no room", status=429)
+
+    head = b"HTTP/1.1 200 OK\r\n\r\n"
+    assert len(get(web(head + bytes(70_000)), limit=1 << 20, take=take)) == sum(taken) == 70_000
+    with pytest.raises(ApiError, match="no room"):
+        get(web(head + bytes(1000)), limit=1 << 20, take=take)
 
 
 def test_a_chunked_body(web):

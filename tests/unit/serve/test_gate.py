@@ -1,6 +1,10 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
+from qwen2_audio.serve.app import create_app
 from qwen2_audio.serve.gate import LOOPBACK_HOSTS
 from qwen2_audio.serve.settings import Settings
 
@@ -27,6 +31,40 @@ def test_keys(client_of):
         assert client.get("/v1/models", headers={"Authorization": f"bearer {key}"}).status_code == 200
     for path in ("/health", "/ready", "/version"):
         assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["mounted", "root path"])
+def test_keys_and_origins_hold_below_a_prefix(backend, how):
+    app = create_app(backend, Settings(api_keys=("right-key",)))
+    whole = Starlette(routes=[Mount("/audio", app)]) if how == "mounted" else app
+    client = TestClient(whole, root_path="" if how == "mounted" else "/audio")
+    evil = {**BEARER, "Origin": "https://evil.example"}
+    for method, path in (("GET", "/v1/models"), ("GET", "/metrics"), ("POST", "/v1/chat/completions")):
+        body = CHAT if method == "POST" else None
+        statuses = [
+            client.request(method, f"/audio{path}", json=body, headers=headers).status_code
+            for headers in ({}, evil, BEARER)
+        ]
+        assert statuses == [401, 403, 200]
+    for path in ("/health", "/ready", "/version"):
+        assert client.get(f"/audio{path}").status_code == 200
+    assert 'path="/v1/chat/completions",status="200"' in client.get("/audio/metrics", headers=BEARER).text
+
+
+def test_what_is_not_known_to_be_open_needs_the_key(client_of):
+    client = client_of(Settings(api_keys=("right-key",)))
+    for path in ("/v1", "//v1/models", "/V1/models", "/metrics/", "/anything", "/staticky", "/health/more"):
+        assert client.get(path, follow_redirects=False).status_code == 401
+    assert client.get("/").status_code == client.get("/static/app.js").status_code == 200
+
+
+def test_a_probe_by_address_is_answered_whatever_the_host_is_called(client_of):
+    client = client_of(Settings(hosts=("Audio.Example.org",)))
+    for path in ("/health", "/ready"):
+        assert client.get(path, headers={"Host": "10.0.0.7:8000"}).status_code == 200
+    for path in ("/metrics", "/version", "/v1/models", "/"):
+        assert client.get(path, headers={"Host": "10.0.0.7:8000"}).status_code == 403
+        assert client.get(path, headers={"Host": "Audio.Example.org"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -65,6 +103,16 @@ def test_cors_is_off_unless_origins_are_named(client_of):
     assert (
         refused.headers["access-control-allow-origin"] == "https://friend.example"
     )  # else the page could not read why
+
+
+def test_a_page_may_use_the_client_of_openai(client_of):
+    """Its preflight names what openai-js sends along."""
+    client = client_of(Settings(origins=("https://App.Example",)))
+    names = "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-retry-count,x-stainless-timeout"
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": names}
+    answer = client.options("/v1/chat/completions", headers={"Origin": "https://app.example", **ask})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-headers"] == names
 
 
 def test_a_form_that_a_page_can_send_without_asking_is_not_json(client):

@@ -3,16 +3,17 @@ import base64
 
 import pytest
 
+from qwen2_audio.serve import media
 from qwen2_audio.serve.errors import ApiError
 from qwen2_audio.serve.media import Link, fetch_links, from_base64, links_of
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
 
-def read(url, folder, **settings):
+def read(url, folder, take=lambda size: None, **settings):
     part = {"type": "audio", "audio": Link(url, "here")}
     rules = Settings(fetch=FetchPolicy(folder=folder), **settings)
     messages = [{"role": "user", "content": "hi"}, {"role": "user", "content": [part, {"type": "text", "text": "x"}]}]
-    asyncio.run(fetch_links(links_of(messages), rules))
+    asyncio.run(fetch_links(links_of(messages), rules, take))
     return part["audio"]
 
 
@@ -37,6 +38,20 @@ def test_a_file_in_the_folder_and_none_outside(tmp_path):
         read(f"file://{folder}/in/a%20b.wav", folder, clip_bytes=2)
     assert large.value.status == 413
     assert large.value.param == "here"
+
+
+def test_room_is_taken_before_a_file_is_read(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    taken = []
+    assert read(f"file://{tmp_path}/a.wav", tmp_path, taken.append) == b"sound"
+    assert taken == [5]
+
+    def full(size):
+        raise ApiError("no room", status=429)
+
+    monkeypatch.setattr(media, "_read_file", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ApiError, match="no room"):
+        read(f"file://{tmp_path}/a.wav", tmp_path, full)
 
 
 def test_without_a_folder_no_file_is_read(tmp_path):

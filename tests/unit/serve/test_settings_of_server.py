@@ -30,6 +30,11 @@ def test_policies_that_cannot_work(fields):
         FetchPolicy(**fields)
 
 
+def test_names_are_compared_as_browsers_write_them():
+    settings = Settings(hosts=("Audio.Example.org",), origins=("https://App.Example",))
+    assert (settings.hosts, settings.origins) == (("audio.example.org",), ("https://app.example",))
+
+
 def test_no_grace_is_a_choice():
     assert Settings(grace=0).grace == 0
 

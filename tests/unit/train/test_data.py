@@ -386,3 +386,23 @@ def test_a_byte_order_mark_is_no_error(tmp_path, processor):
     path.write_text(json.dumps([row()]), encoding="utf-8-sig")
     with pytest.raises(PromptError, match="is a JSON list"):
         Dataset(path, processor)
+
+
+def test_rows_that_no_reader_expects_are_bad_rows_and_nothing_worse(tmp_path, wav_file, processor):
+    """Each is one line of the report: names that are no text or no names, a WAV of no rate, a number without end."""
+    silent = wav_file("rate.wav")
+    whole = bytearray(silent.read_bytes())
+    whole[24:28] = bytes(4)  # the sample rate
+    silent.write_bytes(whole)
+    path = tmp_path / "odd.jsonl"
+    odd = ["x" * 300 + ".wav", "caf\udce9.wav", "file://[bad", "rate.wav"]
+    lines = [json.dumps(row(audio=name)) for name in odd] + ['{"messages": ' + "9" * 5000 + "}"]
+    path.write_text("\n".join([*lines, json.dumps(row())]) + "\n", encoding="utf-8")
+    dataset = Dataset(path, processor)
+    assert [length > 0 for length in dataset.lengths()] == [False] * 5 + [True]
+    report = Quarantine(tmp_path / "report.jsonl")
+    (usable,) = read(dataset, [list(range(6))], report)
+    assert len(usable) == 1 and len(report) == 5
+    written = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [one["line"] for one in written] == [1, 2, 3, 4, 5]
+    assert "File name too long" in written[0]["reason"] and "caf\\udce9.wav" in written[1]["reason"]

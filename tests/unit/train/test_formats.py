@@ -159,7 +159,7 @@ REFUSED = [
     ({"messages": [QUESTION, QUESTION, SAID]}, "Message 2 is the user's, expected the assistant's"),
     ({"messages": [QUESTION, SAID, {"role": "system", "content": "x"}]}, "Message 3 is the system's"),
     (talk("a", "  "), "Message 2 is an empty answer"),
-    (talk("a", None), "has None as its content"),
+    (talk("a", None), "has neither of 'content' and 'value'"),
     (talk("<audio>a", "b"), "1 <audio> tag(s) and 0 clip(s)"),
     (talk("<audio><audio>a", "b", audios=["1.wav"]), "2 <audio> tag(s) and 1 clip(s)"),
     (talk("a", "b", audios=["1.wav"]), "0 <audio> tag(s) and 1 clip(s)"),
@@ -194,3 +194,45 @@ def test_what_cannot_be_learned_from_is_refused(row, sentence):
     with pytest.raises(PromptError) as error:
         read_row(row, FOLDER)
     assert sentence in str(error.value)
+
+
+def test_nulls_are_things_that_are_not_there():
+    """Arrow and the like write null for what a row has not."""
+    part = {"type": "audio", "audio": "dog.wav", "text": None, "audio_url": None}
+    told = {"role": "user", "content": [part], "from": None, "value": None, "weight": None}
+    row = {"messages": [told, {"role": "assistant", "content": "A dog."}], "rejected_response": None, "chosen": None}
+    found = read_row({**row, "rejected": None, "conversations": None, "audios": None, "images": None}, FOLDER)
+    assert found == read_row(
+        {"messages": [{"role": "user", "content": [{"type": "audio", "audio": "dog.wav"}]}, row["messages"][1]]}, FOLDER
+    )
+
+
+@pytest.mark.parametrize("key", ["conversation_id", "chosen_id", "rejected_reason", "message_ids", "chosen_score"])
+def test_what_is_said_about_a_row_is_no_misspelt_key(key):
+    assert read_row(talk("a", "b") | {key: "7"}, FOLDER) == read_row(talk("a", "b"), FOLDER)
+
+
+def test_answers_that_are_the_same_in_two_spellings_are_no_pair():
+    row = talk("a", "A dog.") | {
+        "rejected_response": {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "A "}, {"type": "text", "text": "dog."}],
+        }
+    }
+    with pytest.raises(PromptError, match="the same; there is nothing to prefer"):
+        read_row(row, FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("clip", "sentence"),
+    [("file://[bad", "which is no URL"), ("UklGR" * 1000, "a path of 5000 characters; if it is base64, give it as")],
+)
+def test_a_clip_that_is_no_path_is_said(clip, sentence):
+    with pytest.raises(PromptError, match=sentence):
+        read_row(
+            {
+                "messages": [{"role": "user", "content": "<audio>"}, {"role": "assistant", "content": "b"}],
+                "audios": [clip],
+            },
+            FOLDER,
+        )

@@ -2,12 +2,13 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
 
 from qwen2_audio import lora
-from qwen2_audio.errors import TrainingError
+from qwen2_audio.errors import PromptError, TrainingError
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.train import dpo, loop, optim, sft
 from qwen2_audio.train.feed import Position, StepData, steps_of_data
@@ -179,3 +180,43 @@ def test_the_adapter_is_on_again_after_the_reference(make):
     task.objective.losses(task.model, batch.tensors)
     modules = lora.adapted(task.model).values()
     assert all(module.enabled and module.training for module in modules)
+
+
+def test_evaluation_that_can_use_no_row_is_said_before_a_step_is_done(make, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"messages": [{"role": "user", "content": "<audio>"}, {"role": "assistant", "content": "a"}]}\n')
+    config = make(steps=3, data={"eval": str(bad)})
+    with pytest.raises(PromptError, match=r"No row of .*bad\.jsonl could be used"):
+        sft.run(config)
+    assert not losses(config)
+
+
+def test_what_was_trained_is_kept_where_evaluation_fails_at_the_end(make, rows, monkeypatch):
+    config = make(steps=3, data={"eval": str(rows)})
+
+    def failing(task):
+        raise PromptError("The clips are gone.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "evaluate", failing)
+        with pytest.raises(PromptError, match="The clips are gone"):
+            sft.run(config)
+    assert len(losses(config)) == 3
+    sft.run(config)  # goes on from the end
+    assert len(losses(config)) == 3
+
+
+@pytest.mark.parametrize("parts", [["projector"], ["encoder"]])
+def test_rows_without_a_clip_teach_the_ears_nothing_and_are_no_error(make, rows, parts):
+    config = make(steps=6, parts=parts, data={"batch_size": 1})  # one of the six rows has no clip
+    sft.run(config)
+    assert len(losses(config)) == 6
+
+
+def test_more_compiled_convolutions_are_kept_unless_told_otherwise(make, monkeypatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    begin(make())
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "8192"
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    begin(make())
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qwen2_audio.errors import ConfigError, WeightsError
-from qwen2_audio.train import checkpoint, dpo, sft
+from qwen2_audio.errors import ConfigError, PromptError, WeightsError
+from qwen2_audio.train import checkpoint, dpo, sft, start
 from qwen2_audio.train.metrics import Metrics, read
 
 
@@ -243,6 +243,33 @@ def test_a_disk_without_room_is_one_sentence_and_nothing_half_written(tmp_path, 
     assert last.startswith(f"qwen2-audio: Cannot write {what}{tmp_path / 'full'}"), last
     assert "Traceback" not in done.stderr
     left = {path.name for path in (tmp_path / "full").rglob("*")}
-    assert left <= {"checkpoints", "metrics.jsonl"}, left
+    assert left <= {"checkpoints", "metrics.jsonl", "lengths.npy"}, left
     assert command(tmp_path, rows, tiny_checkpoint, 10**9).returncode == 0
     assert len(read(tmp_path / "full" / "metrics.jsonl")) == 4
+
+
+def test_a_clip_that_is_mended_meanwhile_moves_no_row(make, rows, cut_after, tmp_path, wav_file):
+    """A run goes on with the lengths it began with, or rows would come twice, and others never."""
+    clip = tmp_path / "3.wav"
+    sound = clip.read_bytes()
+    clip.unlink()
+    config = make(steps=6, checkpoint_every=3, data={"batch_size": 0, "batch_tokens": 60})
+    cut_after(3)
+    with pytest.raises(Cut):
+        sft.run(config)
+    planned = start.dataset_of(start.begin(config)).lengths()
+    clip.write_bytes(sound)
+    assert (start.dataset_of(start.begin(config)).lengths() == planned).all() and not planned[3]
+
+
+def test_a_report_of_a_run_that_came_to_nothing_is_not_gone_on_with(make, tmp_path):
+    gone = tmp_path / "gone.jsonl"
+    gone.write_text('{"messages": [{"role": "user", "content": "<audio>"}, {"role": "assistant", "content": "a"}]}\n')
+    config = make(steps=1, data={"train": str(gone)})
+    with pytest.raises(PromptError):
+        sft.run(config)
+    report = Path(config.output) / start.REPORT
+    assert report.is_file()
+    gone.write_text('{"messages": [{"role": "user", "content": "b"}, {"role": "assistant", "content": "a"}]}\n')
+    sft.run(config)
+    assert not report.is_file()

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +110,7 @@ def test_an_archive_that_was_written_anew_is_listed_anew(shard, tmp_path):
     shards.open_member(shard, "other.wav").close()
     with pytest.raises(AudioError, match=r"has no member 'clips/1\.wav'"):
         shards.open_member(shard, "clips/1.wav")
+
+
+def test_a_folder_may_have_a_number_sign_in_its_name():
+    assert shards.split(Path("set #1/c.tar#a#b.wav")) == (Path("set #1/c.tar"), "a#b.wav")

@@ -57,6 +57,12 @@ def test_every_kind_of_value_is_read(read):
         (LEAST + "batch_size = 2\nbatch_tokens = 2\n", "data.batch_size and data.batch_tokens are two ways"),
         (LEAST + "[optim]\nlearning_rate = 0\n", "optim.learning_rate is 0.0; expected more than 0."),
         (LEAST + "[optim]\nbetas = [0.9]\n", "optim.betas has 1 values; expected 2."),
+        (
+            LEAST + "[optim]\nbetas = [0.9, 1.0]\n",
+            "optim.betas are [0.9, 1.0]; expected two numbers of 0 or more, below 1.",
+        ),
+        (LEAST + "[lora]\nrank = 0\n", "lora.rank is 0; expected 1 or more."),
+        (LEAST + "[lora]\ndropout = 1.0\n", "lora.dropout is 1.0; expected 0 or more, below 1."),
         (LEAST + "[optim]\nfinal_fraction = 2\n", "optim.final_fraction is 2.0; expected 0 to 1."),
         (LEAST + "[dpo]\nbeta = 0\n", "dpo.beta is 0.0; expected more than 0."),
         ('quantize = "int5"\n' + LEAST, "quantize is 'int5'; expected one of '', 'int8', 'int4'. Did you mean 'int8'?"),
