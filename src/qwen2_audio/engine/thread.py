@@ -74,6 +74,8 @@ class EngineThread:
                 raise BusyError("The engine is shutting down and takes no more requests; ask another one.")
             most = self._engine.settings.waiting + self._engine.settings.sequences
             if len(self._open) >= most:
+                self._forget_done()  # the engine's thread may not have come to it
+            if len(self._open) >= most:
                 raise BusyError(f"{len(self._open)} requests wait or run already, as many as may; try again later.")
             ticket = Ticket(params.n, self._cancel)
             workers = self._writer if quick else self._workers
@@ -181,8 +183,11 @@ class EngineThread:
             if not self._engine.idle:
                 self._step()
             with self._news:
-                self._open.difference_update([one for one in self._open if one.done])
+                self._forget_done()
                 self._news.notify_all()
+
+    def _forget_done(self) -> None:
+        self._open.difference_update([one for one in self._open if one.done])
 
     def _something_to_do(self) -> bool:
         return bool(self._inbox or not self._engine.idle or (self._stopping and not self._open))

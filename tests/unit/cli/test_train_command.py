@@ -41,7 +41,9 @@ def test_sft_then_merge_then_ask(cli, run_file, tmp_path, tiny_checkpoint, clip)
     assert (status, out) == (0, "runs/lora/final\n")
     assert "step 4: evaluation loss" in err
     folder = tmp_path / "runs" / "lora"
-    assert {path.name for path in folder.iterdir()} == {"best", "checkpoints", "final", "loss.png", "metrics.jsonl"}
+    assert {path.name for path in folder.iterdir()} == {
+        "best", "checkpoints", "final", "lengths.npy", "loss.png", "metrics.jsonl"
+    }  # fmt: skip
     status, out, err = cli("merge", tiny_checkpoint, "runs/lora/final", "--to", "merged", "--check")
     assert (status, out) == (0, "merged\n")
     lines = re.findall(r"^(.+): largest difference (\S+) .* same best token at (\d+) of (\d+) positions$", err, re.M)
