@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 
 SHARED = str(Path(__file__).parents[1] / "unit" / "serve")
@@ -50,3 +51,21 @@ def client(server):
 @pytest.fixture
 def wav() -> bytes:
     return wav_bytes()
+
+
+@pytest.fixture
+def serving(backend):
+    """serving(field=value, ...) -> (client, Live) of a server with these settings."""
+    running = []
+
+    def start(**fields):
+        context = live(backend, Settings(**{"grace": 1, **fields}))
+        server = context.__enter__()
+        client = httpx.Client(base_url=server.url, timeout=20)
+        running.append((context, client))
+        return client, server
+
+    yield start
+    for context, client in running:
+        client.close()
+        context.__exit__(None, None, None)

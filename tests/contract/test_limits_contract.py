@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 from fake_backend import FakeBackend
 from fuzz_requests import dumps, post
-from live_server import live
+from live_server import live, wait_for
 from sounds import wav_bytes
 
 from qwen2_audio.serve import run, stream
@@ -29,34 +29,9 @@ def named(*urls: str, text: str = ""):
     return {"messages": [{"role": "user", "content": [*content, {"type": "text", "text": text or "What is it?"}]}]}
 
 
-def wait_for(condition, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def backend():
     return FakeBackend()
-
-
-@pytest.fixture
-def serving(backend):
-    """serving(field=value, ...) -> (client, Live) of a server with these settings."""
-    running = []
-
-    def start(**fields):
-        context = live(backend, Settings(**{"grace": 1, **fields}))
-        server = context.__enter__()
-        client = httpx.Client(base_url=server.url, timeout=30)
-        running.append((context, client))
-        return client, server
-
-    yield start
-    for context, client in running:
-        client.close()
-        context.__exit__(None, None, None)
 
 
 # -- clips that are named

@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 from fake_backend import FakeBackend
 from fuzz_requests import dumps, post
-from live_server import live
+from live_server import live, wait_for
 
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
@@ -19,34 +19,9 @@ def chat(text: str, **fields):
     return {"model": "fake", "messages": [{"role": "user", "content": text}], **fields}
 
 
-def wait_for(condition, seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def backend():
     return FakeBackend()
-
-
-@pytest.fixture
-def serving(backend):
-    """serving(field=value, ...) -> (client, Live) of a server with these settings."""
-    running = []
-
-    def start(**fields):
-        context = live(backend, Settings(**{"grace": 1, **fields}))
-        server = context.__enter__()
-        client = httpx.Client(base_url=server.url, timeout=20)
-        running.append((context, client))
-        return client, server
-
-    yield start
-    for context, client in running:
-        client.close()
-        context.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -147,7 +147,6 @@ def _messages(row: dict[str, Any], clips: _Clips) -> tuple[list[Message], set[in
         entries = [{"role": "system", "content": system}, *entries]
     if "chosen" in row:
         entries = [*entries, _as_answer(row["chosen"], "chosen")]
-    entries = [_given(entry) if isinstance(entry, dict) else entry for entry in entries]
     messages = [_message(entry, number, clips) for number, entry in enumerate(entries, 1)]
     return messages, {i for i, entry in enumerate(entries) if _is_switched_off(entry, i + 1)}
 
@@ -179,13 +178,14 @@ def _as_answer(value: Any, key: str) -> dict[str, Any]:
         value = {"role": "assistant", "content": value}
     if not isinstance(value, dict) or _role(value) != "assistant":
         raise PromptError(f"{key!r} is {_shown(value)}; expected the answer as a text, or as an assistant's message.")
-    return _given(value)
+    return value
 
 
 def _message(entry: Any, number: int, clips: _Clips) -> Message:
     where = f"Message {number}"
     if not isinstance(entry, dict):
         raise PromptError(f"{where} is {_shown(entry)}; expected an object with 'role' and 'content'.")
+    entry = _given(entry)
     _refuse_unknown(entry, MESSAGE_KEYS, where)
     for one, other in (("role", "from"), ("content", "value")):
         if (one in entry) == (other in entry):

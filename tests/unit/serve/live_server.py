@@ -44,3 +44,10 @@ def live(backend, settings: Settings | None = None, address: Address | None = No
         yield running
     finally:
         running.stop()
+
+
+def wait_for(condition, seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
