@@ -24,7 +24,7 @@ from .loop import Stage
 from .tables import Tables
 from .writer import Writer
 
-LANGUAGE = Stage("language", steps=2600, batch=32, lr=1.2e-3, warmup=100, decay_from=0.65)
+LANGUAGE = Stage("language", steps=1300, batch=32, lr=1.2e-3, warmup=100, decay_from=0.65)
 SHARES = {"read": 0.45, "questions": 0.2, "chat": 0.14, "after": 0.02, "both": 0.02, "base": 0.05, "text": 0.12}
 POOL = 16  # batches drawn together and sorted by length
 

@@ -38,7 +38,7 @@ class Plan:
     """What to train and where."""
 
     work: Path  # clips, checkpoints of the stages, logs
-    clips: int = 36_000  # for training
+    clips: int = 24_000  # for training
     held_back: int = 8_000  # clips of the development split: to watch the training, and for DPO to find mistakes
     scale: float = 1.0  # of the number of steps
     threads: int = 1

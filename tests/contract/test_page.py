@@ -245,6 +245,14 @@ def test_without_a_microphone_it_says_why(opened, url, name, words):
     page.wait_for_selector("#hands-free[aria-checked=false]")
 
 
+def test_a_browser_whose_sound_never_starts_is_not_waited_for(opened, url):
+    page = opened(url, "AudioContext.prototype.resume = () => new Promise(() => {})")  # Firefox without an output
+    page.click("#hands-free")
+    assert "needs an output" in page.wait_for_selector("#notice p").inner_text()
+    assert page.get_attribute("body", "data-mode") == "off"
+    page.wait_for_selector("#hands-free[aria-checked=false]")
+
+
 def test_the_browser_keeps_conversations(page, backend):
     page.set_input_files("#files", CLIPS / "dog.wav")
     ask(page, "What is it?")

@@ -7,6 +7,8 @@ import { Resampler } from "./resample.js";
 // page's reading aloud would interrupt itself.
 const WANTED = { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: false };
 
+const START_MS = 4000; // a browser without a sound output may never start its audio, and says nothing (Firefox)
+
 function inWords(error) {
 	switch (error.name) {
 		case "NotAllowedError":
@@ -20,6 +22,11 @@ function inWords(error) {
 		default:
 			return `The microphone could not be opened: ${error.message}`;
 	}
+}
+
+function stalled() {
+	const words = "The browser's sound did not start; it needs an output, too. Plug in a loudspeaker or headphones and press again, or drop a sound file.";
+	return new Promise((_, reject) => setTimeout(() => reject(new Problem("mic", words)), START_MS));
 }
 
 export class Microphone {
@@ -47,10 +54,10 @@ export class Microphone {
 		try {
 			stream = await navigator.mediaDevices.getUserMedia({ audio: WANTED });
 			this.#context ??= await Microphone.#prepare();
-			await this.#context.resume();
+			await Promise.race([this.#context.resume(), stalled()]);
 		} catch (error) {
 			stream?.getTracks().forEach((track) => track.stop());
-			throw new Problem("mic", inWords(error));
+			throw error instanceof Problem ? error : new Problem("mic", inWords(error));
 		}
 		this.#connect(stream);
 	}
