@@ -248,7 +248,7 @@ def test_without_a_microphone_it_says_why(opened, url, name, words):
 def test_a_browser_whose_sound_never_starts_is_not_waited_for(opened, url):
     page = opened(url, "AudioContext.prototype.resume = () => new Promise(() => {})")  # Firefox without an output
     page.click("#hands-free")
-    assert "needs an output" in page.wait_for_selector("#notice p").inner_text()
+    assert "lacks a sound output" in page.wait_for_selector("#notice p").inner_text()
     assert page.get_attribute("body", "data-mode") == "off"
     page.wait_for_selector("#hands-free[aria-checked=false]")
 

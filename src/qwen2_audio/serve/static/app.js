@@ -137,7 +137,7 @@ function tuneTalkButton() {
 	button.onpointerup = button.onpointercancel = () => talk.release();
 	button.oncontextmenu = (event) => event.preventDefault(); // a long touch is not a menu
 	button.onclick = ({ detail }) => {
-		if (detail) return; // the pointer was dealt with above; this is Enter or a screen reader
+		if (detail) return; // the pointer was met above; this is Enter or a screen reader
 		talk.press();
 		talk.release();
 	};

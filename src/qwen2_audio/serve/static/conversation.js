@@ -1,4 +1,4 @@
-// One conversation: asks the server, streams the answer onto the page, says what went wrong, and can be taken up again.
+// One conversation: asks the server, streams the answer onto the page, says what went wrong, and goes on later.
 
 import { element } from "./element.js";
 import { Answer, Asked } from "./turns.js";
@@ -18,7 +18,7 @@ function contentOf({ text, clips }) {
 	return text ? [...parts, { type: "text", text }] : parts;
 }
 
-/** The request's messages for the last question of `turns`; earlier ones that got no answer for a fault are left out. */
+/** The request's messages for the last question of `turns`; earlier ones that a fault left unanswered are not. */
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
 	turns.forEach((turn, i) => {

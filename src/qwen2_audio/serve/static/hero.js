@@ -1,4 +1,4 @@
-// The picture on the empty page: a real spectrogram, of a bird made up here and drawn by the same code as yours.
+// The picture on the empty page: a real spectrogram, of a made-up bird, drawn by the same code as yours.
 
 import { RATE } from "./resample.js";
 import { draw } from "./sonagram.js";

@@ -1,5 +1,5 @@
 // A log-mel picture of sound, as the model sees it: 25 ms Hann windows, Slaney's mel scale, log10 of power.
-// Rows and the zero-padded FFT are for the eye; the model's own front end has 128 rows and a 400-point transform.
+// Rows and padded FFT are for the eye; the model's own front end has 128 rows and a 400-point transform.
 
 import { RATE } from "./resample.js";
 

@@ -3,11 +3,11 @@
 import { Problem } from "./problem.js";
 import { Resampler } from "./resample.js";
 
-// The model hears sounds, not only voices: nothing that takes noise away or pumps the level. But echo must go, or the
-// page's reading aloud would interrupt itself.
+// The model hears sounds, too: nothing may take noise away or pump the level. But echo must go, or the page's reading
+// aloud would interrupt itself.
 const WANTED = { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: false };
 
-const START_MS = 4000; // a browser without a sound output may never start its audio, and says nothing (Firefox)
+const START_MS = 4000; // without an output Firefox never starts, nor fails
 
 function inWords(error) {
 	switch (error.name) {
@@ -18,15 +18,10 @@ function inWords(error) {
 		case "OverconstrainedError":
 			return "No microphone was found. Plug one in, or drop a sound file instead.";
 		case "NotReadableError":
-			return "The microphone is there but gives no sound; another program may be holding it.";
+			return "The microphone gives no sound. Another program may hold it, or the browser lacks a sound output, which it needs, too.";
 		default:
 			return `The microphone could not be opened: ${error.message}`;
 	}
-}
-
-function stalled() {
-	const words = "The browser's sound did not start; it needs an output, too. Plug in a loudspeaker or headphones and press again, or drop a sound file.";
-	return new Promise((_, reject) => setTimeout(() => reject(new Problem("mic", words)), START_MS));
 }
 
 export class Microphone {
@@ -54,10 +49,13 @@ export class Microphone {
 		try {
 			stream = await navigator.mediaDevices.getUserMedia({ audio: WANTED });
 			this.#context ??= await Microphone.#prepare();
-			await Promise.race([this.#context.resume(), stalled()]);
+			await Promise.race([
+				this.#context.resume(),
+				new Promise((_, reject) => setTimeout(reject, START_MS, new DOMException("", "NotReadableError"))),
+			]);
 		} catch (error) {
 			stream?.getTracks().forEach((track) => track.stop());
-			throw error instanceof Problem ? error : new Problem("mic", inWords(error));
+			throw new Problem("mic", inWords(error));
 		}
 		this.#connect(stream);
 	}

@@ -39,9 +39,7 @@ export class Resampler {
 	}
 
 	push(block) {
-		const held = new Float32Array(this.#held.length + block.length);
-		held.set(this.#held);
-		held.set(block, this.#held.length);
+		const held = joined(this.#held, block);
 		const ready = Math.ceil((held.length - this.#half - this.#at) / this.#step);
 		const out = new Float32Array(Math.max(0, ready));
 		for (let i = 0; i < out.length; i++) out[i] = this.#sample(held, this.#at + i * this.#step);
@@ -65,12 +63,21 @@ export class Resampler {
 	}
 }
 
+export function joined(...blocks) {
+	const whole = new Float32Array(blocks.reduce((length, block) => length + block.length, 0));
+	let at = 0;
+	for (const block of blocks) {
+		whole.set(block, at);
+		at += block.length;
+	}
+	return whole;
+}
+
 /** The whole of `samples` at 16 kHz. */
 export function resample(samples, from) {
 	if (from === RATE) return samples;
 	const length = Math.ceil((samples.length * RATE) / from);
 	const resampler = new Resampler(from);
-	const padded = new Float32Array(samples.length + Math.ceil((2 * CROSSINGS * from) / RATE));
-	padded.set(samples);
-	return resampler.push(padded).slice(0, length);
+	const tail = new Float32Array(Math.ceil((2 * CROSSINGS * from) / RATE));
+	return resampler.push(joined(samples, tail)).slice(0, length);
 }

@@ -1,7 +1,7 @@
 // The picture of a sound: waveform above, log-mel spectrogram below, and a ruler with a tick for each audio token.
 
 import { Mel, ROWS } from "./mel.js";
-import { RATE } from "./resample.js";
+import { RATE, joined } from "./resample.js";
 
 export const TOKENS_A_SECOND = 25;
 const DECADES = 5.5; // of power, from the loudest down to the paper
@@ -122,9 +122,7 @@ export class LiveSonagram {
 	}
 
 	push(block, recording) {
-		const samples = new Float32Array(this.#tail.length + block.length);
-		samples.set(this.#tail);
-		samples.set(block, this.#tail.length);
+		const samples = joined(this.#tail, block);
 		let at = 200;
 		for (; at + 200 <= samples.length; at += 160) {
 			this.#columns.push({ column: this.#mel.column(samples, at), share: recording ? 1 : 0.4 });

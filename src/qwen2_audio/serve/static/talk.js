@@ -1,6 +1,6 @@
 // From a stream of sound to clips: push-to-talk (hold, or tap to begin and tap to send) and hands-free.
 
-import { RATE } from "./resample.js";
+import { RATE, joined } from "./resample.js";
 import { FRAME, HANG_MS, Vad } from "./vad.js";
 import { LONGEST } from "./wav.js";
 
@@ -120,12 +120,10 @@ export class Talk {
 	#listen(block) {
 		if (this.mode === "hearing") this.#keep(block);
 		else this.#preroll(block);
-		const joined = new Float32Array(this.#rest.length + block.length);
-		joined.set(this.#rest);
-		joined.set(block, this.#rest.length);
+		const sound = joined(this.#rest, block);
 		let at = 0;
-		for (; at + FRAME <= joined.length; at += FRAME) this.#hear(this.#vad.push(joined.subarray(at, at + FRAME)));
-		this.#rest = joined.slice(at);
+		for (; at + FRAME <= sound.length; at += FRAME) this.#hear(this.#vad.push(sound.subarray(at, at + FRAME)));
+		this.#rest = sound.slice(at);
 	}
 
 	#preroll(block) {
@@ -145,12 +143,7 @@ export class Talk {
 
 	#finish(dropMs = 0) {
 		const stoppedAt = performance.now();
-		const samples = new Float32Array(this.#length);
-		let at = 0;
-		for (const block of this.#recorded) {
-			samples.set(block, at);
-			at += block.length;
-		}
+		const samples = joined(...this.#recorded);
 		const kept = Math.min(samples.length - (dropMs * RATE) / 1000, LONGEST * RATE);
 		this.#down = false;
 		if (kept > SHORTEST * RATE) this.#on.clip(samples.subarray(0, kept), stoppedAt);
