@@ -117,11 +117,12 @@ def _open_string(text: str, limits: Limits, deadline: Deadline) -> tuple[str, _O
     if kind in ("http", "https"):
         return text, fetch(text, limits, deadline)
     if kind == "file":
-        return _open_path(_local_path(text))
+        return _open_path(local_path(text))
     raise AudioError(f"{_short(text)} has the scheme {kind}://; expected {_SOURCES}.")
 
 
-def _local_path(url: str) -> str:
+def local_path(url: str) -> str:
+    """The path that a file:// URL names. Raises AudioError where that is on another host."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise AudioError(f"{_short(url)} names the host {parts.netloc!r}; expected file:///path of this machine.")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 
 from ..errors import AudioError, ConfigError
 
+LONGEST_PATH = 4096  # characters; what is longer is no path
+
 
 @dataclass(frozen=True)
 class Limits:

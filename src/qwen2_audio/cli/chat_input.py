@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from ..audio.limits import LONGEST_PATH
 from ..errors import AudioError, PromptError, did_you_mean
 
 COMMANDS = {
@@ -15,7 +16,6 @@ COMMANDS = {
     "/quit": "leave; end of file does too",
 }
 RECORD_SECONDS = 5.0
-LONGEST_PATH = 4096  # characters
 SOUND_SUFFIXES = (  # of what the decoder reads
     ".wav", ".w64", ".rf64", ".flac", ".mp3", ".mp2", ".mpa", ".m2a", ".ogg", ".oga", ".ogv", ".opus", ".spx",
     ".webm", ".weba", ".mka", ".mkv", ".mk3d", ".mov", ".qt", ".mp4", ".m4a", ".m4b", ".m4v", ".f4v", ".psp", ".3gp",

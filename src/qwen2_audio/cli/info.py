@@ -6,7 +6,6 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -60,11 +59,11 @@ def _is_sound(target: str) -> bool:
 
 def _check_spares(target: str, png: Path) -> None:
     """Raises ConfigError where the picture would take the place of the sound."""
+    from ..audio.io import local_path
     from ..errors import ConfigError
 
-    sound = unquote(urlsplit(target).path) if target[:7].lower() == "file://" else target
     try:
-        same = os.path.samefile(png, sound)
+        same = os.path.samefile(png, local_path(target) if target[:7].lower() == "file://" else target)
     except (OSError, ValueError):  # one of them is no file
         return
     if same:

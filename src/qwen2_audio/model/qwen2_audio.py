@@ -227,7 +227,6 @@ class Qwen2AudioModel(nn.Module):
             # A decode step: the audio is in the cache already, and a placeholder is what the model has said.
             embeds = self.get_input_embeddings()(given.input_ids.to(self.device))
         elif given.input_ids is not None:
-            before = mask[:, :past] if mask is not None else given.input_ids.new_ones(len(given.input_ids), past)
             prompt = self.embed_prompt(
                 given.input_ids,
                 given.input_features,
@@ -237,7 +236,9 @@ class Qwen2AudioModel(nn.Module):
             )
             embeds, labels = prompt.inputs_embeds, prompt.labels
             if prompt.input_ids.shape != given.input_ids.shape:  # legacy: whatever positions were given no longer fit
-                mask, positions = torch.cat((before.to(prompt.attention_mask), prompt.attention_mask), 1), None
+                here = prompt.attention_mask
+                before = here.new_ones(len(here), past) if mask is None else mask[:, :past].to(here)
+                mask, positions = torch.cat((before, here), 1), None
         assert embeds is not None
         # A mask of ones says nothing and is dropped, unless it is too short: the language model then refuses it.
         padded = mask is not None and (mask.shape[1] != past + embeds.shape[1] or not bool(mask.all()))

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..audio.limits import LONGEST_PATH
 from ..errors import PromptError, did_you_mean
 from ..types import Message
 
-LONGEST_PATH = 4096
 TAG = "<audio>"  # the place of a clip in the texts of ms-swift and LLaMA-Factory
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 CHAT_KEYS = ("messages", "conversations", "audios", "system", "chosen", "rejected", "rejected_response")

@@ -18,7 +18,7 @@ function contentOf({ text, clips }) {
 	return text ? [...parts, { type: "text", text }] : parts;
 }
 
-/** The request's messages for the last question of `turns`; earlier ones that a fault left unanswered are not. */
+/** The request's messages for the last question of `turns`, without earlier ones that got no answer for a fault. */
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
 	turns.forEach((turn, i) => {
