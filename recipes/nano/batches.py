@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from qwen2_audio.parallel import Processes
+from qwen2_audio.distributed.process_group import Processes
 from qwen2_audio.train.augment import another_throat
 
 from .clips import Library

@@ -17,7 +17,7 @@ from typing import TextIO
 import torch
 from torch import nn
 
-from qwen2_audio.parallel import Processes, join
+from qwen2_audio.distributed.process_group import Processes, join
 from qwen2_audio.train.start import keep_compiled
 
 from .errors import RecipeError

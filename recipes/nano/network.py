@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from qwen2_audio.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2Config
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig, Qwen2Config
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.text.tokenizer import Tokenizer
 
@@ -91,8 +91,8 @@ def save_checkpoint(model: nn.Module, config: Qwen2AudioConfig, tokenizer: Token
 
 def finish(trained: Path, folder: Path) -> None:
     """What the trainer saved, as it ships: half precision, nano's own generation_config, the vocabulary's files."""
+    from qwen2_audio.inputs.processor import Qwen2AudioProcessor
     from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
-    from qwen2_audio.processor import Qwen2AudioProcessor
 
     model = Qwen2AudioForConditionalGeneration.from_pretrained(trained)
     save_checkpoint(model, model.config, Qwen2AudioProcessor.from_pretrained(trained).tokenizer, folder)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from qwen2_audio.distributed.process_group import Processes
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
-from qwen2_audio.parallel import Processes
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train.masks import encode_base, encode_chat
 from qwen2_audio.train.precision import fast_bfloat16

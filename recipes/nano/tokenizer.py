@@ -9,8 +9,8 @@ from tokenizers import trainers
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from qwen2_audio.feature_extractor import WhisperFeatureExtractor
-from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.feature_extractor import WhisperFeatureExtractor
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.text.tokenizer_files import byte_level_bpe
 

@@ -17,12 +17,9 @@ if TYPE_CHECKING:
     from .api.chat import AudioChat as AudioChat
     from .api.loading import load as load
     from .api.loading import nano_path as nano_path
-    from .api.messages import assistant as assistant
-    from .api.messages import system as system
-    from .api.messages import user as user
-    from .config import Qwen2AudioConfig as Qwen2AudioConfig
-    from .config import Qwen2AudioEncoderConfig as Qwen2AudioEncoderConfig
-    from .config import Qwen2Config as Qwen2Config
+    from .checkpoint.config import Qwen2AudioConfig as Qwen2AudioConfig
+    from .checkpoint.config import Qwen2AudioEncoderConfig as Qwen2AudioEncoderConfig
+    from .checkpoint.config import Qwen2Config as Qwen2Config
     from .errors import AudioError as AudioError
     from .errors import CapacityError as CapacityError
     from .errors import ConfigError as ConfigError
@@ -33,11 +30,14 @@ if TYPE_CHECKING:
     from .generate.config import GenerationConfig as GenerationConfig
     from .generate.streamers import TextIteratorStreamer as TextIteratorStreamer
     from .generate.streamers import TextStreamer as TextStreamer
+    from .inputs.messages import assistant as assistant
+    from .inputs.messages import system as system
+    from .inputs.messages import user as user
+    from .inputs.processor import AutoProcessor as AutoProcessor
+    from .inputs.processor import Qwen2AudioProcessor as Qwen2AudioProcessor
     from .pretrained import Qwen2AudioEncoder as Qwen2AudioEncoder
     from .pretrained import Qwen2AudioForConditionalGeneration as Qwen2AudioForConditionalGeneration
     from .pretrained import Qwen2AudioModel as Qwen2AudioModel
-    from .processor import AutoProcessor as AutoProcessor
-    from .processor import Qwen2AudioProcessor as Qwen2AudioProcessor
     from .types import Chunk as Chunk
     from .types import Completion as Completion
     from .types import Heard as Heard
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "pretrained": ("Qwen2AudioEncoder", "Qwen2AudioModel", "Qwen2AudioForConditionalGeneration"),
-    "processor": ("AutoProcessor", "Qwen2AudioProcessor"),
-    "config": ("Qwen2AudioConfig", "Qwen2AudioEncoderConfig", "Qwen2Config"),
+    "inputs.processor": ("AutoProcessor", "Qwen2AudioProcessor"),
+    "checkpoint.config": ("Qwen2AudioConfig", "Qwen2AudioEncoderConfig", "Qwen2Config"),
     "generate.config": ("GenerationConfig",),
     "generate.streamers": ("TextStreamer", "TextIteratorStreamer"),
     "api.loading": ("load", "nano_path"),
     "api.chat": ("AudioChat",),
-    "api.messages": ("user", "system", "assistant"),
+    "inputs.messages": ("user", "system", "assistant"),
     "types": ("SamplingParams", "Completion", "Chunk", "Usage", "Heard"),
     "errors": (
         "Qwen2AudioError",

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checkpoint.weights import canonical, replacing, write_json
 from .errors import ConfigError, WeightsError
 from .quantize.linear import QuantizedLinear
-from .weights import canonical, replacing, write_json
 
 PARTS = {"encoder": "audio_tower", "projector": "multi_modal_projector", "language_model": "language_model"}
 LINEARS = (nn.Linear, QuantizedLinear)

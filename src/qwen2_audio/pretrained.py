@@ -9,19 +9,19 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from . import hub, weights
-from .config import CONFIG_FILE, Config, Qwen2AudioConfig, Qwen2AudioEncoderConfig
+from .checkpoint import hub, weights
+from .checkpoint.config import CONFIG_FILE, Config, Qwen2AudioConfig, Qwen2AudioEncoderConfig
+from .distributed.process_group import Processes
+from .distributed.tensor_parallel import Shares, take_part
 from .errors import CapacityError, ConfigError, WeightsError, did_you_mean
 from .generate.config import GENERATION_CONFIG_FILE, GenerationConfig
 from .model import encoder, qwen2_audio
 from .model.attention import check_implementation
 from .model.initialize import initialize, without_weights
 from .native.install import accelerate
-from .parallel import Processes
 from .quantize import checkpoint as quantized
 from .quantize.scheme import KEY as QUANTIZED
 from .quantize.scheme import Scheme, check_name, untied
-from .tensor_parallel import Shares, take_part
 
 DTYPES = {
     "float32": torch.float32, "fp32": torch.float32,

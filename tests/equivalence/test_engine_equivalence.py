@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from qwen2_audio.api import prompt as prompts
-from qwen2_audio.api.messages import assistant, system, user
-from qwen2_audio.config import num_audio_tokens
+from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.request import Prompt, Ticket, completions_of
+from qwen2_audio.inputs import prompt as prompts
+from qwen2_audio.inputs.messages import assistant, system, user
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
-from qwen2_audio.processor import Qwen2AudioProcessor
 from qwen2_audio.types import Heard, SamplingParams
 
 NEW = 48  # more than a block, so that room runs out on the way

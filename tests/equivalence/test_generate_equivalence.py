@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.generate.generate import generate
 from qwen2_audio.generate.streamers import TextIteratorStreamer
 from qwen2_audio.model.encoder import num_audio_tokens

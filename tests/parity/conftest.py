@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.model.encoder import num_audio_tokens
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 

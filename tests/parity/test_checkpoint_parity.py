@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.pretrained import Qwen2AudioEncoder, Qwen2AudioForConditionalGeneration, Qwen2AudioModel
 
 transformers = pytest.importorskip("transformers")

@@ -12,9 +12,9 @@ import torch
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
-from qwen2_audio.feature_extractor import WhisperFeatureExtractor
+from qwen2_audio.inputs.feature_extractor import WhisperFeatureExtractor
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
-from qwen2_audio.processor import Qwen2AudioProcessor
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.text.tokenizer_files import byte_level_bpe
 

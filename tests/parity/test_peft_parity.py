@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qwen2_audio import lora
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 
 peft = pytest.importorskip("peft", reason="peft is not installed")

@@ -78,7 +78,7 @@ def test_what_we_train_is_what_the_reference_would(random_twins):
 
 def test_a_trained_checkpoint_loads_in_the_reference(tmp_path, random_twins):
     transformers = pytest.importorskip("transformers")
-    from qwen2_audio.config import Qwen2AudioConfig
+    from qwen2_audio.checkpoint.config import Qwen2AudioConfig
     from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 
     _, twin = random_twins
@@ -102,7 +102,7 @@ def test_a_trained_checkpoint_loads_in_the_reference(tmp_path, random_twins):
 def test_a_merged_adapter_is_in_the_reference_what_it_is_here(tmp_path, random_twins):
     transformers = pytest.importorskip("transformers")
     from qwen2_audio import lora
-    from qwen2_audio.config import Qwen2AudioConfig
+    from qwen2_audio.checkpoint.config import Qwen2AudioConfig
     from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 
     _, twin = random_twins

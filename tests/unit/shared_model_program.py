@@ -12,7 +12,7 @@ import torch
 
 import qwen2_audio as qa
 from qwen2_audio.api.service import Service
-from qwen2_audio.engine.follow import follow
+from qwen2_audio.engine.executor.tp_worker import follow
 from qwen2_audio.engine.settings import EngineSettings
 
 RATE = 16_000

@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen2_audio import lora
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.weights import canonical
 from qwen2_audio.errors import ConfigError, WeightsError
 from qwen2_audio.lora import LoraConfig
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
-from qwen2_audio.weights import canonical
 
 AUDIO_ID = 63
 EVERYWHERE = {"encoder": "q_proj|fc1", "projector": "linear", "language_model": "q_proj|down_proj|lm_head"}

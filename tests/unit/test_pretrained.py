@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qwen2_audio import pretrained, weights
-from qwen2_audio.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig
+from qwen2_audio import pretrained
+from qwen2_audio.checkpoint import weights
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig
 from qwen2_audio.errors import CapacityError, ConfigError, WeightsError
 from qwen2_audio.generate.config import GenerationConfig
 from qwen2_audio.pretrained import (

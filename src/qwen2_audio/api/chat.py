@@ -14,8 +14,8 @@ import torch
 from ..engine.engine import EngineSettings
 from ..engine.request import Prompt, Ticket
 from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
+from ..inputs.processor import Qwen2AudioProcessor
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..processor import Qwen2AudioProcessor
 from ..types import Chunk, Completion, Message, SamplingParams
 from .service import Service
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import Qwen2AudioConfig
-from ..engine.draft import check
+from ..checkpoint.config import Qwen2AudioConfig
+from ..engine.speculative.draft_model import check
 from ..errors import ConfigError
+from ..inputs.processor import Qwen2AudioProcessor
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..processor import Qwen2AudioProcessor
 from .placement import place
 
 

@@ -88,11 +88,11 @@ def load(
         ConfigError: an option, or the checkpoint's config, cannot work.
         CapacityError: this machine has no room for it.
     """
-    from ..config import Qwen2AudioConfig
+    from ..checkpoint.config import Qwen2AudioConfig
     from ..engine.engine import EngineSettings
+    from ..inputs.processor import Qwen2AudioProcessor
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
-    from ..processor import Qwen2AudioProcessor
     from . import drafts
     from .chat import AudioChat
     from .placement import place

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
+from ..checkpoint.memory import amount, available_bytes, size
 from ..errors import CapacityError
-from ..memory import amount, available_bytes, size
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from ..native import fused

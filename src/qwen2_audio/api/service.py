@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..engine.engine import Engine, EngineSettings
-from ..engine.log_mels import LogMels
+from ..engine.metrics import Stats
 from ..engine.request import Prompt, Ticket
 from ..engine.settings import DEFAULT_MAX_TOKENS
-from ..engine.stats import Stats
 from ..engine.thread import EngineThread
+from ..inputs import prompt as prompts
+from ..inputs.log_mel_torch import LogMels
+from ..inputs.messages import check
+from ..inputs.processor import Qwen2AudioProcessor
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..processor import Qwen2AudioProcessor
 from ..types import Message, SamplingParams
-from . import prompt as prompts
-from .messages import check
 
 
 class Service:

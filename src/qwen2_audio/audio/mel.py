@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..config import num_audio_tokens as num_audio_tokens
-from ..config import num_encoder_frames as num_encoder_frames
+from ..checkpoint.config import num_audio_tokens as num_audio_tokens
+from ..checkpoint.config import num_encoder_frames as num_encoder_frames
 from ..errors import AudioError, ConfigError
 from .resample import SAMPLE_RATE
 

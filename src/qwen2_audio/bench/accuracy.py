@@ -21,16 +21,16 @@ import torch
 import torch.nn.functional as F
 
 from ..api.loading import nano_path
-from ..api.messages import user
 from ..api.placement import sizes_of
-from ..api.prompt import build, to_tensors
 from ..audio import mel
-from ..config import CONFIG_FILE, Qwen2AudioConfig, num_audio_tokens
+from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig, num_audio_tokens
+from ..checkpoint.memory import require_memory
 from ..errors import ConfigError
-from ..memory import require_memory
+from ..inputs.messages import user
+from ..inputs.processor import Qwen2AudioProcessor
+from ..inputs.prompt import build, to_tensors
 from ..native.install import accelerate
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..processor import Qwen2AudioProcessor
 from ..quantize.convert import Job, convert
 from ..quantize.scheme import SCHEMES
 from . import inputs, machine

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from ..config import CONFIG_FILE, Qwen2AudioConfig
-from ..memory import require_disk
+from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
+from ..checkpoint.memory import require_disk
+from ..checkpoint.weights import INDEX_FILE, write_json
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
-from ..weights import INDEX_FILE, write_json
 
 MAX_SHARD_BYTES = 700_000_000  # of the bench checkpoint; a larger tensor has a shard of its own
 _SEED = 20240715

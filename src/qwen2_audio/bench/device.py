@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
+from ..checkpoint.memory import amount, require_memory, size
 from ..errors import ConfigError
-from ..memory import amount, require_memory, size
 from ..model.paged import BLOCK
 from . import machine
 from .channel import Worker

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from ..audio.mel import num_audio_tokens, num_frames
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from .checkpoint import Shape
 from .device_worker import Measured, clocked, device_name, peak_gb, random_model
 from .engine_requests import ids_of, text_prompt, waveform

@@ -16,10 +16,10 @@ import torch
 
 from ..audio.mel import num_audio_tokens, num_frames
 from ..audio.resample import SAMPLE_RATE
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from ..engine.engine import Engine, EngineSettings
-from ..engine.log_mels import LogMels
 from ..engine.request import Prompt, Ticket
+from ..inputs.log_mel_torch import LogMels
 from ..text.tokenizer import Tokenizer
 from ..types import Heard, SamplingParams
 from .checkpoint import Shape

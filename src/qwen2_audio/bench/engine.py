@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..api.loading import nano_path
-from ..config import CONFIG_FILE
+from ..checkpoint.config import CONFIG_FILE
+from ..checkpoint.memory import require_memory
 from ..errors import ConfigError
-from ..memory import require_memory
 from ..model.paged import BLOCK
 from . import checkpoint, engine_draft, machine
 from .bars import bar

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..api.loading import nano_path
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from . import checkpoint
 from .channel import Worker
 from .checkpoint import Shape

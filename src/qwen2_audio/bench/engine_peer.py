@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from ..audio.mel import num_audio_tokens, num_frames
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from .engine_requests import ids_of
 
 

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..api.messages import user
-from ..api.prompt import build
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
+from ..engine.encoder_cache import stack_clips
 from ..engine.engine import EngineSettings
 from ..engine.request import Prompt, Ticket, completions_of
-from ..engine.sounds import stack_clips
 from ..engine.thread import EngineThread
-from ..processor import Qwen2AudioProcessor
+from ..inputs.messages import user
+from ..inputs.processor import Qwen2AudioProcessor
+from ..inputs.prompt import build
 from ..quantize.checkpoint import nbytes
 from ..types import SamplingParams
 from .engine_clock import ModelClock, TimedEngine, decode_rate, ids_in, scripted

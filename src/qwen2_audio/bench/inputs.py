@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from ..audio.resample import SAMPLE_RATE
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 
 _BEFORE = (151644, 8948, 198, 2610, 525, 264, 10950, 17847, 13, 151645, 198)  # the default system turn
 _OPEN = (151644, 872, 198, 14755, 220, 16, 25, 220, 151647)  # "user", "Audio 1: ", start of audio

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..config import CONFIG_FILE
+from ..checkpoint.config import CONFIG_FILE
+from ..checkpoint.memory import require_memory
 from ..errors import ConfigError
-from ..memory import require_memory
 from . import checkpoint, machine
 from .bars import RATIOS, bar, more_is_better
 from .ceilings import BUFFER, Ceilings

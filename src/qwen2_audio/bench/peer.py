@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from .contestant import Features, Stopwatch
 from .inputs import past
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..api.loading import nano_path
-from ..config import CONFIG_FILE
+from ..checkpoint.config import CONFIG_FILE
+from ..checkpoint.memory import available_bytes, require_memory
 from ..errors import ConfigError
-from ..memory import available_bytes, require_memory
 from . import checkpoint, machine
 from .channel import Worker
 from .checkpoint import Shape

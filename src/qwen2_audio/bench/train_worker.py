@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from ..audio.mel import num_audio_tokens, num_frames
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from .inputs import clip, prompt, text
 from .machine import peak_memory
 from .serving import serve, stdout_for_replies, timed

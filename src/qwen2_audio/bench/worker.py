@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..audio.mel import num_audio_tokens
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from .contestant import Contestant, Features
 from .inputs import clip, prompt, text
 from .machine import peak_memory

@@ -15,7 +15,7 @@ from . import terminal
 from .terminal import heard_line, note
 
 if TYPE_CHECKING:
-    from ..api.hearing import Sound
+    from ..inputs.clip import Sound
 
 
 def command(
@@ -53,7 +53,7 @@ def command(
 
 
 def _hear(names: list[str]) -> list[Sound]:
-    from ..api.hearing import hear
+    from ..inputs.clip import hear
 
     sounds = []
     with terminal.waiting("Reading"):
@@ -65,8 +65,8 @@ def _hear(names: list[str]) -> list[Sound]:
 
 
 def _conversation(sounds: list[Sound], prompt: str | None, system: str | None) -> list[Message]:
-    from ..api import messages
     from ..audio import SAMPLE_RATE
+    from ..inputs import messages
 
     first = [] if system is None else [messages.system(system)]
     return [*first, messages.user(prompt, audio=[(sound.waveform, SAMPLE_RATE) for sound in sounds])]

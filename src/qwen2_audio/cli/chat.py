@@ -82,7 +82,7 @@ class Conversation:
         self.restart()
 
     def restart(self) -> None:
-        from ..api.messages import system
+        from ..inputs.messages import system
 
         self.messages = [] if self.system is None else [system(self.system)]
         self.clips = 0
@@ -116,9 +116,9 @@ class Conversation:
         self._answer(turn.text, list(turn.clips), list(turn.clips))
 
     def _answer(self, text: str | None, sources: list[Any], names: list[str]) -> None:
-        from ..api.hearing import hear
-        from ..api.messages import assistant, user
         from ..audio import SAMPLE_RATE
+        from ..inputs.clip import hear
+        from ..inputs.messages import assistant, user
 
         sounds = [hear(source, self.clips + number) for number, source in enumerate(sources, 1)]
         clips = [(sound.waveform, SAMPLE_RATE) for sound in sounds]

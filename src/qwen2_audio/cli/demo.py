@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..api.loading import nano_path
-from ..api.messages import assistant, user
 from ..errors import WeightsError
+from ..inputs.messages import assistant, user
 from ..types import Completion, Message
 from . import terminal
 

@@ -10,9 +10,9 @@ import torch
 
 from ..api.loading import about, find
 from ..api.placement import Sizes, place, quantized_model, sizes_of, stored_dtype
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
+from ..checkpoint.memory import available_bytes
 from ..errors import CapacityError
-from ..memory import available_bytes
 from ..native import library
 from ..pretrained import stored_scheme
 from ..quantize.checkpoint import nbytes

@@ -37,8 +37,8 @@ def merge(model: str, adapter: Path, to: Path, *, check: bool) -> dict[str, Diff
     """Write the merged checkpoint; what `check` compared, by name. Raises WeightsError, ConfigError."""
     from .. import lora
     from ..api.loading import find
+    from ..inputs.processor import Qwen2AudioProcessor
     from ..pretrained import Qwen2AudioForConditionalGeneration
-    from ..processor import Qwen2AudioProcessor
     from ..train.checkpoint import write_result
 
     to = to.absolute()

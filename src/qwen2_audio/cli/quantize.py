@@ -11,7 +11,7 @@ import typer
 from . import terminal
 
 if TYPE_CHECKING:
-    from ..processor import Qwen2AudioProcessor
+    from ..inputs.processor import Qwen2AudioProcessor
     from ..quantize.calibrate import Calibration
     from ..quantize.convert import Job, Part
 
@@ -62,10 +62,10 @@ def _calibrated(job: Job, names: list[str]) -> Calibration:
     import torch
 
     from ..api.placement import sizes_of
-    from ..config import Qwen2AudioConfig
-    from ..memory import require_memory
+    from ..checkpoint.config import Qwen2AudioConfig
+    from ..checkpoint.memory import require_memory
+    from ..inputs.processor import Qwen2AudioProcessor
     from ..pretrained import Qwen2AudioForConditionalGeneration
-    from ..processor import Qwen2AudioProcessor
     from ..quantize.calibrate import calibrate
     from ..quantize.convert import refuse_quantized
     from ..quantize.scheme import Scheme, check_name
@@ -85,8 +85,8 @@ def _calibrated(job: Job, names: list[str]) -> Calibration:
 
 
 def _prompts(names: list[str], processor: Qwen2AudioProcessor) -> Iterator[dict[str, Any]]:
-    from ..api import messages, prompt
     from ..engine.request import Prompt
+    from ..inputs import messages, prompt
     from ..train.data import Dataset
 
     for name in names:
@@ -111,7 +111,7 @@ def _row(part: Part) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    from ..memory import amount, size
+    from ..checkpoint.memory import amount, size
 
     total = sum(row["bytes"] for row in rows)
     lines = [("part", "stored as", "parameters", "bytes", "relative error")]

@@ -69,7 +69,7 @@ def load_model(
     """
     with waiting("Starting"):  # importing torch takes a second or two; loading has a bar of its own
         from ..api.loading import load
-        from ..engine.follow import follow
+        from ..engine.executor.tp_worker import follow
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     options = {"device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize, **more}
     loaded = load(model, tensor_parallel=several, **options)

@@ -14,29 +14,29 @@ from typing import Any
 
 import torch
 
+from ..checkpoint.memory import available_bytes
 from ..errors import NumericsError
 from ..generate.options import Options, resolve
-from ..memory import available_bytes
 from ..model.paged import BLOCK
 from ..native.paged import storage_for
-from ..text.chat import IM_END
+from ..text.chat_template import IM_END
 from ..text.tokenizer import Tokenizer
 from ..types import Chunk, FinishReason, SamplingParams, TokenLogprob
-from .answer import Answer, usage_of
-from .blocks import BlockPool
-from .draft import Draft, check, hears_alike
-from .follow import Lead
-from .graphs import Decoded
-from .guesses import Guesses
-from .pace import Pace
+from .block_manager import BlockPool
+from .encoder_cache import Sounds
+from .executor.cuda_graphs import Decoded
+from .executor.model_runner import Runner
+from .executor.tp_worker import Lead
+from .metrics import Stats
+from .output_processor import Answer, usage_of
 from .request import Prompt, Request, Sequence, Ticket
-from .runner import Runner
 from .sampler import Sampler, logprob_of
 from .scheduler import Limits, Plan, Scheduler
 from .settings import EngineSettings as EngineSettings
 from .settings import Limit, generate_options, limit, stop_strings, warn_of_beams
-from .sounds import Sounds
-from .stats import Stats
+from .speculative.decoder import Guesses
+from .speculative.draft_model import Draft, check, hears_alike
+from .step_size import Pace
 
 SLICE = 0.05  # seconds of encoder work a step: so long may others wait
 STEP_SECONDS = 0.15  # what a step with prefill in it should take while others wait for their tokens

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import BusyError, CapacityError
-from .blocks import BlockPool, Copy
+from .block_manager import BlockPool, Copy
 from .request import Request, Sequence
 
 AHEAD = 4  # sequences that are asked for being ready though there is no room, so that their sounds are encoded by then

@@ -17,8 +17,8 @@ from ..errors import BusyError
 from ..native.openmp import leave_team
 from ..types import Chunk, FinishReason, SamplingParams
 from .engine import Engine
+from .metrics import Stats
 from .request import Prompt, Ticket
-from .stats import Stats
 
 WORKERS = 2  # threads that prepare sounds
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from .. import hub
+from ..checkpoint import hub
 from ..errors import ConfigError
 
 GENERATION_CONFIG_FILE = "generation_config.json"

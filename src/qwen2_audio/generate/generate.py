@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..distributed.tensor_parallel import together_of
 from ..errors import ConfigError, PromptError
 from ..model.merge import check_tensor
-from ..tensor_parallel import together_of
 from . import beam, lookup, processors, search, stopping
 from .config import as_list
 from .constraints import LogitsProcessor

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 from .attention import Visible, attend
 
 BLOCK = 256  # positions a cache grows by, at least

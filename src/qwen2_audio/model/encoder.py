@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..config import Qwen2AudioEncoderConfig, num_audio_tokens, num_encoder_frames
+from ..checkpoint.config import Qwen2AudioEncoderConfig, num_audio_tokens, num_encoder_frames
 from ..errors import AudioError, ConfigError
 from .attention import ALL, Visible, attend, attend_spans
 from .outputs import EncoderOutput

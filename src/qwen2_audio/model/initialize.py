@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from .language_model import RMSNorm
 
 _DRAWS = {"normal_", "uniform_", "kaiming_uniform_"}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 from ..errors import ConfigError
 from .attention import ALL, Visible, attend, causal_mask
 from .cache import KVCache

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 from .attention import Visible, attend
 
 BLOCK = 32  # positions

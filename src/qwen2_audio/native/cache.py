@@ -15,7 +15,7 @@ import ctypes
 
 import torch
 
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 from ..errors import ConfigError
 from ..model.cache import BLOCK, KVCache
 from ..model.paged import quantize_heads

@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 from ..model.paged import PagedPass
 from . import library
 from .library import LinearStruct

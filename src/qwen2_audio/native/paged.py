@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 from ..model.attention import Visible
 from ..model.language_model import Qwen2LanguageModel
 from ..model.paged import BLOCK, PagedPass, PagedStorage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..config import Qwen2Config
+from ..checkpoint.config import Qwen2Config
 from ..model.attention import Visible
 from ..model.language_model import Cache, Rope
 from ..model.paged import PagedPass

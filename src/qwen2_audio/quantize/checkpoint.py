@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import weights
+from ..checkpoint import weights
+from ..checkpoint.memory import require_memory
+from ..checkpoint.weights import Checkpoint
 from ..errors import WeightsError
-from ..memory import require_memory
-from ..weights import Checkpoint
 from . import files
 from .calibrate import Calibration
 from .linear import Stored

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import hub, weights
-from ..config import CONFIG_FILE, Qwen2AudioConfig
+from ..checkpoint import hub, weights
+from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
+from ..checkpoint.memory import require_disk, require_memory
 from ..errors import ConfigError
-from ..feature_extractor import FEATURE_FILES
-from ..memory import require_disk, require_memory
+from ..inputs.feature_extractor import FEATURE_FILES
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from ..text.tokenizer_files import TOKENIZER_FILES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..weights import KINDS, finish, replacing, split
+from ..checkpoint.weights import KINDS, finish, replacing, split
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 _KIND_OF = {dtype: kind for kind, dtype in KINDS.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..config import Qwen2AudioConfig
+from ..checkpoint.config import Qwen2AudioConfig
 from ..errors import ConfigError, WeightsError, did_you_mean
 from .linear import QuantizedEmbedding, QuantizedLinear
 from .packing import BITS, GROUPS, Format

@@ -9,7 +9,7 @@ from ..engine.request import Ticket
 from ..types import Message, SamplingParams
 
 if TYPE_CHECKING:
-    from ..engine.stats import Stats
+    from ..engine.metrics import Stats
 
 
 class Backend(Protocol):

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..engine.stats import Histogram
+from ..engine.metrics import Histogram
 from .state import State
 
 PREFIX = "qwen2_audio_"

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer as Backend
 
-from .. import hub
+from ..checkpoint import hub
 from ..errors import ConfigError, PromptError
 from ..types import Message
-from . import chat
-from .batch import BatchFeature, pad_rows, to_tensors
+from . import chat_template as chat
+from .batch_feature import BatchFeature, pad_rows, to_tensors
 from .tokenizer_files import (
     CHAT_TEMPLATE_FILE,
     TOKENIZER_FILES,

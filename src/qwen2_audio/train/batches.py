@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..engine.sounds import stack_clips
+from ..engine.encoder_cache import stack_clips
 from ..errors import ConfigError, PromptError
 from .data import Dataset, Example, Pair
 from .quarantine import BadRow, Quarantine

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..distributed.process_group import Processes, divided_like, whole
 from ..errors import ConfigError, WeightsError
-from ..parallel import Processes, divided_like, whole
 from .config import DataConfig, TrainConfig
 from .optim import trained
 

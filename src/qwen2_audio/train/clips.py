@@ -10,13 +10,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..api.hearing import Sound, hear
 from ..audio.decode import EncodedSound, read_header
 from ..audio.fetch import fetch, read_data_uri
 from ..audio.limits import Deadline, Limits
 from ..audio.mel import WINDOW_SAMPLES
 from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError
+from ..inputs.clip import Sound, hear
 from . import shards
 
 Source = Path | bytes | str  # a str is an http(s) URL or a data: URI

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..api import messages
 from ..api.loading import nano_path
-from ..api.prompt import build, own_template, to_tensors
+from ..inputs import messages
+from ..inputs.processor import Qwen2AudioProcessor
+from ..inputs.prompt import build, own_template, to_tensors
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..processor import Qwen2AudioProcessor
 
 CLIPS = ("dog", "bell", "rain", "piano")
 # Of the largest logit: what the order of additions may do, and what rounding a sum of two weights to 16 bits does.

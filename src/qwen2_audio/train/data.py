@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..api import messages as api_messages
-from ..api.prompt import own_template
 from ..audio import mel
 from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError, ConfigError, PromptError
-from ..processor import Qwen2AudioProcessor
+from ..inputs import messages as api_messages
+from ..inputs.processor import Qwen2AudioProcessor
+from ..inputs.prompt import own_template
 from ..types import Message
 from . import augment, masks
 from .clips import read_clip, seconds_of

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..distributed.process_group import Processes
 from ..errors import ConfigError, PromptError
-from ..parallel import Processes
 
 
 @dataclass(frozen=True)

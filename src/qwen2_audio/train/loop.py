@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from ..distributed.process_group import Processes, shard, whole
 from ..errors import PromptError, TrainingError
-from ..parallel import Processes, shard, whole
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from . import checkpoint, optim, recompute
 from .batches import check_batch

@@ -13,8 +13,8 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..errors import PromptError
-from ..text import chat
-from ..text.chat import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, AudioSlot, Piece
+from ..text import chat_template as chat
+from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, AudioSlot, Piece
 from ..text.tokenizer import Tokenizer
 from ..types import Message
 

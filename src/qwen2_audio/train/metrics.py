@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..checkpoint.weights import replacing
 from ..errors import ConfigError, TrainingError
-from ..weights import replacing
 from .lines import append
 
 NAME, PICTURE, EVENTS = "metrics.jsonl", "loss.png", "tensorboard"

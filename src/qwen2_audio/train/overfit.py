@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..api import messages
 from ..api.chat import AudioChat
 from ..api.loading import nano_path
 from ..audio.resample import SAMPLE_RATE
 from ..errors import TrainingError
+from ..inputs import messages
 from ..types import SamplingParams
 from . import loop, optim, sft
 from .config import PARTS, DataConfig, LoraSection, OptimConfig, TrainConfig

@@ -12,8 +12,8 @@ from ..api.loading import find
 from ..audio.mel import MEL_HOP
 from ..audio.resample import SAMPLE_RATE
 from ..audio.spectrogram import save_png
-from ..processor import Qwen2AudioProcessor
-from ..text.chat import AUDIO
+from ..inputs.processor import Qwen2AudioProcessor
+from ..text.chat_template import AUDIO
 from ..text.tokenizer import Tokenizer
 from . import masks
 from .config import TrainConfig

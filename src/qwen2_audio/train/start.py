@@ -14,13 +14,13 @@ import torch
 
 from .. import lora
 from ..api.loading import find
+from ..checkpoint.weights import replacing
+from ..distributed.process_group import Processes, gathered, join
 from ..errors import ConfigError
+from ..inputs.processor import Qwen2AudioProcessor
 from ..model.initialize import without_weights
-from ..parallel import Processes, gathered, join
 from ..pretrained import Qwen2AudioForConditionalGeneration, parse_device
-from ..processor import Qwen2AudioProcessor
 from ..quantize.checkpoint import is_quantized
-from ..weights import replacing
 from . import checkpoint, metrics
 from .batches import batches
 from .config import AugmentConfig, TrainConfig

@@ -2,9 +2,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qwen2_audio import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, memory
+from qwen2_audio import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from qwen2_audio.api import placement
 from qwen2_audio.api.placement import place, sizes_of, stored_dtype
+from qwen2_audio.checkpoint import memory
 from qwen2_audio.errors import CapacityError, ConfigError
 
 

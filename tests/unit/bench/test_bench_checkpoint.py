@@ -13,8 +13,8 @@ import torch
 
 from qwen2_audio.bench import checkpoint
 from qwen2_audio.bench.checkpoint import MAX_SHARD_BYTES, SHAPES, Shape, draw, ensure, num_parameters
+from qwen2_audio.checkpoint.weights import Checkpoint
 from qwen2_audio.errors import CapacityError
-from qwen2_audio.weights import Checkpoint
 
 TINY = Shape(1, 16, 2, 32, 1, 32, 2, 64, 300, 290)
 

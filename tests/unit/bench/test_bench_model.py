@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen2_audio import memory
 from qwen2_audio.bench import bars, machine, model, worker
 from qwen2_audio.bench.checkpoint import SHAPES
 from qwen2_audio.bench.contestant import Features
 from qwen2_audio.bench.inputs import clip, past, prompt, text
 from qwen2_audio.bench.model import Measurement, Options, Side, compare, plan, row, rows_of
 from qwen2_audio.bench.profile import Products
-from qwen2_audio.config import Qwen2Config
+from qwen2_audio.checkpoint import memory
+from qwen2_audio.checkpoint.config import Qwen2Config
 from qwen2_audio.errors import CapacityError, ConfigError
 
 NAME = "model1b.fp32.ttft_3s"  # expected to be twice as fast as the peer

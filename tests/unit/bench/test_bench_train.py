@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from qwen2_audio import memory, nano_path
+from qwen2_audio import nano_path
 from qwen2_audio.bench import train
 from qwen2_audio.bench.bars import RATIOS
 from qwen2_audio.bench.train import Options, choose_optimiser, positions, run
 from qwen2_audio.bench.train_worker import ANSWER, Session, batch
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint import memory
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.errors import CapacityError, ConfigError
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import qwen2_audio as qa
-from qwen2_audio import memory
+from qwen2_audio.checkpoint import memory
 
 
 def test_a_quantised_folder_is_a_model(cli, tiny_checkpoint, tmp_path, wav_file):

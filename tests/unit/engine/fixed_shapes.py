@@ -5,8 +5,8 @@ import random
 
 import torch
 
-from qwen2_audio.config import Qwen2AudioConfig
-from qwen2_audio.engine.packed import Packed
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
+from qwen2_audio.engine.executor.forward_batch import Packed
 from qwen2_audio.model.paged import PagedPass, PagedStorage
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 

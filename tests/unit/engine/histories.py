@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from itertools import pairwise
 
-from qwen2_audio.engine.blocks import BlockPool
+from qwen2_audio.engine.block_manager import BlockPool
 from qwen2_audio.engine.request import Prompt, Request, Sequence, Ticket
 from qwen2_audio.engine.scheduler import EVEN, PREFILL, Limits, Part, Plan, Scheduler
 from qwen2_audio.errors import CapacityError

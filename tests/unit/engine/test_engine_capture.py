@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from qwen2_audio import lora
-from qwen2_audio.engine import graphs
-from qwen2_audio.engine.graphs import Buffers, Capture, step
-from qwen2_audio.engine.sounds import sent
+from qwen2_audio.engine.encoder_cache import sent
+from qwen2_audio.engine.executor import cuda_graphs as graphs
+from qwen2_audio.engine.executor.cuda_graphs import Buffers, Capture, step
 
 
 @pytest.fixture(scope="module")

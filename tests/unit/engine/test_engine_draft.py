@@ -12,16 +12,16 @@ import pytest
 import torch
 
 import qwen2_audio as qa
-from qwen2_audio.api import prompt as prompts
-from qwen2_audio.config import num_audio_tokens
+from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine import engine as engine_module
-from qwen2_audio.engine.draft import AGAIN, Draft, check, hears_alike
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.guesses import MISSES
 from qwen2_audio.engine.request import Prompt, Ticket
+from qwen2_audio.engine.speculative.decoder import MISSES
+from qwen2_audio.engine.speculative.draft_model import AGAIN, Draft, check, hears_alike
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.inputs import prompt as prompts
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
-from qwen2_audio.processor import Qwen2AudioProcessor
 from qwen2_audio.types import Heard, SamplingParams
 
 NEW = 48  # more than a block, so that room runs out on the way
@@ -41,7 +41,7 @@ class Always:
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
     """Guesses do not depend on the clock here; test_worth.py has when they are worth it."""
-    monkeypatch.setattr("qwen2_audio.engine.guesses.Worth", Always)
+    monkeypatch.setattr("qwen2_audio.engine.speculative.decoder.Worth", Always)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_a_draft_that_raises(model, stranger, tokenizer, asked, expected, monkey
     assert engine.stats.finished == {"length": len(asked)}
     assert caplog.text.count("no memory left") == 1
     monkeypatch.undo()
-    monkeypatch.setattr("qwen2_audio.engine.guesses.Worth", Always)
+    monkeypatch.setattr("qwen2_audio.engine.speculative.decoder.Worth", Always)
     before = engine.stats.draft_failures
     assert answers(engine, [prompt_of(tokenizer, 50)]) == [alone(model, prompt_of(tokenizer, 50))]
     assert engine.stats.draft_failures == before, "the next request has guesses again"

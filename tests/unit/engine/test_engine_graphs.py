@@ -9,13 +9,13 @@ import pytest
 import torch
 from fixed_shapes import PASTS, Spelling, filled_storage, ordinary, packed_of, small_model
 
-from qwen2_audio import tensor_parallel
-from qwen2_audio.config import num_audio_tokens
+from qwen2_audio.checkpoint.config import num_audio_tokens
+from qwen2_audio.distributed import tensor_parallel
 from qwen2_audio.engine import engine as engine_module
-from qwen2_audio.engine import graphs
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.graphs import Decoder, batch_bucket, context_bucket, has_fixed_shape, obstacle
-from qwen2_audio.engine.packed import Packed
+from qwen2_audio.engine.executor import cuda_graphs as graphs
+from qwen2_audio.engine.executor.cuda_graphs import Decoder, batch_bucket, context_bucket, has_fixed_shape, obstacle
+from qwen2_audio.engine.executor.forward_batch import Packed
 from qwen2_audio.engine.request import Prompt, Ticket
 from qwen2_audio.model.paged import PagedStorage
 from qwen2_audio.quantize.scheme import Scheme

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from histories import play, request, sequences
 
-from qwen2_audio.engine.blocks import BlockPool
+from qwen2_audio.engine.block_manager import BlockPool
 from qwen2_audio.engine.scheduler import Limits, Plan, Scheduler, share_out
 from qwen2_audio.errors import CapacityError
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from qwen2_audio.engine.pace import Pace
+from qwen2_audio.engine.step_size import Pace
 from qwen2_audio.engine.worth import FIRST, LAST, RUN, Worth
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.model import attention
 from qwen2_audio.model.attention import Visible, attend, attend_spans, causal_mask, check_implementation

@@ -1,6 +1,6 @@
 import torch
 
-from qwen2_audio.config import Qwen2Config
+from qwen2_audio.checkpoint.config import Qwen2Config
 from qwen2_audio.model.cache import BLOCK, KVCache
 
 CONFIG = Qwen2Config(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.errors import AudioError, ConfigError, PromptError
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 

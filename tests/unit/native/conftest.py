@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.native import fused, library
 from qwen2_audio.quantize.linear import QuantizedLinear

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qwen2_audio.config import Qwen2Config
+from qwen2_audio.checkpoint.config import Qwen2Config
 from qwen2_audio.model.attention import Visible, attend, causal_mask
 from qwen2_audio.native import fused
 from qwen2_audio.native.cache import NativeKVCache

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qwen2_audio.config import Qwen2Config
+from qwen2_audio.checkpoint.config import Qwen2Config
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.model.cache import KVCache
 from qwen2_audio.native import fused

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qwen2_audio.config import Qwen2Config
+from qwen2_audio.checkpoint.config import Qwen2Config
 from qwen2_audio.model.language_model import RMSNorm, RotaryEmbedding, rotate
 from qwen2_audio.native import fused
 from qwen2_audio.native.self_test_fused import self_test

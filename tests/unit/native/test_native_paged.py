@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from qwen2_audio.config import Qwen2Config
+from qwen2_audio.checkpoint.config import Qwen2Config
 from qwen2_audio.model.attention import Visible, attend, causal_mask
 from qwen2_audio.model.paged import PagedPass, PagedStorage
 from qwen2_audio.native import fused

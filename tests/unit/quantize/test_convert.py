@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from qwen2_audio import Qwen2AudioForConditionalGeneration, memory, weights
+from qwen2_audio import Qwen2AudioForConditionalGeneration
+from qwen2_audio.checkpoint import memory, weights
 from qwen2_audio.errors import CapacityError, ConfigError, WeightsError
 from qwen2_audio.quantize import convert as converting
 from qwen2_audio.quantize.calibrate import Calibration

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import qwen2_audio as qa
-from qwen2_audio.api import prompt
+from qwen2_audio.inputs import prompt
 
 CLIPS = ("dog.wav", "rain.wav", "bell.wav")
 

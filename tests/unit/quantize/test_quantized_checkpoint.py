@@ -11,15 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qwen2_audio import (
-    Qwen2AudioEncoder,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioModel,
-    lora,
-    memory,
-    pretrained,
-    weights,
-)
+from qwen2_audio import Qwen2AudioEncoder, Qwen2AudioForConditionalGeneration, Qwen2AudioModel, lora, pretrained
+from qwen2_audio.checkpoint import memory, weights
 from qwen2_audio.errors import CapacityError, ConfigError, WeightsError
 from qwen2_audio.quantize import checkpoint as quantized
 from qwen2_audio.quantize.checkpoint import tensors_of

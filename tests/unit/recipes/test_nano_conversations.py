@@ -32,7 +32,7 @@ from recipes.nano.tokenizer import train_tokenizer
 from recipes.nano.words import ABSTAIN, WORDS, kinds_named
 from recipes.nano.writer import FINE_TUNING, PRETRAINING, Writer
 
-from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.train import formats
 
 SAID = Clip(SPEECH, 2.0, -20.0, "What is one plus one?", "arithmetic", "One plus one is two.", "woman")

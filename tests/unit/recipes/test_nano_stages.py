@@ -24,10 +24,10 @@ from recipes.nano.stages import Plan, configured
 from recipes.nano.tables import Tables
 from recipes.nano.tokenizer import train_tokenizer
 
-from qwen2_audio.config import Qwen2AudioEncoderConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioEncoderConfig
+from qwen2_audio.distributed.process_group import Processes
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
-from qwen2_audio.parallel import Processes
 
 SAID = Clip(SPEECH, 2.0, -20.0, "One.", "chat", "Two.", "woman", "", "dog")
 

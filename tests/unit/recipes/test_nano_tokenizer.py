@@ -5,7 +5,7 @@ import json
 import pytest
 from recipes.nano.tokenizer import BPE_SIZE, CONTROL, save_processor, train_tokenizer
 
-from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 
 TEXT = "<|im_start|>user\nAudio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\nWhat's that sound? Grüße 12 <|im_end|>\n"
 

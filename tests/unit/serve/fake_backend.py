@@ -14,11 +14,11 @@ import warnings
 from collections.abc import Iterator
 from types import MappingProxyType
 
-from qwen2_audio.api.hearing import hear
-from qwen2_audio.api.messages import check
+from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import Ticket
-from qwen2_audio.engine.stats import Stats
 from qwen2_audio.errors import BusyError, ContextLengthError
+from qwen2_audio.inputs.clip import hear
+from qwen2_audio.inputs.messages import check
 from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
 
 

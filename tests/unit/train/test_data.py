@@ -7,7 +7,7 @@ import torch
 
 from qwen2_audio.audio import mel
 from qwen2_audio.errors import ConfigError, PromptError
-from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.train.batches import IGNORED, batches, check_batch, collate, read, read_pairs
 from qwen2_audio.train.config import AugmentConfig, DataConfig
 from qwen2_audio.train.data import Dataset
@@ -342,7 +342,7 @@ def test_the_loss_depends_neither_on_padding_side_nor_on_neighbours(write, wav_f
 
 def test_an_example_is_what_the_model_is_used_with(write, wav_file, processor):
     """The prompt of an example equals what the short API sends for the same question."""
-    from qwen2_audio.api import prompt
+    from qwen2_audio.inputs import prompt
 
     file = wav_file("dog.wav", 1.0)
     example = Dataset(write(row("dog.wav")), processor).example(0)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from qwen2_audio.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.train.config import OptimConfig
 from qwen2_audio.train.loss import (

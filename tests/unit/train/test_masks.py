@@ -109,7 +109,7 @@ def test_the_mask_covers_the_answers_and_their_ends_only(shape, tokenizer):
 
 def test_the_prompt_is_the_one_the_model_is_used_with(tokenizer):
     """What is before the last answer has the ids that a generation starts from."""
-    from qwen2_audio.text import chat
+    from qwen2_audio.text import chat_template as chat
 
     for messages, _, clips, _ in TABLE.values():
         ids, trained = masks.encode_chat(messages, [3] * clips, tokenizer, [len(messages) - 1])
@@ -231,7 +231,7 @@ def test_the_example_check_runs_on_every_row(monkeypatch, tiny_checkpoint, tmp_p
     """A walk that mis-masks cannot reach training."""
     import json
 
-    from qwen2_audio.processor import Qwen2AudioProcessor
+    from qwen2_audio.inputs.processor import Qwen2AudioProcessor
     from qwen2_audio.train.data import Dataset
     from qwen2_audio.train.quarantine import BadRow
 

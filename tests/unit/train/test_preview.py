@@ -4,7 +4,7 @@ import json
 import pytest
 from rich.console import Console
 
-from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.train.config import AugmentConfig, DataConfig, TrainConfig
 from qwen2_audio.train.data import Dataset
 from qwen2_audio.train.preview import preview, run

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from qwen2_audio.distributed.process_group import Processes, join
 from qwen2_audio.errors import ConfigError
-from qwen2_audio.parallel import Processes, join
 from qwen2_audio.train import checkpoint, sft
 from qwen2_audio.train.feed import Position, Source, check_shares, stand_in, steps_of_data, with_a_clip
 from qwen2_audio.train.metrics import read

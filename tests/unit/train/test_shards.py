@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qwen2_audio.errors import AudioError
-from qwen2_audio.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.train import shards
 from qwen2_audio.train.batches import batches, read
 from qwen2_audio.train.data import Dataset

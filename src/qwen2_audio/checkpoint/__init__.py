@@ -1,0 +1,1 @@
+"""A checkpoint on disk: its configuration, where it lies, its tensors, and whether they fit this machine."""

@@ -1,0 +1,1 @@
+"""From a conversation to what the model takes: messages, clips, features, ids, batches."""

@@ -1,0 +1,273 @@
+"""Text and sound to the model's inputs: placeholders counted and expanded, clips turned into features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ..audio import mel
+from ..audio.io import SAMPLE_RATE, load
+from ..checkpoint import hub
+from ..errors import AudioError, ConfigError, PromptError, did_you_mean
+from ..text import chat_template as chat
+from ..text.batch_feature import BatchFeature, to_tensors
+from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS
+from ..text.tokenizer import Tokenizer
+from ..text.tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILES, read_json, read_template_file
+from ..types import Message
+from .feature_extractor import FEATURE_FILES, WhisperFeatureExtractor, clips_in, warn_of_long
+
+TEXT_DEFAULTS: dict[str, Any] = {"padding": False, "truncation": False, "max_length": None, "padding_side": None}
+AUDIO_DEFAULTS: dict[str, Any] = {"sampling_rate": None}
+CALL_OPTIONS = ("text", "audio", "return_tensors", "wrap_audio", "text_kwargs", "audio_kwargs")
+PASSED_ON = (*TEXT_DEFAULTS, *AUDIO_DEFAULTS, "wrap_audio", "text_kwargs", "audio_kwargs")
+
+
+class Qwen2AudioProcessor:
+    """What turns a prompt and its clips into `input_ids`, masks and features.
+
+    Attributes: `feature_extractor`, `tokenizer`, `chat_template` (Jinja source), `audio_token` and its
+    `audio_token_id`, `audio_bos_token`, `audio_eos_token`. Settings are not changed by any call.
+    """
+
+    audio_token, audio_bos_token, audio_eos_token = AUDIO, AUDIO_BOS, AUDIO_EOS
+    model_input_names = ("input_ids", "attention_mask", "input_features", "feature_attention_mask")
+
+    def __init__(
+        self, feature_extractor: WhisperFeatureExtractor, tokenizer: Tokenizer, chat_template: str | None = None
+    ):
+        """Without `chat_template` the built-in one holds. Raises ConfigError for a tokenizer without `<|AUDIO|>`."""
+        self.feature_extractor = feature_extractor
+        self.tokenizer = tokenizer
+        self.chat_template = chat_template or chat.BUILTIN_TEMPLATE
+        for token in (AUDIO, AUDIO_BOS, AUDIO_EOS):
+            if token not in tokenizer.all_special_tokens:
+                raise ConfigError(
+                    f"The tokenizer has no control token {token}; expected a Qwen2-Audio tokenizer, whose audio tokens "
+                    "are listed in tokenizer_config.json. Put that file beside tokenizer.json."
+                )
+        self.audio_token_id = int(tokenizer.convert_tokens_to_ids(AUDIO))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Read a folder or a hub repository. `trust_remote_code` is accepted for the examples; no code is fetched.
+
+        Raises WeightsError and ConfigError where files are missing, damaged or ask for what cannot be done.
+        """
+        files = [*TOKENIZER_FILES, *FEATURE_FILES]
+        folder = hub.resolve(name_or_path, files, revision=revision, local_files_only=local_files_only)
+        template = read_json(folder / FEATURE_FILES[1]).get("chat_template") or read_template_file(folder)
+        return cls(
+            WhisperFeatureExtractor.from_pretrained(folder), Tokenizer.from_pretrained(folder), chat_template=template
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer's files, preprocessor_config.json and chat_template.jinja, as transformers reads them."""
+        self.tokenizer.save_pretrained(folder)
+        self.feature_extractor.save_pretrained(folder)
+        (Path(folder) / CHAT_TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        audio: Any = None,
+        audios: Any = None,
+        *,
+        return_tensors: str | None = None,
+        wrap_audio: bool = True,
+        text_kwargs: dict[str, Any] | None = None,
+        audio_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> BatchFeature:
+        """The model's inputs for one prompt or several (B), with A clips in all, in the prompts' order.
+
+        Args:
+            text: prompt or prompts, with one `<|AUDIO|>` for each clip.
+            audio: clip or clips: float samples at 16 kHz (array or tensor), `(samples, rate)`, path, URL, bytes...
+                Only the first 30 s of a clip are heard; a warning names what is left out.
+            audios: the older name of `audio`.
+            return_tensors: "pt", "np", or None for lists of ids and numpy features.
+            wrap_audio: give a bare `<|AUDIO|>` its `<|audio_bos|>` and `<|audio_eos|>`.
+            text_kwargs, audio_kwargs: the options below by group.
+            options: for the text `padding` (True, "longest", "max_length", False), `truncation`, `max_length`,
+                `padding_side`; for the clips `sampling_rate`, which may only be 16000.
+
+        Returns:
+            `input_ids`, `attention_mask` int64 [B, T]; with clips also `input_features` float32 [A, mel bins, 3000] and
+            `feature_attention_mask` int32 [A, 3000] (1 = real sound, a frame is 10 ms).
+
+        Raises:
+            PromptError: clips and placeholders that do not match, ragged rows, an unknown option.
+            AudioError: a clip that cannot be read, is too short to be heard, or a wrong `sampling_rate`.
+        """
+        text_options, audio_options = _split_options(options, text_kwargs, audio_kwargs)
+        self.feature_extractor.check_rate(audio_options["sampling_rate"])
+        if audio is not None and audios is not None:
+            raise PromptError("Both audio= and audios= were given; they are one option, pass audio= only.")
+        texts = _text_rows(text, audio is not None or audios is not None)
+        given = audio if audio is not None else audios
+        sources = [] if given is None else clips_in(given)
+        self._check_counts(texts, len(sources))
+        clips = [load(source) for source in sources]
+        counts = [_audio_tokens_of(clip, number) for number, clip in enumerate(clips, 1)]
+        batch = self._tokenize(self._expand(texts, counts, wrap_audio), return_tensors, text_options)
+        if clips:
+            warn_of_long(clips, sources)
+            features = self.feature_extractor.extract(clips, True, return_tensors)
+            batch["input_features"] = features["input_features"]
+            batch["feature_attention_mask"] = features["attention_mask"]
+        return batch
+
+    def _check_counts(self, texts: Sequence[str], clips: int) -> None:
+        places = sum(text.count(AUDIO) for text in texts)
+        if places != clips:
+            raise PromptError(
+                f"The text has {places} {AUDIO} placeholder(s) and {clips} clip(s) were given; expected one clip for "
+                "each. Pass the clips as audio=[...] in the order of their placeholders."
+            )
+
+    def _expand(self, texts: Sequence[str], counts: Sequence[int], wrap: bool) -> list[str]:
+        """Each placeholder becomes as many as its clip has audio tokens (25 per second)."""
+        remaining = iter(counts)
+        return [_expand_one(text, remaining, wrap) for text in texts]
+
+    def _tokenize(self, texts: list[str], return_tensors: str | None, options: dict[str, Any]) -> BatchFeature:
+        whole = self.tokenizer(texts)["input_ids"]
+        if options.pop("truncation"):
+            limit = options["max_length"] or self.tokenizer.model_max_length
+            for row in whole:
+                if self.audio_token_id in row[limit:]:
+                    raise PromptError(
+                        f"Cutting the prompt from {len(row)} to {limit} tokens would cut into the sound; "
+                        "allow a greater max_length, or give shorter clips."
+                    )
+            whole = [row[:limit] for row in whole]
+        ids, mask = self.tokenizer.pad(whole, **options)
+        return BatchFeature(input_ids=to_tensors(ids, return_tensors), attention_mask=to_tensors(mask, return_tensors))
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Message] | Sequence[Sequence[Message]],
+        chat_template: str | None = None,
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """A conversation, or several, as the prompt the model was trained on.
+
+        With tokenize=True the sound of every clip is loaded, from its `audio`, `audio_url`, `url` or `path` (the
+        reference leaves `audio_url` out), and the result is that of the call with `options` (or processor_kwargs):
+        all inputs with return_dict=True, otherwise `input_ids` alone.
+        Returns str or list[str] without tokenize. Raises PromptError, AudioError.
+        """
+        options = _merged("processor_kwargs", processor_kwargs, options)
+        _refuse_unknown(options, list(PASSED_ON), "apply_chat_template")
+        idle = [*options, *(["return_tensors"] if return_tensors else []), *(["return_dict"] if return_dict else [])]
+        if idle and not tokenize:
+            raise PromptError(f"{idle[0]} has no effect on a text; pass tokenize=True as well, or leave it out.")
+        texts, batched = chat.render_all(
+            conversation,
+            template=chat_template or self.chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+        if not tokenize:
+            return texts if batched else texts[0]
+        several, _ = chat.conversations(conversation)
+        clips = [source for messages in several for source in chat.audio_sources(messages)]
+        batch = self(text=texts, audio=clips or None, return_tensors=return_tensors, **options)
+        return batch if return_dict else batch["input_ids"]
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """`tokenizer.decode`."""
+        return self.tokenizer.decode(*args, **kwargs)
+
+    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
+        """`tokenizer.batch_decode`."""
+        return self.tokenizer.batch_decode(*args, **kwargs)
+
+
+class AutoProcessor:
+    """The name the documented examples import; it makes a Qwen2AudioProcessor."""
+
+    from_pretrained: Callable[..., Qwen2AudioProcessor] = staticmethod(Qwen2AudioProcessor.from_pretrained)
+
+
+def _expand_one(text: str, counts: Iterator[int], wrap: bool) -> str:
+    """Both spellings of the documented prompt come out alike; a half-wrapped placeholder stays as it is."""
+    stretches = text.split(AUDIO)
+    out = [stretches[0]]
+    for before, after in pairwise(stretches):
+        # Two placeholders in a row: what lies between them is neither bos nor eos.
+        bare = not (before.endswith(AUDIO_BOS) or after.startswith(AUDIO_EOS))
+        slots = AUDIO * next(counts)
+        out += [AUDIO_BOS + slots + AUDIO_EOS if wrap and bare else slots, after]
+    return "".join(out)
+
+
+def _text_rows(text: Any, has_audio: bool) -> list[str]:
+    if text is None:
+        raise PromptError(
+            f"Clips were given without text; pass text= with one {AUDIO} for each clip."
+            if has_audio
+            else "Neither text nor clips were given; pass text=, and audio= for its clips."
+        )
+    rows = [text] if isinstance(text, str) else text
+    if not isinstance(rows, (list, tuple)) or not rows or not all(isinstance(row, str) for row in rows):
+        what = "an empty list" if isinstance(rows, (list, tuple)) and not rows else f"a {type(text).__name__}"
+        raise PromptError(f"text is {what}; expected a string or a list of strings.")
+    return list(rows)
+
+
+def _audio_tokens_of(clip: np.ndarray, number: int) -> int:
+    tokens = mel.num_audio_tokens(mel.num_frames(len(clip)))
+    if tokens < 1:
+        raise AudioError(
+            f"Clip {number} has {len(clip)} samples ({len(clip) / SAMPLE_RATE * 1000:.0f} ms): too short, it makes 0 "
+            f"audio tokens and would not be heard. Expected at least {2 * mel.MEL_HOP + 1} samples at {SAMPLE_RATE} Hz."
+        )
+    return tokens
+
+
+def _split_options(
+    options: dict[str, Any], text_kwargs: dict[str, Any] | None, audio_kwargs: dict[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The text's and the clips' options, each with its defaults. Raises PromptError for unknown or doubled ones."""
+    _refuse_unknown(options, [*TEXT_DEFAULTS, *AUDIO_DEFAULTS, *CALL_OPTIONS], "The processor")
+    _refuse_unknown(text_kwargs or {}, list(TEXT_DEFAULTS), "text_kwargs")
+    _refuse_unknown(audio_kwargs or {}, list(AUDIO_DEFAULTS), "audio_kwargs")
+    text = {key: value for key, value in options.items() if key in TEXT_DEFAULTS}
+    audio = {key: value for key, value in options.items() if key in AUDIO_DEFAULTS}
+    return (
+        {**TEXT_DEFAULTS, **_merged("text_kwargs", text_kwargs, text)},
+        {**AUDIO_DEFAULTS, **_merged("audio_kwargs", audio_kwargs, audio)},
+    )
+
+
+def _merged(group: str, nested: dict[str, Any] | None, flat: dict[str, Any]) -> dict[str, Any]:
+    twice = sorted(set(nested or {}) & set(flat))
+    if twice:
+        raise PromptError(f"{twice[0]} was given twice, directly and in {group}; give it once.")
+    return {**flat, **(nested or {})}
+
+
+def _refuse_unknown(options: dict[str, Any], known: list[str], where: str) -> None:
+    for name in options:
+        if name not in known:
+            raise PromptError(f"{where} has no option {name!r}.{did_you_mean(name, known)}")
