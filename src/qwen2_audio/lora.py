@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .checkpoint.weights import canonical, replacing, write_json
+from .checkpoint.json_file import replacing, write_json
+from .checkpoint.weights import canonical
 from .errors import ConfigError, WeightsError
 from .quantize.linear import QuantizedLinear
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from .checkpoint import hub, weights
 from .checkpoint.config import CONFIG_FILE, Config, Qwen2AudioConfig, Qwen2AudioEncoderConfig
+from .checkpoint.json_file import write_json
 from .distributed.process_group import Processes
 from .distributed.tensor_parallel import Shares, take_part
 from .errors import CapacityError, ConfigError, WeightsError, did_you_mean
@@ -214,9 +215,9 @@ class Pretrained(nn.Module):
         else:
             self._refuse_changed()
             weights.save_checkpoint(self, folder, limit)
-        weights.write_json(folder / CONFIG_FILE, self._config_json())
+        write_json(folder / CONFIG_FILE, self._config_json())
         if self.generation_config is not None:
-            weights.write_json(folder / GENERATION_CONFIG_FILE, self.generation_config.to_dict())
+            write_json(folder / GENERATION_CONFIG_FILE, self.generation_config.to_dict())
 
     def _refuse_changed(self) -> None:
         with without_weights():

@@ -9,10 +9,11 @@ import torch
 
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Prompt, Ticket, completions_of
-from qwen2_audio.inputs import prompt as prompts
+from qwen2_audio.engine.request import Ticket, completions_of
+from qwen2_audio.inputs.collate import to_tensors
 from qwen2_audio.inputs.messages import assistant, system, user
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.types import Heard, SamplingParams
 
@@ -67,7 +68,7 @@ def prompt_of(tokenizer, seed, clips=(), words=6):
 
 def alone(model, prompt, **options):
     """What `generate` says: the specification."""
-    inputs = prompts.to_tensors([prompt], 0)
+    inputs = to_tensors([prompt], 0)
     out = model.generate(**inputs, **{"max_new_tokens": NEW, "do_sample": False, **options})
     return out[0, len(prompt.ids) :].tolist()
 

@@ -12,9 +12,10 @@ from threading import Lock
 import torch
 
 from ..engine.engine import EngineSettings
-from ..engine.request import Prompt, Ticket
+from ..engine.request import Ticket
 from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
 from ..inputs.processor import Qwen2AudioProcessor
+from ..inputs.prompt import Prompt
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..types import Chunk, Completion, Message, SamplingParams
 from .service import Service

@@ -7,13 +7,14 @@ from typing import Any
 
 from ..engine.engine import Engine, EngineSettings
 from ..engine.metrics import Stats
-from ..engine.request import Prompt, Ticket
+from ..engine.request import Ticket
 from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
 from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
 from ..inputs.messages import check
 from ..inputs.processor import Qwen2AudioProcessor
+from ..inputs.prompt import Prompt
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..types import Message, SamplingParams
 
@@ -39,7 +40,7 @@ class Service:
         one whose ids mean something else."""
         self.name, self.about = name, about
         self.context = int(model.config.text_config.max_position_embeddings)
-        self._processor, self._template = processor, prompts.own_template(processor)
+        self._processor, self._template = processor, prompts.custom_template(processor)
         self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None
         self._engine = Engine(model, processor.tokenizer, settings, draft)
         self._generation_config = model.generation_config

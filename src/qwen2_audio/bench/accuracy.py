@@ -26,9 +26,10 @@ from ..audio import mel
 from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig, num_audio_tokens
 from ..checkpoint.memory import require_memory
 from ..errors import ConfigError
+from ..inputs.collate import to_tensors
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
-from ..inputs.prompt import build, to_tensors
+from ..inputs.prompt import build
 from ..native.install import accelerate
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..quantize.convert import Job, convert

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
+from ..checkpoint.json_file import write_json
 from ..checkpoint.memory import require_disk
-from ..checkpoint.weights import INDEX_FILE, write_json
+from ..checkpoint.weights import INDEX_FILE
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 

@@ -18,8 +18,9 @@ from ..audio.mel import num_audio_tokens, num_frames
 from ..audio.resample import SAMPLE_RATE
 from ..checkpoint.config import Qwen2AudioConfig
 from ..engine.engine import Engine, EngineSettings
-from ..engine.request import Prompt, Ticket
+from ..engine.request import Ticket
 from ..inputs.log_mel_torch import LogMels
+from ..inputs.prompt import Prompt
 from ..text.tokenizer import Tokenizer
 from ..types import Heard, SamplingParams
 from .checkpoint import Shape

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..audio.mel import log_mel, num_audio_tokens, num_frames
 from ..audio.resample import SAMPLE_RATE
 from ..checkpoint.config import Qwen2AudioConfig
-from ..engine.request import Prompt
+from ..inputs.prompt import Prompt
 from ..types import Heard
 from .inputs import clip, prompt
 

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from ..checkpoint.config import Qwen2AudioConfig
-from ..engine.encoder_cache import stack_clips
 from ..engine.engine import EngineSettings
-from ..engine.request import Prompt, Ticket, completions_of
+from ..engine.request import Ticket, completions_of
 from ..engine.thread import EngineThread
+from ..inputs.collate import stack_clips
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
-from ..inputs.prompt import build
+from ..inputs.prompt import Prompt, build
 from ..quantize.checkpoint import nbytes
 from ..types import SamplingParams
 from .engine_clock import ModelClock, TimedEngine, decode_rate, ids_in, scripted

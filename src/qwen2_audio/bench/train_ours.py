@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..audio import mel
-from ..engine.encoder_cache import stack_clips
+from ..inputs.collate import stack_clips
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..train import loop, optim, sft
 from ..train.config import PARTS, DataConfig, LoraSection, OptimConfig, TrainConfig

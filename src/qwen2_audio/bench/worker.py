@@ -100,7 +100,8 @@ class Session:
         What the first question left is kept as the short API keeps it. Only this package's side can be asked.
         """
         from ..engine.engine import Engine, EngineSettings
-        from ..engine.request import Prompt, Ticket
+        from ..engine.request import Ticket
+        from ..inputs.prompt import Prompt
         from ..types import Heard, SamplingParams
         from .engine_clock import IdSpelling
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 from ..errors import ConfigError
 from . import hub
+from .json_file import write_json
 
 CONFIG_FILE = "config.json"
 
@@ -103,8 +104,7 @@ class Config:
         """Write `config.json` into `folder`, creating it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / CONFIG_FILE, self.to_dict())
 
 
 # Aliases are plain attributes in both directions, so `config.hidden_size` works wherever `config.d_model` does.

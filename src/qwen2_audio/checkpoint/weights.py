@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from torch import nn
 
 from ..errors import WeightsError
 from .config import CONFIG_FILE, Qwen2AudioConfig
+from .json_file import replacing, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -362,19 +362,3 @@ def _unshared(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         taken.add(tensor.data_ptr())
         out[name] = tensor
     return out
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name in the same folder to write to; it becomes `path` in one step when all is written, or goes away."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

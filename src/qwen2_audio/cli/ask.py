@@ -15,7 +15,7 @@ from . import terminal
 from .terminal import heard_line, note
 
 if TYPE_CHECKING:
-    from ..inputs.clip import Sound
+    from ..inputs.clip import AudioClip
 
 
 def command(
@@ -40,8 +40,8 @@ def command(
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     if not terminal.is_first():
         terminal.load_model(model, device, dtype, adapter, quantize)  # exits when the first process ends
-    sounds = _hear(audio)  # before the model is loaded, which may take minutes
-    messages = _conversation(sounds, prompt, system)
+    clips = _load_clips(audio)  # before the model is loaded, which may take minutes
+    messages = _conversation(clips, prompt, system)
     chat = terminal.load_model(model, device, dtype, adapter, quantize)
     started = time.perf_counter()
     text, last = _print_answer(chat.stream(messages, params), quiet=json)
@@ -52,24 +52,24 @@ def command(
         note(f"The answer was stopped ({last.finish_reason}) after {_new_tokens(last)} tokens; see --max-tokens.")
 
 
-def _hear(names: list[str]) -> list[Sound]:
-    from ..inputs.clip import hear
+def _load_clips(names: list[str]) -> list[AudioClip]:
+    from ..inputs.clip import load_clip
 
-    sounds = []
+    clips = []
     with terminal.waiting("Reading"):
         for number, name in enumerate(names, 1):
-            sounds.append(hear(sys.stdin.buffer.read() if name == "-" else name, number))
-    for name, sound in zip(names, sounds, strict=True):
-        note(heard_line("stdin" if name == "-" else name, sound.heard.seconds, sound.heard.tokens))
-    return sounds
+            clips.append(load_clip(sys.stdin.buffer.read() if name == "-" else name, number))
+    for name, clip in zip(names, clips, strict=True):
+        note(heard_line("stdin" if name == "-" else name, clip.heard.seconds, clip.heard.tokens))
+    return clips
 
 
-def _conversation(sounds: list[Sound], prompt: str | None, system: str | None) -> list[Message]:
+def _conversation(clips: list[AudioClip], prompt: str | None, system: str | None) -> list[Message]:
     from ..audio import SAMPLE_RATE
     from ..inputs import messages
 
     first = [] if system is None else [messages.system(system)]
-    return [*first, messages.user(prompt, audio=[(sound.waveform, SAMPLE_RATE) for sound in sounds])]
+    return [*first, messages.user(prompt, audio=[(clip.waveform, SAMPLE_RATE) for clip in clips])]
 
 
 def _print_answer(chunks: Iterator[Chunk], *, quiet: bool) -> tuple[str, Chunk]:

@@ -117,19 +117,19 @@ class Conversation:
 
     def _answer(self, text: str | None, sources: list[Any], names: list[str]) -> None:
         from ..audio import SAMPLE_RATE
-        from ..inputs.clip import hear
+        from ..inputs.clip import load_clip
         from ..inputs.messages import assistant, user
 
-        sounds = [hear(source, self.clips + number) for number, source in enumerate(sources, 1)]
-        clips = [(sound.waveform, SAMPLE_RATE) for sound in sounds]
-        asked = [*self.messages, user(text, audio=clips or None)]
-        chunks = self.chat.stream(asked, self.params)
-        for name, sound in zip(names, sounds, strict=True):
-            note(heard_line(name, sound.heard.seconds, sound.heard.tokens))
+        clips = [load_clip(source, self.clips + number) for number, source in enumerate(sources, 1)]
+        waveforms = [(clip.waveform, SAMPLE_RATE) for clip in clips]
+        messages = [*self.messages, user(text, audio=waveforms or None)]
+        chunks = self.chat.stream(messages, self.params)
+        for name, clip in zip(names, clips, strict=True):
+            note(heard_line(name, clip.heard.seconds, clip.heard.tokens))
         said = _print_until_interrupted(chunks)
         if said:
-            self.messages = [*asked, assistant(said)]
-            self.clips += len(sounds)
+            self.messages = [*messages, assistant(said)]
+            self.clips += len(clips)
         else:
             note("(no answer; this turn is forgotten)")
 

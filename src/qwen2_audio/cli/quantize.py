@@ -85,8 +85,9 @@ def _calibrated(job: Job, names: list[str]) -> Calibration:
 
 
 def _prompts(names: list[str], processor: Qwen2AudioProcessor) -> Iterator[dict[str, Any]]:
-    from ..engine.request import Prompt
-    from ..inputs import messages, prompt
+    from ..inputs import messages
+    from ..inputs.collate import to_tensors
+    from ..inputs.prompt import Prompt, build, custom_template
     from ..train.data import Dataset
 
     for name in names:
@@ -94,10 +95,10 @@ def _prompts(names: list[str], processor: Qwen2AudioProcessor) -> Iterator[dict[
             data = Dataset(name, processor)
             for index in range(len(data)):
                 row = data.example(index)
-                yield prompt.to_tensors([Prompt(row.ids, row.mels, row.frames, ())], 0)
+                yield to_tensors([Prompt(row.ids, row.mels, row.frames, ())], 0)
         else:
             conversation = [messages.user(QUESTION, audio=name)]
-            yield prompt.to_tensors([prompt.build(conversation, processor, prompt.own_template(processor))], 0)
+            yield to_tensors([build(conversation, processor, custom_template(processor))], 0)
 
 
 def _row(part: Part) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..checkpoint.config import num_audio_tokens
+from ..inputs.collate import stack_clips, to_device
 from .metrics import Stats
 from .request import Request
 
@@ -168,31 +169,10 @@ def encode_in_steps(
 ) -> Generator[None, None, tuple[torch.Tensor, list[int]]]:
     """The model's `encode_audio` of log-mels [mel bins, F_i], with a pause before each layer."""
     inputs = stack_clips(clips, frames)
-    features = sent(inputs["input_features"], model.device)
+    features = to_device(inputs["input_features"], model.device)
     if not model.encoder_mask:  # whole windows, padding heard: one piece
         yield
         return model.encode_audio(features, inputs["feature_attention_mask"])  # type: ignore[no-any-return]
     tower = model.audio_tower
     made = yield from tower.encode_in_steps(features.to(tower.conv1.weight), list(frames))
     return model.multi_modal_projector(made), [num_audio_tokens(n) for n in frames]
-
-
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor`, which lies on the CPU, on `device`; to a GPU through pinned memory, without waiting for it."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)  # torch keeps the pinned memory until the copy is done
-
-
-def stack_clips(clips: Sequence[np.ndarray], frames: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Log-mels [mel bins, F_i] with their valid frames, as wide as the widest.
-
-    Returns `input_features` float32 [A, mel bins, F] and `feature_attention_mask` int32 [A, F].
-    """
-    width = max(clip.shape[1] for clip in clips)
-    features = torch.zeros(len(clips), clips[0].shape[0], width)
-    mask = torch.zeros(len(clips), width, dtype=torch.int32)
-    for index, (clip, count) in enumerate(zip(clips, frames, strict=True)):
-        features[index, :, : clip.shape[1]] = torch.from_numpy(clip)
-        mask[index, :count] = 1
-    return {"input_features": features, "feature_attention_mask": mask}

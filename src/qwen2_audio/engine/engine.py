@@ -17,6 +17,7 @@ import torch
 from ..checkpoint.memory import available_bytes
 from ..errors import NumericsError
 from ..generate.options import Options, resolve
+from ..inputs.prompt import Prompt
 from ..model.paged import BLOCK
 from ..native.paged import storage_for
 from ..text.chat_template import IM_END
@@ -29,7 +30,7 @@ from .executor.model_runner import Runner
 from .executor.tp_worker import Lead
 from .metrics import Stats
 from .output_processor import Answer, usage_of
-from .request import Prompt, Request, Sequence, Ticket
+from .request import Request, Sequence, Ticket
 from .sampler import Sampler, logprob_of
 from .scheduler import Limits, Plan, Scheduler
 from .settings import EngineSettings as EngineSettings

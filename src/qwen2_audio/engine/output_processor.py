@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..inputs.prompt import Prompt
 from ..text.detokenize import Detokenizer, StopBuffer
 from ..text.tokenizer import Tokenizer
 from ..types import FinishReason, Usage
-from .request import Prompt
 
 
 class Answer:

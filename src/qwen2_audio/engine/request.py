@@ -11,49 +11,12 @@ import time
 from collections import abc, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from ..types import Chunk, Completion, FinishReason, Heard, SamplingParams, TokenLogprob
+from ..types import Chunk, Completion, FinishReason, SamplingParams, TokenLogprob
 
 if TYPE_CHECKING:
-    import numpy as np
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One conversation, ready for a model."""
-
-    ids: list[int]  # T positions, audio expanded
-    clips: list[np.ndarray]  # float32 [mel bins, F_i]
-    frames: list[int]  # valid mel frames of each clip
-    heard: tuple[Heard, ...]
-
-    @property
-    def audio_tokens(self) -> int:
-        return sum(clip.tokens for clip in self.heard)
-
-    @property
-    def hidden(self) -> int:
-        """Positions that `max_length` and `min_length` do not count, for which each clip is one."""
-        return self.audio_tokens - len(self.heard)
-
-    @cached_property
-    def digests(self) -> list[int]:
-        """A negative number for each clip that stands for its sound: equal log-mels have equal ones."""
-        return [digest(clip, frames) for clip, frames in zip(self.clips, self.frames, strict=True)]
-
-    def keys(self, audio_id: int) -> list[int]:
-        """The ids [T], a clip's positions replaced by its digest: what cached positions are found by."""
-        slots = iter([one for one, heard in zip(self.digests, self.heard, strict=True) for _ in range(heard.tokens)])
-        return [next(slots) if token == audio_id else token for token in self.ids]
-
-
-def digest(clip: np.ndarray, frames: int) -> int:
-    """A negative number that stands for the log-mel [mel bins, F] with `frames` valid ones."""
-    shape = f"{clip.shape} {clip.dtype} {frames}".encode()
-    return -1 - int.from_bytes(blake2b(clip.tobytes(), digest_size=16, key=shape).digest())
+    from ..inputs.prompt import Prompt
 
 
 class Ticket:

@@ -9,9 +9,9 @@ from ..errors import ConfigError, ContextLengthError
 from ..generate.config import GenerationConfig
 from ..generate.lengths import PromptSize, within_max_length
 from ..generate.options import warn
+from ..inputs.prompt import Prompt
 from ..model.paged import BLOCK
 from ..types import FinishReason, SamplingParams
-from .request import Prompt
 
 COLDEST = 1e-5  # temperature: below, the likeliest token is drawn anyway, and logits / temperature may be infinite
 DEFAULT_MAX_TOKENS = 256  # new tokens, where neither the caller nor the checkpoint names a number

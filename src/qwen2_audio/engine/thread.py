@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import BusyError
+from ..inputs.prompt import Prompt
 from ..native.openmp import leave_team
 from ..types import Chunk, FinishReason, SamplingParams
 from .engine import Engine
 from .metrics import Stats
-from .request import Prompt, Ticket
+from .request import Ticket
 
 WORKERS = 2  # threads that prepare sounds
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..checkpoint import hub
+from ..checkpoint.json_file import write_json
 from ..errors import ConfigError
 
 GENERATION_CONFIG_FILE = "generation_config.json"
@@ -133,8 +134,7 @@ class GenerationConfig:
         """Write `generation_config.json` into `folder`, creating it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)
-        (folder / GENERATION_CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(folder / GENERATION_CONFIG_FILE, self.to_dict(), sort_keys=True)
 
     def update(self, **values: Any) -> dict[str, Any]:
         """Set the options named in `values`; returns those that are no options, untouched."""

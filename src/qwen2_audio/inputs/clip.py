@@ -18,7 +18,7 @@ LIMITS = Limits(max_seconds=600.0, deadline=60.0)
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioClip:
     """One clip."""
 
     waveform: np.ndarray  # float32 [S], 16 kHz
@@ -34,7 +34,7 @@ class Sound:
         return mel.log_mel(self.waveform, num_mel_bins=num_mel_bins)
 
 
-def hear(source: Any, number: int = 1) -> Sound:
+def load_clip(source: Any, number: int = 1) -> AudioClip:
     """Read clip `number` of a conversation. Raises AudioError where nothing, or not all of it, would be heard."""
     waveform = load(source, limits=LIMITS)
     name, seconds = name_of(source) or f"Clip {number}", len(waveform) / SAMPLE_RATE
@@ -50,4 +50,4 @@ def hear(source: Any, number: int = 1) -> Sound:
             f"{name} has {len(waveform)} samples ({seconds * 1000:.3g} ms): too short, it makes 0 audio tokens and "
             f"would not be heard. Expected at least {2 * mel.MEL_HOP + 1} samples at {SAMPLE_RATE} Hz, 21 ms."
         )
-    return Sound(waveform, Heard(seconds, tokens))
+    return AudioClip(waveform, Heard(seconds, tokens))

@@ -13,9 +13,9 @@ import numpy as np
 from ..audio import mel
 from ..audio.io import SAMPLE_RATE, SoundWarning, load, name_of
 from ..checkpoint import hub
+from ..checkpoint.json_file import read_json, write_json
 from ..errors import AudioError, ConfigError
 from ..text.batch_feature import BatchFeature, to_tensors
-from ..text.tokenizer_files import read_json, write_json
 
 FEATURE_FILES = ("preprocessor_config.json", "processor_config.json")
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..audio import mel
-from ..engine.encoder_cache import sent
+from .collate import to_device
 
 
 class LogMels:
@@ -38,7 +38,7 @@ class LogMels:
         if not clips:
             return []
         window, filters = self._constants_for(num_mel_bins)
-        samples = [sent(torch.from_numpy(clip.samples), self._device) for clip in clips]
+        samples = [to_device(torch.from_numpy(clip.samples), self._device) for clip in clips]
         frames = torch.cat([one.unfold(0, mel.N_FFT, mel.MEL_HOP) for one in samples])  # [sum of C, 400]
         # In float64, as the work is small: 80 dB below the loudest value, what float32 transforms round away shows in
         # the fourth decimal; and a GPU may be told to round float32 products to TF32.

@@ -12,12 +12,13 @@ import numpy as np
 from ..audio import mel
 from ..audio.io import SAMPLE_RATE, load
 from ..checkpoint import hub
+from ..checkpoint.json_file import read_json
 from ..errors import AudioError, ConfigError, PromptError, did_you_mean
 from ..text import chat_template as chat
 from ..text.batch_feature import BatchFeature, to_tensors
 from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS
 from ..text.tokenizer import Tokenizer
-from ..text.tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILES, read_json, read_template_file
+from ..text.tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILES, read_template_file
 from ..types import Message
 from .feature_extractor import FEATURE_FILES, WhisperFeatureExtractor, clips_in, warn_of_long
 

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
-import torch
 
-from ..engine.encoder_cache import stack_clips
-from ..engine.request import Prompt
 from ..errors import PromptError
 from ..text import chat_template as chat
-from ..text.chat_template import AUDIO, Piece
+from ..text.chat_template import AUDIO, Segment
 from ..text.tokenizer import Tokenizer
-from ..types import Message
-from .clip import hear
+from ..types import Heard, Message
+from .clip import load_clip
+from .encode import encode_segments
 from .messages import check
 from .processor import Qwen2AudioProcessor
 
 LogMels = Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
 
 # Stands for a text while a checkpoint's own template is rendered: private-use characters and the text's number.
-_MARK = "\ue5a0[0-9]+\ue5a1"
+TEXT_SENTINEL = "\ue5a0[0-9]+\ue5a1"
 _PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": [{"type": "audio", "audio": "a"}, {"type": "text", "text": "b"}]}],
     [
@@ -38,7 +39,42 @@ _PROBES: tuple[list[Message], ...] = (
 )
 
 
-def own_template(processor: Qwen2AudioProcessor) -> str | None:
+@dataclass(frozen=True)
+class Prompt:
+    """One conversation, ready for a model."""
+
+    ids: list[int]  # T positions, audio expanded
+    clips: list[np.ndarray]  # float32 [mel bins, F_i]
+    frames: list[int]  # valid mel frames of each clip
+    heard: tuple[Heard, ...]
+
+    @property
+    def audio_tokens(self) -> int:
+        return sum(clip.tokens for clip in self.heard)
+
+    @property
+    def hidden(self) -> int:
+        """Positions that `max_length` and `min_length` do not count, for which each clip is one."""
+        return self.audio_tokens - len(self.heard)
+
+    @cached_property
+    def digests(self) -> list[int]:
+        """A negative number for each clip that stands for its sound: equal log-mels have equal ones."""
+        return [digest(clip, frames) for clip, frames in zip(self.clips, self.frames, strict=True)]
+
+    def keys(self, audio_id: int) -> list[int]:
+        """The ids [T], a clip's positions replaced by its digest: what cached positions are found by."""
+        slots = iter([one for one, heard in zip(self.digests, self.heard, strict=True) for _ in range(heard.tokens)])
+        return [next(slots) if token == audio_id else token for token in self.ids]
+
+
+def digest(clip: np.ndarray, frames: int) -> int:
+    """A negative number that stands for the log-mel [mel bins, F] with `frames` valid ones."""
+    shape = f"{clip.shape} {clip.dtype} {frames}".encode()
+    return -1 - int.from_bytes(blake2b(clip.tobytes(), digest_size=16, key=shape).digest())
+
+
+def custom_template(processor: Qwen2AudioProcessor) -> str | None:
     """The checkpoint's chat template where it writes prompts other than the built-in one does, else None."""
     template = processor.chat_template
     if template == chat.BUILTIN_TEMPLATE:
@@ -64,34 +100,30 @@ def build(
 
     `log_mels`: makes the log-mels [mel bins, F_i] of waveforms; None: `audio.mel.log_mel` does, on the CPU.
     """
-    sounds = [hear(source, number) for number, source in enumerate(check(messages), 1)]
-    pieces = (
-        chat.walk(messages, add_generation_prompt=True)
+    clips = [load_clip(source, number) for number, source in enumerate(check(messages), 1)]
+    segments = (
+        chat.render_segments(messages, add_generation_prompt=True)
         if template is None
-        else _pieces_of_template(template, messages, processor.tokenizer)
+        else _segments_of_template(template, messages, processor.tokenizer)
     )
-    ids, _ = chat.encode_pieces(pieces, processor.tokenizer, [sound.heard.tokens for sound in sounds])
+    ids, _ = encode_segments(segments, processor.tokenizer, [clip.heard.tokens for clip in clips])
     bins = processor.feature_extractor.feature_size
-    mels = (
-        [sound.log_mel(bins) for sound in sounds] if log_mels is None else log_mels([s.waveform for s in sounds], bins)
-    )
-    return Prompt(
-        ids,
-        mels,
-        [sound.frames for sound in sounds],
-        tuple(sound.heard for sound in sounds),
-    )
+    if log_mels is None:
+        mels = [clip.log_mel(bins) for clip in clips]
+    else:
+        mels = log_mels([clip.waveform for clip in clips], bins)
+    return Prompt(ids, mels, [clip.frames for clip in clips], tuple(clip.heard for clip in clips))
 
 
-def _pieces_of_template(template: str, messages: Sequence[Message], tokenizer: Tokenizer) -> Iterator[Piece]:
-    """The pieces of a conversation as the checkpoint's template writes it, each text kept apart from the template.
+def _segments_of_template(template: str, messages: Sequence[Message], tokenizer: Tokenizer) -> Iterator[Segment]:
+    """The segments of a conversation as the checkpoint's template writes it, each text kept apart from the template.
 
-    The template is rendered with marks in the place of texts, so that what a text spells cannot act.
+    The template is rendered with sentinels in the place of texts, so that what a text spells cannot act.
     """
-    slots = [piece.slot for piece in chat.walk(messages) if piece.slot is not None]
+    slots = [segment.slot for segment in chat.render_segments(messages) if segment.slot is not None]
     texts: list[str] = []
-    marked = [_with_marks(message, texts) for message in messages]
-    rendered = chat.render_template(template, marked, add_generation_prompt=True)
+    with_sentinels = [_with_sentinels(message, texts) for message in messages]
+    rendered = chat.render_template(template, with_sentinels, add_generation_prompt=True)
     controls = sorted({*tokenizer.all_special_tokens, AUDIO}, key=len, reverse=True)
     seen, clips = set(), iter(slots)
     if rendered.count(AUDIO) != len(slots):
@@ -99,41 +131,26 @@ def _pieces_of_template(template: str, messages: Sequence[Message], tokenizer: T
             f"The checkpoint's chat template has {rendered.count(AUDIO)} places for {len(slots)} clips; "
             "the model would not hear them all. Repair the template."
         )
-    for part in re.split(f"({_MARK}|{'|'.join(map(re.escape, controls))})", rendered):
-        if re.fullmatch(_MARK, part):
+    for part in re.split(f"({TEXT_SENTINEL}|{'|'.join(map(re.escape, controls))})", rendered):
+        if re.fullmatch(TEXT_SENTINEL, part):
             number = int(part[1:-1])
             seen.add(number)
-            yield Piece(texts[number])
+            yield Segment(texts[number])
         elif part in controls:
-            yield Piece(part, control=True, slot=next(clips) if part == AUDIO else None)
+            yield Segment(part, control=True, slot=next(clips) if part == AUDIO else None)
         elif part:
-            yield Piece(part)
+            yield Segment(part)
     if len(seen) < len(texts):
         lost = min(set(range(len(texts))) - seen)
         raise PromptError(f"The checkpoint's chat template leaves out the text {texts[lost]!r}; repair the template.")
 
 
-def _with_marks(message: Message, texts: list[str]) -> Message:
-    def mark(text: str) -> str:
+def _with_sentinels(message: Message, texts: list[str]) -> Message:
+    def sentinel(text: str) -> str:
         texts.append(text)
         return f"\ue5a0{len(texts) - 1}\ue5a1"
 
     content = message["content"]
     if isinstance(content, str):
-        return {**message, "content": mark(content)}
-    return {**message, "content": [{**p, "text": mark(p["text"])} if "text" in p else p for p in content]}
-
-
-def to_tensors(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Tensor]:
-    """What `generate` takes, for several prompts: padded on the left, clips no longer than the longest needs."""
-    longest = max(len(prompt.ids) for prompt in prompts)
-    ids = torch.full((len(prompts), longest), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt.ids) :] = torch.tensor(prompt.ids)
-        mask[row, longest - len(prompt.ids) :] = 1
-    clips = [clip for prompt in prompts for clip in prompt.clips]
-    if not clips:
-        return {"input_ids": ids, "attention_mask": mask}
-    frames = [count for prompt in prompts for count in prompt.frames]
-    return {"input_ids": ids, "attention_mask": mask, **stack_clips(clips, frames)}
+        return {**message, "content": sentinel(content)}
+    return {**message, "content": [{**p, "text": sentinel(p["text"])} if "text" in p else p for p in content]}

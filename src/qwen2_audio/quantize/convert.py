@@ -15,6 +15,7 @@ from torch import nn
 
 from ..checkpoint import hub, weights
 from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
+from ..checkpoint.json_file import write_json
 from ..checkpoint.memory import require_disk, require_memory
 from ..errors import ConfigError
 from ..inputs.feature_extractor import FEATURE_FILES
@@ -81,7 +82,7 @@ def convert(job: Job, calibration: Calibration | None = None, about: dict[str, A
     with _appearing(job.target) as unfinished:
         parts = _write(model, pieces, unfinished)
         data = untied_config(config).to_checkpoint_dict(type(model).__name__, "float32")
-        weights.write_json(unfinished / CONFIG_FILE, data)
+        write_json(unfinished / CONFIG_FILE, data)
         for name in FILES_ALONG:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, unfinished / name)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint.weights import KINDS, finish, replacing, split
+from ..checkpoint.json_file import replacing
+from ..checkpoint.weights import KINDS, finish, split
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 _KIND_OF = {dtype: kind for kind, dtype in KINDS.items()}

@@ -10,18 +10,12 @@ from typing import Any, Self
 from tokenizers import Tokenizer as Backend
 
 from ..checkpoint import hub
+from ..checkpoint.json_file import read_json
 from ..errors import ConfigError, PromptError
 from ..types import Message
 from . import chat_template as chat
 from .batch_feature import BatchFeature, pad_rows, to_tensors
-from .tokenizer_files import (
-    CHAT_TEMPLATE_FILE,
-    TOKENIZER_FILES,
-    read_backend,
-    read_chat_template,
-    read_json,
-    write_tokenizer,
-)
+from .tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILES, read_backend, read_chat_template, write_tokenizer
 
 # What a file that names none means, as for the reference's Qwen2Tokenizer.
 DEFAULT_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
+from ..checkpoint.json_file import read_json, write_json
 from ..errors import WeightsError
 
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
@@ -28,24 +28,6 @@ TOKENIZER_FILES = (
 WORD_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; an absent file is an empty one. Raises WeightsError for anything else."""
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}); fetch the file again.") from None
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path} holds a JSON {type(data).__name__}; expected an object. Fetch the file again.")
-    return data
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """`data` as an indented JSON object, keys in their order."""
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_backend(folder: Path, config: dict[str, Any]) -> Backend:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..engine.encoder_cache import stack_clips
 from ..errors import ConfigError, PromptError
+from ..inputs.collate import stack_clips
 from .data import Dataset, Example, Pair
 from .quarantine import BadRow, Quarantine
 

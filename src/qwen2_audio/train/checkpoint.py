@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checkpoint.json_file import write_json
 from ..distributed.process_group import Processes, divided_like, whole
 from ..errors import ConfigError, WeightsError
 from .config import DataConfig, TrainConfig
@@ -128,8 +129,7 @@ def save(
     try:
         with whole_folder(path) as folder:
             torch.save(state, folder / STATE)
-            text = json.dumps({"progress": asdict(progress), "run": fingerprint}, indent=2)
-            (folder / PROGRESS).write_text(text + "\n", encoding="utf-8")
+            write_json(folder / PROGRESS, {"progress": asdict(progress), "run": fingerprint})
     except (OSError, RuntimeError) as error:
         raise WeightsError(f"Cannot write the checkpoint {path}: {error}. The one before it is untouched.") from None
     for old in path.parent.glob("step-*"):

@@ -16,14 +16,14 @@ from ..audio.limits import Deadline, Limits
 from ..audio.mel import WINDOW_SAMPLES
 from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError
-from ..inputs.clip import Sound, hear
+from ..inputs.clip import AudioClip, load_clip
 from . import shards
 
 Source = Path | bytes | str  # a str is an http(s) URL or a data: URI
 UNKNOWN_SECONDS = 10.0  # a clip behind a URL: it is fetched when its turn comes, not to be sorted
 
 
-def read_clip(source: Source, number: int) -> Sound:
+def read_clip(source: Source, number: int) -> AudioClip:
     """Clip `number` of a row. Raises AudioError also for a damaged one, of which `audio.load` would give the rest
     with a warning: half of a clip is not what its answer is about."""
     limits = Limits()
@@ -32,12 +32,12 @@ def read_clip(source: Source, number: int) -> Sound:
     with closing(file):
         plain = _plain_wav(file)
         if plain is not None:
-            return hear((plain, SAMPLE_RATE), number)
+            return load_clip((plain, SAMPLE_RATE), number)
         sound = EncodedSound(file, name, limits, deadline)
         waveform = sound.decode()
     if sound.damage:
         raise AudioError(sound.damage)
-    return hear((waveform, SAMPLE_RATE), number)
+    return load_clip((waveform, SAMPLE_RATE), number)
 
 
 def _plain_wav(file: IO[bytes]) -> np.ndarray | None:

@@ -8,8 +8,9 @@ import torch
 
 from ..api.loading import nano_path
 from ..inputs import messages
+from ..inputs.collate import to_tensors
 from ..inputs.processor import Qwen2AudioProcessor
-from ..inputs.prompt import build, own_template, to_tensors
+from ..inputs.prompt import build, custom_template
 from ..pretrained import Qwen2AudioForConditionalGeneration
 
 CLIPS = ("dog", "bell", "rain", "piano")
@@ -44,7 +45,7 @@ def logits_of(model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioPr
     rows = []
     for clip in (*CLIPS, None):
         sound = None if clip is None else nano_path() / "clips" / f"{clip}.wav"
-        prompt = build([messages.user("What is that sound?", audio=sound)], processor, own_template(processor))
+        prompt = build([messages.user("What is that sound?", audio=sound)], processor, custom_template(processor))
         inputs = {name: tensor.to(model.device) for name, tensor in to_tensors([prompt], 0).items()}
         rows.append(model(**inputs, use_cache=False).logits[0].float().cpu())
     return torch.cat(rows)

@@ -20,7 +20,7 @@ from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError, ConfigError, PromptError
 from ..inputs import messages as api_messages
 from ..inputs.processor import Qwen2AudioProcessor
-from ..inputs.prompt import own_template
+from ..inputs.prompt import custom_template
 from ..types import Message
 from . import augment, masks
 from .clips import read_clip, seconds_of
@@ -79,7 +79,7 @@ class Dataset:
         self.config = config or DataConfig(train=str(path))
         self.seed = seed
         augment.check(self.config.augment)
-        if own_template(processor) is not None:
+        if custom_template(processor) is not None:
             raise ConfigError(
                 "The checkpoint has a chat template of its own, for which no loss mask can be made; "
                 "train with the official one (take chat_template out of the checkpoint's files)."

@@ -1,7 +1,7 @@
 """Which tokens are trained on: what the assistant says and the token that ends it, nothing else.
 
-Ids and mask come from one walk of the template (`text.chat`), so they cannot drift apart; `check` then compares the
-result with the answers by a way of its own, for every example.
+Ids and mask come from one pass over the template (`text.chat_template`), so they cannot drift apart; `check` then
+compares the result with the answers by a way of its own, for every example.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..errors import PromptError
+from ..inputs.encode import encode_segments
 from ..text import chat_template as chat
-from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, AudioSlot, Piece
+from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, AudioSlot, Segment
 from ..text.tokenizer import Tokenizer
 from ..types import Message
 
@@ -42,32 +43,36 @@ def encode_base(prompt: str, target: str, audio_tokens: int, tokenizer: Tokenize
     """
     tags = set(tokenizer.all_special_tokens)
     slot = AudioSlot(1, None, "the row's clip")
-    pieces = [Piece(AUDIO_BOS, control=True), Piece(AUDIO, control=True, slot=slot), Piece(AUDIO_EOS, control=True)]
-    pieces += [Piece(part, control=part in tags) for part in _LANGUAGE_TAG.split(prompt) if part]
-    pieces += [Piece(target, trained=True), Piece(END_OF_TEXT, control=True, trained=True)]
-    return _encode(pieces, [audio_tokens], tokenizer)
+    segments = [
+        Segment(AUDIO_BOS, control=True),
+        Segment(AUDIO, control=True, slot=slot),
+        Segment(AUDIO_EOS, control=True),
+    ]
+    segments += [Segment(part, control=part in tags) for part in _LANGUAGE_TAG.split(prompt) if part]
+    segments += [Segment(target, trained=True), Segment(END_OF_TEXT, control=True, trained=True)]
+    return _encode(segments, [audio_tokens], tokenizer)
 
 
-def _only_learned(messages: Sequence[Message], learned: Collection[int]) -> Iterator[Piece]:
+def _only_learned(messages: Sequence[Message], learned: Collection[int]) -> Iterator[Segment]:
     turn = -1 if messages[0]["role"] == "system" else -2  # the default system turn is no message
-    for piece in chat.walk(messages):
-        turn += piece.control and piece.text == IM_START
-        yield piece if turn in learned else replace(piece, trained=False)
+    for segment in chat.render_segments(messages):
+        turn += segment.control and segment.text == IM_START
+        yield segment if turn in learned else replace(segment, trained=False)
 
 
-def _encode(pieces: Iterable[Piece], audio_tokens: Sequence[int], tokenizer: Tokenizer) -> Encoded:
+def _encode(segments: Iterable[Segment], audio_tokens: Sequence[int], tokenizer: Tokenizer) -> Encoded:
     """Encoded apart on both sides of every seam of the mask, as a prompt and its answer are when the model is used.
 
-    In one piece, an answer that begins with a line end would share a token with the template's own line end, and
+    As one segment, an answer that begins with a line end would share a token with the template's own line end, and
     that token, which no generation ever has to say, would hide its beginning from the loss.
     """
     ids: list[int] = []
     trained: list[bool] = []
     remaining = iter(audio_tokens)
-    for _, group in groupby(pieces, key=lambda piece: piece.trained):
+    for _, group in groupby(segments, key=lambda segment: segment.trained):
         stretch = list(group)
-        counts = [next(remaining) for piece in stretch if piece.slot is not None]
-        new_ids, new_trained = chat.encode_pieces(stretch, tokenizer, counts)
+        counts = [next(remaining) for segment in stretch if segment.slot is not None]
+        new_ids, new_trained = encode_segments(stretch, tokenizer, counts)
         ids += new_ids
         trained += new_trained
     return ids, trained

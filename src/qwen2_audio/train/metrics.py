@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..checkpoint.weights import replacing
+from ..checkpoint.json_file import replacing
 from ..errors import ConfigError, TrainingError
 from .lines import append
 

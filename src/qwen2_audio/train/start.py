@@ -14,7 +14,7 @@ import torch
 
 from .. import lora
 from ..api.loading import find
-from ..checkpoint.weights import replacing
+from ..checkpoint.json_file import replacing
 from ..distributed.process_group import Processes, gathered, join
 from ..errors import ConfigError
 from ..inputs.processor import Qwen2AudioProcessor

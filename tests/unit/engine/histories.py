@@ -14,9 +14,10 @@ from collections import Counter
 from itertools import pairwise
 
 from qwen2_audio.engine.block_manager import BlockPool
-from qwen2_audio.engine.request import Prompt, Request, Sequence, Ticket
+from qwen2_audio.engine.request import Request, Sequence, Ticket
 from qwen2_audio.engine.scheduler import EVEN, PREFILL, Limits, Part, Plan, Scheduler
 from qwen2_audio.errors import CapacityError
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.types import SamplingParams
 
 

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from qwen2_audio import lora
-from qwen2_audio.engine.encoder_cache import sent
 from qwen2_audio.engine.executor import cuda_graphs as graphs
 from qwen2_audio.engine.executor.cuda_graphs import Buffers, Capture, step
+from qwen2_audio.inputs.collate import to_device
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,6 @@ def test_to_a_gpu_a_tensor_goes_through_pinned_memory_without_waiting():
             return device, non_blocking
 
     cuda = torch.device("cuda")
-    assert sent(Told(), cuda) == (cuda, True)
+    assert to_device(Told(), cuda) == (cuda, True)
     x = torch.ones(3)
-    assert sent(x, torch.device("cpu")) is x
+    assert to_device(x, torch.device("cpu")) is x

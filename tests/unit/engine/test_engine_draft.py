@@ -15,12 +15,14 @@ import qwen2_audio as qa
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine import engine as engine_module
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Prompt, Ticket
+from qwen2_audio.engine.request import Ticket
 from qwen2_audio.engine.speculative.decoder import MISSES
 from qwen2_audio.engine.speculative.draft_model import AGAIN, Draft, check, hears_alike
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.inputs import prompt as prompts
+from qwen2_audio.inputs.collate import to_tensors
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.types import Heard, SamplingParams
 
@@ -97,7 +99,7 @@ def expected(model, asked):
 
 
 def alone(model, prompt, **options):
-    inputs = prompts.to_tensors([prompt], 0)
+    inputs = to_tensors([prompt], 0)
     out = model.generate(**inputs, **{"max_new_tokens": NEW, "do_sample": False, **options})
     return out[0, len(prompt.ids) :].tolist()
 

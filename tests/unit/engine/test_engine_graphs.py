@@ -16,7 +16,8 @@ from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.executor import cuda_graphs as graphs
 from qwen2_audio.engine.executor.cuda_graphs import Decoder, batch_bucket, context_bucket, has_fixed_shape, obstacle
 from qwen2_audio.engine.executor.forward_batch import Packed
-from qwen2_audio.engine.request import Prompt, Ticket
+from qwen2_audio.engine.request import Ticket
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.model.paged import PagedStorage
 from qwen2_audio.quantize.scheme import Scheme
 from qwen2_audio.types import Heard, SamplingParams

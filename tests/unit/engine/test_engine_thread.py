@@ -9,10 +9,10 @@ import pytest
 
 from qwen2_audio.engine import thread as module
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Prompt
 from qwen2_audio.engine.thread import EngineThread
 from qwen2_audio.errors import BusyError
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.types import SamplingParams
 

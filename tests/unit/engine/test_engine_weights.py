@@ -9,8 +9,9 @@ import torch
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine import engine as module
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Prompt, Ticket
+from qwen2_audio.engine.request import Ticket
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.types import Heard, SamplingParams
 

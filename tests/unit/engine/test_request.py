@@ -4,7 +4,8 @@ import threading
 import numpy as np
 import pytest
 
-from qwen2_audio.engine.request import Prompt, Request, Sequence, Ticket, completions_of, digest
+from qwen2_audio.engine.request import Request, Sequence, Ticket, completions_of
+from qwen2_audio.inputs.prompt import Prompt, digest
 from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
 
 USAGE = Usage(3, 0, 2)

@@ -1,9 +1,9 @@
 import pytest
 
 from qwen2_audio import GenerationConfig, SamplingParams
-from qwen2_audio.engine.request import Prompt
 from qwen2_audio.engine.settings import DEFAULT_MAX_TOKENS, Limit, generate_options, limit, stop_strings
 from qwen2_audio.errors import ConfigError, ContextLengthError
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.types import Heard
 
 

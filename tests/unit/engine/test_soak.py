@@ -19,10 +19,11 @@ import pytest
 
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Prompt, Request, Sequence, Ticket
+from qwen2_audio.engine.request import Request, Sequence, Ticket
 from qwen2_audio.engine.thread import EngineThread
 from qwen2_audio.errors import AudioError, CapacityError, ContextLengthError, NumericsError
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.types import Chunk, Heard, SamplingParams
 

@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 
 from qwen2_audio.errors import AudioError
-from qwen2_audio.inputs.clip import hear
+from qwen2_audio.inputs.clip import load_clip
 
 
 @pytest.mark.parametrize(("samples", "tokens"), [(321, 1), (16_000, 25), (480_000, 750)])
 def test_a_clip_counts_25_tokens_a_second(samples, tokens):
-    sound = hear(np.zeros(samples, np.float32))
+    sound = load_clip(np.zeros(samples, np.float32))
     assert (sound.heard.seconds, sound.heard.tokens) == (samples / 16_000, tokens)
 
 
 def test_more_than_a_window_is_refused_with_its_seconds(wav_file):
     path = wav_file("talk.wav", 31.5)
     with pytest.raises(AudioError, match=r"talk\.wav lasts 31\.5 s, and 30 s are heard at a time") as refusal:
-        hear(path)
+        load_clip(path)
     assert "Split it into clips of at most 30 s and pass them as a list" in str(refusal.value)
     assert "windows for long audio are not built yet" in str(refusal.value)
     assert "Qwen2AudioProcessor keeps the first 30 s" in str(refusal.value)
@@ -22,9 +22,9 @@ def test_more_than_a_window_is_refused_with_its_seconds(wav_file):
 
 def test_one_sample_too_many_is_refused_too():
     with pytest.raises(AudioError, match=r"Clip 3 lasts 30\.0001 s"):
-        hear(np.zeros(480_001, np.float32), 3)
+        load_clip(np.zeros(480_001, np.float32), 3)
 
 
 def test_a_clip_too_short_to_be_heard_is_refused():
     with pytest.raises(AudioError, match=r"Clip 2 has 320 samples \(20 ms\): too short, it makes 0 audio tokens"):
-        hear(np.zeros(320, np.float32), 2)
+        load_clip(np.zeros(320, np.float32), 2)

@@ -4,6 +4,7 @@ import pytest
 import qwen2_audio as qa
 from qwen2_audio.errors import PromptError
 from qwen2_audio.inputs import prompt as prompts
+from qwen2_audio.inputs.collate import to_tensors
 from qwen2_audio.text import chat_template as chat
 
 # Another format than the built-in one, with a line of its own.
@@ -67,11 +68,11 @@ def test_the_built_in_template_is_known_however_it_is_spelled(tiny_chat):
     class Processor:
         chat_template = chat.BUILTIN_TEMPLATE + "{# the same #}"
 
-    assert prompts.own_template(Processor()) is None
+    assert prompts.custom_template(Processor()) is None
     Processor.chat_template = OTHER
-    assert prompts.own_template(Processor()) == OTHER
+    assert prompts.custom_template(Processor()) == OTHER
     Processor.chat_template = "{{ raise_exception('never') }}"
-    assert prompts.own_template(Processor()) == Processor.chat_template
+    assert prompts.custom_template(Processor()) == Processor.chat_template
 
 
 def test_tensors_are_padded_on_the_left_and_no_wider_than_the_longest_clip(tiny_chat, clip):
@@ -79,7 +80,7 @@ def test_tensors_are_padded_on_the_left_and_no_wider_than_the_longest_clip(tiny_
         prompts.build(messages, tiny_chat.processor)
         for messages in ([qa.user("Hi")], [qa.user("?", audio=[clip, np.zeros(32_000, np.float32)])])
     ]
-    tensors = prompts.to_tensors(built, pad_id=7)
+    tensors = to_tensors(built, pad_id=7)
     short, long = (len(prompt.ids) for prompt in built)
     assert tensors["input_ids"].shape == (2, long)
     assert tensors["input_ids"][0].tolist() == [7] * (long - short) + built[0].ids
@@ -89,5 +90,5 @@ def test_tensors_are_padded_on_the_left_and_no_wider_than_the_longest_clip(tiny_
 
 
 def test_text_alone_brings_no_features(tiny_chat):
-    tensors = prompts.to_tensors([prompts.build([qa.user("Hi")], tiny_chat.processor)], pad_id=0)
+    tensors = to_tensors([prompts.build([qa.user("Hi")], tiny_chat.processor)], pad_id=0)
     assert sorted(tensors) == ["attention_mask", "input_ids"]

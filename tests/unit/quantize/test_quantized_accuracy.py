@@ -7,6 +7,7 @@ import torch
 
 import qwen2_audio as qa
 from qwen2_audio.inputs import prompt
+from qwen2_audio.inputs.collate import to_tensors
 
 CLIPS = ("dog.wav", "rain.wav", "bell.wav")
 
@@ -19,7 +20,7 @@ def chat(scheme: str | None) -> qa.AudioChat:
 def inputs(name: str) -> dict[str, torch.Tensor]:
     clip = qa.nano_path() / "clips" / name
     conversation = [qa.user("What is that sound?", audio=str(clip))]
-    return prompt.to_tensors([prompt.build(conversation, chat(None).processor)], 0)
+    return to_tensors([prompt.build(conversation, chat(None).processor)], 0)
 
 
 @pytest.mark.parametrize(("scheme", "most"), [("int8", 0.001), ("int4", 0.05)])

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import Ticket
 from qwen2_audio.errors import BusyError, ContextLengthError
-from qwen2_audio.inputs.clip import hear
+from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.inputs.messages import check
 from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
 
@@ -68,7 +68,7 @@ class FakeBackend:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of damaged sounds
-                heard = tuple(hear(source, number).heard for number, source in enumerate(sources, 1))
+                heard = tuple(load_clip(source, number).heard for number, source in enumerate(sources, 1))
             prompt = 20 + sum(clip.tokens for clip in heard) + len(text_of(messages)) // 10
             if prompt >= self.context:
                 raise ContextLengthError(f"The prompt has {prompt} positions; the model has {self.context}.")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from qwen2_audio.errors import PromptError
+from qwen2_audio.inputs.encode import encode_segments
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train import masks
 from qwen2_audio.train.batches import IGNORED, check_batch, collate
@@ -113,8 +114,8 @@ def test_the_prompt_is_the_one_the_model_is_used_with(tokenizer):
 
     for messages, _, clips, _ in TABLE.values():
         ids, trained = masks.encode_chat(messages, [3] * clips, tokenizer, [len(messages) - 1])
-        asked = chat.walk(messages[:-1], add_generation_prompt=True)
-        prompt, _ = chat.encode_pieces(asked, tokenizer, [3] * clips)
+        asked = chat.render_segments(messages[:-1], add_generation_prompt=True)
+        prompt, _ = encode_segments(asked, tokenizer, [3] * clips)
         assert ids[: trained.index(True)] == prompt
 
 

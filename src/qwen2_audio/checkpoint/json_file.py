@@ -1,0 +1,44 @@
+"""JSON files of a checkpoint: read with one clear sentence where they are damaged, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import WeightsError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; an absent file is an empty one. Raises WeightsError for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is not valid JSON ({error}); fetch the file again.") from None
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path} holds a JSON {type(data).__name__}; expected an object. Fetch the file again.")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any], *, sort_keys: bool = False) -> None:
+    """Write `data` as an indented JSON object, keys in their order unless `sort_keys`. The old file stays until the
+    new one is complete."""
+    with replacing(path) as temporary:
+        text = json.dumps(data, indent=2, ensure_ascii=False, sort_keys=sort_keys)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name in the same folder to write to; it becomes `path` in one step when all is written, or goes away."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
