@@ -9,7 +9,7 @@ import torch
 
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Ticket, completions_of
+from qwen2_audio.engine.request import RequestHandle, completions_of
 from qwen2_audio.inputs.collate import to_tensors
 from qwen2_audio.inputs.messages import assistant, system, user
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
@@ -75,18 +75,18 @@ def alone(model, prompt, **options):
 
 def run(engine, asked):
     """asked: (prompt, params) pairs, all at once -> tokens of each one's answers."""
-    tickets = [Ticket(params.n, engine.cancel) for _, params in asked]
-    for (prompt, params), ticket in zip(asked, tickets, strict=True):
-        engine.submit(prompt, params, ticket)
-    return finish(engine, tickets)
+    handles = [RequestHandle(params.n, engine.cancel) for _, params in asked]
+    for (prompt, params), handle in zip(asked, handles, strict=True):
+        engine.submit(prompt, params, handle)
+    return finish(engine, handles)
 
 
-def finish(engine, tickets):
+def finish(engine, handles):
     started = time.monotonic()
     while not engine.idle:
         engine.step()
         assert time.monotonic() - started < 120
-    return [[[one.token for one in c.logprobs] for c in ticket.completions()] for ticket in tickets]
+    return [[[one.token for one in c.logprobs] for c in handle.completions()] for handle in handles]
 
 
 def greedy(**more):
@@ -100,10 +100,10 @@ PROMPTS = [(1, (180,), 5), (2, (), 9), (3, (90, 300), 4), (4, (61,), 40), (5, (4
     "settings",
     [
         EngineSettings(kv_tokens=4096),
-        EngineSettings(kv_tokens=4096, step_tokens=17),
-        EngineSettings(kv_tokens=4096, sequences=2),
-        EngineSettings(kv_tokens=4096, lookup=3),
-        EngineSettings(kv_tokens=4096, step_tokens=40, lookup=5, sequences=3),
+        EngineSettings(kv_tokens=4096, max_num_batched_tokens=17),
+        EngineSettings(kv_tokens=4096, max_num_seqs=2),
+        EngineSettings(kv_tokens=4096, num_prompt_lookup_tokens=3),
+        EngineSettings(kv_tokens=4096, max_num_batched_tokens=40, num_prompt_lookup_tokens=5, max_num_seqs=3),
     ],
     ids=["together", "chunked", "two at a time", "guessing", "all of it"],
 )
@@ -115,7 +115,7 @@ def test_engine_equals_generate(loaded, settings):
     engine = Engine(model, tokenizer, settings)
     found = run(engine, [(prompt, greedy()) for prompt in asked])
     assert [answers[0] for answers in found] == expected
-    assert engine._pool.used == 0 and engine._sounds._wanted == {}
+    assert engine._scheduler.block_manager.used == 0 and engine._encoder_cache._users == {}
 
 
 def test_who_is_sent_back_for_want_of_memory_says_the_same(loaded):
@@ -132,18 +132,18 @@ def test_requests_that_join_and_leave_do_not_disturb_each_other(loaded):
     model, tokenizer = loaded
     asked = [prompt_of(tokenizer, seed, clips, words) for seed, clips, words in PROMPTS]
     expected = [alone(model, prompt) for prompt in asked]
-    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048, step_tokens=48))
-    tickets, rng = [], random.Random(3)
+    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048, max_num_batched_tokens=48))
+    handles, rng = [], random.Random(3)
     for prompt in asked:
-        tickets.append(Ticket(1, engine.cancel))
-        engine.submit(prompt, greedy(), tickets[-1])
-        noise = Ticket(1, engine.cancel)
-        engine.submit(prompt_of(tokenizer, 100 + len(tickets), (77,)), greedy(), noise)
+        handles.append(RequestHandle(1, engine.cancel))
+        engine.submit(prompt, greedy(), handles[-1])
+        noise = RequestHandle(1, engine.cancel)
+        engine.submit(prompt_of(tokenizer, 100 + len(handles), (77,)), greedy(), noise)
         for _ in range(rng.randrange(1, 6)):
             engine.step()
         noise.cancel()
         assert [chunk.finish_reason for chunk in noise][-1] in ("cancelled", "length")
-    assert [answers[0] for answers in finish(engine, tickets)] == expected
+    assert [answers[0] for answers in finish(engine, handles)] == expected
 
 
 def test_what_is_in_the_cache_changes_nothing_but_the_work(loaded):
@@ -154,17 +154,17 @@ def test_what_is_in_the_cache_changes_nothing_but_the_work(loaded):
     ((answer,),) = run(engine, [(first, greedy())])
     assert answer == expected
     work = engine.stats.prefill_tokens
-    ticket = Ticket(1, engine.cancel)
-    engine.submit(first, greedy(), ticket)
-    ((again,),) = finish(engine, [ticket])
+    handle = RequestHandle(1, engine.cancel)
+    engine.submit(first, greedy(), handle)
+    ((again,),) = finish(engine, [handle])
     assert again == expected
     assert engine.stats.prefill_tokens - work == 1, "only the last position is computed again"
     # The next turn: the whole first turn is known, the answer's last token excepted.
     second = Prompt([*first.ids, *expected, 33, 34, 35], first.clips, first.frames, first.heard)
-    ticket = Ticket(1, engine.cancel)
+    handle = RequestHandle(1, engine.cancel)
     work, encoded = engine.stats.prefill_tokens, engine.stats.clips_encoded
-    engine.submit(second, greedy(), ticket)
-    ((answer,),) = finish(engine, [ticket])
+    engine.submit(second, greedy(), handle)
+    ((answer,),) = finish(engine, [handle])
     assert answer == alone(model, second)
     assert engine.stats.prefill_tokens - work == 4
     assert engine.stats.clips_encoded == encoded == 1
@@ -178,7 +178,12 @@ def test_a_seed_gives_one_answer_alone_and_in_any_company(loaded):
     others = [(prompt_of(tokenizer, seed, clips, words), greedy()) for seed, clips, words in PROMPTS]
     found = run(Engine(model, tokenizer, EngineSettings(kv_tokens=4096)), [*others, (prompt, drawn)])
     assert found[-1][0] == expected
-    assert run(Engine(model, tokenizer, EngineSettings(kv_tokens=4096, lookup=3)), [(prompt, drawn)])[0][0] == expected
+    assert (
+        run(Engine(model, tokenizer, EngineSettings(kv_tokens=4096, num_prompt_lookup_tokens=3)), [(prompt, drawn)])[0][
+            0
+        ]
+        == expected
+    )
 
 
 def test_penalties_are_those_of_generate(loaded):

@@ -12,7 +12,7 @@ import torch
 
 import qwen2_audio as qa
 from qwen2_audio.api.service import Service
-from qwen2_audio.engine.executor.tp_worker import follow
+from qwen2_audio.engine.executor.tp_worker import run_worker
 from qwen2_audio.engine.settings import EngineSettings
 
 RATE = 16_000
@@ -63,8 +63,8 @@ def engine_says(model, processor):
     said = {}
     for name, settings in {
         "whole": EngineSettings(kv_tokens=4096),
-        "chunked": EngineSettings(kv_tokens=4096, step_tokens=13, lookup=2),
-        "small": EngineSettings(kv_tokens=512, step_tokens=40),  # who finds no room is sent back
+        "chunked": EngineSettings(kv_tokens=4096, max_num_batched_tokens=13, num_prompt_lookup_tokens=2),
+        "small": EngineSettings(kv_tokens=512, max_num_batched_tokens=40),  # who finds no room is sent back
     }.items():
         service = Service(model, processor, settings)
         rounds = [together, [(second, greedy)], [(second, greedy), (ask("a dog"), greedy)]]
@@ -74,8 +74,8 @@ def engine_says(model, processor):
 
 
 def answers(service, asked):
-    tickets = [service.submit(messages, params) for messages, params in asked]
-    made = [one for ticket in tickets for one in ticket.completions()]
+    handles = [service.submit(messages, params) for messages, params in asked]
+    made = [one for handle in handles for one in handle.completions()]
     return [([token.token for token in one.logprobs], one.usage.cached_tokens > 0) for one in made]
 
 
@@ -96,7 +96,7 @@ def main(folder, out, way):
             m.service()
         except qa.ConfigError as error:
             found["error"] = str(error)
-    found["followed"] = follow(m.model)
+    found["followed"] = run_worker(m.model)
     if rank == 0:
         old = Service(m.model, m.processor, EngineSettings(kv_tokens=512)) if way == "model" else m.service()
         if way == "dies":

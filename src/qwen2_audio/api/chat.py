@@ -12,7 +12,7 @@ from threading import Lock
 import torch
 
 from ..engine.engine import EngineSettings
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
@@ -27,10 +27,10 @@ class AudioChat:
     """Conversations in, answers out. Made by `load()`.
 
     Attributes: `model`, `processor`, `name` (folder or hub name), `about` (one line: what this checkpoint is good for),
-    `notes` (what was chosen for this machine, and why), `settings` of the engine, `draft` (a smaller model that guesses
-    what this one will say, or None). Several threads may ask, and what
-    they ask at the same time is computed together. No answer depends on what was asked before or beside it; but what a
-    clip and a prompt's beginning cost to compute is kept for the next call, unless `settings.reuse` is off.
+    `notes` (what was chosen for this machine, and why), `settings` of the engine, `draft` (a smaller model that
+    proposes draft tokens, or None). Several threads may ask, and what they ask at the same time is computed together.
+    No answer depends on what was asked before or beside it; but encoded clips and the keys and values of prompts are
+    kept for the next call, unless `settings.enable_prefix_caching` is off.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class AudioChat:
         Raises PromptError, AudioError (a clip that cannot be heard as a whole), ContextLengthError, CapacityError,
         ConfigError.
         """
-        ticket = self._ask(messages, _single(params, "chat"))
+        handle = self._ask(messages, _single(params, "chat"))
         try:
-            (answer,) = ticket.completions()
+            (answer,) = handle.completions()
         finally:
-            ticket.cancel()  # of what an interrupt left; a finished one does not mind
+            handle.cancel()  # of what an interrupt left; a finished one does not mind
         return answer
 
     def stream(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Iterator[Chunk]:
@@ -119,22 +119,24 @@ class AudioChat:
                 "batch() got one conversation; expected a list of conversations. Use chat() for one, or batch([...])."
             )
         # Prompts are made as the engine comes to need them: it computes the first while later files are read.
-        ahead = max(1, (self.settings.waiting + self.settings.sequences) // 2)  # the rest is for whoever else asks
-        service, answers, tickets = self.service(), list[Completion](), deque[Ticket]()
+        ahead = max(
+            1, (self.settings.max_waiting + self.settings.max_num_seqs) // 2
+        )  # the rest is for whoever else asks
+        service, answers, handles = self.service(), list[Completion](), deque[RequestHandle]()
         try:
             for number, (messages, one) in enumerate(zip(conversations, each, strict=True), 1):
-                if len(tickets) == ahead:
-                    answers.append(_oldest(tickets, len(answers) + 1))
+                if len(handles) == ahead:
+                    answers.append(_oldest(handles, len(answers) + 1))
                 with _named(number):
-                    tickets.append(_submit(service, messages, one))
-            while tickets:
-                answers.append(_oldest(tickets, len(answers) + 1))
+                    handles.append(_submit(service, messages, one))
+            while handles:
+                answers.append(_oldest(handles, len(answers) + 1))
             return answers
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            for handle in handles:
+                handle.cancel()
 
-    def _ask(self, messages: Sequence[Message], params: SamplingParams) -> Ticket:
+    def _ask(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
         service = self.service()
         prompt: Prompt = service.prompt(messages)
         service.check(prompt, params)
@@ -152,7 +154,7 @@ def _single(params: object, name: str) -> SamplingParams:
     return params
 
 
-def _submit(service: Service, messages: Sequence[Message], params: SamplingParams) -> Ticket:
+def _submit(service: Service, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
     """`service.submit`, as soon as there is room: an answer that has been read gives up its place a moment later."""
     until = time.monotonic() + PATIENCE
     while True:
@@ -164,11 +166,11 @@ def _submit(service: Service, messages: Sequence[Message], params: SamplingParam
             time.sleep(0.01)
 
 
-def _oldest(tickets: deque[Ticket], number: int) -> Completion:
-    """Take the first of `tickets`, that of conversation `number`, and wait for its answer."""
+def _oldest(handles: deque[RequestHandle], number: int) -> Completion:
+    """Take the first of `handles`, that of conversation `number`, and wait for its answer."""
     with _named(number):
-        (answer,) = tickets[0].completions()
-    tickets.popleft()  # until here whoever interrupts the wait cancels it, too
+        (answer,) = handles[0].completions()
+    handles.popleft()  # until here whoever interrupts the wait cancels it, too
     return answer
 
 
@@ -181,12 +183,12 @@ def _named(number: int) -> Iterator[None]:
         raise type(error)(f"Conversation {number}: {error}") from error
 
 
-def _pieces(ticket: Ticket) -> Iterator[Chunk]:
+def _pieces(handle: RequestHandle) -> Iterator[Chunk]:
     try:
-        for chunk in ticket:
+        for chunk in handle:
             if chunk.error is not None:
                 raise chunk.error
             yield chunk
     finally:
-        ticket.cancel()
-        ticket.wait()  # for the step under way: nothing is computed behind the caller's back
+        handle.cancel()
+        handle.wait()  # for the step under way: nothing is computed behind the caller's back

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..checkpoint.config import Qwen2AudioConfig
-from ..engine.speculative.draft_model import check
+from ..engine.speculative.draft_model import check_same_tokens
 from ..errors import ConfigError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..pretrained import Qwen2AudioForConditionalGeneration
@@ -16,7 +16,7 @@ def check_files(
     where: str | Path, config: Qwen2AudioConfig, processor: Qwen2AudioProcessor, local_files_only: bool = False
 ) -> None:
     """Raises ConfigError where the draft's ids are not those of the model with this config and processor."""
-    check(config, Qwen2AudioConfig.from_pretrained(where, local_files_only=local_files_only))
+    check_same_tokens(config, Qwen2AudioConfig.from_pretrained(where, local_files_only=local_files_only))
     other = Qwen2AudioProcessor.from_pretrained(where, local_files_only=local_files_only)
     ours, theirs = processor.tokenizer.get_vocab(), other.tokenizer.get_vocab()
     if ours != theirs:

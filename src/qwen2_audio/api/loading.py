@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MODEL_VARIABLE = "QWEN2_AUDIO_MODEL"
 NANO = "nano"
-DRAFT_TOKENS = 4  # guesses at a time; EngineSettings has the same
+NUM_SPECULATIVE_TOKENS = 4  # guesses at a time; EngineSettings has the same
 FOR_REAL_RECORDINGS = "Qwen/Qwen2-Audio-7B-Instruct"
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def load(
     reuse: bool = True,
     tensor_parallel: bool = False,
     draft: str | Path | None = None,
-    draft_tokens: int = DRAFT_TOKENS,
+    num_speculative_tokens: int = NUM_SPECULATIVE_TOKENS,
 ) -> AudioChat:
     """Load a checkpoint to talk to.
 
@@ -81,7 +81,7 @@ def load(
             call `engine.follow.follow(m.model)`, which returns when it ends.
         draft: a smaller checkpoint with the same tokenizer, named as `name` is, that guesses what this one will say;
             guesses are checked, so that answers stay the same and come sooner where it is often right.
-        draft_tokens: tokens that it guesses at a time, at most.
+        num_speculative_tokens: tokens that it guesses at a time, at most.
 
     Raises:
         WeightsError: the checkpoint or the adapter is absent, unreachable, damaged, or they do not fit together.
@@ -98,7 +98,7 @@ def load(
     from .placement import place
 
     where = find(name)
-    settings = EngineSettings(reuse=reuse, draft_tokens=draft_tokens)
+    settings = EngineSettings(enable_prefix_caching=reuse, num_speculative_tokens=num_speculative_tokens)
     # The small files first: what cannot work is said before 17 GB are fetched.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = place(config, device, dtype, quantize, where)

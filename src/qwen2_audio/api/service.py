@@ -1,4 +1,4 @@
-"""A loaded checkpoint behind an engine: conversations in, tickets out. What a server and a batch run on."""
+"""A loaded checkpoint behind an engine: conversations in, handles out. What a server and a batch run on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..engine.engine import Engine, EngineSettings
 from ..engine.metrics import Stats
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
 from ..inputs import prompt as prompts
@@ -72,11 +72,11 @@ class Service:
         *,
         timeout: float | None = None,
         priority: int = 0,
-    ) -> Ticket:
+    ) -> RequestHandle:
         """Ask for the answer to a conversation; returns at once. Its clips are read on other threads.
 
         Raises PromptError for messages that are none, BusyError where too many wait. What is found later
-        (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the ticket's terminal pieces.
+        (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the handle's terminal pieces.
         """
         sounds = check(messages)
         return self._thread.submit(
@@ -87,7 +87,7 @@ class Service:
             quick=not sounds,
         )
 
-    def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> Ticket:
+    def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> RequestHandle:
         """`submit` of a conversation that was read already."""
         return self._thread.submit(lambda: prompt, params, quick=True)
 
@@ -97,7 +97,7 @@ class Service:
 
     def check(self, prompt: Prompt, params: SamplingParams) -> None:
         """Raises ContextLengthError, CapacityError, ConfigError where the engine would not take this."""
-        self._engine.check(prompt, params)
+        self._engine.check_request(prompt, params)
 
     def stats(self) -> Stats:
         """What has been counted so far."""

@@ -18,7 +18,7 @@ from ..audio.mel import num_audio_tokens, num_frames
 from ..audio.resample import SAMPLE_RATE
 from ..checkpoint.config import Qwen2AudioConfig
 from ..engine.engine import Engine, EngineSettings
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..inputs.log_mel_torch import LogMels
 from ..inputs.prompt import Prompt
 from ..text.tokenizer import Tokenizer
@@ -50,15 +50,18 @@ class Session:
         )
         self._model.generation_config.eos_token_id = None  # random weights would say when to stop
         self._log_mels = LogMels(self._device)
-        settings = EngineSettings(kv_tokens, step_tokens=CHUNK, sequences=sequences, reuse=False)
+        settings = EngineSettings(
+            kv_tokens, max_num_batched_tokens=CHUNK, max_num_seqs=sequences, enable_prefix_caching=False
+        )
         self._engine = Engine(self._model, cast(Tokenizer, IdSpelling()), settings)
         text = self._model.language_model
         embedding = text.model.embed_tokens.weight  # only looked up in
         read = [one for one in text.parameters() if one is not embedding or text.lm_head.weight is embedding]
-        cache = self._engine._storage.nbytes
+        storage = self._engine._runner.storage
+        cache = storage.nbytes
         return {
             "weights": sum(one.nbytes for one in read),
-            "position": cache / (self._engine._storage.blocks * self._engine._storage.block),
+            "position": cache / (storage.blocks * storage.block),
             "cache": cache,
             "device": device_name(self._device),
         }
@@ -78,16 +81,16 @@ class Session:
     def decode(self, running: int, context: int, steps: int, variant: int) -> Measured:
         """Tokens a second with so many sequences of `context` positions running: whole steps of the engine."""
         engine, stats = self._engine, self._engine.stats
-        tickets = [Ticket(1, engine.cancel) for _ in range(running)]
-        for number, ticket in enumerate(tickets):
+        handles = [RequestHandle(1, engine.cancel) for _ in range(running)]
+        for number, handle in enumerate(handles):
             prompt = text_prompt(self._config, context, 1000 * variant + number)
-            engine.submit(prompt, _greedy(2 * steps + WARM + running), ticket)  # some begin while others are read
+            engine.submit(prompt, _greedy(2 * steps + WARM + running), handle)  # some begin while others are read
         prefilled = -1
         while stats.running < running or stats.prefill_tokens > prefilled:
             prefilled = stats.prefill_tokens
             engine.step()
-            if any(ticket.done for ticket in tickets):  # it must have failed, and says why
-                next(ticket for ticket in tickets if ticket.done).completions()
+            if any(handle.done for handle in handles):  # it must have failed, and says why
+                next(handle for handle in handles if handle.done).completions()
         for _ in range(WARM):
             engine.step()
         before = stats.decode_tokens
@@ -95,8 +98,8 @@ class Session:
             for _ in range(steps):
                 engine.step()
         assert stats.decode_tokens - before == running * steps
-        for ticket in tickets:
-            ticket.cancel()
+        for handle in handles:
+            handle.cancel()
         return {"value": running * steps / timer.seconds}
 
     def first_token(self, seconds: float, variant: int) -> Measured:
@@ -107,11 +110,11 @@ class Session:
             heard = Heard(len(sound) / SAMPLE_RATE, num_audio_tokens(frames))
             mels = self._log_mels([sound], self._config.audio_config.num_mel_bins)
             prompt = Prompt(ids_of(self._config, heard.tokens), mels, [frames], (heard,))
-            ticket = Ticket(1, engine.cancel)
-            engine.submit(prompt, _greedy(1), ticket)
+            handle = RequestHandle(1, engine.cancel)
+            engine.submit(prompt, _greedy(1), handle)
             while not engine.idle:
                 engine.step()
-        ticket.completions()
+        handle.completions()
         return {"value": timer.seconds}
 
     def memory(self) -> Measured:

@@ -20,7 +20,7 @@ import torch
 
 from ..checkpoint.config import Qwen2AudioConfig
 from ..engine.engine import EngineSettings
-from ..engine.request import Ticket, completions_of
+from ..engine.request import RequestHandle, completions_of
 from ..engine.thread import EngineThread
 from ..inputs.collate import stack_clips
 from ..inputs.messages import user
@@ -77,8 +77,8 @@ class Session:
         sounds = [waveform(length, variant) for length in seconds]
         with self._threaded() as (engine, thread):
             with timed() as timer:
-                tickets = [self._ask(thread, sound, new_tokens) for sound in sounds]
-                answers = [ids_in(ticket.completions()[0].text) for ticket in tickets]
+                handles = [self._ask(thread, sound, new_tokens) for sound in sounds]
+                answers = [ids_in(handle.completions()[0].text) for handle in handles]
             return {"value": timer.seconds, "check": answers, "decode": decode_rate(engine.steps, len(seconds))}
 
     def alone(self, seconds: list[float], variant: int, new_tokens: int) -> Measured:
@@ -93,20 +93,20 @@ class Session:
 
         Prompts of text, `lengths` positions each; those that are too many are cancelled on the way.
         """
-        engine = self._engine(step_tokens=CHUNK)
-        tickets, most = [], len(running) * (steps + 1) + SPARE
+        engine = self._engine(max_num_batched_tokens=CHUNK)
+        handles, most = [], len(running) * (steps + 1) + SPARE
         for number, length in enumerate(lengths):
-            tickets.append(Ticket(1, engine.cancel))
+            handles.append(RequestHandle(1, engine.cancel))
             prompt = text_prompt(self._config, length, 1000 * variant + number)
-            engine.submit(prompt, _greedy(most), tickets[-1])
+            engine.submit(prompt, _greedy(most), handles[-1])
         while not engine.steps or engine.steps[-1].prefill or engine.steps[-1].running < len(lengths):
             engine.step()
-            if tickets[0].done:  # it must have failed, and says why
-                tickets[0].completions()
+            if handles[0].done:  # it must have failed, and says why
+                handles[0].completions()
         found = []
         for count in running:
-            for ticket in tickets[count:]:
-                ticket.cancel()
+            for handle in handles[count:]:
+                handle.cancel()
             engine.step()
             engine.steps.clear()
             settle()
@@ -121,7 +121,7 @@ class Session:
     def prefill(self, length: int, variant: int) -> Measured:
         """Positions a second of a prompt of text, and the median step."""
         engine = self._engine()
-        engine.submit(text_prompt(self._config, length, variant), _greedy(1), Ticket(1, engine.cancel))
+        engine.submit(text_prompt(self._config, length, variant), _greedy(1), RequestHandle(1, engine.cancel))
         with timed() as timer:
             while not engine.idle:
                 engine.step()
@@ -161,8 +161,8 @@ class Session:
             for turn in range(2):
                 settle()
                 started = time.perf_counter()
-                ticket = thread.submit(partial(self._turn, sound, before, turn), _greedy(new_tokens))
-                pieces = iter(ticket)
+                handle = thread.submit(partial(self._turn, sound, before, turn), _greedy(new_tokens))
+                pieces = iter(handle)
                 chunks = [next(pieces)]
                 taken.append(time.perf_counter() - started)
                 chunks += pieces
@@ -176,20 +176,22 @@ class Session:
         """
         asked, answer = script(self._config, kind)
         answer = answer[:most]
-        engine = self._engine(lookup=guesses) if right is None else self._engine(self._draft, draft_tokens=guesses)
-        ticket = Ticket(1, engine.cancel)
+        engine = (
+            self._engine(lookup=guesses) if right is None else self._engine(self._draft, num_speculative_tokens=guesses)
+        )
+        handle = RequestHandle(1, engine.cancel)
         with ExitStack() as scripts:
             scripts.enter_context(scripted(self._model.language_model, len(asked), answer))
             if right is not None:
                 told = with_errors(answer, 1 - right)
                 scripts.enter_context(scripted(self._draft.language_model, len(asked), told))
-            engine.submit(Prompt(asked, [], [], ()), _greedy(len(answer)), ticket)
-            while not ticket.done and not engine.stats.first_token.count:
+            engine.submit(Prompt(asked, [], [], ()), _greedy(len(answer)), handle)
+            while not handle.done and not engine.stats.first_token.count:
                 engine.step()
             with timed() as timer:
                 while not engine.idle:
                     engine.step()
-        assert ids_in(ticket.completions()[0].text) == answer
+        assert ids_in(handle.completions()[0].text) == answer
         stats = engine.stats
         accepted = stats.completion_tokens - 1 - sum(1 for step in engine.steps if step.decode)
         return {"value": (len(answer) - 1) / timer.seconds, "accepted": accepted / max(len(answer) - 1, 1)}
@@ -200,13 +202,13 @@ class Session:
         processor = Qwen2AudioProcessor.from_pretrained(folder)
         questions = [user(text, audio=clip) for clip in sorted(Path(folder).glob("clips/*.wav")) for text in QUESTIONS]
         asked = [build([question], processor) for question in questions]
-        settings = EngineSettings(kv_tokens=self._kv_tokens, draft_tokens=guesses)
+        settings = EngineSettings(kv_tokens=self._kv_tokens, num_speculative_tokens=guesses)
         engine = TimedEngine(self._model, self._clock, settings, processor.tokenizer, self._draft)
         taken = 0.0
         for prompt in asked:
-            ticket = Ticket(1, engine.cancel)
+            handle = RequestHandle(1, engine.cancel)
             before = engine.stats.first_token.count
-            engine.submit(prompt, _greedy(64), ticket)
+            engine.submit(prompt, _greedy(64), handle)
             while engine.stats.first_token.count == before:
                 engine.step()
             with timed() as timer:
@@ -214,7 +216,7 @@ class Session:
                     engine.step()
             taken += timer.seconds
         stats = engine.stats
-        share = stats.draft_guesses_accepted / max(stats.draft_guesses_made, 1)
+        share = stats.draft_tokens_accepted / max(stats.draft_tokens_proposed, 1)
         return {"value": (stats.completion_tokens - len(asked)) / taken, "accepted": share}
 
     # -- inside
@@ -231,7 +233,7 @@ class Session:
         finally:
             thread.close()
 
-    def _ask(self, thread: EngineThread, sound: np.ndarray, new_tokens: int) -> Ticket:
+    def _ask(self, thread: EngineThread, sound: np.ndarray, new_tokens: int) -> RequestHandle:
         return thread.submit(partial(prompt_of, self._config, sound), _greedy(new_tokens))
 
     def _warm(self, engine: TimedEngine, thread: EngineThread) -> None:

@@ -100,7 +100,7 @@ class Session:
         What the first question left is kept as the short API keeps it. Only this package's side can be asked.
         """
         from ..engine.engine import Engine, EngineSettings
-        from ..engine.request import Ticket
+        from ..engine.request import RequestHandle
         from ..inputs.prompt import Prompt
         from ..types import Heard, SamplingParams
         from .engine_clock import IdSpelling
@@ -116,12 +116,12 @@ class Session:
             ids = self._prompt(features, question=self._asked)[0].tolist()
             heard = Heard(seconds, self._audio_tokens(features))
             asked = Prompt(ids, [features.log_mel[0].numpy()], [int(features.mask.sum())], (heard,))
-            ticket = Ticket(1, engine.cancel)
-            engine.submit(asked, SamplingParams(temperature=0, max_tokens=1, logprobs=0), ticket)
+            handle = RequestHandle(1, engine.cancel)
+            engine.submit(asked, SamplingParams(temperature=0, max_tokens=1, logprobs=0), handle)
             while not engine.idle:
                 engine.step()
             self._asked += 1
-            return [token.token for token in ticket.completions()[0].logprobs]
+            return [token.token for token in handle.completions()[0].logprobs]
 
         if not self._asked:
             ask()

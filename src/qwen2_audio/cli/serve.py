@@ -69,7 +69,7 @@ def command(
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
     draft: terminal.Draft = None,
-    draft_tokens: terminal.DraftTokens = 4,
+    num_speculative_tokens: terminal.NumSpeculativeTokens = 4,
 ) -> None:
     _check_installed()
     from ..serve.app import create_app
@@ -101,7 +101,16 @@ def command(
         grace=grace,
         fetch=fetch,
     )
-    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, draft=draft, draft_tokens=draft_tokens)
+    load = partial(
+        terminal.load_model,
+        model,
+        device,
+        dtype,
+        adapter,
+        quantize,
+        draft=draft,
+        num_speculative_tokens=num_speculative_tokens,
+    )
     if not terminal.is_first():
         load()  # exits when the first process ends
     with listening(address) as listener:  # a port that is taken is said before the model is loaded

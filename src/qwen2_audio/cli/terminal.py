@@ -26,7 +26,7 @@ Quantize = Annotated[
 Draft = Annotated[
     str | None, typer.Option(help="A smaller checkpoint that guesses what this one will say.", show_default=False)
 ]
-DraftTokens = Annotated[int, typer.Option(help="Tokens that the draft guesses at a time, at most.", min=1)]
+NumSpeculativeTokens = Annotated[int, typer.Option(help="Tokens that the draft guesses at a time, at most.", min=1)]
 Adapter = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter to add to the model.", show_default=False)]
 MaxTokens = Annotated[int | None, typer.Option(help="New tokens at most; default the checkpoint's, else 256.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default the checkpoint's.")]
@@ -65,15 +65,15 @@ def load_model(
     """Load what the options name (`more`: others of `load`); say on stderr which checkpoint it is, and what was chosen
     for this machine.
 
-    Processes of torchrun share the model. All but the first follow it, and exit here when it ends.
+    Processes of torchrun share the model. All but the first run its commands, and exit here when it ends.
     """
     with waiting("Starting"):  # importing torch takes a second or two; loading has a bar of its own
         from ..api.loading import load
-        from ..engine.executor.tp_worker import follow
+        from ..engine.executor.tp_worker import run_worker
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     options = {"device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize, **more}
     loaded = load(model, tensor_parallel=several, **options)
-    if follow(loaded.model):
+    if run_worker(loaded.model):
         raise typer.Exit
     if several:  # else SIGTERM would end this process before it told the others
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +133,7 @@ def take_part(device: torch.device) -> Processes:
     return processes
 
 
-def together_of(model: nn.Module) -> Together | None:
+def together_of(model: Any) -> Together | None:
     """The processes that `model` is divided among; None for one that is whole."""
     return next((module.together for module in model.modules() if isinstance(module, InputShare)), None)
 

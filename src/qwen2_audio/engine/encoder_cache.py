@@ -1,9 +1,9 @@
-"""The sounds of waiting and running requests: encoded together, in slices, once for each content.
+"""Embeddings of clips: encoded once for each content, in slices between two steps of the engine.
 
-    wanted clips  --jobs, shortest first-->  encoder, a few layers at a time  -->  embeddings [N, H], kept by digest
+    needed clips  --jobs, shortest first-->  encoder, a few layers at a time  -->  embeddings [N, H], cached by digest
 
-A clip of 30 s takes the encoder longer than anybody should wait between two tokens. So its layers are run a slice at a
-time, and a shorter clip that arrives meanwhile goes first.
+The encoder takes longer for a clip of 30 s than other requests should wait between two tokens. So each slice runs only
+some of its layers, and a shorter clip that arrives meanwhile goes first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +19,11 @@ import torch
 from ..checkpoint.config import num_audio_tokens
 from ..inputs.collate import stack_clips, to_device
 from .metrics import Stats
+from .model_interface import EngineModel
 from .request import Request
 
-JOB_FRAMES = 3000  # mel frames that are encoded together at most, unless one clip alone has more
-OLDEST_EVERY = 4  # slices; the others go to the shortest job
+JOB_FRAMES = 3000  # most mel frames that are encoded together, unless one clip alone has more
+OLDEST_EVERY = 4  # every fourth slice goes to the oldest job, the others to the shortest
 
 
 @dataclass(eq=False)
@@ -31,22 +31,23 @@ class _Job:
     """Clips in the encoder, laid end to end."""
 
     digests: list[int]
-    clips: list[tuple[np.ndarray, int]]  # and their frames
+    clips: list[tuple[np.ndarray, int]]  # log-mel [mel bins, F] and its valid frames
     frames: int
     steps: Generator[None, None, tuple[torch.Tensor, list[int]]]
 
 
-class Sounds:
-    """Embeddings of clips by digest, least recently used going first where `budget` bytes are full.
+class EncoderCache:
+    """Embeddings of clips by digest. Beyond `budget` bytes the least recently used clip is evicted.
 
-    What a request under way needs stays: `want` holds it, `drop` lets it go. Attribute `nbytes`: of all that is held.
+    Clips of unfinished requests stay: `acquire` counts a request's need, `release` ends it. Attribute `nbytes`: of all
+    cached embeddings.
     """
 
-    def __init__(self, model: Any, budget: int, stats: Stats) -> None:
+    def __init__(self, model: EngineModel, budget: int, stats: Stats) -> None:
         self._model, self.budget, self._stats = model, budget, stats
         self.nbytes = 0
-        self._held: OrderedDict[int, torch.Tensor] = OrderedDict()
-        self._wanted: dict[int, int] = {}  # digest -> requests that need it
+        self._cached: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self._users: dict[int, int] = {}  # digest -> unfinished requests that need it
         self._failed: dict[int, Exception] = {}
         self._queue: dict[int, tuple[np.ndarray, int]] = {}  # digest -> clip and its frames, in order of arrival
         self._jobs: list[_Job] = []
@@ -57,122 +58,123 @@ class Sounds:
         """There is something to encode."""
         return bool(self._queue or self._jobs)
 
-    def want(self, request: Request) -> None:
-        """A request needs its clips, now or later. Each `want` has its `drop`."""
-        for one in request.prompt.digests:
-            self._wanted[one] = self._wanted.get(one, 0) + 1
-            if one in self._held:
-                self._held.move_to_end(one)
+    def acquire(self, request: Request) -> None:
+        """A request needs its clips, now or later. Each `acquire` has its `release`."""
+        for digest in request.prompt.digests:
+            self._users[digest] = self._users.get(digest, 0) + 1
+            if digest in self._cached:
+                self._cached.move_to_end(digest)
                 self._stats.clips_cached += 1
 
-    def drop(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         """A request is finished."""
-        for one in request.prompt.digests:
-            self._wanted[one] -= 1
-            if not self._wanted[one]:
-                del self._wanted[one]
-                self._queue.pop(one, None)  # nobody waits for it any more
-                self._failed.pop(one, None)
-        self._make_room()
+        for digest in request.prompt.digests:
+            self._users[digest] -= 1
+            if not self._users[digest]:
+                del self._users[digest]
+                self._queue.pop(digest, None)  # no request waits for it any more
+                self._failed.pop(digest, None)
+        self._evict()
 
-    def held(self, request: Request) -> bool:
-        """All of its clips are encoded."""
-        return all(one in self._held for one in request.prompt.digests)
+    def has_all(self, request: Request) -> bool:
+        """All clips of the request are encoded."""
+        return all(digest in self._cached for digest in request.prompt.digests)
 
     def ready(self, request: Request) -> bool:
-        """`held`; what is missing is put in line. Raises what made the encoder fail on one of its clips."""
-        prompt, underway = request.prompt, {one for job in self._jobs for one in job.digests}
-        for place, one in enumerate(prompt.digests):
-            if one in self._failed:
-                raise self._failed[one]
-            if one not in self._held and one not in underway:
-                self._queue.setdefault(one, (prompt.clips[place], prompt.frames[place]))
-        return self.held(request)
+        """`has_all`; clips that are missing are queued. Raises the error of the encoder on one of them."""
+        prompt, in_jobs = request.prompt, {digest for job in self._jobs for digest in job.digests}
+        for index, digest in enumerate(prompt.digests):
+            if digest in self._failed:
+                raise self._failed[digest]
+            if digest not in self._cached and digest not in in_jobs:
+                self._queue.setdefault(digest, (prompt.clips[index], prompt.frames[index]))
+        return self.has_all(request)
 
-    def of(self, request: Request) -> torch.Tensor:
-        """[sum of N, H]: the embeddings of its clips, in order."""
-        return torch.cat([self._held[one] for one in request.prompt.digests])
+    def embeddings(self, request: Request) -> torch.Tensor:
+        """[sum of N, H]: the embeddings of the request's clips, in order."""
+        return torch.cat([self._cached[digest] for digest in request.prompt.digests])
 
-    def forget(self) -> None:
-        """Drop everything that was encoded, wholly or not, as the weights have changed; nobody waits for it."""
-        for half_done in (self._held, self._jobs, self._queue, self._failed):
-            half_done.clear()
+    def clear(self) -> None:
+        """Drop everything that was encoded, finished or not, because the weights have changed and no request waits."""
+        for container in (self._cached, self._jobs, self._queue, self._failed):
+            container.clear()
         self.nbytes = 0
 
-    def work(self, seconds: float) -> None:
-        """Encode for about `seconds`: one layer at least, and never more than a layer beyond."""
+    def encode(self, seconds: float) -> None:
+        """Encode for about `seconds`: at least one layer, and at most one layer longer."""
         until = time.monotonic() + seconds
         self._start_jobs()
         while self._jobs:
             self._slices += 1
             oldest = self._slices % OLDEST_EVERY == 0
-            job = self._jobs[0] if oldest else min(self._jobs, key=lambda one: one.frames)
-            while self._step(job):
+            job = self._jobs[0] if oldest else min(self._jobs, key=lambda candidate: candidate.frames)
+            while self._run_layer(job):
                 if time.monotonic() >= until:
                     return
             if time.monotonic() >= until:
                 return
 
-    def _step(self, job: _Job) -> bool:
-        """One layer of a job; False once it is done."""
+    def _run_layer(self, job: _Job) -> bool:
+        """One layer of a job; False once the job is finished."""
         try:
             next(job.steps)
             return True
-        except StopIteration as done:
-            embeds, tokens = done.value
-            for one, part in zip(job.digests, embeds.split(tokens), strict=True):
-                self._hold(one, part.clone())  # on its own, or it would hold all of them
+        except StopIteration as finished:
+            embeds, tokens = finished.value
+            for digest, part in zip(job.digests, embeds.split(tokens), strict=True):
+                self._insert(digest, part.clone())  # a copy: a view would keep the whole job's tensor alive
             self._stats.clips_encoded += len(job.digests)
-            self._make_room()
-        except Exception as error:  # a fault of a clip, or of the machine: those who wait for it are told
-            if len(job.digests) > 1:  # which of them it is shows when each is tried alone
-                self._jobs += [self._job([one], [clip]) for one, clip in zip(job.digests, job.clips, strict=True)]
+            self._evict()
+        except Exception as error:  # of a clip, or of the machine: reported to the requests that wait for it
+            if len(job.digests) > 1:  # each clip alone shows which of them it is
+                clips = zip(job.digests, job.clips, strict=True)
+                self._jobs += [self._make_job([digest], [clip]) for digest, clip in clips]
             else:
                 self._failed[job.digests[0]] = error
         self._jobs.remove(job)
         return False
 
-    def _job(self, digests: list[int], clips: list[tuple[np.ndarray, int]]) -> _Job:
+    def _make_job(self, digests: list[int], clips: list[tuple[np.ndarray, int]]) -> _Job:
         mels, frames = zip(*clips, strict=True)
         return _Job(digests, clips, sum(frames), encode_in_steps(self._model, mels, frames))
 
     def _start_jobs(self) -> None:
-        """Clips of like length together, so that a short one does not wait for a long one."""
+        """Put clips of like length together, so that a short one does not wait for a long one."""
         while self._queue:
-            by_length = sorted(self._queue, key=lambda one: self._queue[one][1])
+            by_length = sorted(self._queue, key=lambda digest: self._queue[digest][1])
             shortest, frames = self._queue[by_length[0]][1], 0
             chosen: list[int] = []
-            for one in by_length:
-                length = self._queue[one][1]
+            for digest in by_length:
+                length = self._queue[digest][1]
                 if chosen and (frames + length > JOB_FRAMES or length > 2 * shortest + 100):
                     break
-                chosen.append(one)
+                chosen.append(digest)
                 frames += length
-            self._jobs.append(self._job(chosen, [self._queue.pop(one) for one in chosen]))
+            self._jobs.append(self._make_job(chosen, [self._queue.pop(digest) for digest in chosen]))
 
-    def _make_room(self) -> None:
-        for one in list(self._held):
+    def _evict(self) -> None:
+        for digest in list(self._cached):
             if self.nbytes <= self.budget:
                 return
-            if one not in self._wanted:
-                self.nbytes -= self._held.pop(one).nbytes
+            if digest not in self._users:
+                self.nbytes -= self._cached.pop(digest).nbytes
 
-    def _hold(self, digest: int, embeds: torch.Tensor) -> None:
-        if (old := self._held.get(digest)) is not None:
+    def _insert(self, digest: int, embeds: torch.Tensor) -> None:
+        if (old := self._cached.get(digest)) is not None:
             self.nbytes -= old.nbytes
-        self._held[digest] = embeds
+        self._cached[digest] = embeds
         self.nbytes += embeds.nbytes
 
 
 def encode_in_steps(
-    model: Any, clips: Sequence[np.ndarray], frames: Sequence[int]
+    model: EngineModel, clips: Sequence[np.ndarray], frames: Sequence[int]
 ) -> Generator[None, None, tuple[torch.Tensor, list[int]]]:
     """The model's `encode_audio` of log-mels [mel bins, F_i], with a pause before each layer."""
     inputs = stack_clips(clips, frames)
     features = to_device(inputs["input_features"], model.device)
-    if not model.encoder_mask:  # whole windows, padding heard: one piece
+    if not model.encoder_mask:  # whole windows whose padding is attended to: in one go
         yield
-        return model.encode_audio(features, inputs["feature_attention_mask"])  # type: ignore[no-any-return]
+        return model.encode_audio(features, inputs["feature_attention_mask"])
     tower = model.audio_tower
-    made = yield from tower.encode_in_steps(features.to(tower.conv1.weight), list(frames))
-    return model.multi_modal_projector(made), [num_audio_tokens(n) for n in frames]
+    states = yield from tower.encode_in_steps(features.to(tower.conv1.weight), list(frames))
+    return model.multi_modal_projector(states), [num_audio_tokens(n) for n in frames]

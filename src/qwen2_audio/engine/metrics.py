@@ -1,8 +1,9 @@
-"""What the engine counts."""
+"""The engine's counters, gauges and histograms, and how a step updates them."""
 
 from __future__ import annotations
 
 import copy
+import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
@@ -49,23 +50,23 @@ class Stats:
     seconds_prefill: float = 0.0
     seconds_decode: float = 0.0
     seconds_encoder: float = 0.0
-    seconds_overhead: float = 0.0  # of steps, beside the models and the encoder
+    seconds_overhead: float = 0.0  # of steps, outside the models and the encoder
     preemptions: int = 0
     clips_encoded: int = 0
     clips_cached: int = 0
-    guesses_made: int = 0  # by prompt lookup
-    guesses_accepted: int = 0
-    draft_guesses_made: int = 0
-    draft_guesses_accepted: int = 0
-    draft_without_room: int = 0  # times that an answer found none in the draft's cache
-    draft_failures: int = 0  # answers that go on without the draft
+    lookup_tokens_proposed: int = 0  # by prompt lookup
+    lookup_tokens_accepted: int = 0
+    draft_tokens_proposed: int = 0  # by the draft model
+    draft_tokens_accepted: int = 0
+    draft_cache_full: int = 0  # times that an answer found no room in the draft model's cache
+    draft_failures: int = 0  # answers that go on without the draft model
     seconds_draft: float = 0.0
     waiting: int = 0
     running: int = 0
     blocks_used: int = 0
     blocks_cached: int = 0
     blocks_total: int = 0
-    sounds_bytes: int = 0
+    encoder_cache_bytes: int = 0
     queue_wait: Histogram = field(default_factory=Histogram)
     first_token: Histogram = field(default_factory=Histogram)
     inter_token: Histogram = field(default_factory=Histogram)
@@ -74,7 +75,7 @@ class Stats:
     prompt_size: Histogram = field(default_factory=lambda: Histogram(TOKENS))
 
     def finish(self, reason: FinishReason, usage: Usage, seconds: float, index: int) -> None:
-        """An answer has ended; what its prompt cost counts once a request."""
+        """An answer has ended. The prompt's cost is counted once a request."""
         self.finished[reason] = self.finished.get(reason, 0) + 1
         self.completion_tokens += usage.completion_tokens
         if index == 0:
@@ -86,3 +87,39 @@ class Stats:
 
     def snapshot(self) -> Stats:
         return copy.deepcopy(self)
+
+    @property
+    def seconds_computing(self) -> float:
+        """Seconds in the models and the encoder."""
+        return self.seconds_prefill + self.seconds_decode + self.seconds_encoder + self.seconds_draft
+
+    def count_pass(self, prefill: int, decode: int, seconds: float) -> None:
+        """A pass computed so many prefill and decode positions in `seconds`."""
+        self.prefill_tokens += prefill
+        self.decode_tokens += decode
+        share = prefill / (prefill + decode)
+        self.seconds_prefill += seconds * share
+        self.seconds_decode += seconds * (1 - share)
+
+
+class StepTimer:
+    """Adds a step's duration, and the part of it outside the models, to `stats`."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+        self._started = 0.0
+        self._computing = 0.0
+
+    def start(self) -> float:
+        """A step starts now; returns time.monotonic()."""
+        self._computing = self._stats.seconds_computing
+        self._started = time.monotonic()
+        return self._started
+
+    def stop(self) -> None:
+        """The step is over."""
+        stats = self._stats
+        seconds = time.monotonic() - self._started
+        stats.steps += 1
+        stats.seconds_overhead += max(0.0, seconds - (stats.seconds_computing - self._computing))
+        stats.step_seconds.add(seconds)

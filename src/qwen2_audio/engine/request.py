@@ -1,6 +1,7 @@
-"""What one request wants, where it stands, and how its answers reach whoever asked. No torch in here.
+"""What one request asks for, how far it is, and how its answers reach the caller. No torch in here.
 
-A request with `n` answers is n sequences, which share the prompt's blocks and are scheduled each on its own.
+A request for `n` answers becomes n sequences. They share the prompt's blocks of the KV cache, and each is scheduled on
+its own.
 """
 
 from __future__ import annotations
@@ -19,34 +20,34 @@ if TYPE_CHECKING:
     from ..inputs.prompt import Prompt
 
 
-class Ticket:
-    """A request as whoever asked sees it: pieces as they come, one terminal piece for each of its answers, `cancel`.
+class RequestHandle:
+    """A request as its caller sees it: deltas as they come, one terminal delta for each answer, `cancel`.
 
-    Iterate in a thread (`for chunk in ticket`) or in asyncio (`async for`), once. The pieces of one answer (`index`)
-    come in order; the one that carries a finish_reason is its last.
+    Iterate once, in a thread (`for chunk in handle`) or in asyncio (`async for`). The deltas of one answer (`index`)
+    come in order; the one with a finish_reason is its last.
     """
 
-    def __init__(self, answers: int, cancel: Callable[[Ticket], None]) -> None:
+    def __init__(self, answers: int, cancel: Callable[[RequestHandle], None]) -> None:
         self.answers = answers
         self._cancel = cancel
         self._chunks: deque[Chunk] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._asleep = 0  # threads that wait for a change
+        self._sleepers = 0  # threads that wait for a change
         self._wake: Callable[[], None] | None = None
-        self._open = answers
+        self._unfinished = answers
 
     def cancel(self) -> None:
-        """What is not finished ends with "cancelled" within a step. From any thread, any number of times."""
+        """End unfinished answers with "cancelled" within a step. From any thread, any number of times."""
         self._cancel(self)
 
     def put(self, chunk: Chunk) -> None:
-        """The engine's side: hand over a piece."""
+        """The engine's side: hand over a delta."""
         with self._lock:
-            assert self._open > 0, "a piece after the last terminal one"
-            self._open -= chunk.finish_reason is not None
+            assert self._unfinished > 0, "a delta after the last terminal one"
+            self._unfinished -= chunk.finish_reason is not None
             self._chunks.append(chunk)
-            if self._asleep:
+            if self._sleepers:
                 self._changed.notify_all()
             wake = self._wake
         if wake is not None:
@@ -54,66 +55,66 @@ class Ticket:
 
     @property
     def done(self) -> bool:
-        """All answers are finished, though perhaps not read."""
-        return self._open == 0
+        """All answers are finished, though their deltas may not have been read."""
+        return self._unfinished == 0
 
     def wait(self) -> None:
-        """Until all answers are finished, read or not."""
+        """Block until all answers are finished, read or not."""
         with self._changed:
             self._sleep_until(lambda: self.done)
 
     def __iter__(self) -> Iterator[Chunk]:
-        left = self.answers
-        while left:
+        unfinished = self.answers
+        while unfinished:
             with self._changed:
                 self._sleep_until(lambda: bool(self._chunks))
                 chunk = self._chunks.popleft()
-            left -= chunk.finish_reason is not None
+            unfinished -= chunk.finish_reason is not None
             yield chunk
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
-        loop, some, left = asyncio.get_running_loop(), asyncio.Event(), self.answers
+        loop, arrived, unfinished = asyncio.get_running_loop(), asyncio.Event(), self.answers
 
         def wake() -> None:
             if not loop.is_closed():  # a server that has shut down reads no more
-                loop.call_soon_threadsafe(some.set)
+                loop.call_soon_threadsafe(arrived.set)
 
         with self._changed:
             self._wake = wake
-        while left:
-            some.clear()
+        while unfinished:
+            arrived.clear()
             while self._chunks:
                 chunk = self._chunks.popleft()
-                left -= chunk.finish_reason is not None
+                unfinished -= chunk.finish_reason is not None
                 yield chunk
-            if left and not self._chunks:
-                await some.wait()
+            if unfinished and not self._chunks:
+                await arrived.wait()
 
     def _sleep_until(self, met: Callable[[], bool]) -> None:
-        self._asleep += 1
+        self._sleepers += 1
         try:
             self._changed.wait_for(met)
         finally:
-            self._asleep -= 1
+            self._sleepers -= 1
 
     def completions(self) -> list[Completion]:
-        """Wait for all answers, whole. Raises what made one of them fail."""
+        """Wait for all answers and return them whole. Raises the error that one of them ended with."""
         return completions_of(list(self), self.answers)
 
 
 def completions_of(chunks: abc.Sequence[Chunk], answers: int) -> list[Completion]:
-    """The pieces of one request, joined. Raises the error that an answer ended with."""
-    made = []
+    """Join the deltas of one request. Raises the error that an answer ended with."""
+    completions = []
     for index in range(answers):
         own = [chunk for chunk in chunks if chunk.index == index]
         last = own[-1]
         if last.error is not None:
             raise last.error
         assert last.finish_reason is not None and last.usage is not None
-        logprobs: tuple[TokenLogprob, ...] = tuple(one for chunk in own for one in chunk.logprobs)
+        logprobs: tuple[TokenLogprob, ...] = tuple(logprob for chunk in own for logprob in chunk.logprobs)
         text = "".join(chunk.text for chunk in own)
-        made.append(Completion(text, last.finish_reason, last.usage, last.heard, logprobs))
-    return made
+        completions.append(Completion(text, last.finish_reason, last.usage, last.heard, logprobs))
+    return completions
 
 
 @dataclass(eq=False)
@@ -122,44 +123,51 @@ class Request:
 
     number: int  # in order of arrival
     prompt: Prompt
-    keys: list[int]  # the prompt's ids, a clip's positions replaced by what stands for its sound (negative numbers)
+    prefix_keys: list[int]  # the prompt's ids; a negative digest of the clip stands at each of its positions
     params: SamplingParams
-    ticket: Ticket
-    most: int  # new tokens at most
-    most_reason: FinishReason  # why it ends there: "length", or "context"
-    deadline: float | None = None  # time.monotonic() at which it ends, whatever it has said
+    handle: RequestHandle
+    max_new_tokens: int
+    length_reason: FinishReason  # of an answer with that many tokens: "length", or "context"
+    deadline: float | None = None  # time.monotonic() at which it ends
     priority: int = 0  # lower goes first
     arrived: float = field(default_factory=time.monotonic)
 
 
 @dataclass(eq=False)
 class Sequence:
-    """One answer under way: tokens known, of which the first `computed` are in the KV cache.
+    """One answer in progress: known tokens, of which the first `computed` are in the KV cache.
 
-    `keys` are what the cache is shared by: prompt keys, then the answer's tokens. len(keys) - computed is what is left
-    to compute before the next token can be drawn: 1 in decoding, more in prefill and after a preemption.
+    `prefix_keys` are the request's keys and then the answer's tokens; the prefix cache compares them.
     """
 
     request: Request
-    index: int  # which of the request's answers
-    keys: list[int]
+    index: int  # of the answer within its request
+    prefix_keys: list[int]
     blocks: list[int] = field(default_factory=list)  # of the KV cache, in order
     computed: int = 0
-    cached: int = 0  # positions of the prompt that were found in the cache when it first began
-    begun: bool = False  # it was admitted before; then a preemption sent it back
-    guesses: list[int] = field(default_factory=list)  # speculative tokens behind the known ones, for the next step
+    cached: int = 0  # prompt positions found in the prefix cache when it first started
+    begun: bool = False  # it ran before; then a preemption put it back in line
+    draft_token_ids: list[int] = field(default_factory=list)  # proposed behind the known tokens, for the next step
 
     @property
-    def left(self) -> int:
-        """Known tokens that are not in the cache yet, at least 1 while it runs."""
-        return len(self.keys) - self.computed
+    def num_uncomputed(self) -> int:
+        """Known tokens that are not in the cache: 1 in decoding, more in prefill and after a preemption."""
+        return len(self.prefix_keys) - self.computed
 
     @property
     def decoding(self) -> bool:
-        known = len(self.keys)
-        return known - self.computed == 1 and known > len(self.request.keys)
+        known = len(self.prefix_keys)
+        return known - self.computed == 1 and known > len(self.request.prefix_keys)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens of the answer that are known."""
+        return len(self.prefix_keys) - len(self.request.prefix_keys)
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Who goes first: by priority, then by arrival."""
+        """Scheduling order: by priority, then by arrival."""
         return (self.request.priority, self.request.number, self.index)
+
+
+Ticket = RequestHandle  # until serve/ has taken the new name

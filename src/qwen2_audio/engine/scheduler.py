@@ -1,9 +1,9 @@
-"""Who runs, and what the next step computes. Plain ints and lists.
+"""Which sequences run, and what the next step computes. Plain ints and lists.
 
-    waiting (by order) --admitted--> running: prefill ... decode --removed--> gone
-                       <--sent back--        (no block is left, and somebody else goes first)
+    waiting (in order) --admitted--> running: prefill ... decode --removed--> gone
+                       <--preempted--     (no block is free, and another sequence goes first)
 
-A running sequence holds blocks for all of its known tokens; each decode asks for one more position.
+A running sequence has blocks for all of its known tokens; each decode step needs one more position.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import BusyError, CapacityError
-from .block_manager import BlockPool, Copy
+from .block_manager import BlockCopy, BlockManager
 from .request import Request, Sequence
 
-AHEAD = 4  # sequences that are asked for being ready though there is no room, so that their sounds are encoded by then
-EVEN = 4  # one part in this many of what prefill gets is divided evenly
-PREFILL = 8  # the share of a step that prefill gets however many decode: one part in this many
+LOOK_AHEAD = 4  # sequences without room that are asked whether they are ready, so that their clips are encoded by then
+EVEN_SHARE = 4  # a quarter of the prefill budget is divided evenly
+PREFILL_SHARE = 8  # prefill gets at least an eighth of a step, however many sequences decode
+FEWEST_POSITIONS, MOST_POSITIONS = 32, 1024  # of a step whose size is learnt
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a step and the engine may take on."""
 
-    step_tokens: int = 512  # new positions a step. Decodes all go; prefill gets what they leave, an eighth at least
-    sequences: int = 32  # running at a time
-    waiting: int = 1024
+    max_num_batched_tokens: int = 512  # new positions a step: all decodes, the rest is prefill, at least an eighth
+    max_num_seqs: int = 32  # running at a time
+    max_waiting: int = 1024
 
 
 @dataclass(slots=True)
-class Part:
-    """Compute positions start .. start + count - 1 of a sequence, guesses behind its known ones included."""
+class ScheduledSequence:
+    """Compute positions start .. start + count - 1 of a sequence, draft tokens behind its known ones included."""
 
     sequence: Sequence
     start: int
@@ -40,63 +41,86 @@ class Part:
 
     @property
     def last(self) -> bool:
-        """The known tokens end here: a token is to be drawn. Until the sequence has taken it."""
-        return self.start + self.count >= len(self.sequence.keys)
+        """The known tokens end here, so that the next token is sampled. Valid until the sequence has taken it."""
+        return self.start + self.count >= len(self.sequence.prefix_keys)
 
 
 @dataclass(frozen=True)
-class Plan:
+class SchedulerOutput:
     """One step."""
 
-    decodes: list[Part] = field(default_factory=list)
-    prefills: list[Part] = field(default_factory=list)
-    copies: list[Copy] = field(default_factory=list)  # to be made before anything is computed
+    decodes: list[ScheduledSequence] = field(default_factory=list)
+    prefills: list[ScheduledSequence] = field(default_factory=list)
+    copies: list[BlockCopy] = field(default_factory=list)  # to be made before anything is computed
     preempted: list[Sequence] = field(default_factory=list)
+
+    @property
+    def scheduled(self) -> list[ScheduledSequence]:
+        return [*self.decodes, *self.prefills]
+
+
+class StepSizeController:
+    """Learns how many positions a pass of about `seconds` computes on this machine.
+
+    Attribute `tokens`: that number, or always `fixed` where it is given.
+    """
+
+    def __init__(self, seconds: float, fixed: int | None = None) -> None:
+        self.tokens = fixed or 128
+        self._seconds, self._learns = seconds, fixed is None
+
+    def learn(self, positions: int, seconds: float) -> None:
+        """A pass of `positions` positions took `seconds`. Small passes are ignored: their cost is mostly overhead."""
+        if self._learns and positions >= FEWEST_POSITIONS:
+            wanted = positions * self._seconds / seconds
+            self.tokens = round(min(max(0.5 * (self.tokens + wanted), FEWEST_POSITIONS), MOST_POSITIONS))
 
 
 class Scheduler:
-    """Plans steps over a BlockPool.
+    """Schedules steps over a BlockManager, in the order of `Sequence.order`.
 
-    Who goes first is `Sequence.order`. Nobody starves: the first in order is never sent back for another, who waits is
-    overtaken (by its own priority) only while it is not ready, and each that runs gets at least a position a step, the
-    first `step_tokens` / 8 of those in prefill.
+    Starvation-free: the first sequence is never preempted; a waiting sequence is overtaken (within its own priority)
+    only while its clips are being encoded; each running sequence gets at least one position a step, of those in prefill
+    the first `max_num_batched_tokens` / 8.
     """
 
     def __init__(
-        self, pool: BlockPool, limits: Limits, ready: Callable[[Sequence], bool] = lambda sequence: True
+        self, block_manager: BlockManager, limits: Limits, ready: Callable[[Sequence], bool] = lambda sequence: True
     ) -> None:
-        """`ready`: whether a waiting sequence can be computed yet. At most `limits.sequences` that hear something and
-        are not ready are asked a step; those without clips behind them are not held up."""
-        self.pool, self.limits, self._ready = pool, limits, ready
-        self._waiting: list[Sequence] = []  # by order
-        self._running: list[Sequence] = []  # by order
-        self._firsts: dict[Request, Sequence] = {}  # answer 0 of each request, while it is here
+        """`ready`: whether a waiting sequence can be computed yet. In a step, at most `limits.max_num_seqs` sequences
+        with clips that are not ready are asked; sequences without clips behind them are not held up."""
+        self.block_manager, self.limits, self._ready = block_manager, limits, ready
+        self._waiting: list[Sequence] = []  # in order
+        self._running: list[Sequence] = []  # in order
+        self._firsts: dict[Request, Sequence] = {}  # answer 0 of each request, while it waits or runs
 
     @property
-    def waiting(self) -> int:
+    def num_waiting(self) -> int:
         return len(self._waiting)
 
     @property
-    def running(self) -> int:
+    def num_running(self) -> int:
         return len(self._running)
 
-    def check(self, request: Request) -> None:
-        """Raises CapacityError: there will never be room for this request; BusyError: too many are here.
+    def check_capacity(self, request: Request) -> None:
+        """Raises CapacityError where the request can never fit, BusyError where too many are here already.
 
-        Too many: more answers than may run and wait together, as who has just come waits for the next step.
+        A new request waits for the next step, so waiting and running ones together may be as many as both limits allow.
         """
-        room, answers = self.pool.blocks * self.pool.size, request.params.n
-        if len(request.keys) + request.most > room:
+        positions, answers = self.block_manager.blocks * self.block_manager.size, request.params.n
+        if len(request.prefix_keys) + request.max_new_tokens > positions:
             raise CapacityError(
-                f"The request takes {len(request.keys)} positions and up to {request.most} new ones, and the KV cache "
-                f"holds {room}; shorten it, ask for fewer tokens, or give the engine more memory (kv_tokens)."
+                f"The request takes {len(request.prefix_keys)} positions and up to {request.max_new_tokens} new ones, "
+                f"and the KV cache holds {positions}; shorten it, ask for fewer tokens, or give the engine more memory "
+                "(kv_tokens)."
             )
-        most, here = self.limits.waiting + self.limits.sequences, len(self._waiting) + len(self._running)
-        if answers > most:
-            raise CapacityError(f"The request wants n={answers} answers, and {most} may be under way; ask for fewer.")
-        if here + answers > most:
+        limit = self.limits.max_waiting + self.limits.max_num_seqs
+        present = len(self._waiting) + len(self._running)
+        if answers > limit:
+            raise CapacityError(f"The request wants n={answers} answers, and {limit} may be under way; ask for fewer.")
+        if present + answers > limit:
             raise BusyError(
-                f"{here} answers are running or waiting already, {most} may, and the request wants {answers}; try "
+                f"{present} answers are running or waiting already, {limit} may, and the request wants {answers}; try "
                 "again later."
             )
 
@@ -107,134 +131,145 @@ class Scheduler:
             self._firsts[sequence.request] = sequence
 
     def remove(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """It is finished: out of every line, its blocks given back (`keep`: findable by content)."""
+        """Remove a finished sequence and release its blocks (`keep`: their content can be looked up)."""
         for line in (self._running, self._waiting):
             if sequence in line:
                 line.remove(sequence)
         if self._firsts.get(sequence.request) is sequence:
             del self._firsts[sequence.request]
-        self.pool.release(sequence, keep=keep)
+        self.block_manager.release(sequence, keep=keep)
 
-    def send_back(self, sequence: Sequence) -> None:
-        """Out of the running and in line again; it will be computed anew, but for what the cache still has."""
+    def preempt(self, sequence: Sequence) -> None:
+        """Put a running sequence back in line. It will be computed again, except for what is still cached."""
         self._running.remove(sequence)
-        self.pool.release(sequence)
-        sequence.guesses = []
+        self.block_manager.release(sequence)
+        sequence.draft_token_ids = []
         insort(self._waiting, sequence, key=_order)
 
-    def plan(self) -> Plan:
-        """The next step. Sequences in it have the blocks it needs."""
-        preempted = self._make_room()
-        decodes = self._decodes()
-        most = self.limits.step_tokens
-        budget = max(most - sum(part.count for part in decodes), most // PREFILL, 1)
-        behind = len(self._running) - len(decodes)
-        copies = [] if preempted else self._admit(budget - behind)  # a position at least for each
-        return Plan(decodes, self._prefills(budget, decodes), copies, preempted)
+    def schedule(self) -> SchedulerOutput:
+        """The next step. Its sequences have the blocks they need."""
+        preempted = self._preempt_for_decodes()
+        decodes = self._schedule_decodes()
+        max_tokens = self.limits.max_num_batched_tokens
+        decode_tokens = sum(scheduled.count for scheduled in decodes)
+        budget = max(max_tokens - decode_tokens, max_tokens // PREFILL_SHARE, 1)
+        in_prefill = len(self._running) - len(decodes)
+        copies = [] if preempted else self._admit(budget - in_prefill)  # each needs at least one position
+        return SchedulerOutput(decodes, self._schedule_prefills(budget, decodes), copies, preempted)
 
-    def ran(self, plan: Plan) -> None:
-        """A plan's passes are done: known tokens count as computed, full blocks become findable."""
-        for part in (*plan.decodes, *plan.prefills):
-            sequence, request = part.sequence, part.sequence.request
-            if not sequence.blocks:  # it has left meanwhile
+    def mark_computed(self, output: SchedulerOutput) -> None:
+        """The passes of `output` are done: known tokens count as computed, full blocks are published."""
+        for scheduled in output.scheduled:
+            sequence, request = scheduled.sequence, scheduled.sequence.request
+            if not sequence.blocks:  # it was removed meanwhile
                 continue
             sequence.begun = True
-            sequence.computed = min(part.start + part.count, len(sequence.keys))
-            prompt = sequence.computed == len(request.keys)
-            self.pool.note(sequence, partly=prompt and sequence.index == 0 and request.params.n > 1)
+            sequence.computed = min(scheduled.start + scheduled.count, len(sequence.prefix_keys))
+            at_prompt_end = sequence.computed == len(request.prefix_keys)
+            shared = at_prompt_end and sequence.index == 0 and request.params.n > 1
+            self.block_manager.publish(sequence, partly=shared)
 
-    def accepted(self, sequence: Sequence, guesses: int) -> None:
-        """So many of the guesses that were computed were right, and are known tokens now, with one more behind them."""
+    def accept_drafts(self, sequence: Sequence, num_accepted: int) -> None:
+        """`num_accepted` draft tokens were right: they are known and computed; one more known token follows them."""
         if sequence.blocks:
-            sequence.computed += guesses
-            self.pool.crop(sequence, len(sequence.keys))
+            sequence.computed += num_accepted
+            self.block_manager.trim(sequence, len(sequence.prefix_keys))
 
-    def _make_room(self) -> list[Sequence]:
-        """A block for each decode that needs one, taken from those that run last: whom it was taken from."""
+    def _preempt_for_decodes(self) -> list[Sequence]:
+        """Give a block to each decode that needs one; the last running sequences are preempted for it. Returns them."""
         preempted: list[Sequence] = []
-        place = 0
-        while place < len(self._running):
-            sequence = self._running[place]
-            full = len(sequence.keys) > len(sequence.blocks) * self.pool.size
-            if full and sequence.decoding and not self.pool.extend(sequence, len(sequence.keys)):
+        index = 0
+        while index < len(self._running):
+            sequence = self._running[index]
+            full = len(sequence.prefix_keys) > len(sequence.blocks) * self.block_manager.size
+            if full and sequence.decoding and not self.block_manager.extend(sequence, len(sequence.prefix_keys)):
                 preempted.append(self._running[-1])
-                self.send_back(preempted[-1])  # itself, where it is the last: then the loop ends
+                self.preempt(preempted[-1])  # itself, if it is the last: then the loop ends
             else:
-                place += 1
+                index += 1
         return preempted
 
-    def _decodes(self) -> list[Part]:
-        """All that decode, with as many of their guesses as fit the step and the blocks that are left."""
-        decoding = [one for one in self._running if one.decoding]
-        spare = max(self.limits.step_tokens - len(decoding), 0)
+    def _schedule_decodes(self) -> list[ScheduledSequence]:
+        """All decoding sequences, with as many of their draft tokens as the step and the free blocks allow."""
+        decoding = [sequence for sequence in self._running if sequence.decoding]
+        spare = max(self.limits.max_num_batched_tokens - len(decoding), 0)
         for sequence in decoding:
-            if not sequence.guesses:
+            if not sequence.draft_token_ids:
                 continue
-            known = len(sequence.keys)
-            del sequence.guesses[spare:]
-            if not self.pool.extend(sequence, known + len(sequence.guesses)):
-                del sequence.guesses[len(sequence.blocks) * self.pool.size - known :]
-            spare -= len(sequence.guesses)
-        return [Part(one, one.computed, 1 + len(one.guesses)) for one in decoding]
+            known = len(sequence.prefix_keys)
+            del sequence.draft_token_ids[spare:]
+            if not self.block_manager.extend(sequence, known + len(sequence.draft_token_ids)):
+                del sequence.draft_token_ids[len(sequence.blocks) * self.block_manager.size - known :]
+            spare -= len(sequence.draft_token_ids)
+        return [
+            ScheduledSequence(sequence, sequence.computed, 1 + len(sequence.draft_token_ids)) for sequence in decoding
+        ]
 
-    def _admit(self, most: int) -> list[Copy]:
-        """Those in line, in order, while there is room. Who is not ready is passed over; who does not fit ends it."""
-        copies: list[Copy] = []
-        room, unready, ahead = True, 0, AHEAD
+    def _admit(self, budget: int) -> list[BlockCopy]:
+        """Start waiting sequences in order while there is room. A sequence that is not ready is passed over; one that
+        does not fit ends the search."""
+        copies: list[BlockCopy] = []
+        has_room, unready, look_ahead = True, 0, LOOK_AHEAD
         for sequence in self._waiting.copy():
-            hears = bool(sequence.request.prompt.clips)
-            if (hears and unready >= self.limits.sequences) or not self._may_begin(sequence):
+            has_clips = bool(sequence.request.prompt.clips)
+            if (has_clips and unready >= self.limits.max_num_seqs) or not self._may_start(sequence):
                 continue
-            room = room and most > 0 and len(self._running) < self.limits.sequences
-            ahead -= not room
+            has_room = has_room and budget > 0 and len(self._running) < self.limits.max_num_seqs
+            look_ahead -= not has_room
             if not self._ready(sequence):
                 unready += 1
-            elif room and self._fits(sequence):
+            elif has_room and self._fits(sequence):
                 copies += self._start(sequence)
-                most -= 1
+                budget -= 1
             else:
-                room = False
-            if not ahead:
+                has_room = False
+            if not look_ahead:
                 break
         return copies
 
-    def _may_begin(self, sequence: Sequence) -> bool:
-        """Later answers of a request wait until the first has its prompt computed, which they then share."""
+    def _may_start(self, sequence: Sequence) -> bool:
+        """Later answers of a request wait until the first has computed the prompt, which they then share."""
         first = self._firsts.get(sequence.request)
-        return sequence is first or first is None or first.computed >= len(sequence.request.keys)
+        return sequence is first or first is None or first.computed >= len(sequence.request.prefix_keys)
 
     def _fits(self, sequence: Sequence) -> bool:
-        """Blocks for all of its keys, and then one for each that runs, which it will ask for next."""
-        return self.pool.needs(sequence.keys) + len(self._running) <= self.pool.free
+        """There are blocks for all of its keys, and then one for each running sequence, which it will need next."""
+        return self.block_manager.num_new_blocks(sequence.prefix_keys) + len(self._running) <= self.block_manager.free
 
-    def _start(self, sequence: Sequence) -> list[Copy]:
-        copy = self.pool.begin(sequence)
-        fits = self.pool.extend(sequence, len(sequence.keys))
-        assert fits, "_fits said so"
+    def _start(self, sequence: Sequence) -> list[BlockCopy]:
+        copy = self.block_manager.allocate(sequence)
+        fits = self.block_manager.extend(sequence, len(sequence.prefix_keys))
+        assert fits, "_fits was true"
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_order)
         return [] if copy is None else [copy]
 
-    def _prefills(self, budget: int, decodes: list[Part]) -> list[Part]:
-        """Whoever else runs; also who came back and has but one position left. Of the same priority, who is nearest to
-        its first token goes before the others: who asks briefly does not wait for who asks at length."""
+    def _schedule_prefills(self, budget: int, decodes: list[ScheduledSequence]) -> list[ScheduledSequence]:
+        """Running sequences that are not decoding, including preempted ones with one token left to recompute.
+
+        Within a priority, the sequence with the fewest uncomputed tokens goes first: a short prompt does not wait for a
+        long one.
+        """
         if len(decodes) == len(self._running):
             return []
-        planned = {part.sequence for part in decodes}
-        behind = [one for one in self._running if one not in planned][:budget]
-        behind.sort(key=lambda one: (one.request.priority, one.left))
-        shares = share_out(budget, [one.left for one in behind])
-        return [Part(one, one.computed, share) for one, share in zip(behind, shares, strict=True)]
+        decoding = {scheduled.sequence for scheduled in decodes}
+        prefilling = [sequence for sequence in self._running if sequence not in decoding][:budget]
+        prefilling.sort(key=lambda sequence: (sequence.request.priority, sequence.num_uncomputed))
+        shares = share_out(budget, [sequence.num_uncomputed for sequence in prefilling])
+        return [
+            ScheduledSequence(sequence, sequence.computed, share)
+            for sequence, share in zip(prefilling, shares, strict=True)
+        ]
 
 
 def share_out(budget: int, needs: list[int]) -> list[int]:
-    """Shares of `budget`, for each of `needs` no more than it is: a part in `EVEN` goes to all alike, at least 1 to
-    each (`budget` is no less than they are); the rest to the first, then to the second, and so on."""
-    shares = [min(need, max(budget // (EVEN * len(needs)), 1)) for need in needs]
+    """Divide `budget` (at least one for each of `needs`): a quarter evenly, at least 1 each; the rest to the first need
+    as far as it goes, then to the second, and so on."""
+    shares = [min(need, max(budget // (EVEN_SHARE * len(needs)), 1)) for need in needs]
     rest = budget - sum(shares)
-    for place, need in enumerate(needs):
-        more = min(need - shares[place], rest)
-        shares[place] += more
+    for index, need in enumerate(needs):
+        more = min(need - shares[index], rest)
+        shares[index] += more
         rest -= more
     return shares
 

@@ -1,47 +1,167 @@
-"""What an engine may use; how an answer is drawn and how long it may be: SamplingParams over generation_config."""
+"""What an engine may use, and what one request gets: its sampling options and its length limit."""
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
+from ..checkpoint.memory import available_bytes
 from ..errors import ConfigError, ContextLengthError
+from ..generate import processors
 from ..generate.config import GenerationConfig
-from ..generate.lengths import PromptSize, within_max_length
-from ..generate.options import warn
+from ..generate.lengths import Lengths, PromptSize, within_max_length
+from ..generate.options import Options, resolve, warn
 from ..inputs.prompt import Prompt
 from ..model.paged import BLOCK
+from ..text.chat_template import IM_END
+from ..text.tokenizer import Tokenizer
 from ..types import FinishReason, SamplingParams
+
+if TYPE_CHECKING:
+    from .model_interface import EngineModel
+
+T = TypeVar("T")
 
 COLDEST = 1e-5  # temperature: below, the likeliest token is drawn anyway, and logits / temperature may be infinite
 DEFAULT_MAX_TOKENS = 256  # new tokens, where neither the caller nor the checkpoint names a number
+MAX_KV_TOKENS = 1 << 16  # positions of the cache, even if memory would hold more
+MEMORY_SHARE = 0.3  # of the free memory goes to the KV cache, unless kv_tokens is given
+# Names that EngineSettings had until version 0.2; they go in 0.3.
+RENAMED = {
+    "sounds_bytes": "encoder_cache_bytes",
+    "step_tokens": "max_num_batched_tokens",
+    "sequences": "max_num_seqs",
+    "waiting": "max_waiting",
+    "lookup": "num_prompt_lookup_tokens",
+    "draft_tokens": "num_speculative_tokens",
+    "reuse": "enable_prefix_caching",
+}
 
 
+def with_current_names(options: dict[str, Any], where: str) -> dict[str, Any]:
+    """`options` with the names of RENAMED replaced, and a FutureWarning for each."""
+    for old, new in RENAMED.items():
+        if old in options:
+            warnings.warn(f"{where}: {old} is now {new}; the old name goes in 0.3.", FutureWarning, stacklevel=3)
+            options[new] = options.pop(old)
+    return options
+
+
+def _accept_renamed(cls: type[T]) -> type[T]:
+    init: Callable[..., None] = cls.__init__
+
+    @functools.wraps(init)
+    def with_old_names(self: T, *args: Any, **options: Any) -> None:
+        init(self, *args, **with_current_names(options, cls.__name__))
+
+    setattr(cls, "__init__", with_old_names)  # noqa: B010  (mypy forbids assigning to a method)
+    return cls
+
+
+@_accept_renamed
 @dataclass(frozen=True)
 class EngineSettings:
     """What an engine may use.
 
-    kv_tokens: positions of the KV cache; None: a third of the free memory, 65,536 at most. sounds_bytes: for encoded
-    clips. step_tokens: new positions a step; None: what takes about 0.15 s. lookup: guesses a step by prompt lookup.
-    draft_tokens: guesses a step by a draft, if there is one; 0: none. reuse: keep what was computed for the next
-    request that begins alike.
+    kv_tokens: positions of the KV cache; None: MEMORY_SHARE of the free memory, MAX_KV_TOKENS at most.
+    encoder_cache_bytes: for embeddings of clips. max_num_batched_tokens: new positions a step; None: as many as take
+    about 0.15 s. max_num_seqs: answers computed at a time. max_waiting: answers in line. num_prompt_lookup_tokens:
+    draft tokens a step by prompt lookup. num_speculative_tokens: draft tokens a step by a draft model, where there is
+    one; 0: none. enable_prefix_caching: keep clips, keys and values for later requests.
+
+    Raises ConfigError for a number that is too small.
     """
 
     kv_tokens: int | None = None
-    sounds_bytes: int = 500_000_000
-    step_tokens: int | None = None
-    sequences: int = 32
-    waiting: int = 1024
-    lookup: int = 0
-    draft_tokens: int = 4
-    reuse: bool = True
+    encoder_cache_bytes: int = 500_000_000
+    max_num_batched_tokens: int | None = None
+    max_num_seqs: int = 32
+    max_waiting: int = 1024
+    num_prompt_lookup_tokens: int = 0
+    num_speculative_tokens: int = 4
+    enable_prefix_caching: bool = True
 
     def __post_init__(self) -> None:
-        least = {"kv_tokens": BLOCK, "step_tokens": 1, "sequences": 1, "waiting": 1, "lookup": 0, "draft_tokens": 0}
+        least = {
+            "kv_tokens": BLOCK,
+            "max_num_batched_tokens": 1,
+            "max_num_seqs": 1,
+            "max_waiting": 1,
+            "num_prompt_lookup_tokens": 0,
+            "num_speculative_tokens": 0,
+        }
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")
+
+    def num_blocks(self, block_bytes: int, device: torch.device) -> int:
+        """Blocks of the KV cache, of `block_bytes` each, on `device`."""
+        if self.kv_tokens is not None:
+            return -(-self.kv_tokens // BLOCK)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_bytes()
+        affordable = MAX_KV_TOKENS // BLOCK if free is None else int(free * MEMORY_SHARE) // block_bytes
+        return max(1, min(affordable, MAX_KV_TOKENS // BLOCK))
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """How the answers of a request are sampled."""
+
+    options: Options  # the request's over the checkpoint's, as `generate` resolves them
+    eos_ids: frozenset[int]
+    greedy: bool  # the likeliest token is taken as it is: no sampling, no logits processors
+
+
+class OptionsResolver:
+    """Resolves SamplingParams over a checkpoint's generation_config. From any thread."""
+
+    def __init__(self, model: EngineModel, tokenizer: Tokenizer) -> None:
+        self._model = model
+        turn_ends = [token for token in tokenizer.all_special_tokens if token in (IM_END, tokenizer.eos_token)]
+        self._turn_ends = frozenset(tokenizer.convert_tokens_to_ids(turn_ends))
+        self._context = int(model.config.text_config.max_position_embeddings)
+        self._resolved: dict[str, RequestOptions] = {}  # the last one, as most requests have equal options
+        warn_of_beams(model.generation_config)
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: the checkpoint's, and the ends of a turn."""
+        return self._turn_ends | frozenset(self._model.generation_config.eos_ids)
+
+    def resolve(self, params: SamplingParams) -> RequestOptions:
+        """Raises ConfigError for options that cannot work."""
+        asked = generate_options(params)
+        extras = bool(params.logit_bias or params.frequency_penalty or params.presence_penalty)
+        key = f"{asked} {extras} {vars(self._model.generation_config)}"
+        resolved = self._resolved.get(key)
+        if resolved is None:
+            ends = {"eos_token_id": sorted(self.eos_ids) or None, "stop_strings": None}
+            options = resolve(self._model.generation_config, None, {**asked, **ends})
+            greedy = not extras and not options.config.do_sample and not _has_processors(options)
+            resolved = RequestOptions(options, frozenset(options.config.eos_ids), greedy)
+            self._resolved = {key: resolved}
+        return resolved
+
+    def limit(self, prompt: Prompt, params: SamplingParams, resolved: RequestOptions) -> Limit:
+        """Raises ContextLengthError and ConfigError as `limit` does."""
+        return limit(prompt, params, resolved.options.config, self._context)
+
+    def stop_strings(self, params: SamplingParams) -> tuple[str, ...]:
+        """The caller's stop strings and the checkpoint's."""
+        return stop_strings(params, self._model.generation_config)
+
+
+def _has_processors(options: Options) -> bool:
+    config = options.config
+    lengths = Lengths(0, 0, config.min_length or 0, config.min_new_tokens or 0)
+    rows = processors.PromptRows(torch.empty(1, 0), None, lengths)
+    return bool(processors.build(options, rows))
 
 
 @dataclass(frozen=True)
@@ -53,7 +173,7 @@ class Limit:
 
 
 def limit(prompt: Prompt, params: SamplingParams, config: GenerationConfig, context: int) -> Limit:
-    """The limit of an answer to `prompt` for a model whose context holds `context` positions.
+    """The limit of an answer to `prompt`, for a model whose context is `context` positions.
 
     Raises ContextLengthError where nothing fits, or less than `params.max_tokens`; a number that only stands in
     generation_config, or the default, gives way to what fits.
@@ -82,7 +202,7 @@ def limit(prompt: Prompt, params: SamplingParams, config: GenerationConfig, cont
 
 
 def warn_of_beams(config: GenerationConfig) -> None:
-    """Say that a checkpoint's `num_beams` is not what an engine does."""
+    """Warn that the engine ignores a checkpoint's `num_beams`."""
     if (beams := config.num_beams or 1) > 1:
         warn(f"The checkpoint asks for num_beams={beams}; here tokens are drawn one by one, beams are generate()'s.")
 

@@ -49,7 +49,7 @@ def test_more_conversations_than_rows_come_back_in_their_order(tiny_chat):
 
 
 def test_a_batch_may_be_larger_than_the_engine_takes(tiny_chat):
-    settings = EngineSettings(kv_tokens=4096, sequences=2, waiting=2)
+    settings = EngineSettings(kv_tokens=4096, max_num_seqs=2, max_waiting=2)
     chat = AudioChat(tiny_chat.model, tiny_chat.processor, settings)
     words = [f"say {number}" for number in range(15)]
     params = qa.SamplingParams(temperature=0, max_tokens=2)
@@ -59,18 +59,20 @@ def test_a_batch_may_be_larger_than_the_engine_takes(tiny_chat):
 
 
 def test_a_batch_waits_for_room_that_others_have_taken(tiny_chat, monkeypatch):
-    chat = AudioChat(tiny_chat.model, tiny_chat.processor, EngineSettings(kv_tokens=4096, sequences=1, waiting=1))
+    chat = AudioChat(
+        tiny_chat.model, tiny_chat.processor, EngineSettings(kv_tokens=4096, max_num_seqs=1, max_waiting=1)
+    )
     service, messages = chat.service(), [qa.user("Hello")]
     long = qa.SamplingParams(temperature=0, max_tokens=400, min_tokens=400)
     taken = [service.submit(messages, long) for _ in range(2)]
     assert len(chat.batch([messages] * 3, qa.SamplingParams(max_tokens=1))) == 3
-    assert all(ticket.done for ticket in taken[:1])
+    assert all(handle.done for handle in taken[:1])
     monkeypatch.setattr("qwen2_audio.api.chat.PATIENCE", 0.0)
     taken = [service.submit(messages, long) for _ in range(2)]
     with pytest.raises(BusyError, match=r"^Conversation 1: 2 requests wait or run already, as many as may"):
         chat.batch([messages], long)
-    for ticket in taken:
-        ticket.cancel()
+    for handle in taken:
+        handle.cancel()
 
 
 LONG = qa.SamplingParams(temperature=0, max_tokens=1500, min_tokens=1500)
@@ -85,12 +87,12 @@ LONG = qa.SamplingParams(temperature=0, max_tokens=1500, min_tokens=1500)
     ids=["clip", "role"],
 )
 def test_a_batch_that_fails_says_where_and_leaves_nothing_behind(tiny_chat, monkeypatch, bad, first, sentence):
-    service, tickets = tiny_chat.service(), []
+    service, handles = tiny_chat.service(), []
     submit = service.submit
-    monkeypatch.setattr(service, "submit", lambda *asked: tickets.append(submit(*asked)) or tickets[-1])
+    monkeypatch.setattr(service, "submit", lambda *asked: handles.append(submit(*asked)) or handles[-1])
     with pytest.raises((AudioError, PromptError), match=f"^Conversation 2: {sentence}"):
         tiny_chat.batch([[qa.user("Hello")], [bad], [qa.user("Hello")]], [first, LONG, LONG])
-    *_, last = tickets[-1]
+    *_, last = handles[-1]
     assert last.finish_reason == "cancelled"
 
 
@@ -273,7 +275,7 @@ def test_without_reuse_nothing_is_kept(tiny_chat):
     from qwen2_audio.api.chat import AudioChat
     from qwen2_audio.engine.engine import EngineSettings
 
-    chat = AudioChat(tiny_chat.model, tiny_chat.processor, EngineSettings(kv_tokens=4096, reuse=False))
+    chat = AudioChat(tiny_chat.model, tiny_chat.processor, EngineSettings(kv_tokens=4096, enable_prefix_caching=False))
     messages = [qa.user(QUESTION, audio=tone(1.5, 333))]
     first, second = (chat.chat(messages, GREEDY) for _ in range(2))
     assert first == second and second.usage.cached_tokens == 0

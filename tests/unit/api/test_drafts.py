@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import qwen2_audio as qa
-from qwen2_audio.api.loading import DRAFT_TOKENS
+from qwen2_audio.api.loading import NUM_SPECULATIVE_TOKENS
 from qwen2_audio.engine.settings import EngineSettings
 from qwen2_audio.errors import ConfigError, WeightsError
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
@@ -38,13 +38,13 @@ def swap(added: dict, one: str, other: str) -> None:
 def test_a_draft_is_loaded_noted_and_asked(tiny_checkpoint, clip):
     question, most = [qa.user("What is it?", audio=clip)], qa.SamplingParams(temperature=0, max_tokens=12)
     plain = qa.load(tiny_checkpoint, device="cpu", dtype="float32").chat(question, most)
-    chat = qa.load(tiny_checkpoint, device="cpu", dtype="float32", draft=tiny_checkpoint, draft_tokens=3)
-    assert chat.settings.draft_tokens == 3 and chat.draft is not chat.model
+    chat = qa.load(tiny_checkpoint, device="cpu", dtype="float32", draft=tiny_checkpoint, num_speculative_tokens=3)
+    assert chat.settings.num_speculative_tokens == 3 and chat.draft is not chat.model
     assert chat.notes[1].startswith(f"The draft {tiny_checkpoint}: float32 on the CPU, exact")
     answer = chat.chat(question, most)
     assert (answer.text, answer.usage) == (plain.text, plain.usage)
     stats = chat.service().stats()
-    assert stats.draft_guesses_made == stats.draft_guesses_accepted > 0
+    assert stats.draft_tokens_proposed == stats.draft_tokens_accepted > 0
 
 
 def test_a_quantised_folder_is_a_draft(tiny_checkpoint, tmp_path, clip):
@@ -54,11 +54,16 @@ def test_a_quantised_folder_is_a_draft(tiny_checkpoint, tmp_path, clip):
     chat = qa.load(tiny_checkpoint, device="cpu", dtype="float32", draft=folder)
     assert chat.notes[1].startswith(f"The draft {folder}: int8 on cpu, as the checkpoint is stored")
     assert chat.chat([qa.user("What is it?", audio=clip)], qa.SamplingParams(max_tokens=8)).usage.completion_tokens
-    assert chat.service().stats().draft_guesses_made > 0
+    assert chat.service().stats().draft_tokens_proposed > 0
 
 
 def test_without_a_draft_there_is_none(tiny_chat):
-    assert tiny_chat.draft is None and tiny_chat.settings.draft_tokens == DRAFT_TOKENS == EngineSettings().draft_tokens
+    assert (
+        tiny_chat.draft is None
+        and tiny_chat.settings.num_speculative_tokens
+        == NUM_SPECULATIVE_TOKENS
+        == EngineSettings().num_speculative_tokens
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,5 +101,5 @@ def test_what_cannot_be_a_draft_is_one_sentence(tiny_checkpoint):
         qa.load(tiny_checkpoint, device="cpu", draft="./nowhere")
     with pytest.raises(ConfigError, match="tensor_parallel takes no draft"):
         qa.load(tiny_checkpoint, device="cpu", dtype="float32", draft=tiny_checkpoint, tensor_parallel=True)
-    with pytest.raises(ConfigError, match="draft_tokens is -1; expected a number of at least 0"):
-        qa.load(tiny_checkpoint, device="cpu", draft=tiny_checkpoint, draft_tokens=-1)
+    with pytest.raises(ConfigError, match="num_speculative_tokens is -1; expected a number of at least 0"):
+        qa.load(tiny_checkpoint, device="cpu", draft=tiny_checkpoint, num_speculative_tokens=-1)

@@ -19,7 +19,7 @@ from qwen2_audio.bench.engine_clock import ModelClock, TimedEngine
 from qwen2_audio.bench.engine_requests import text_prompt
 from qwen2_audio.cli import bench
 from qwen2_audio.engine.engine import EngineSettings
-from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import ConfigError, Qwen2AudioError
 
 TINY = Shape(2, 64, 2, 128, 2, 64, 2, 128, 1000, 990, label="tiny")
@@ -64,7 +64,7 @@ def test_the_default_dtype_comes_back_whatever_happens() -> None:
 def test_decoding_first_tokens_and_bandwidth(session: Session) -> None:
     for running in (1, 4):
         assert session.decode(running, 40, 5, running)["value"] > 0
-        assert session._engine.idle and session._engine._pool.used == 0
+        assert session._engine.idle and session._engine._scheduler.block_manager.used == 0
     encoded = session._engine.stats.clips_encoded
     assert session.first_token(1.0, 1)["value"] > 0
     assert session.first_token(1.0, 1)["value"] > 0
@@ -97,7 +97,7 @@ def test_where_no_clock_may_listen_the_engine_says_how_long_the_model_took(sessi
     clock = ModelClock(session._model.language_model, torch.device("cuda"))
     assert "forward" not in vars(session._model.language_model)
     engine = TimedEngine(session._model, clock, EngineSettings(kv_tokens=256))
-    engine.submit(text_prompt(session._config, 20, 1), _greedy(3), Ticket(1, engine.cancel))
+    engine.submit(text_prompt(session._config, 20, 1), _greedy(3), RequestHandle(1, engine.cancel))
     while not engine.idle:
         engine.step()
     assert all(0 < step.model_seconds < step.seconds for step in engine.steps)

@@ -119,7 +119,6 @@ def test_a_draft_that_is_told_the_answer(session: Session, folder: Path, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     small = engine_draft.make(folder, "fp32", lambda line: None)
     assert 0 < session.load_draft(str(small))["value"] < 2
-    monkeypatch.setattr("qwen2_audio.engine.speculative.decoder.Worth.pays", lambda *_: True)
     asked = {"kind": "chat", "most": 41}
     found = [session.guessing(guesses=4, right=right, **asked)["accepted"] for right in (0.0, 0.5, 0.9, 1.0)]
     assert found[0] == 0 and found == sorted(found) and found[1] > 0.2 and found[-1] == pytest.approx(0.8, abs=0.03)

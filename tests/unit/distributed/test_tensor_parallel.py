@@ -20,9 +20,9 @@ from qwen2_audio.checkpoint import weights
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.distributed.process_group import Processes
 from qwen2_audio.distributed.tensor_parallel import InputShare, Shares, Together, VocabularyShare
-from qwen2_audio.engine.executor import tp_worker as follow
-from qwen2_audio.engine.executor.forward_batch import Packed
-from qwen2_audio.engine.executor.tp_worker import Lead, Order
+from qwen2_audio.engine.executor import tp_worker
+from qwen2_audio.engine.executor.forward_batch import ForwardBatch
+from qwen2_audio.engine.executor.tp_worker import Command, TPDriver
 from qwen2_audio.errors import CapacityError, ConfigError
 from qwen2_audio.model.initialize import without_weights
 from qwen2_audio.native.paged import storage_for
@@ -256,8 +256,8 @@ def test_max_time_is_refused(monkeypatch):
 
 
 def test_a_pass_travels_as_numbers():
-    packed = Packed([[4, 0, 7], [2]], [64, 0], [1, 9], [1, 0])
-    assert Packed.of(packed.numbers()) == packed
+    packed = ForwardBatch([[4, 0, 7], [2]], [64, 0], [1, 9], [1, 0])
+    assert ForwardBatch.of(packed.numbers()) == packed
 
 
 class Wire(Processes):
@@ -302,21 +302,21 @@ def test_a_follower_has_in_its_cache_what_the_first_process_has():
     stored = storage_for(model.language_model, 8)
     made = []
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(follow, "storage_for", lambda *a: made.append(storage_for(*a)) or made[-1])
+        patch.setattr(tp_worker, "storage_for", lambda *a: made.append(storage_for(*a)) or made[-1])
         came_back = []
-        follower = threading.Thread(target=lambda: came_back.append(follow.follow(other)), daemon=True)
+        follower = threading.Thread(target=lambda: came_back.append(tp_worker.run_worker(other)), daemon=True)
         follower.start()
-        lead = Lead.of(model)
+        lead = TPDriver.of(model)
         lead.begin(8)
         embeds = torch.randn(1, 44, 16)
-        packed = Packed([[3, 5], [1]], [0, 0], [40, 4], [1, 0])
-        with lead.passing(packed, embeds):
+        packed = ForwardBatch([[3, 5], [1]], [0, 0], [40, 4], [1, 0])
+        with lead.running(packed, embeds):
             assert packed.run(model, stored, embeds).shape == (1, 510)
         stored.copy_block(5, 6)
         lead.copy(5, 6)
         stored.clear([3, 7])
         lead.clear([3, 7])
-        follow._end(model.language_model.lm_head.together)
+        tp_worker._end(model.language_model.lm_head.together)
         follower.join(20)
     assert came_back == [True]
     for mine, theirs in zip(stored.buffers, made[0].buffers, strict=True):
@@ -326,23 +326,23 @@ def test_a_follower_has_in_its_cache_what_the_first_process_has():
         lead.clear([1])
 
 
-@pytest.mark.parametrize("count", [0, 5, follow.FIRST - 2, follow.FIRST - 1, 3000])
+@pytest.mark.parametrize("count", [0, 5, tp_worker.FIRST_MESSAGE - 2, tp_worker.FIRST_MESSAGE - 1, 3000])
 def test_messages_of_any_length(count):
     wire = Wire()
-    follow._tell(wire, Order.CLEAR, range(count))
-    assert len(wire.sent) == (1 if count <= follow.FIRST - 2 else 2)
+    tp_worker._tell(wire, Command.ZERO, range(count))
+    assert len(wire.sent) == (1 if count <= tp_worker.FIRST_MESSAGE - 2 else 2)
     sent = iter(wire.sent)
     object.__setattr__(wire, "hand_on", lambda tensor: tensor.copy_(next(sent)))
-    assert follow._hear(wire) == (Order.CLEAR, list(range(count)))
+    assert tp_worker._hear(wire) == (Command.ZERO, list(range(count)))
 
 
 def test_after_a_pass_that_failed_there_is_no_other():
     """One process may be anywhere in it: what they add up next would not belong together."""
-    lead = Lead(Together(Wire()))
+    lead = TPDriver(Together(Wire()))
     lead.begin(8)
     message = r"no longer in step, since one of them failed \(no memory\); start all of"
-    packed, embeds = Packed([[0]], [0], [1], [1]), torch.zeros(1, 1, 4)
-    with pytest.raises(CapacityError, match=message), lead.passing(packed, embeds):
+    packed, embeds = ForwardBatch([[0]], [0], [1], [1]), torch.zeros(1, 1, 4)
+    with pytest.raises(CapacityError, match=message), lead.running(packed, embeds):
         raise RuntimeError("no memory")
     with pytest.raises(CapacityError, match="no longer in step"):
         lead.copy(0, 1)

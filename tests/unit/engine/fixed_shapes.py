@@ -6,7 +6,7 @@ import random
 import torch
 
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
-from qwen2_audio.engine.executor.forward_batch import Packed
+from qwen2_audio.engine.executor.forward_batch import ForwardBatch
 from qwen2_audio.model.paged import PagedPass, PagedStorage
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 
@@ -64,7 +64,7 @@ def filled_storage(model):
 
 def packed_of(tables, pasts):
     ones = [1] * len(pasts)
-    return Packed(tables, pasts, ones, ones)
+    return ForwardBatch(tables, pasts, ones, ones)
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
-"""Random histories of a Scheduler over a BlockPool, played against a cache that remembers what was written where.
+"""Random histories of a Scheduler over a BlockManager, played against a cache that remembers what was written where.
 
 In place of keys and values a position holds the number of everything up to it: two positions have equal ones only if
 all keys from the start are equal. So a block that is shared, copied, kept or given away wrongly shows in the next pass.
 
-Run as a script: `python histories.py FIRST LAST` plays the histories of these seeds.
+Run as a script: `python histories.py FIRST_MESSAGE LAST` plays the histories of these seeds.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ import sys
 from collections import Counter
 from itertools import pairwise
 
-from qwen2_audio.engine.block_manager import BlockPool
-from qwen2_audio.engine.request import Request, Sequence, Ticket
-from qwen2_audio.engine.scheduler import EVEN, PREFILL, Limits, Part, Plan, Scheduler
+from qwen2_audio.engine.block_manager import BlockManager
+from qwen2_audio.engine.request import Request, RequestHandle, Sequence
+from qwen2_audio.engine.scheduler import (
+    EVEN_SHARE,
+    PREFILL_SHARE,
+    Limits,
+    ScheduledSequence,
+    Scheduler,
+    SchedulerOutput,
+)
 from qwen2_audio.errors import CapacityError
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.types import SamplingParams
@@ -24,12 +31,12 @@ from qwen2_audio.types import SamplingParams
 def request(number, keys, most=8, *, n=1, priority=0, clips=0):
     """A request for a scheduler: its clips are none that anybody could hear."""
     prompt = Prompt(list(keys), [None] * clips, [0] * clips, ())
-    ticket = Ticket(n, lambda ticket: None)
-    return Request(number, prompt, list(keys), SamplingParams(n=n), ticket, most, "length", priority=priority)
+    handle = RequestHandle(n, lambda handle: None)
+    return Request(number, prompt, list(keys), SamplingParams(n=n), handle, most, "length", priority=priority)
 
 
 def sequences(asked):
-    return [Sequence(asked, index, list(asked.keys)) for index in range(asked.params.n)]
+    return [Sequence(asked, index, list(asked.prefix_keys)) for index in range(asked.params.n)]
 
 
 class Memory:
@@ -56,7 +63,7 @@ class Memory:
 
     def compute(self, sequence, start, count):
         """Write positions, having seen all before them."""
-        states = self.states([*sequence.keys, *sequence.guesses])
+        states = self.states([*sequence.prefix_keys, *sequence.draft_token_ids])
         assert self.read(sequence.blocks, start) == states[:start], "another content than the sequence's"
         for at in range(start, start + count):
             self.held[sequence.blocks[at // self.size]][at % self.size] = states[at]
@@ -70,7 +77,7 @@ class History:
         self.size = rng.choice((1, 2, 3, 4, 8))
         blocks = rng.randint(3, 24)
         self.limits = Limits(rng.choice((1, 2, 5, 16, 64)), rng.randint(1, 6), rng.randint(1, 12))
-        self.pool, self.memory = BlockPool(blocks, self.size), Memory(blocks, self.size)
+        self.pool, self.memory = BlockManager(blocks, self.size), Memory(blocks, self.size)
         self.unready = {}  # sequence -> steps until it is ready
         self.scheduler = Scheduler(self.pool, self.limits, lambda one: self.unready.get(one, 0) <= 0)
         self.here = []  # sequences under way
@@ -94,7 +101,7 @@ class History:
             self.step()
             self.happened["steps"] += 1
         assert not self.here, f"{len(self.here)} sequences never finish"
-        assert self.scheduler.waiting == self.scheduler.running == self.pool.used == 0
+        assert self.scheduler.num_waiting == self.scheduler.num_running == self.pool.used == 0
         return self.happened
 
     def arrive(self):
@@ -105,7 +112,7 @@ class History:
             clips=rng.randint(0, 1),
         )  # fmt: skip
         try:
-            self.scheduler.check(asked)
+            self.scheduler.check_capacity(asked)
         except CapacityError:
             self.happened["refused"] += 1
             return
@@ -133,11 +140,11 @@ class History:
         for one in self.here:
             self.unready[one] -= 1
             if one.decoding and self.rng.random() < 0.3:
-                one.guesses = self.keys(self.rng.randint(1, 4))
+                one.draft_token_ids = self.keys(self.rng.randint(1, 4))
         before = set(self.running)
-        plan = self.scheduler.plan()
+        plan = self.scheduler.schedule()
         self.check_plan(plan, before)
-        for block in self.pool.take_spoiled():
+        for block in self.pool.take_blocks_to_zero():
             self.memory.held[block] = [0] * self.size
         for copy in plan.copies:
             self.memory.copy(copy)
@@ -146,7 +153,7 @@ class History:
         parts = [*plan.decodes, *plan.prefills]
         for part in parts:
             self.memory.compute(part.sequence, part.start, part.count)
-        self.scheduler.ran(plan)
+        self.scheduler.mark_computed(plan)
         self.check_blocks()
         for part in parts:
             if part.last:
@@ -156,15 +163,15 @@ class History:
 
     def draw(self, part):
         """A token, and more where guesses were right."""
-        one, guesses = part.sequence, part.sequence.guesses
-        one.guesses = []
-        right = self.rng.randint(0, min(len(guesses), one.request.most - self.answered[one] - 1))
-        one.keys += [*guesses[:right], *self.keys(1)]
+        one, guesses = part.sequence, part.sequence.draft_token_ids
+        one.draft_token_ids = []
+        right = self.rng.randint(0, min(len(guesses), one.request.max_new_tokens - self.answered[one] - 1))
+        one.prefix_keys += [*guesses[:right], *self.keys(1)]
         self.answered[one] += right + 1
-        self.scheduler.accepted(one, right)
+        self.scheduler.accept_drafts(one, right)
         self.happened["guessed right"] += right
-        assert one.left == 1
-        if self.answered[one] == one.request.most:
+        assert one.num_uncomputed == 1
+        if self.answered[one] == one.request.max_new_tokens:
             self.end(one)
 
     @property
@@ -181,22 +188,22 @@ class History:
         for part in parts:
             self.check_part(part)
         assert {part.sequence for part in plan.decodes} == {one for one in after & before if one.decoding}
-        assert len(after) == self.scheduler.running <= self.limits.sequences
-        assert len(self.here) == len(after) + self.scheduler.waiting
-        assert all(one.computed == 0 and not one.guesses for one in self.here if one not in after)
+        assert len(after) == self.scheduler.num_running <= self.limits.max_num_seqs
+        assert len(self.here) == len(after) + self.scheduler.num_waiting
+        assert all(one.computed == 0 and not one.draft_token_ids for one in self.here if one not in after)
         self.check_order(plan, before, after)
         self.check_shares(plan, after)
         assert parts or plan.preempted or not self.candidates(after), "a step for nothing"
 
     def check_part(self, part):
         one = part.sequence
-        assert isinstance(part, Part) and part.count >= 1
-        assert part.start == one.computed < len(one.keys)
-        assert part.start + part.count <= len(one.keys) + (len(one.guesses) if one.decoding else 0)
+        assert isinstance(part, ScheduledSequence) and part.count >= 1
+        assert part.start == one.computed < len(one.prefix_keys)
+        assert part.start + part.count <= len(one.prefix_keys) + (len(one.draft_token_ids) if one.decoding else 0)
         assert part.start + part.count <= len(one.blocks) * self.size
-        assert len(one.blocks) * self.size >= len(one.keys), "a running sequence has room for all that is known"
+        assert len(one.blocks) * self.size >= len(one.prefix_keys), "a running sequence has room for all that is known"
 
-    def check_order(self, plan: Plan, before, after):
+    def check_order(self, plan: SchedulerOutput, before, after):
         for gone in plan.preempted:
             assert gone in before and gone not in after
             assert all(one.order < gone.order for one in after), "sent back for one behind it"
@@ -215,25 +222,25 @@ class History:
     def may_begin(self, one):
         """It is the first answer of its request, or that one's prompt is computed, or that one is gone."""
         first = next((other for other in self.here if other.request is one.request and not other.index), one)
-        return first is one or first.computed >= len(one.request.keys)
+        return first is one or first.computed >= len(one.request.prefix_keys)
 
     def unasked(self, one, after):
         """It hears something, and so many in front of it are not ready that it is not even asked."""
         unready = [other for other in self.here if other not in after and self.unready[other] > 0]
-        return one.request.prompt.clips and sum(a.order < one.order for a in unready) >= self.limits.sequences
+        return one.request.prompt.clips and sum(a.order < one.order for a in unready) >= self.limits.max_num_seqs
 
     def check_shares(self, plan, after):
         decoded = sum(part.count for part in plan.decodes)
-        most = self.limits.step_tokens
-        budget = max(most - decoded, most // PREFILL, 1)
+        most = self.limits.max_num_batched_tokens
+        budget = max(most - decoded, most // PREFILL_SHARE, 1)
         shares = sum(part.count for part in plan.prefills)
         behind = after - {part.sequence for part in plan.decodes}
-        needed = sum(one.left for one in behind)
+        needed = sum(one.num_uncomputed for one in behind)
         assert shares == min(budget, needed), "room is left though somebody needs it, or more is done than may be"
-        ranked = sorted(plan.prefills, key=lambda part: (part.sequence.request.priority, part.sequence.left))
-        even = max(budget // (EVEN * len(ranked)), 1) if ranked else 0
-        assert all(part.count >= min(even, part.sequence.left) for part in ranked), "somebody gets too little"
-        unfilled = next((i for i, part in enumerate(ranked) if part.count < part.sequence.left), len(ranked))
+        ranked = sorted(plan.prefills, key=lambda part: (part.sequence.request.priority, part.sequence.num_uncomputed))
+        even = max(budget // (EVEN_SHARE * len(ranked)), 1) if ranked else 0
+        assert all(part.count >= min(even, part.sequence.num_uncomputed) for part in ranked), "somebody gets too little"
+        unfilled = next((i for i, part in enumerate(ranked) if part.count < part.sequence.num_uncomputed), len(ranked))
         assert all(part.count <= even for part in ranked[unfilled + 1 :]), "more, though one before is not done"
         in_order = sorted(behind, key=lambda one: one.order)
         assert {part.sequence for part in plan.prefills} == set(in_order[:budget])
@@ -250,7 +257,9 @@ class History:
         for shared in holders.values():
             for (place, one), (other_place, other) in pairwise(shared):
                 end = (place + 1) * self.size
-                assert place == other_place and one.keys[:end] == other.keys[:end], "shared, and not equal"
+                assert place == other_place and one.prefix_keys[:end] == other.prefix_keys[:end], (
+                    "shared, and not equal"
+                )
                 assert end <= min(one.computed, other.computed), "shared, and still written to"
 
 

@@ -14,10 +14,11 @@ import torch
 import qwen2_audio as qa
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine import engine as engine_module
+from qwen2_audio.engine import settings as settings_module
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Ticket
-from qwen2_audio.engine.speculative.decoder import MISSES
-from qwen2_audio.engine.speculative.draft_model import AGAIN, Draft, check, hears_alike
+from qwen2_audio.engine.request import RequestHandle
+from qwen2_audio.engine.speculative.draft_model import RETRY_AFTER, DraftModel, check_same_tokens, same_encoder
+from qwen2_audio.engine.speculative.proposer import MAX_MISSES
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.inputs import prompt as prompts
 from qwen2_audio.inputs.collate import to_tensors
@@ -28,22 +29,6 @@ from qwen2_audio.types import Heard, SamplingParams
 
 NEW = 48  # more than a block, so that room runs out on the way
 PROMPTS = [(1, (180,), 5), (2, (), 9), (3, (90, 300), 4), (4, (61,), 40), (5, (420,), 3), (6, (), 70), (7, (33,), 6)]
-
-
-class Always:
-    """In place of measurements: a draft that always pays."""
-
-    def pays(self, decoding):
-        return True
-
-    def add(self, *_):
-        pass
-
-
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
-    """Guesses do not depend on the clock here; test_worth.py has when they are worth it."""
-    monkeypatch.setattr("qwen2_audio.engine.speculative.decoder.Worth", Always)
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +95,15 @@ def greedy(**more):
 
 def send(engine, prompt, params=None):
     params = params or greedy()
-    ticket = Ticket(params.n, engine.cancel)
-    engine.submit(prompt, params, ticket)
-    return ticket
+    handle = RequestHandle(params.n, engine.cancel)
+    engine.submit(prompt, params, handle)
+    return handle
 
 
-def finish(engine, tickets):
+def finish(engine, handles):
     """Tokens of the only answer of each."""
     run(engine)
-    return [[one.token for one in ticket.completions()[0].logprobs] for ticket in tickets]
+    return [[one.token for one in handle.completions()[0].logprobs] for handle in handles]
 
 
 def run(engine):
@@ -129,16 +114,16 @@ def run(engine):
     nothing_is_held(engine)
 
 
-def draft_of(engine) -> Draft:
-    return engine._guesses._draft
+def draft_of(engine) -> DraftModel:
+    return engine._speculative._proposers[-1]
 
 
 def nothing_is_held(engine):
-    draft, guesses = draft_of(engine), engine._guesses
-    for pool in (engine._pool, draft._pool):
+    draft, guesses = draft_of(engine), engine._speculative
+    for pool in (engine._scheduler.block_manager, draft._block_manager):
         assert pool.used == 0 and pool.free == pool.blocks
     assert not draft._shadows and not draft._later and not guesses._trusted and not guesses._drafted
-    assert not engine._sounds._wanted and not draft._sounds._wanted and not draft._sounds._queue
+    assert not engine._encoder_cache._users and not draft._encoder_cache._users and not draft._encoder_cache._queue
 
 
 def answers(engine, asked):
@@ -147,11 +132,13 @@ def answers(engine, asked):
 
 SETTINGS = {
     "together": EngineSettings(kv_tokens=4096),
-    "chunked": EngineSettings(kv_tokens=4096, step_tokens=17),
-    "two at a time": EngineSettings(kv_tokens=4096, sequences=2, draft_tokens=7),
-    "one guess": EngineSettings(kv_tokens=4096, draft_tokens=1),
-    "with lookup": EngineSettings(kv_tokens=4096, lookup=3, step_tokens=40, sequences=3),
-    "nothing kept": EngineSettings(kv_tokens=4096, reuse=False),
+    "chunked": EngineSettings(kv_tokens=4096, max_num_batched_tokens=17),
+    "two at a time": EngineSettings(kv_tokens=4096, max_num_seqs=2, num_speculative_tokens=7),
+    "one guess": EngineSettings(kv_tokens=4096, num_speculative_tokens=1),
+    "with lookup": EngineSettings(
+        kv_tokens=4096, num_prompt_lookup_tokens=3, max_num_batched_tokens=40, max_num_seqs=3
+    ),
+    "nothing kept": EngineSettings(kv_tokens=4096, enable_prefix_caching=False),
 }
 
 
@@ -160,13 +147,13 @@ SETTINGS = {
 def test_a_draft_that_knows_everything(model, tokenizer, asked, expected, settings, own_ears, monkeypatch):
     """The model itself: each of its guesses is taken, which it can only make if it has heard the clips."""
     if own_ears:
-        monkeypatch.setattr(engine_module, "hears_alike", lambda *_: False)
+        monkeypatch.setattr(engine_module, "same_encoder", lambda *_: False)
     engine = Engine(model, tokenizer, settings, draft=model)
     assert answers(engine, asked) == expected
     stats = engine.stats
-    assert stats.draft_guesses_accepted == stats.draft_guesses_made > 0
-    assert stats.draft_failures == stats.draft_without_room == 0 and stats.seconds_draft > 0
-    assert (draft_of(engine)._sounds is engine._sounds) is not own_ears
+    assert stats.draft_tokens_accepted == stats.draft_tokens_proposed > 0
+    assert stats.draft_failures == stats.draft_cache_full == 0 and stats.seconds_draft > 0
+    assert (draft_of(engine)._encoder_cache is engine._encoder_cache) is not own_ears
     assert stats.clips_encoded == sum(len(prompt.clips) for prompt in asked), "what the draft hears is not counted"
 
 
@@ -179,9 +166,9 @@ def test_guesses_save_steps(model, tokenizer, asked, expected):
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
 def test_a_draft_of_another_mind(model, stranger, tokenizer, asked, expected, settings):
     engine = Engine(model, tokenizer, settings, draft=stranger)
-    assert not hears_alike(model, stranger)
+    assert not same_encoder(model, stranger)
     assert answers(engine, asked) == expected
-    made, accepted = engine.stats.draft_guesses_made, engine.stats.draft_guesses_accepted
+    made, accepted = engine.stats.draft_tokens_proposed, engine.stats.draft_tokens_accepted
     assert made > 0 and accepted < 0.3 * made
     assert made < len(asked) * NEW, "one that is wrong is asked less"
 
@@ -193,9 +180,9 @@ def test_who_is_wrong_is_asked_now_and_then(model, stranger, tokenizer):
         mute.language_model.lm_head.weight[510] = 1e-3 * torch.ones(32)  # says a token that the model never says
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=512), draft=mute)
     answers(engine, [prompt_of(tokenizer, 2)])
-    assert engine.stats.draft_guesses_accepted == 0
+    assert engine.stats.draft_tokens_accepted == 0
     # Four guesses, then one a step, then one in sixteen tokens: at 16 and at 32.
-    assert engine.stats.draft_guesses_made == 4 + (MISSES - 1) + 2
+    assert engine.stats.draft_tokens_proposed == 4 + (MAX_MISSES - 1) + 2
 
 
 def test_nano_in_four_bits_guesses_what_nano_says():
@@ -208,40 +195,42 @@ def test_nano_in_four_bits_guesses_what_nano_says():
     found = answers(engine, asked)
     itself = Engine(plain, processor.tokenizer, EngineSettings(kv_tokens=2048), draft=plain)
     assert answers(itself, asked) == found
-    assert itself.stats.draft_guesses_accepted == itself.stats.draft_guesses_made > 0
+    assert itself.stats.draft_tokens_accepted == itself.stats.draft_tokens_proposed > 0
     assert found == [alone(plain, prompt) for prompt in asked]
     assert all(len(tokens) < NEW for tokens in found), "they end, and nothing behind their end was guessed"
-    assert engine.stats.draft_guesses_accepted > 0.5 * engine.stats.draft_guesses_made > 0
+    assert engine.stats.draft_tokens_accepted > 0.5 * engine.stats.draft_tokens_proposed > 0
 
 
 def test_who_leaves_in_the_middle_disturbs_nobody(model, tokenizer, asked, expected):
-    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048, step_tokens=48), draft=model)
-    rng, tickets = random.Random(3), []
+    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048, max_num_batched_tokens=48), draft=model)
+    rng, handles = random.Random(3), []
     for number, prompt in enumerate(asked):
-        tickets.append(send(engine, prompt))
+        handles.append(send(engine, prompt))
         noise = send(engine, prompt_of(tokenizer, 100 + number, (77,)))
         for _ in range(rng.randrange(1, 6)):
             engine.step()
         noise.cancel()
         assert [chunk.finish_reason for chunk in noise][-1] in ("cancelled", "length")
-    assert finish(engine, tickets) == expected
-    assert engine.stats.draft_guesses_accepted == engine.stats.draft_guesses_made > 0
+    assert finish(engine, handles) == expected
+    assert engine.stats.draft_tokens_accepted == engine.stats.draft_tokens_proposed > 0
 
 
 def test_who_is_sent_back_for_want_of_memory_says_the_same(model, tokenizer):
     asked = [prompt_of(tokenizer, seed, (), 30) for seed in range(4)]  # a block each, and soon a second and a third
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=32 * 8), draft=model)
     assert answers(engine, asked) == [alone(model, prompt) for prompt in asked]
-    assert engine.stats.preemptions > 0 and engine.stats.draft_guesses_made > 0
+    assert engine.stats.preemptions > 0 and engine.stats.draft_tokens_proposed > 0
 
 
 def test_an_answer_without_room_in_the_drafts_cache_goes_on_without_it(model, tokenizer):
     asked = [prompt_of(tokenizer, seed, (), 30) for seed in range(4)]
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048), draft=model)
-    engine._guesses._draft = Draft(model, 3, engine.settings, engine.stats, sounds=engine._sounds)
+    engine._speculative._proposers[-1] = DraftModel(
+        model, 3, engine.settings, engine.stats, encoder_cache=engine._encoder_cache
+    )
     assert answers(engine, asked) == [alone(model, prompt) for prompt in asked]
-    assert engine.stats.draft_guesses_made > 0
-    assert 0 < engine.stats.draft_without_room < 8, f"asked again after {AGAIN} tokens, not at every step"
+    assert engine.stats.draft_tokens_proposed > 0
+    assert 0 < engine.stats.draft_cache_full < 8, f"asked again after {RETRY_AFTER} tokens, not at every step"
     assert engine.stats.draft_failures == 0
 
 
@@ -263,7 +252,6 @@ def test_a_draft_that_raises(model, stranger, tokenizer, asked, expected, monkey
     assert engine.stats.finished == {"length": len(asked)}
     assert caplog.text.count("no memory left") == 1
     monkeypatch.undo()
-    monkeypatch.setattr("qwen2_audio.engine.speculative.decoder.Worth", Always)
     before = engine.stats.draft_failures
     assert answers(engine, [prompt_of(tokenizer, 50)]) == [alone(model, prompt_of(tokenizer, 50))]
     assert engine.stats.draft_failures == before, "the next request has guesses again"
@@ -273,13 +261,13 @@ def test_a_draft_that_raises(model, stranger, tokenizer, asked, expected, monkey
 def test_a_draft_that_cannot_hear(model, tokenizer, asked, expected, monkeypatch, part):
     """Its encoder fails: those with clips go on without it, the others keep theirs."""
     deaf = copy.deepcopy(model)
-    monkeypatch.setattr(engine_module, "hears_alike", lambda *_: False)
+    monkeypatch.setattr(engine_module, "same_encoder", lambda *_: False)
     where = deaf.audio_tower if part == "audio_tower" else deaf.multi_modal_projector
     monkeypatch.setattr(where, "encode_in_steps" if part == "audio_tower" else "forward", lambda *_: 1 / 0)
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=4096), draft=deaf)
     assert answers(engine, asked) == expected
     assert engine.stats.draft_failures == sum(bool(prompt.clips) for prompt in asked)
-    assert engine.stats.draft_guesses_accepted == engine.stats.draft_guesses_made > 0
+    assert engine.stats.draft_tokens_accepted == engine.stats.draft_tokens_proposed > 0
 
 
 def test_a_draft_that_says_nan(model, tokenizer, asked, expected):
@@ -289,11 +277,11 @@ def test_a_draft_that_says_nan(model, tokenizer, asked, expected):
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=4096), draft=spoiled)
     weight[:] = float("nan")
     assert answers(engine, asked) == expected
-    assert engine.stats.draft_failures == len(asked) and engine.stats.draft_guesses_made == 0
+    assert engine.stats.draft_failures == len(asked) and engine.stats.draft_tokens_proposed == 0
     weight[:] = good
     assert answers(engine, asked) == expected
     assert engine.stats.draft_failures == len(asked), "what it left in the cache is gone"
-    assert engine.stats.draft_guesses_accepted == engine.stats.draft_guesses_made > 0
+    assert engine.stats.draft_tokens_accepted == engine.stats.draft_tokens_proposed > 0
 
 
 def test_stop_strings_end_an_answer_at_the_same_place(model, tokenizer, asked):
@@ -302,11 +290,11 @@ def test_stop_strings_end_an_answer_at_the_same_place(model, tokenizer, asked):
         whole = [send(plain, prompt) for prompt in asked]
         while not plain.idle:
             plain.step()
-        stops = [ticket.completions()[0].text[5:8] for ticket in whole]
-        tickets = [send(plain, prompt, greedy(stop=(stop,))) for prompt, stop in zip(asked, stops, strict=True)]
+        stops = [handle.completions()[0].text[5:8] for handle in whole]
+        handles = [send(plain, prompt, greedy(stop=(stop,))) for prompt, stop in zip(asked, stops, strict=True)]
         while not plain.idle:
             plain.step()
-        return [(one.text, one.finish_reason, one.usage) for t in tickets for one in t.completions()]
+        return [(one.text, one.finish_reason, one.usage) for t in handles for one in t.completions()]
 
     found = texts(model)
     assert found == texts(None)
@@ -328,7 +316,7 @@ def test_a_draft_with_a_shorter_context_ends_early(model, tokenizer):
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=512), draft=short)
     prompt = prompt_of(tokenizer, 2)
     assert answers(engine, [prompt]) == [alone(model, prompt)]
-    assert 0 < engine.stats.draft_guesses_made <= 30 - len(prompt.ids)
+    assert 0 < engine.stats.draft_tokens_proposed <= 30 - len(prompt.ids)
 
 
 @pytest.mark.parametrize("which", ["model", "stranger"])
@@ -339,18 +327,18 @@ def test_a_seed_gives_one_answer_alone_and_in_any_company(model, tokenizer, aske
     expected = alone(model, prompt, do_sample=True, temperature=0.6, top_k=50, seed=7)
     for others in (asked, []):
         engine = Engine(model, tokenizer, EngineSettings(kv_tokens=4096), draft=draft)
-        tickets = [*(send(engine, one) for one in others), send(engine, prompt, drawn)]
-        assert finish(engine, tickets)[-1] == expected
-        assert engine.stats.draft_guesses_made > 0
+        handles = [*(send(engine, one) for one in others), send(engine, prompt, drawn)]
+        assert finish(engine, handles)[-1] == expected
+        assert engine.stats.draft_tokens_proposed > 0
 
 
 def test_several_answers_share_the_drafts_prompt_too(model, tokenizer, asked):
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048), draft=model)
     counted = positions_of(draft_of(engine))
     drawn = SamplingParams(temperature=1.0, max_tokens=NEW, seed=3, logprobs=0, n=2)
-    ticket = send(engine, asked[0], drawn)
+    handle = send(engine, asked[0], drawn)
     run(engine)
-    found = [[one.token for one in answer.logprobs] for answer in ticket.completions()]
+    found = [[one.token for one in answer.logprobs] for answer in handle.completions()]
     expected = [alone(model, asked[0], do_sample=True, temperature=1.0, seed=3 + i, top_k=50) for i in range(2)]
     assert found == expected
     prompt = len(asked[0].ids)
@@ -372,7 +360,7 @@ def positions_of(draft):
 
 
 def test_its_prefill_goes_in_pieces(model, tokenizer, expected, asked):
-    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=4096, step_tokens=24), draft=model)
+    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=4096, max_num_batched_tokens=24), draft=model)
     counted = positions_of(draft_of(engine))
     assert answers(engine, asked) == expected
     assert max(len(prompt.ids) for prompt in asked) > 3 * 24
@@ -381,17 +369,22 @@ def test_its_prefill_goes_in_pieces(model, tokenizer, expected, asked):
 
 def test_its_memory_is_part_of_the_budget(model, tokenizer, monkeypatch):
     position = 2 * 2 * 2 * 8 * 4  # layers, sides, heads, width, bytes
-    monkeypatch.setattr(engine_module, "available_bytes", lambda: round(650 * position / engine_module.SHARE))
+    monkeypatch.setattr(
+        settings_module, "available_bytes", lambda: round(650 * position / settings_module.MEMORY_SHARE)
+    )
     without = Engine(model, tokenizer)
     engine = Engine(model, tokenizer, draft=model)
-    assert without._storage.blocks == 20 and engine._storage.blocks == draft_of(engine)._pool.blocks == 10
+    assert (
+        without._runner.storage.blocks == 20
+        and engine._runner.storage.blocks == draft_of(engine)._block_manager.blocks == 10
+    )
 
 
 def test_no_guesses_no_draft(model, stranger, tokenizer):
-    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=64, draft_tokens=0), draft=stranger)
+    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=64, num_speculative_tokens=0), draft=stranger)
     assert draft_of(engine) is None
-    with pytest.raises(ConfigError, match="draft_tokens is -1; expected a number of at least 0"):
-        EngineSettings(draft_tokens=-1)
+    with pytest.raises(ConfigError, match="num_speculative_tokens is -1; expected a number of at least 0"):
+        EngineSettings(num_speculative_tokens=-1)
 
 
 @pytest.mark.parametrize(
@@ -416,4 +409,4 @@ def test_a_draft_with_other_ids_is_refused(model, stranger, tokenizer, change, s
     with pytest.raises(ConfigError) as error:
         Engine(model, tokenizer, draft=other)
     assert str(error.value) == sentence.format(model.config.audio_token_index)
-    check(model.config, stranger.config)
+    check_same_tokens(model.config, stranger.config)

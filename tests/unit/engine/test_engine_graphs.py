@@ -14,9 +14,15 @@ from qwen2_audio.distributed import tensor_parallel
 from qwen2_audio.engine import engine as engine_module
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.executor import cuda_graphs as graphs
-from qwen2_audio.engine.executor.cuda_graphs import Decoder, batch_bucket, context_bucket, has_fixed_shape, obstacle
-from qwen2_audio.engine.executor.forward_batch import Packed
-from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.executor.cuda_graphs import (
+    GraphRunner,
+    batch_bucket,
+    context_bucket,
+    has_fixed_shape,
+    reason_against_graphs,
+)
+from qwen2_audio.engine.executor.forward_batch import ForwardBatch
+from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.model.paged import PagedStorage
 from qwen2_audio.quantize.scheme import Scheme
@@ -48,7 +54,7 @@ def test_a_step_gives_the_logits_of_the_ordinary_pass(model, filled, implementat
     other = copy.deepcopy(storage)
     model.set_attn_implementation(implementation)
     expected = ordinary(model, other, packed_of(tables, PASTS), tokens)
-    decoder = Decoder(model, storage)
+    decoder = GraphRunner(model, storage)
     with torch.no_grad():
         found = decoder.run(packed_of(tables, PASTS), tokens)
     model.set_attn_implementation("sdpa")
@@ -70,7 +76,7 @@ def test_flash_attention_which_takes_no_mask_is_not_used_over_gathered_blocks(mo
         layer.self_attn.config = text.language_model.config
     found = ordinary(text, copy.deepcopy(storage), packed_of(tables, PASTS), tokens)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    found = Decoder(text, storage).run(packed_of(tables, PASTS), tokens)
+    found = GraphRunner(text, storage).run(packed_of(tables, PASTS), tokens)
     torch.testing.assert_close(found.logits, expected, rtol=0, atol=1e-4)
 
 
@@ -84,7 +90,7 @@ def test_bfloat16_too(model, filled):
     for side in (storage.keys, storage.values):
         side[:] = [one.bfloat16() for one in side]
     expected = ordinary(narrow, copy.deepcopy(storage), packed_of(tables, PASTS), tokens).float()
-    found = Decoder(narrow, storage).run(packed_of(tables, PASTS), tokens)
+    found = GraphRunner(narrow, storage).run(packed_of(tables, PASTS), tokens)
     assert found.logits.dtype == torch.float32
     torch.testing.assert_close(found.logits, expected, rtol=0, atol=0.05 * float(expected.abs().max()))
 
@@ -93,11 +99,11 @@ def test_bfloat16_too(model, filled):
 def test_what_nobody_stands_for_disturbs_nobody(model, filled):
     """NaN in the scratch block, and in blocks of others, changes nothing."""
     storage, tables, tokens = filled
-    expected = Decoder(model, copy.deepcopy(storage)).run(packed_of(tables, PASTS), tokens).logits
+    expected = GraphRunner(model, copy.deepcopy(storage)).run(packed_of(tables, PASTS), tokens).logits
     own = {block for table in tables for block in table}
     for buffer in storage.buffers:
         buffer[[block for block in range(41) if block not in own]] = torch.nan
-    found = Decoder(model, storage).run(packed_of(tables, PASTS), tokens)
+    found = GraphRunner(model, storage).run(packed_of(tables, PASTS), tokens)
     torch.testing.assert_close(found.logits, expected, rtol=0, atol=0)
 
 
@@ -106,7 +112,7 @@ def test_logits_that_are_no_numbers_are_told(model, filled):
     storage, tables, tokens = filled
     for buffer in storage.keys:
         buffer[tables[2][0]] = torch.nan  # a block of the third alone
-    found = Decoder(model, storage).run(packed_of(tables, PASTS), tokens)
+    found = GraphRunner(model, storage).run(packed_of(tables, PASTS), tokens)
     assert [finite for _, finite in found.greedy] == [True, True, False, True, True]
 
 
@@ -115,15 +121,15 @@ def test_logits_that_are_no_numbers_are_told(model, filled):
 
 def test_what_speaks_against_fixed_shapes(model, filled, monkeypatch):
     storage = filled[0]
-    assert obstacle(model, storage) is None
-    assert "native" in obstacle(model, PagedStorage(model.config.text_config, 1, dtype=torch.int8))
+    assert reason_against_graphs(model, storage) is None
+    assert "native" in reason_against_graphs(model, PagedStorage(model.config.text_config, 1, dtype=torch.int8))
     quantised = copy.deepcopy(model)
     Scheme.for_model(quantised, "int8").install(quantised)
-    assert "quantised" in obstacle(quantised, storage)
+    assert "quantised" in reason_against_graphs(quantised, storage)
     training = copy.deepcopy(model).train()
-    assert "training" in obstacle(training, storage)
+    assert "training" in reason_against_graphs(training, storage)
     monkeypatch.setattr(graphs, "together_of", lambda model: tensor_parallel.Together(None))
-    assert "processes" in obstacle(model, storage)
+    assert "processes" in reason_against_graphs(model, storage)
 
 
 def test_native_storage_is_left_to_the_native_kernels(model):
@@ -132,22 +138,22 @@ def test_native_storage_is_left_to_the_native_kernels(model):
 
     if fused.kernels() is None:
         pytest.skip("no kernels here")
-    assert "native" in obstacle(model, NativePagedStorage(model.config.text_config, 1))
+    assert "native" in reason_against_graphs(model, NativePagedStorage(model.config.text_config, 1))
 
 
 @torch.no_grad()
 def test_prompts_and_guesses_go_the_ordinary_way(model, filled):
     storage, tables, tokens = filled
-    assert has_fixed_shape(Packed([[0], [1]], [3, 4], [1, 1], [1, 1]))
+    assert has_fixed_shape(ForwardBatch([[0], [1]], [3, 4], [1, 1], [1, 1]))
     prefill, guessed, unfinished = (
-        Packed([[0], [1]], [3, 4], [1, 5], [1, 1]),
-        Packed([[0], [1]], [3, 4], [1, 3], [1, 3]),
-        Packed([[0], [1]], [3, 4], [1, 1], [1, 0]),
+        ForwardBatch([[0], [1]], [3, 4], [1, 5], [1, 1]),
+        ForwardBatch([[0], [1]], [3, 4], [1, 3], [1, 3]),
+        ForwardBatch([[0], [1]], [3, 4], [1, 1], [1, 0]),
     )
-    decoder = Decoder(model, storage)
+    decoder = GraphRunner(model, storage)
     for packed in (prefill, guessed, unfinished):
         assert not has_fixed_shape(packed)
-        assert decoder.run(packed, [1] * sum(packed.counts)) is None
+        assert decoder.run(packed, [1] * sum(packed.query_lens)) is None
     hook = model.language_model.model.layers[1].register_forward_hook(lambda *_: None)
     assert decoder.run(packed_of(tables, PASTS), tokens) is None
     hook.remove()
@@ -155,7 +161,7 @@ def test_prompts_and_guesses_go_the_ordinary_way(model, filled):
 
 
 def test_off_the_gpu_there_are_none(model, filled):
-    assert Decoder.of(model, filled[0]) is None
+    assert GraphRunner.of(model, filled[0]) is None
 
 
 # -- what is kept
@@ -177,11 +183,11 @@ def test_a_step_is_prepared_once_for_its_shape_and_the_oldest_goes(model, filled
         return again
 
     monkeypatch.setattr(graphs, "GRAPHS", 2)
-    decoder = Decoder(model, storage, prepare)
+    decoder = GraphRunner(model, storage, prepare)
     both, one = packed_of(tables[:2], PASTS[:2]), packed_of(tables[3:4], PASTS[3:4])
     five = packed_of(tables, PASTS)
     for packed in (both, one, both, five, both):
-        asked = tokens[: len(packed.pasts)]
+        asked = tokens[: len(packed.num_computed)]
         expected = ordinary(model, copy.deepcopy(storage), packed, asked)
         torch.testing.assert_close(decoder.run(packed, asked).logits, expected, rtol=0, atol=1e-4)
     assert decoder.shapes == [(8, 4), (2, 4)]  # (1, 4) was the one not used for longest
@@ -197,9 +203,9 @@ def test_a_capture_that_fails_turns_graphs_off_and_nothing_else(model, filled, c
     def prepare(run):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    decoder = Decoder(model, storage, prepare)
+    decoder = GraphRunner(model, storage, prepare)
     assert decoder.run(packed_of(tables, PASTS), tokens) is None
-    assert "CUDA graphs are off" in caplog.text and "not permitted" in decoder.obstacle
+    assert "CUDA graphs are off" in caplog.text and "not permitted" in decoder.reason_against_graphs
     assert decoder.run(packed_of(tables, PASTS), tokens) is None
 
 
@@ -211,19 +217,19 @@ def engine_of(model, monkeypatch, settings, *, fixed):
     monkeypatch.setattr(engine_module, "storage_for", lambda language_model, blocks: language_model.new_paged(blocks))
     made = Engine(model, Spelling(), settings)
     if fixed:
-        made._runner._decoder = Decoder(model, made._storage)
+        made._runner._graph_runner = GraphRunner(model, made._runner.storage)
     return made
 
 
 def answers(engine, asked):
-    tickets = [Ticket(params.n, engine.cancel) for _, params in asked]
-    for (prompt, params), ticket in zip(asked, tickets, strict=True):
-        engine.submit(prompt, params, ticket)
+    handles = [RequestHandle(params.n, engine.cancel) for _, params in asked]
+    for (prompt, params), handle in zip(asked, handles, strict=True):
+        engine.submit(prompt, params, handle)
     for _ in range(3000):
         if engine.idle:
             break
         engine.step()
-    return [[answer.text for answer in ticket.completions()] for ticket in tickets]
+    return [[answer.text for answer in handle.completions()] for handle in handles]
 
 
 def conversations():
@@ -250,9 +256,9 @@ def conversations():
     "settings",
     [
         EngineSettings(kv_tokens=4096),
-        EngineSettings(kv_tokens=4096, step_tokens=17, sequences=5),
+        EngineSettings(kv_tokens=4096, max_num_batched_tokens=17, max_num_seqs=5),
         EngineSettings(kv_tokens=32 * 14),
-        EngineSettings(kv_tokens=4096, lookup=3),
+        EngineSettings(kv_tokens=4096, num_prompt_lookup_tokens=3),
     ],
     ids=["together", "chunked", "sent back", "guessing"],
 )
@@ -260,9 +266,9 @@ def test_whole_conversations_come_out_the_same(model, monkeypatch, settings):
     expected = answers(engine_of(model, monkeypatch, settings, fixed=False), conversations())
     engine = engine_of(model, monkeypatch, settings, fixed=True)
     assert answers(engine, conversations()) == expected
-    assert len(engine._runner._decoder.shapes) > 4
+    assert len(engine._runner._graph_runner.shapes) > 4
     assert len({text for texts in expected for text in texts}) == 13, "equal answers would prove little"
-    assert engine._pool.used == 0
+    assert engine._scheduler.block_manager.used == 0
 
 
 def test_other_weights_mean_other_graphs(monkeypatch):
@@ -270,7 +276,7 @@ def test_other_weights_mean_other_graphs(monkeypatch):
     engine = engine_of(model, monkeypatch, EngineSettings(kv_tokens=1024), fixed=True)
     asked = [(Prompt([3, 4, 5], [], [], ()), SamplingParams(temperature=0, max_tokens=12))]
     before = answers(engine, asked)
-    made = engine._runner._decoder._made
+    made = engine._runner._graph_runner._graphs
     first = next(iter(made.values()))
     with torch.no_grad():
         model.language_model.lm_head.weight = torch.nn.Parameter(model.language_model.lm_head.weight.flip(0))

@@ -41,8 +41,8 @@ class Slow:
         return PROMPT
 
 
-def ends(ticket):
-    return [chunk.finish_reason for chunk in ticket if chunk.finish_reason]
+def ends(handle):
+    return [chunk.finish_reason for chunk in handle if chunk.finish_reason]
 
 
 @pytest.fixture
@@ -54,13 +54,13 @@ def slow():
 
 
 def test_close_does_not_wait_for_sounds_that_are_read(thread, slow):
-    tickets = [thread.submit(one, SHORT) for one in (*slow, *slow)]  # two are read, two wait
+    handles = [thread.submit(one, SHORT) for one in (*slow, *slow)]  # two are read, two wait
     for one in slow:
         assert one.begun.wait(10)
     started = time.monotonic()
     thread.close(grace=0.05)
     assert time.monotonic() - started < 5
-    assert [ends(ticket) for ticket in tickets] == [["cancelled"]] * 4
+    assert [ends(handle) for handle in handles] == [["cancelled"]] * 4
     for one in slow:
         one.go_on.set()  # what comes of it has nobody to hear it
     with pytest.raises(BusyError, match="shutting down"):
@@ -70,17 +70,17 @@ def test_close_does_not_wait_for_sounds_that_are_read(thread, slow):
 def test_who_leaves_while_the_sound_is_read_is_gone_at_once(thread, slow):
     read, waiting = thread.submit(slow[0], SHORT), [thread.submit(one, SHORT) for one in (slow[1], slow[0])]
     assert slow[0].begun.wait(10)
-    for ticket in (read, *waiting):
-        ticket.cancel()
-        ticket.cancel()
-        assert ends(ticket) == ["cancelled"]
-    assert not thread._open and not thread._unheard
+    for handle in (read, *waiting):
+        handle.cancel()
+        handle.cancel()
+        assert ends(handle) == ["cancelled"]
+    assert not thread._open and not thread._unsubmitted
 
 
 def test_a_deadline_holds_while_the_sound_is_read(thread, slow):
-    tickets = [thread.submit(one, SHORT, timeout=0.2) for one in (*slow, *slow)]
+    handles = [thread.submit(one, SHORT, timeout=0.2) for one in (*slow, *slow)]
     started = time.monotonic()
-    assert [ends(ticket) for ticket in tickets] == [["deadline"]] * 4
+    assert [ends(handle) for handle in handles] == [["deadline"]] * 4
     assert time.monotonic() - started < 5
 
 
@@ -91,7 +91,7 @@ def test_text_does_not_wait_for_sound(thread, slow):
     assert ends(thread.submit(lambda: PROMPT, SHORT, quick=True)) == ["length"]
     for one in slow:
         one.go_on.set()
-    assert [ends(ticket) for ticket in held] == [["length"]] * 2
+    assert [ends(handle) for handle in held] == [["length"]] * 2
 
 
 def test_a_request_that_comes_as_the_engine_closes_is_refused_or_ended(thread, monkeypatch):
@@ -119,10 +119,10 @@ def test_a_request_that_comes_as_the_engine_closes_is_refused_or_ended(thread, m
 
 
 def test_the_gauges_say_so_when_the_last_one_leaves(thread):
-    ticket = thread.submit(lambda: PROMPT, SamplingParams(temperature=1.0, max_tokens=200, min_tokens=200, seed=1))
-    for _ in ticket:
+    handle = thread.submit(lambda: PROMPT, SamplingParams(temperature=1.0, max_tokens=200, min_tokens=200, seed=1))
+    for _ in handle:
         break
-    ticket.cancel()
+    handle.cancel()
     until = time.monotonic() + 10
     while thread.stats().running and time.monotonic() < until:
         time.sleep(0.01)

@@ -9,7 +9,7 @@ import torch
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine import engine as module
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
@@ -24,11 +24,11 @@ def loaded(folder, **options):
 
 
 def ask(engine, prompt=TEXT, **params):
-    ticket = Ticket(params.get("n", 1), engine.cancel)
-    engine.submit(prompt, SamplingParams(**{"temperature": 0, "max_tokens": 6, **params}), ticket)
+    handle = RequestHandle(params.get("n", 1), engine.cancel)
+    engine.submit(prompt, SamplingParams(**{"temperature": 0, "max_tokens": 6, **params}), handle)
     while not engine.idle:
         engine.step()
-    return list(ticket)
+    return list(handle)
 
 
 def said(engine, prompt=TEXT, **params):
@@ -77,14 +77,14 @@ def clip_prompt(tokenizer) -> Prompt:
 
 
 def test_a_clip_half_encoded_when_the_weights_change_is_encoded_anew(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(module, "SLICE", 0.0)  # a layer a step
+    monkeypatch.setattr(module, "ENCODER_SECONDS", 0.0)  # a layer a step
     model, tokenizer = loaded(tiny_checkpoint)
     prompt, engine = clip_prompt(tokenizer), Engine(model, tokenizer, EngineSettings(kv_tokens=256))
-    ticket = Ticket(1, engine.cancel)
-    engine.submit(prompt, SamplingParams(temperature=0, max_tokens=2), ticket)
-    while not engine._sounds._jobs:
+    handle = RequestHandle(1, engine.cancel)
+    engine.submit(prompt, SamplingParams(temperature=0, max_tokens=2), handle)
+    while not engine._encoder_cache._jobs:
         engine.step()
-    ticket.cancel()
+    handle.cancel()
     with torch.no_grad():
         for layer in model.audio_tower.layers:
             layer.fc2.weight.mul_(-1.0)
@@ -92,7 +92,7 @@ def test_a_clip_half_encoded_when_the_weights_change_is_encoded_anew(tiny_checkp
     fresh = Engine(model, tokenizer, EngineSettings(kv_tokens=256))
     ask(fresh, prompt)
     one = prompt.digests[0]
-    assert torch.equal(engine._sounds._held[one], fresh._sounds._held[one])
+    assert torch.equal(engine._encoder_cache._cached[one], fresh._encoder_cache._cached[one])
 
 
 def test_weights_that_are_mended_leave_nothing_of_the_nan_behind(tiny_checkpoint):

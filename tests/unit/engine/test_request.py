@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from qwen2_audio.engine.request import Request, Sequence, Ticket, completions_of
+from qwen2_audio.engine.request import Request, RequestHandle, Sequence, completions_of
 from qwen2_audio.inputs.prompt import Prompt, digest
 from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
 
@@ -12,13 +12,13 @@ USAGE = Usage(3, 0, 2)
 AUDIO = 99
 
 
-def ticket(answers=1):
-    return Ticket(answers, lambda one: None)
+def handle(answers=1):
+    return RequestHandle(answers, lambda one: None)
 
 
 def sequence(keys, index=0, number=0, priority=0):
     prompt = Prompt([1, 2, 3], [], [], ())
-    request = Request(number, prompt, [1, 2, 3], SamplingParams(), ticket(), 8, "length", priority=priority)
+    request = Request(number, prompt, [1, 2, 3], SamplingParams(), handle(), 8, "length", priority=priority)
     return Sequence(request, index, keys)
 
 
@@ -50,11 +50,11 @@ def test_keys_name_the_sound_in_each_of_its_positions():
     assert prompt_of((cat, 12), (dog, 8)).keys(AUDIO) == [1, b, b, b, 2, a, a, 2]
 
 
-# -- tickets
+# -- handles
 
 
 def test_pieces_come_in_order_until_the_terminal_one():
-    one = ticket()
+    one = handle()
     one.put(Chunk("a"))
     assert not one.done
     one.put(Chunk("b", "stop", USAGE))
@@ -65,7 +65,7 @@ def test_pieces_come_in_order_until_the_terminal_one():
 
 
 def test_a_reader_waits_for_what_another_thread_puts():
-    one, read = ticket(2), []
+    one, read = handle(2), []
     reader = threading.Thread(target=lambda: read.extend(one), daemon=True)
     reader.start()
     for chunk in (Chunk("a"), Chunk("x", "stop", USAGE, index=1), Chunk("b", "length", USAGE)):
@@ -79,7 +79,7 @@ def test_asyncio_reads_what_was_put_before_and_what_another_thread_puts():
         return [chunk.text async for chunk in one]
 
     async def main():
-        one = ticket()
+        one = handle()
         one.put(Chunk("a"))
 
         def engine():
@@ -97,7 +97,7 @@ def test_asyncio_reads_what_was_put_before_and_what_another_thread_puts():
 
 
 def test_a_reader_that_is_gone_does_not_hurt_who_puts():
-    one = ticket()
+    one = handle()
 
     async def leaves():
         reader = one.__aiter__()
@@ -112,14 +112,14 @@ def test_a_reader_that_is_gone_does_not_hurt_who_puts():
 
 def test_cancel_names_the_ticket():
     cancelled = []
-    one = Ticket(1, cancelled.append)
+    one = RequestHandle(1, cancelled.append)
     one.cancel()
     one.cancel()
     assert cancelled == [one, one]
 
 
 def test_completions_join_the_pieces_of_each_answer():
-    one = ticket(2)
+    one = handle(2)
     heard, logprob = (Heard(1.0, 25),), TokenLogprob(5, "b", b"b", -0.5)
     one.put(Chunk("a"))
     one.put(Chunk("x", "length", Usage(3, 0, 1), index=1))
@@ -142,14 +142,14 @@ def test_an_answers_error_is_raised():
 
 def test_what_is_left_to_compute():
     one = sequence([1, 2, 3])
-    assert one.left == 3 and not one.decoding
+    assert one.num_uncomputed == 3 and not one.decoding
     one.computed = 2
-    assert one.left == 1 and not one.decoding, "the end of its prompt"
-    one.keys.append(7)
+    assert one.num_uncomputed == 1 and not one.decoding, "the end of its prompt"
+    one.prefix_keys.append(7)
     one.computed = 3
-    assert one.left == 1 and one.decoding
+    assert one.num_uncomputed == 1 and one.decoding
     one.computed = 0
-    assert one.left == 4 and not one.decoding, "sent back"
+    assert one.num_uncomputed == 4 and not one.decoding, "sent back"
 
 
 def test_order_is_by_priority_then_arrival_then_answer():

@@ -5,22 +5,22 @@ from dataclasses import replace
 import pytest
 from histories import play, request, sequences
 
-from qwen2_audio.engine.block_manager import BlockPool
-from qwen2_audio.engine.scheduler import Limits, Plan, Scheduler, share_out
+from qwen2_audio.engine.block_manager import BlockManager
+from qwen2_audio.engine.scheduler import Limits, Scheduler, SchedulerOutput, StepSizeController, share_out
 from qwen2_audio.errors import CapacityError
 
 SIZE = 4
 
 
 def scheduler(blocks=64, ready=lambda one: True, **limits):
-    return Scheduler(BlockPool(blocks, SIZE), Limits(**limits), ready)
+    return Scheduler(BlockManager(blocks, SIZE), Limits(**limits), ready)
 
 
 def put(over, number, keys, most=8, **more):
     """Add a request's sequences; keys: a list, or how many of them, unlike any other request's."""
     keys = [1000 * number + at for at in range(keys)] if isinstance(keys, int) else keys
     asked = request(number, keys, most, **more)
-    over.check(asked)
+    over.check_capacity(asked)
     made = sequences(asked)
     for one in made:
         over.add(one)
@@ -28,17 +28,17 @@ def put(over, number, keys, most=8, **more):
 
 
 def step(over, token=7):
-    """Plan and run; who is at its end takes a token."""
-    plan = over.plan()
+    """Schedule and run; who is at its end takes a token."""
+    plan = over.schedule()
     for copy in plan.copies:
-        over.pool.copied(copy)
-    over.ran(plan)
+        over.block_manager.copied(copy)
+    over.mark_computed(plan)
     for part in (*plan.decodes, *plan.prefills):
         if part.last:
-            right = len(part.sequence.guesses)
-            part.sequence.keys += [*part.sequence.guesses, token]
-            part.sequence.guesses = []
-            over.accepted(part.sequence, right)
+            right = len(part.sequence.draft_token_ids)
+            part.sequence.prefix_keys += [*part.sequence.draft_token_ids, token]
+            part.sequence.draft_token_ids = []
+            over.accept_drafts(part.sequence, right)
     return plan
 
 
@@ -51,9 +51,9 @@ def shares(plan):
 
 def test_what_can_never_fit_is_refused_in_one_sentence():
     over = scheduler(blocks=3)
-    over.check(request(0, range(8), 4))
+    over.check_capacity(request(0, range(8), 4))
     with pytest.raises(CapacityError) as refused:
-        over.check(request(0, range(8), 5))
+        over.check_capacity(request(0, range(8), 5))
     assert str(refused.value) == (
         "The request takes 8 positions and up to 5 new ones, and the KV cache holds 12; shorten it, ask for fewer "
         "tokens, or give the engine more memory (kv_tokens)."
@@ -61,7 +61,7 @@ def test_what_can_never_fit_is_refused_in_one_sentence():
 
 
 def test_more_than_may_be_under_way_are_refused():
-    over = scheduler(sequences=2, waiting=3)
+    over = scheduler(max_num_seqs=2, max_waiting=3)
     for number in range(4):
         put(over, number, 4)
     with pytest.raises(CapacityError, match=r"^4 answers .* waiting already, 5 may, and the request wants 2;"):
@@ -76,9 +76,9 @@ def test_what_just_fits_is_computed_to_its_end_alone():
     one = put(over, 0, 8, most=4)
     for _ in range(4):
         assert step(over).preempted == []
-    assert len(one.keys) == 12
+    assert len(one.prefix_keys) == 12
     over.remove(one)
-    assert over.pool.used == over.running == over.waiting == 0
+    assert over.block_manager.used == over.num_running == over.num_waiting == 0
 
 
 def test_who_waits_is_admitted_with_room_for_all_it_knows_and_a_block_for_each_that_runs():
@@ -87,7 +87,7 @@ def test_who_waits_is_admitted_with_room_for_all_it_knows_and_a_block_for_each_t
     put(over, 1, 8)
     put(over, 2, 8)  # two blocks are left, and would be; the two that run may ask for one each
     step(over)
-    assert (over.running, over.waiting, over.pool.free) == (2, 1, 2)
+    assert (over.num_running, over.num_waiting, over.block_manager.free) == (2, 1, 2)
 
 
 def test_shared_blocks_are_not_asked_for_twice():
@@ -95,7 +95,7 @@ def test_shared_blocks_are_not_asked_for_twice():
     prompt = list(range(16))
     put(over, 0, [*prompt, 50], most=4)
     step(over)
-    assert over.pool.free == 1
+    assert over.block_manager.free == 1
     put(over, 1, [*prompt, 60], most=4)
     assert step(over).prefills == [], "a block for itself, and one for the one that runs"
     over = scheduler(blocks=7)
@@ -109,7 +109,7 @@ def test_shared_blocks_are_not_asked_for_twice():
 
 
 def test_in_order_of_priority_then_of_arrival():
-    over = scheduler(sequences=1)
+    over = scheduler(max_num_seqs=1)
     late, soon = put(over, 0, 4, priority=1), put(over, 1, 4)
     after = put(over, 2, 4)
     began = []
@@ -133,7 +133,7 @@ def test_who_does_not_fit_is_not_overtaken_by_who_does():
 
 def test_who_is_not_ready_holds_up_nobody_and_then_goes_first():
     hearing = set()
-    over = scheduler(ready=lambda one: one not in hearing, sequences=2)
+    over = scheduler(ready=lambda one: one not in hearing, max_num_seqs=2)
     deaf = put(over, 0, 4, clips=1)
     hearing.add(deaf)
     first, _ = put(over, 1, 4), put(over, 2, 4)
@@ -147,7 +147,8 @@ def test_who_is_not_ready_holds_up_nobody_and_then_goes_first():
 def test_those_who_will_begin_next_are_asked_though_there_is_no_room():
     """So that their sounds are encoded by then; but not all of a long queue."""
     asked = []
-    over = scheduler(ready=lambda one: asked.append(one) or not one.request.prompt.clips, sequences=9, waiting=100)
+    ready = lambda one: asked.append(one) or not one.request.prompt.clips  # noqa: E731
+    over = scheduler(ready=ready, max_num_seqs=9, max_waiting=100)
     runs = [put(over, number, 4) for number in range(9)]
     step(over)
     assert asked == runs
@@ -163,11 +164,11 @@ def test_those_who_will_begin_next_are_asked_though_there_is_no_room():
 
 
 def test_later_answers_wait_for_the_first_ones_prompt_and_share_it():
-    over = scheduler(step_tokens=4)
+    over = scheduler(max_num_batched_tokens=4)
     first, second, third = put(over, 0, 11, n=3)
     for _ in range(2):
         assert {part.sequence for part in step(over).prefills} == {first}
-    assert over.running == 1
+    assert over.num_running == 1
     step(over)
     plan = step(over)
     assert [part.sequence for part in plan.prefills] == [second, third]
@@ -176,7 +177,7 @@ def test_later_answers_wait_for_the_first_ones_prompt_and_share_it():
 
 
 def test_later_answers_do_not_wait_for_a_first_that_is_gone():
-    over = scheduler(step_tokens=4)
+    over = scheduler(max_num_batched_tokens=4)
     first, second = put(over, 0, 11, n=2)
     step(over)
     over.remove(first)
@@ -203,7 +204,7 @@ def test_the_first_gets_most_and_the_others_a_little(budget, needs, expected):
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one():
-    over = scheduler(step_tokens=8)
+    over = scheduler(max_num_batched_tokens=8)
     put(over, 0, 100)
     step(over)
     put(over, 1, 12)
@@ -213,14 +214,14 @@ def test_a_short_prompt_does_not_wait_for_a_long_one():
 
 
 def test_a_short_prompt_waits_for_a_long_one_of_a_higher_priority():
-    over = scheduler(step_tokens=8)
+    over = scheduler(max_num_batched_tokens=8)
     put(over, 0, 100, priority=-1)
     put(over, 1, 12)
     assert shares(step(over)) == {0: 7, 1: 1}
 
 
 def test_decodes_all_go_first_and_prefill_gets_an_eighth_at_least():
-    over = scheduler(step_tokens=16, blocks=200)
+    over = scheduler(max_num_batched_tokens=16, blocks=200)
     for number in range(20):
         put(over, number, 1)
     while len(step(over).decodes) < 20:
@@ -231,29 +232,29 @@ def test_decodes_all_go_first_and_prefill_gets_an_eighth_at_least():
 
 
 def test_of_more_in_prefill_than_positions_the_first_go_and_no_more_are_admitted():
-    over = scheduler(step_tokens=2)
+    over = scheduler(max_num_batched_tokens=2)
     for number in range(4):
         put(over, number, 6)
-    assert shares(step(over)) == {0: 1, 1: 1} and over.running == 2
+    assert shares(step(over)) == {0: 1, 1: 1} and over.num_running == 2
 
 
 def test_guesses_are_computed_as_far_as_step_and_blocks_go():
-    over = scheduler(step_tokens=6, blocks=5)
+    over = scheduler(max_num_batched_tokens=6, blocks=5)
     one, other = put(over, 0, 3), put(over, 1, 3)
     step(over)  # four positions each now, and a block
-    one.guesses, other.guesses = [1, 2, 3], [4, 5]
-    plan = over.plan()
+    one.draft_token_ids, other.draft_token_ids = [1, 2, 3], [4, 5]
+    plan = over.schedule()
     assert [(part.start, part.count, part.last) for part in plan.decodes] == [(3, 4, True), (3, 2, True)]
-    assert one.guesses == [1, 2, 3] and other.guesses == [4], "what is not computed is not guessed"
-    over.ran(plan)
+    assert one.draft_token_ids == [1, 2, 3] and other.draft_token_ids == [4], "what is not computed is not guessed"
+    over.mark_computed(plan)
     assert (one.computed, other.computed) == (4, 4), "known ones only"
-    one.keys += [1, 2, 9]  # two were right
-    one.guesses = []
-    over.accepted(one, 2)
-    assert one.computed == 6 and one.left == 1 and len(one.blocks) == 2
-    other.keys += [9]
-    other.guesses = []
-    over.accepted(other, 0)
+    one.prefix_keys += [1, 2, 9]  # two were right
+    one.draft_token_ids = []
+    over.accept_drafts(one, 2)
+    assert one.computed == 6 and one.num_uncomputed == 1 and len(one.blocks) == 2
+    other.prefix_keys += [9]
+    other.draft_token_ids = []
+    over.accept_drafts(other, 0)
     assert other.computed == 4 and len(other.blocks) == 2
 
 
@@ -261,13 +262,13 @@ def test_blocks_for_wrong_guesses_are_given_back():
     over = scheduler()
     one = put(over, 0, 3)
     step(over)
-    one.guesses = [1, 2, 3, 4, 5]
-    plan = over.plan()
+    one.draft_token_ids = [1, 2, 3, 4, 5]
+    plan = over.schedule()
     assert len(one.blocks) == 3
-    over.ran(plan)
-    one.keys, one.guesses = [*one.keys, 9], []
-    over.accepted(one, 0)
-    assert len(one.blocks) == 2 and over.pool.used == 2
+    over.mark_computed(plan)
+    one.prefix_keys, one.draft_token_ids = [*one.prefix_keys, 9], []
+    over.accept_drafts(one, 0)
+    assert len(one.blocks) == 2 and over.block_manager.used == 2
 
 
 def test_nobody_is_sent_back_for_a_guess():
@@ -275,12 +276,12 @@ def test_nobody_is_sent_back_for_a_guess():
     one, _ = put(over, 0, 3), put(over, 1, 3)
     step(over)
     hog = put(over, 2, 4)
-    over.pool.begin(hog)
-    assert over.pool.extend(hog, 8) and over.pool.free == 0
-    one.guesses = [1, 2]
-    plan = over.plan()
-    assert plan.preempted == [] and one.guesses == [] and [part.count for part in plan.decodes] == [1, 1]
-    over.pool.release(hog)
+    over.block_manager.allocate(hog)
+    assert over.block_manager.extend(hog, 8) and over.block_manager.free == 0
+    one.draft_token_ids = [1, 2]
+    plan = over.schedule()
+    assert plan.preempted == [] and one.draft_token_ids == [] and [part.count for part in plan.decodes] == [1, 1]
+    over.block_manager.release(hog)
 
 
 # -- no room
@@ -291,13 +292,13 @@ def test_who_runs_last_is_sent_back_and_comes_again_with_what_the_cache_kept():
     first, last = put(over, 0, 4, most=12), put(over, 1, 4, most=4)
     step(over)
     step(over)
-    last.guesses = [3]
-    assert over.pool.free == 0
+    last.draft_token_ids = [3]
+    assert over.block_manager.free == 0
     while not (plan := step(over)).preempted:
         pass
-    assert plan.preempted == [last] and (last.computed, last.blocks, last.guesses) == (0, [], [])
-    assert [part.sequence for part in plan.decodes] == [first] and (over.running, over.waiting) == (1, 1)
-    known = len(last.keys)
+    assert plan.preempted == [last] and (last.computed, last.blocks, last.draft_token_ids) == (0, [], [])
+    assert [part.sequence for part in plan.decodes] == [first] and (over.num_running, over.num_waiting) == (1, 1)
+    known = len(last.prefix_keys)
     over.remove(first)
     (part,) = step(over).prefills
     assert part.sequence is last and part.start + part.count == known and part.start > 0
@@ -309,7 +310,7 @@ def test_the_first_in_order_is_not_sent_back_for_those_behind_it():
     urgent, other = put(over, 1, 4, most=12, priority=-1), put(over, 0, 4, most=12)
     plans = [step(over) for _ in range(10)]
     assert all(gone is other for plan in plans for gone in plan.preempted) and any(plan.preempted for plan in plans)
-    assert len(urgent.keys) == 14
+    assert len(urgent.prefix_keys) == 14
 
 
 def test_send_back_before_anything_was_computed_counts_as_not_begun():
@@ -317,10 +318,10 @@ def test_send_back_before_anything_was_computed_counts_as_not_begun():
     put(over, 0, [*range(8)])
     step(over)
     late = put(over, 1, [*range(8), 9])
-    over.plan()
+    over.schedule()
     assert late.cached == 8 and not late.begun
-    over.send_back(late)
-    assert over.waiting == 1 and late.computed == 0
+    over.preempt(late)
+    assert over.num_waiting == 1 and late.computed == 0
     step(over)
     assert late.begun and late.cached == 8
 
@@ -328,15 +329,15 @@ def test_send_back_before_anything_was_computed_counts_as_not_begun():
 def test_who_left_between_plan_and_ran_is_passed_over():
     over = scheduler()
     one = put(over, 0, 4)
-    plan = over.plan()
+    plan = over.schedule()
     over.remove(one, keep=False)
-    over.ran(plan)
-    assert one.computed == 0 and over.pool.used == 0
+    over.mark_computed(plan)
+    assert one.computed == 0 and over.block_manager.used == 0
     over.remove(one)  # for the second time: nothing
 
 
 def test_a_step_with_nobody_is_empty():
-    assert scheduler().plan() == Plan()
+    assert scheduler().schedule() == SchedulerOutput()
 
 
 # -- histories
@@ -354,7 +355,7 @@ def test_many_more_random_histories():
 
 
 def test_a_plan_for_32_takes_no_time():
-    over = scheduler(blocks=4000, waiting=2000)
+    over = scheduler(blocks=4000, max_waiting=2000)
     for number in range(1000):
         put(over, number, 40, most=300)
     while len(step(over).decodes) < 32:
@@ -362,18 +363,36 @@ def test_a_plan_for_32_takes_no_time():
     took = []
     for _ in range(200):
         started = time.perf_counter()
-        plan = over.plan()
+        plan = over.schedule()
         took.append(time.perf_counter() - started)
-        over.ran(plan)
+        over.mark_computed(plan)
         for part in plan.decodes:
-            part.sequence.keys.append(7)
-            over.accepted(part.sequence, 0)
+            part.sequence.prefix_keys.append(7)
+            over.accept_drafts(part.sequence, 0)
     assert len(plan.decodes) == 32 and sorted(took)[100] < 0.002  # 0.1 ms measured, on a quiet machine
 
 
 def test_limits_may_change_between_steps():
-    over = scheduler(step_tokens=4)
+    over = scheduler(max_num_batched_tokens=4)
     put(over, 0, 20)
     assert shares(step(over)) == {0: 4}
-    over.limits = replace(over.limits, step_tokens=6)
+    over.limits = replace(over.limits, max_num_batched_tokens=6)
     assert shares(step(over)) == {0: 6}
+
+
+def test_the_step_size_is_learnt_from_large_passes_within_bounds():
+    step_size = StepSizeController(0.1)
+    assert step_size.tokens == 128
+    step_size.learn(31, 1e-6)
+    assert step_size.tokens == 128
+    step_size.learn(64, 0.2)  # 32 in 0.1 s
+    assert step_size.tokens == 80
+    for _ in range(20):
+        step_size.learn(64, 1e-5)
+    assert step_size.tokens == 1024
+    for _ in range(20):
+        step_size.learn(64, 100.0)
+    assert step_size.tokens == 32
+    fixed = StepSizeController(0.1, 17)
+    fixed.learn(100, 0.001)
+    assert fixed.tokens == 17

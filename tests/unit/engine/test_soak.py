@@ -19,7 +19,7 @@ import pytest
 
 from qwen2_audio.checkpoint.config import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
-from qwen2_audio.engine.request import Request, Sequence, Ticket
+from qwen2_audio.engine.request import Request, RequestHandle, Sequence
 from qwen2_audio.engine.thread import EngineThread
 from qwen2_audio.errors import AudioError, CapacityError, ContextLengthError, NumericsError
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
@@ -30,7 +30,9 @@ from qwen2_audio.types import Chunk, Heard, SamplingParams
 SECONDS = float(os.environ.get("QWEN2_AUDIO_SOAK_SECONDS", "4"))
 OPEN = 40  # requests under way, about
 NEW = 40
-SETTINGS = EngineSettings(kv_tokens=352, sounds_bytes=20_000, sequences=6, waiting=30, lookup=2)
+SETTINGS = EngineSettings(
+    kv_tokens=352, encoder_cache_bytes=20_000, max_num_seqs=6, max_waiting=30, num_prompt_lookup_tokens=2
+)
 KINDS = {
     "plain": 8, "cancelled": 6, "late": 4, "several": 3, "too long": 1, "too large": 1, "bad audio": 1, "nan": 2,
 }  # fmt: skip
@@ -43,7 +45,7 @@ class Soak:
 
     tokenizer: object
     rng: random.Random = field(default_factory=lambda: random.Random(11))
-    open: list[tuple[str, int, Ticket]] = field(default_factory=list)
+    open: list[tuple[str, int, RequestHandle]] = field(default_factory=list)
     expected: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     ends: Counter = field(default_factory=Counter)
 
@@ -79,24 +81,24 @@ class Soak:
         timeout = self.rng.choice([0.0, 0.005, 0.05]) if kind == "late" else None
         priority = self.rng.randrange(3)
         params = self.params(kind, number)
-        ticket = thread.submit(lambda: self.prompt(number, kind), params, timeout=timeout, priority=priority)
-        self.open.append((kind, number, ticket))
+        handle = thread.submit(lambda: self.prompt(number, kind), params, timeout=timeout, priority=priority)
+        self.open.append((kind, number, handle))
 
     def cancel_some(self) -> None:
-        for kind, _, ticket in self.open:
+        for kind, _, handle in self.open:
             if kind == "cancelled" and self.rng.random() < 0.1:
-                ticket.cancel()
+                handle.cancel()
 
     def collect(self) -> None:
         """Check those that are done."""
         done = [one for one in self.open if one[2].done]
         self.open = [one for one in self.open if not one[2].done]
-        for kind, number, ticket in done:
-            chunks = list(ticket)
-            for index in range(ticket.answers):
+        for kind, number, handle in done:
+            chunks = list(handle)
+            for index in range(handle.answers):
                 self.check(kind, (kind, number), index, [chunk for chunk in chunks if chunk.index == index])
 
-    def check(self, kind: str, key: tuple[str, int], index: int, chunks: list[Chunk]) -> None:
+    def check_same_tokens(self, kind: str, key: tuple[str, int], index: int, chunks: list[Chunk]) -> None:
         reasons = [chunk.finish_reason for chunk in chunks]
         assert reasons[-1] is not None and reasons[:-1] == [None] * (len(reasons) - 1)
         end, error = reasons[-1], chunks[-1].error
@@ -127,11 +129,11 @@ def alone(soak: Soak, model, tokenizer) -> None:
         for number in range(12):
             engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048))
             params = soak.params(kind, number)
-            ticket = Ticket(params.n, engine.cancel)
-            engine.submit(soak.prompt(number), params, ticket)
+            handle = RequestHandle(params.n, engine.cancel)
+            engine.submit(soak.prompt(number), params, handle)
             while not engine.idle:
                 engine.step()
-            soak.expected[kind, number] = [one.text for one in ticket.completions()]
+            soak.expected[kind, number] = [one.text for one in handle.completions()]
 
 
 def resident() -> float:
@@ -190,10 +192,13 @@ def test_everything_at_once_for_a_while(loaded) -> None:
 
 
 def check_nothing_is_held(engine: Engine, thread: EngineThread) -> None:
-    assert engine.idle and not engine._of_ticket and not engine._broken
-    assert engine._pool.used == 0 and engine._pool.free == engine._pool.blocks
-    assert (engine._scheduler.waiting, engine._scheduler.running) == (0, 0)
-    sounds = engine._sounds
+    assert engine.idle and not engine._responses._of_handle and not engine._encoder_errors
+    assert (
+        engine._scheduler.block_manager.used == 0
+        and engine._scheduler.block_manager.free == engine._scheduler.block_manager.blocks
+    )
+    assert (engine._scheduler.num_waiting, engine._scheduler.num_running) == (0, 0)
+    sounds = engine._encoder_cache
     assert not sounds._wanted and not sounds._queue and not sounds._failed
     assert sounds.nbytes <= sounds.budget
     assert not thread._open and not thread._unheard and not thread._inbox

@@ -1,10 +1,10 @@
 """Decode steps of fixed shape, which a CUDA graph replays: on a GPU, launching a step's kernels one by one can take
 longer than running them.
 
-    tokens, places, tables --one copy--> inputs [S, 2 + n] --step--> logits [S, V], chosen [S, 2] --one copy--> ints
+    tokens, positions, tables --one copy--> inputs [S, 2 + n] --step--> logits [S, V], chosen [S, 2] --one copy--> ints
 
-S and n, the blocks of a sequence, are rounded up to a bucket each, and every pair of buckets has a graph of its own.
-Rows that stand for nobody write to the scratch block. `step` is ordinary torch code; only `Capture` needs a GPU.
+S and n, the blocks of a sequence, are each rounded up to a bucket, and every pair of buckets has a graph of its own.
+Padding rows write to the scratch block. `step` is ordinary torch code; only `Capture` needs a GPU.
 
 S sequences with one new position each, n blocks of a sequence, V vocabulary.
 """
@@ -12,7 +12,6 @@ S sequences with one new position each, n blocks of a sequence, V vocabulary.
 from __future__ import annotations
 
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from torch import nn
 from ...distributed.tensor_parallel import together_of
 from ...model.paged import PagedStorage, StaticPass
 from ...quantize.linear import Stored
-from .forward_batch import Packed
+from ..model_interface import EngineModel
+from .forward_batch import ForwardBatch, ForwardOutput
 
 SMALL_BATCHES = (1, 2, 4, 8)
 BATCH = 8  # larger ones are multiples of it
@@ -53,8 +53,8 @@ def context_bucket(blocks: int) -> int:
     return size
 
 
-def obstacle(model: Any, storage: PagedStorage) -> str | None:
-    """Why no step of `model` over `storage` can have a fixed shape; None: nothing speaks against it."""
+def reason_against_graphs(model: EngineModel, storage: PagedStorage) -> str | None:
+    """Why no step of `model` over `storage` can have a fixed shape, or None where it can."""
     text = model.language_model
     if type(storage) is not PagedStorage or storage.key_scales:
         return "the KV cache is one that native kernels read"
@@ -67,28 +67,28 @@ def obstacle(model: Any, storage: PagedStorage) -> str | None:
     return None
 
 
-def has_fixed_shape(packed: Packed) -> bool:
-    """Every sequence has one new position, and wants to know what comes behind it: no prompts, no guesses."""
-    return all(count == 1 for count in packed.counts) and all(count == 1 for count in packed.wanted)
+def has_fixed_shape(batch: ForwardBatch) -> bool:
+    """Every sequence has one new position whose logits are needed: no prefill, no draft tokens."""
+    return all(count == 1 for count in batch.query_lens) and all(count == 1 for count in batch.num_logits)
 
 
 @dataclass(frozen=True, eq=False)
 class Buffers:
-    """What a step reads and writes, in tensors that stay where they are."""
+    """What a step reads and writes: tensors whose addresses do not change."""
 
     host: torch.Tensor  # int64 [S, 2 + n] on the CPU, pinned where there is a GPU
-    inputs: torch.Tensor  # the same on the device: a row is token, place, blocks
+    inputs: torch.Tensor  # the same on the device: a row is token, position, blocks
     logits: torch.Tensor  # float32 [S, V]
     chosen: torch.Tensor  # int64 [S, 2]: the likeliest token, and whether its logit is a finite number
 
 
-def step(model: Any, storage: PagedStorage, buffers: Buffers) -> None:
-    """The pass over `inputs`. It looks at no value, makes no shape depend on one, and copies nothing from the CPU."""
-    tokens, places, tables = buffers.inputs[:, 0], buffers.inputs[:, 1], buffers.inputs[:, 2:]
+def step(model: EngineModel, storage: PagedStorage, buffers: Buffers) -> None:
+    """The pass over `inputs`. No shape depends on a value, no value is read back, nothing is copied from the CPU."""
+    tokens, positions, tables = buffers.inputs[:, 0], buffers.inputs[:, 1], buffers.inputs[:, 2:]
     out = model.language_model(
         input_ids=tokens[:, None],
-        position_ids=places[:, None],
-        past_key_values=StaticPass(storage, places, tables),
+        position_ids=positions[:, None],
+        past_key_values=StaticPass(storage, positions, tables),
     )
     buffers.logits.copy_(out.logits[:, 0])  # to float32 on the way
     best, token = buffers.logits.max(-1)
@@ -96,84 +96,65 @@ def step(model: Any, storage: PagedStorage, buffers: Buffers) -> None:
     buffers.chosen[:, 1] = best.isfinite()
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """What a step found for each of its sequences; `logits` only until the next step."""
-
-    logits: torch.Tensor  # float32 [S, V]
-    greedy: list[tuple[int, bool]]  # the likeliest token, and whether its logit is a finite number
-
-    @classmethod
-    def of(cls, logits: torch.Tensor) -> Self:
-        """From float32 [W, V]."""
-        if not len(logits):
-            return cls(logits, [])
-        if logits.device.type == "cpu":  # NumPy's argmax takes a tenth of the time of torch's, and finds NaN as well
-            rows = logits.numpy()
-            tokens: list[int] = rows.argmax(-1).tolist()
-            best = [rows.item(row, token) for row, token in enumerate(tokens)]
-        else:
-            best, tokens = (found.tolist() for found in logits.max(-1))
-        return cls(logits, list(zip(tokens, map(math.isfinite, best), strict=True)))
-
-
-class Decoder:
+class GraphRunner:
     """Runs the steps that can have a fixed shape."""
 
-    def __init__(self, model: Any, storage: PagedStorage, prepare: Callable[[Run], Run] = lambda run: run) -> None:
-        """`prepare`: makes of a step what does the same at each call."""
+    def __init__(
+        self, model: EngineModel, storage: PagedStorage, prepare: Callable[[Run], Run] = lambda run: run
+    ) -> None:
+        """`prepare`: turns a step into a callable that repeats it."""
         self._model, self._storage, self._prepare = model, storage, prepare
-        self._made: OrderedDict[tuple[int, int], tuple[Buffers, Run]] = OrderedDict()
-        self._logits: dict[int, torch.Tensor] = {}  # by S: shared, as nobody reads those of an earlier step
-        self.forget()
+        self._graphs: OrderedDict[tuple[int, int], tuple[Buffers, Run]] = OrderedDict()
+        self._logits: dict[int, torch.Tensor] = {}  # by S: shared, because logits are only valid until the next step
+        self.clear()
 
     @classmethod
-    def of(cls, model: Any, storage: PagedStorage) -> Self | None:
-        """None where it gains nothing: off the GPU."""
+    def of(cls, model: EngineModel, storage: PagedStorage) -> Self | None:
+        """None off the GPU, where graphs gain nothing."""
         return cls(model, storage, Capture(model.device)) if model.device.type == "cuda" else None
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
         """(S, n) of the steps that are ready."""
-        return list(self._made)
+        return list(self._graphs)
 
-    def forget(self) -> None:
-        """What was made for weights that are no longer the model's: a graph has their addresses."""
-        self._made.clear()
+    def clear(self) -> None:
+        """Drop the graphs, because the weights have changed: a graph holds their addresses."""
+        self._graphs.clear()
         self._modules = list(self._model.language_model.modules())
-        self.obstacle = obstacle(self._model, self._storage)
+        self.disabled_because = reason_against_graphs(self._model, self._storage)
 
-    def run(self, packed: Packed, tokens: Sequence[int]) -> Decoded | None:
-        """The pass over `tokens` [S], none of them a clip's; None where it has to be run the ordinary way."""
-        if self.obstacle is not None or not has_fixed_shape(packed) or _heard(self._modules):
+    def run(self, batch: ForwardBatch, tokens: Sequence[int]) -> ForwardOutput | None:
+        """The pass over `tokens` [S], none of them an audio position; None where it must run without a graph."""
+        if self.disabled_because is not None or not has_fixed_shape(batch) or _has_hooks(self._modules):
             return None
         count = len(tokens)
-        needed = max(packed.pasts) // self._storage.block + 1
+        needed = max(batch.num_computed) // self._storage.block + 1
         shape = (batch_bucket(count), context_bucket(needed))
-        made = self._made.get(shape) or self._make(shape, packed, tokens)
-        if made is None:
+        graph = self._graphs.get(shape) or self._make(shape, batch, tokens)
+        if graph is None:
             return None
-        self._made.move_to_end(shape)
-        buffers, run = made
-        self._fill(buffers, packed, tokens)
+        self._graphs.move_to_end(shape)
+        buffers, run = graph
+        self._fill(buffers, batch, tokens)
         run()
         chosen = buffers.chosen[:count].tolist()  # waits for the device: `host` may be written to again
-        return Decoded(buffers.logits[:count], [(token, bool(finite)) for token, finite in chosen])
+        return ForwardOutput(buffers.logits[:count], [(token, bool(finite)) for token, finite in chosen])
 
-    def _make(self, shape: tuple[int, int], packed: Packed, tokens: Sequence[int]) -> tuple[Buffers, Run] | None:
+    def _make(self, shape: tuple[int, int], batch: ForwardBatch, tokens: Sequence[int]) -> tuple[Buffers, Run] | None:
         buffers = self._buffers(*shape)
-        self._fill(buffers, packed, tokens)  # what is prepared may be run: on what will be written anyway
+        self._fill(buffers, batch, tokens)  # preparing may run the step: then it writes what this step writes anyway
         try:
-            made = buffers, self._prepare(lambda: step(self._model, self._storage, buffers))
-        except RuntimeError as error:  # of CUDA: answers come without graphs too, only later
+            graph = buffers, self._prepare(lambda: step(self._model, self._storage, buffers))
+        except RuntimeError as error:  # of CUDA: answers come without graphs too, only slower
             logger.warning("CUDA graphs are off, since a decode step could not be captured: %s", error)
-            self.obstacle = f"a step could not be captured ({error})"
-            self._made.clear()
+            self.disabled_because = f"a step could not be captured ({error})"
+            self._graphs.clear()
             return None
-        self._made[shape] = made
-        while len(self._made) > GRAPHS:
-            self._made.popitem(last=False)
-        return made
+        self._graphs[shape] = graph
+        while len(self._graphs) > GRAPHS:
+            self._graphs.popitem(last=False)
+        return graph
 
     def _buffers(self, rows: int, blocks: int) -> Buffers:
         device = self._model.device
@@ -183,14 +164,14 @@ class Decoder:
         chosen = torch.zeros(rows, 2, dtype=torch.int64, device=device)
         return Buffers(host, torch.zeros_like(host, device=device, pin_memory=False), self._logits[rows], chosen)
 
-    def _fill(self, buffers: Buffers, packed: Packed, tokens: Sequence[int]) -> None:
-        rows, width = buffers.host.shape
-        scratch, most = self._storage.scratch, width - 2
-        made = []
-        for token, past, table in zip(tokens, packed.pasts, packed.tables, strict=True):
-            made.append([token, past, *table[:most], *[table[-1]] * (most - len(table))])
-        made += [[0, 0, *[scratch] * most]] * (rows - len(made))
-        buffers.host.copy_(torch.tensor(made))
+    def _fill(self, buffers: Buffers, batch: ForwardBatch, tokens: Sequence[int]) -> None:
+        size, columns = buffers.host.shape
+        scratch, width = self._storage.scratch, columns - 2
+        rows = []
+        for token, position, table in zip(tokens, batch.num_computed, batch.block_tables, strict=True):
+            rows.append([token, position, *table[:width], *[table[-1]] * (width - len(table))])
+        rows += [[0, 0, *[scratch] * width]] * (size - len(rows))
+        buffers.host.copy_(torch.tensor(rows))
         buffers.inputs.copy_(buffers.host, non_blocking=True)
 
 
@@ -221,6 +202,6 @@ class Capture:
         return graph.replay
 
 
-def _heard(modules: Iterable[nn.Module]) -> bool:
-    """Whether somebody listens through hooks, which a graph would not call."""
+def _has_hooks(modules: Iterable[nn.Module]) -> bool:
+    """Whether a module has hooks, which a graph would not call."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in modules)

@@ -1,64 +1,95 @@
-"""What one forward pass over packed sequences computes, apart from their embeddings: plain ints, so that it can travel.
+"""What one forward pass over packed sequences computes, as plain ints that can travel to another process; and what it
+gives.
 
-S sequences in a pass, N new positions of all of them together, H width, V vocabulary.
+S sequences in a pass, N new positions of all of them together, H width, V vocabulary, L positions with logits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from ...model.paged import PagedPass, PagedStorage
+from ..model_interface import EngineModel
 
 
 @dataclass(frozen=True)
-class Packed:
-    """For each of S sequences: the blocks it lies in, the positions cached, those that are new, and how many of the
-    new ones, the last, get logits."""
+class ForwardBatch:
+    """For each of S sequences: its blocks, how many positions are cached, how many are new, and for how many of the new
+    ones (the last) logits are computed."""
 
-    tables: Sequence[Sequence[int]]
-    pasts: Sequence[int]
-    counts: Sequence[int]
-    wanted: Sequence[int]
+    block_tables: Sequence[Sequence[int]]
+    num_computed: Sequence[int]
+    query_lens: Sequence[int]
+    num_logits: Sequence[int]
 
     def run(
-        self, model: Any, storage: PagedStorage, embeds: torch.Tensor | None = None, *, ids: torch.Tensor | None = None
+        self,
+        model: EngineModel,
+        storage: PagedStorage,
+        embeds: torch.Tensor | None = None,
+        *,
+        ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compute the new positions, given their embeddings [1, N, H] or their ids int64 [1, N].
+        """Compute the new positions from their embeddings [1, N, H] or their ids int64 [1, N].
 
-        Returns logits [sum of wanted, V].
+        Returns logits [L, V] with L = sum of num_logits.
         """
         given = ids if embeds is None else embeds
         assert given is not None
-        step = PagedPass(storage, self.tables, self.pasts, self.counts)
-        keep: int | torch.Tensor = 0
-        if self.counts != self.wanted:
-            sides = zip(self.counts, self.wanted, strict=True)
-            keep = torch.tensor([[place >= count - wanted for count, wanted in sides for place in range(count)]])
-            keep = keep.to(model.device)
+        step = PagedPass(storage, self.block_tables, self.num_computed, self.query_lens)
+        logits_to_keep: int | torch.Tensor = 0
+        if self.query_lens != self.num_logits:
+            lengths = zip(self.query_lens, self.num_logits, strict=True)
+            mask = [position >= length - wanted for length, wanted in lengths for position in range(length)]
+            logits_to_keep = torch.tensor([mask]).to(model.device)
         out = model.language_model(
             ids,
             inputs_embeds=embeds,
             position_ids=step.positions.to(given.device),
             past_key_values=step,
-            logits_to_keep=keep,
+            logits_to_keep=logits_to_keep,
         )
         return out.logits.view(-1, out.logits.shape[-1])  # type: ignore[no-any-return]
 
     def numbers(self) -> list[int]:
-        """Itself as one list: S, then every field, the tables by their lengths and end to end."""
-        lengths = [len(table) for table in self.tables]
-        return [len(lengths), *self.pasts, *self.counts, *self.wanted, *lengths, *chain.from_iterable(self.tables)]
+        """Itself as one list: S, then every field; the block tables as their lengths, then end to end."""
+        lengths = [len(table) for table in self.block_tables]
+        blocks = chain.from_iterable(self.block_tables)
+        return [len(lengths), *self.num_computed, *self.query_lens, *self.num_logits, *lengths, *blocks]
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> Self:
-        """From its `numbers`."""
+        """The batch whose `numbers` these are."""
         size = numbers[0]
-        pasts, counts, wanted, lengths = (numbers[1 + i * size : 1 + (i + 1) * size] for i in range(4))
+        num_computed, query_lens, num_logits, lengths = (numbers[1 + i * size : 1 + (i + 1) * size] for i in range(4))
         ends = [0, *accumulate(lengths)]
         blocks = numbers[1 + 4 * size :]
-        return cls([blocks[ends[i] : ends[i + 1]] for i in range(size)], pasts, counts, wanted)
+        tables = [blocks[ends[i] : ends[i + 1]] for i in range(size)]
+        return cls(tables, num_computed, query_lens, num_logits)
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardOutput:
+    """The logits of a pass, valid until the next one, and the likeliest token of each row."""
+
+    logits: torch.Tensor  # float32 [L, V]
+    greedy: list[tuple[int, bool]]  # the likeliest token, and whether its logit is a finite number
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> Self:
+        """From float32 logits [L, V]."""
+        if not len(logits):
+            return cls(logits, [])
+        if logits.device.type == "cpu":  # NumPy's argmax takes a tenth of the time of torch's, and finds NaN as well
+            rows = logits.numpy()
+            tokens: list[int] = rows.argmax(-1).tolist()
+            best = [rows.item(row, token) for row, token in enumerate(tokens)]
+        else:
+            best, tokens = (column.tolist() for column in logits.max(-1))
+        return cls(logits, list(zip(tokens, map(math.isfinite, best), strict=True)))

@@ -1,4 +1,4 @@
-"""One step's forward pass: new positions of all sequences that run, packed as one row.
+"""One step's forward pass: new positions of all running sequences, packed as one row.
 
 N new positions together, H width, V vocabulary.
 """
@@ -9,110 +9,127 @@ from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from itertools import chain
-from typing import Any
 
 import torch
 
 from ...model.paged import PagedStorage
-from ..block_manager import Copy
-from ..encoder_cache import Sounds
+from ..block_manager import BlockCopy
+from ..encoder_cache import EncoderCache
+from ..model_interface import EngineModel
 from ..request import Request
-from ..scheduler import Part
-from .cuda_graphs import Decoded, Decoder
-from .forward_batch import Packed
-from .tp_worker import Lead
+from ..scheduler import ScheduledSequence
+from .cuda_graphs import GraphRunner
+from .forward_batch import ForwardBatch, ForwardOutput
+from .tp_worker import TPDriver
 
 
-class Runner:
-    """Runs the model over the blocks of a paged cache; with a `lead`, other processes along with it."""
+class ModelRunner:
+    """Runs the model over the blocks of `storage`; with a `driver`, other processes run along."""
 
-    def __init__(self, model: Any, storage: PagedStorage, sounds: Sounds, lead: Lead | None = None) -> None:
-        self._model, self._storage, self._sounds, self._lead = model, storage, sounds, lead
-        self._decoder = Decoder.of(model, storage)
+    def __init__(
+        self, model: EngineModel, storage: PagedStorage, encoder_cache: EncoderCache, driver: TPDriver | None = None
+    ) -> None:
+        self.storage = storage
+        self._model, self._encoder_cache, self._driver = model, encoder_cache, driver
+        self._graph_runner = GraphRunner.of(model, storage)
         self._audio_id = int(model.config.audio_token_index)
-        self._device = model.device
+        self._weights_version = weights_version(model)
 
-    def forget(self) -> None:
-        """Drop what was made for the old weights, as they have changed."""
-        if self._decoder is not None:
-            self._decoder.forget()
+    def weights_changed(self) -> bool:
+        """Whether weights were written to or replaced since the last call; graphs of the old ones are dropped."""
+        version = weights_version(self._model)
+        if version == self._weights_version:
+            return False
+        self._weights_version = version
+        if self._graph_runner is not None:
+            self._graph_runner.clear()
+        return True
 
-    def copy(self, copies: Iterable[Copy]) -> None:
-        """Fill blocks that begin as others do."""
-        for one in copies:
-            self._storage.copy_block(one.source, one.target)
-            if self._lead is not None:
-                self._lead.copy(one.source, one.target)
+    def copy(self, copies: Iterable[BlockCopy]) -> None:
+        """Fill blocks that share a beginning with others."""
+        for copy in copies:
+            self.storage.copy_block(copy.source, copy.target)
+            if self._driver is not None:
+                self._driver.copy(copy.source, copy.target)
 
-    def clear(self, blocks: Sequence[int]) -> None:
-        """Zeros in `blocks`."""
-        self._storage.clear(blocks)
-        if self._lead is not None:
-            self._lead.clear(blocks)
+    def zero(self, blocks: Sequence[int]) -> None:
+        """Write zeros to `blocks`."""
+        self.storage.clear(blocks)
+        if self._driver is not None:
+            self._driver.zero(blocks)
 
-    def heard(self, part: Part) -> bool:
-        """What the part needs of its request's sounds is encoded."""
-        request = part.sequence.request
-        return not audio_before(request, part.start + part.count, part.start) or self._sounds.held(request)
+    def encoder_ready(self, scheduled: ScheduledSequence) -> bool:
+        """The embeddings of the audio positions among those scheduled are there."""
+        request = scheduled.sequence.request
+        audio = audio_before(request, scheduled.start + scheduled.count, scheduled.start)
+        return not audio or self._encoder_cache.has_all(request)
 
-    def run(self, parts: list[Part]) -> tuple[Decoded, tuple[int, ...]]:
-        """Compute the parts. What was found at the W positions behind which a token is wanted, part after part, and how
-        many each part has: its last known token and its guesses, none while its prompt is not at its end."""
-        ids = list(chain.from_iterable(_tokens(part, self._audio_id) for part in parts))
-        heard = self._audio_id in ids
-        packed = Packed(
-            [part.sequence.blocks for part in parts],
-            [part.start for part in parts],
-            [part.count for part in parts],
-            [wanted_of(part) for part in parts],
+    def run(self, scheduled: list[ScheduledSequence]) -> tuple[ForwardOutput, tuple[int, ...]]:
+        """Compute the scheduled positions.
+
+        Returns the output at the L positions behind which a token is sampled, sequence after sequence, and how many
+        each sequence has: its last known token and its draft tokens, or none while its prompt is not at its end.
+        """
+        ids = list(chain.from_iterable(_token_ids(item, self._audio_id) for item in scheduled))
+        has_audio = self._audio_id in ids
+        batch = ForwardBatch(
+            [item.sequence.blocks for item in scheduled],
+            [item.start for item in scheduled],
+            [item.count for item in scheduled],
+            [num_logits_of(item) for item in scheduled],
         )
-        decoded = None
-        if self._decoder is not None and not heard:
-            decoded = self._decoder.run(packed, ids)
-        return decoded or self._run_packed(parts if heard else [], packed, ids), tuple(packed.wanted)
+        output = None
+        if self._graph_runner is not None and not has_audio:
+            output = self._graph_runner.run(batch, ids)
+        return output or self._run_packed(scheduled if has_audio else [], batch, ids), tuple(batch.num_logits)
 
-    def _run_packed(self, hearing: list[Part], packed: Packed, ids: list[int]) -> Decoded:
-        tokens = torch.frombuffer(array("q", ids), dtype=torch.int64).view(1, -1).to(self._device)
-        if self._lead is None and not hearing:
-            return Decoded.of(packed.run(self._model, self._storage, ids=tokens).float())
+    def _run_packed(self, with_audio: list[ScheduledSequence], batch: ForwardBatch, ids: list[int]) -> ForwardOutput:
+        tokens = torch.frombuffer(array("q", ids), dtype=torch.int64).view(1, -1).to(self._model.device)
+        if self._driver is None and not with_audio:
+            return ForwardOutput.of(batch.run(self._model, self.storage, ids=tokens).float())
         embeds = self._model.get_input_embeddings()(tokens)
-        self._put_sounds(hearing, embeds)
-        with nullcontext() if self._lead is None else self._lead.passing(packed, embeds):
-            logits = packed.run(self._model, self._storage, embeds)
-        return Decoded.of(logits.float())
+        self._insert_audio(with_audio, embeds)
+        with nullcontext() if self._driver is None else self._driver.running(batch, embeds):
+            logits = batch.run(self._model, self.storage, embeds)
+        return ForwardOutput.of(logits.float())
 
-    def _put_sounds(self, parts: list[Part], embeds: torch.Tensor) -> None:
-        """Replace the embeddings [1, N, H] of audio positions by what was heard."""
-        at = 0
-        for part in parts:
-            request, end = part.sequence.request, min(part.start + part.count, len(part.sequence.request.prompt.ids))
-            count = audio_before(request, end, part.start)
+    def _insert_audio(self, scheduled: list[ScheduledSequence], embeds: torch.Tensor) -> None:
+        """Replace the embeddings [1, N, H] of audio positions by the encoder's."""
+        offset = 0
+        for item in scheduled:
+            request = item.sequence.request
+            end = min(item.start + item.count, len(request.prompt.ids))
+            count = audio_before(request, end, item.start)
             if count:
-                first = audio_before(request, part.start)
-                sounds = self._sounds.of(request)[first : first + count]
-                ids = request.prompt.ids[part.start : end]
-                places = [at + i for i, token in enumerate(ids) if token == self._audio_id]
-                embeds[0, places] = sounds.to(embeds)
-            at += part.count
+                first = audio_before(request, item.start)
+                audio = self._encoder_cache.embeddings(request)[first : first + count]
+                ids = request.prompt.ids[item.start : end]
+                positions = [offset + i for i, token in enumerate(ids) if token == self._audio_id]
+                embeds[0, positions] = audio.to(embeds)
+            offset += item.count
 
 
 def audio_before(request: Request, end: int, start: int = 0) -> int:
     """Audio positions of the prompt between `start` and `end`."""
-    keys = request.keys[start:end]
-    return sum(key < 0 for key in keys)
+    return sum(key < 0 for key in request.prefix_keys[start:end])
 
 
-def wanted_of(part: Part) -> int:
-    """How many of a part's positions, the last ones, a token is drawn behind."""
-    sequence = part.sequence
-    behind = part.start + part.count - len(sequence.keys)  # guesses in it
-    return behind + 1 if behind >= 0 else 0
+def num_logits_of(scheduled: ScheduledSequence) -> int:
+    """For how many of the scheduled positions, the last ones, a token is sampled."""
+    num_drafts = scheduled.start + scheduled.count - len(scheduled.sequence.prefix_keys)
+    return num_drafts + 1 if num_drafts >= 0 else 0
 
 
-def _tokens(part: Part, audio_id: int) -> list[int]:
-    """The ids of a part, its guesses included; a clip's positions get the placeholder's."""
-    sequence, end = part.sequence, part.start + part.count
-    ids = sequence.keys[part.start : end]
-    if part.start < len(sequence.request.keys):
+def weights_version(model: EngineModel) -> int:
+    """Changes when a weight is written to or replaced, as attaching an adapter or a training step does."""
+    tensors = (*model.parameters(), *model.buffers())
+    return hash((model.training, model.encoder_mask, *((id(t), t._version) for t in tensors)))
+
+
+def _token_ids(scheduled: ScheduledSequence, audio_id: int) -> list[int]:
+    """The ids of the scheduled positions, draft tokens included; audio positions get the placeholder's id."""
+    sequence, end = scheduled.sequence, scheduled.start + scheduled.count
+    ids = sequence.prefix_keys[scheduled.start : end]
+    if scheduled.start < len(sequence.request.prefix_keys):
         ids = [key if key >= 0 else audio_id for key in ids]
-    return ids + sequence.guesses[: part.count - len(ids)] if sequence.guesses else ids
+    return ids + sequence.draft_token_ids[: scheduled.count - len(ids)] if sequence.draft_token_ids else ids

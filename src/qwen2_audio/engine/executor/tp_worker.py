@@ -1,7 +1,7 @@
-"""An engine whose model is divided among processes: the first one leads, the others compute their shares.
+"""An engine whose model several processes share: the first one drives, the others compute their shares.
 
-    first     scheduler, sounds, sampling;   BEGIN 512    COPY 3 9    PASS tables, counts, ... embeddings     END
-    others                                   a storage    a block     the same pass over their own heads      leave
+    first     scheduler, encoder, sampling;   INIT 512    COPY 3 9    RUN block tables, lengths, embeddings     EXIT
+    others                                    a storage   a block     the same pass over their own heads     leave
 
 A message is a row of int64: how many numbers there are, what to do, the numbers.
 """
@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Any, Self
+from typing import Self
 
 import torch
 
@@ -24,22 +24,23 @@ from ...distributed.tensor_parallel import Together, together_of
 from ...errors import CapacityError, ConfigError, Qwen2AudioError
 from ...model.paged import PagedStorage
 from ...native.paged import storage_for
-from .forward_batch import Packed
+from ..model_interface import EngineModel
+from .forward_batch import ForwardBatch
 
-FIRST = 1024  # numbers sent at once; what is longer takes a second message
-LAST_PASS = 60.0  # seconds that the end waits for a pass under way
+FIRST_MESSAGE = 1024  # numbers in the first message; the rest follows in a second one
+LAST_PASS_SECONDS = 60.0  # that the exit waits for a running pass
 
 
-class Order(IntEnum):
-    BEGIN = 0  # blocks
+class Command(IntEnum):
+    INIT = 0  # number of blocks
     COPY = 1  # source, target
-    CLEAR = 2  # blocks
-    PASS = 3  # Packed.numbers(); the embeddings follow
-    END = 4
+    ZERO = 2  # blocks
+    RUN = 3  # ForwardBatch.numbers(); the embeddings follow
+    EXIT = 4
 
 
-class Lead:
-    """What an engine in the first process tells the others. Of several engines on one model only the newest may."""
+class TPDriver:
+    """Sends the engine's commands to the other processes. Of several engines on one model only the newest may."""
 
     def __init__(self, together: Together) -> None:
         self._together, self._processes = together, together.processes
@@ -49,7 +50,7 @@ class Lead:
             atexit.register(_end, together)
 
     @classmethod
-    def of(cls, model: Any) -> Self | None:
+    def of(cls, model: EngineModel) -> Self | None:
         """None for a model that is whole. Raises ConfigError in any process but the first."""
         together = together_of(model)
         if together is None:
@@ -58,48 +59,48 @@ class Lead:
             return cls(together)
         raise ConfigError(
             f"This is process {together.processes.rank} of {together.processes.size} that share the model, counted "
-            "from 0, and only process 0 answers; call qwen2_audio.engine.executor.tp_worker.follow(model) here."
+            "from 0, and only process 0 answers; call qwen2_audio.engine.executor.tp_worker.run_worker(model) here."
         )
 
     @property
-    def in_one_memory(self) -> int:
-        """How many processes take their part of the cache from the memory that this one sees."""
+    def processes_per_memory(self) -> int:
+        """How many processes take their share of the cache from the memory that this one sees."""
         return 1 if self._processes.device.type == "cuda" else self._processes.size
 
-    def begin(self, blocks: int) -> None:
-        """The others get room for `blocks` blocks of the cache, with zeros in them."""
-        with self._all(Order.BEGIN, [blocks]):
+    def init(self, blocks: int) -> None:
+        """The others allocate `blocks` blocks of the cache, filled with zeros."""
+        with self._all(Command.INIT, [blocks]):
             pass
 
     def copy(self, source: int, target: int) -> None:
-        """Block `target` becomes what `source` is."""
-        with self._all(Order.COPY, [source, target]):
+        """Copy block `source` into block `target`."""
+        with self._all(Command.COPY, [source, target]):
             pass
 
-    def clear(self, blocks: Sequence[int]) -> None:
-        """Zeros in `blocks`."""
-        with self._all(Order.CLEAR, blocks):
+    def zero(self, blocks: Sequence[int]) -> None:
+        """Write zeros to `blocks`."""
+        with self._all(Command.ZERO, blocks):
             pass
 
     @contextlib.contextmanager
-    def passing(self, packed: Packed, embeds: torch.Tensor) -> Iterator[None]:
-        """The pass that runs meanwhile runs in all processes, with these embeddings [1, N, H].
+    def running(self, batch: ForwardBatch, embeds: torch.Tensor) -> Iterator[None]:
+        """All processes run the pass that runs inside this context, with these embeddings [1, N, H].
 
         Raises CapacityError where it failed: the others may be anywhere in it, so that there is no further one.
         """
-        with self._all(Order.PASS, packed.numbers()):
+        with self._all(Command.RUN, batch.numbers()):
             self._processes.hand_on(embeds.contiguous())
             yield
 
     @contextlib.contextmanager
-    def _all(self, order: Order, numbers: Sequence[int]) -> Iterator[None]:
+    def _all(self, command: Command, numbers: Sequence[int]) -> Iterator[None]:
         with self._together.lock:
             if self._together.closed:
                 raise CapacityError(self._together.closed)
             if self._number != self._together.engines:
                 raise ConfigError("A newer engine runs on this model, which several processes share; use that one.")
             try:
-                _tell(self._processes, order, numbers)
+                _send(self._processes, command, numbers)
                 yield
             except BaseException as error:
                 self._together.closed = (
@@ -111,8 +112,8 @@ class Lead:
                 raise
 
 
-def follow(model: Any) -> bool:
-    """In all processes but the first of those that share `model`: compute what its engine says, until it ends.
+def run_worker(model: EngineModel) -> bool:
+    """In all processes but the first of those that share `model`: run the commands of its engine until it exits.
 
     Returns True then. In the first process, and for a model that is whole, returns False at once. Signals that ask
     for an end are for the first process, which may grant answers some more time, and are ignored meanwhile.
@@ -124,65 +125,65 @@ def follow(model: Any) -> bool:
         return False
     with _signals_ignored(), torch.no_grad():
         try:
-            _follow(model, together.processes)
+            _run_commands(model, together.processes)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # gloo begins with its own source line
+            reason = re.sub(r"^\[[^]]*\] ", "", str(error)).partition(". ")[0]  # gloo puts its source line first
             raise Qwen2AudioError(f"Process 0, which has the engine, is gone ({reason}); this one leaves.") from error
     return True
 
 
-def _follow(model: Any, processes: Processes) -> None:
+def _run_commands(model: EngineModel, processes: Processes) -> None:
     storage: PagedStorage | None = None
     width = model.config.text_config.hidden_size
     while True:
-        order, numbers = _hear(processes)
-        if order == Order.END:
+        command, numbers = _receive(processes)
+        if command == Command.EXIT:
             return
-        if order == Order.BEGIN:
-            storage = None  # the old one goes first
+        if command == Command.INIT:
+            storage = None  # free the old one first
             storage = storage_for(model.language_model, numbers[0])
             continue
         assert storage is not None
-        if order == Order.COPY:
+        if command == Command.COPY:
             storage.copy_block(*numbers)
-        elif order == Order.CLEAR:
+        elif command == Command.ZERO:
             storage.clear(numbers)
         else:
-            packed = Packed.of(numbers)
-            embeds = torch.empty(1, sum(packed.counts), width, dtype=model.dtype, device=model.device)
-            packed.run(model, storage, processes.hand_on(embeds))
+            batch = ForwardBatch.of(numbers)
+            embeds = torch.empty(1, sum(batch.query_lens), width, dtype=model.dtype, device=model.device)
+            batch.run(model, storage, processes.hand_on(embeds))
 
 
-def _tell(processes: Processes, order: Order, numbers: Sequence[int]) -> None:
-    message = torch.tensor([len(numbers), order, *numbers])
-    rest = message[FIRST:].clone()
-    first = torch.zeros(FIRST, dtype=torch.int64)
-    first[: len(message)] = message[:FIRST]
+def _send(processes: Processes, command: Command, numbers: Sequence[int]) -> None:
+    message = torch.tensor([len(numbers), command, *numbers])
+    rest = message[FIRST_MESSAGE:].clone()
+    first = torch.zeros(FIRST_MESSAGE, dtype=torch.int64)
+    first[: len(message)] = message[:FIRST_MESSAGE]
     processes.hand_on(first)
     if len(rest):
         processes.hand_on(rest)
 
 
-def _hear(processes: Processes) -> tuple[Order, list[int]]:
-    first = processes.hand_on(torch.zeros(FIRST, dtype=torch.int64))
-    count, order, *numbers = first.tolist()
-    missing = count + 2 - FIRST
+def _receive(processes: Processes) -> tuple[Command, list[int]]:
+    first = processes.hand_on(torch.zeros(FIRST_MESSAGE, dtype=torch.int64))
+    count, command, *numbers = first.tolist()
+    missing = count + 2 - FIRST_MESSAGE
     if missing > 0:
         numbers += processes.hand_on(torch.zeros(missing, dtype=torch.int64)).tolist()
-    return Order(order), numbers[:count]
+    return Command(command), numbers[:count]
 
 
 def _end(together: Together) -> None:
-    """At the first process's exit: the others may go."""
-    if not together.lock.acquire(timeout=LAST_PASS):
-        return  # a pass that does not end: the connections will, with this process
+    """At the first process's exit: let the others leave."""
+    if not together.lock.acquire(timeout=LAST_PASS_SECONDS):
+        return  # a pass that does not end: the connections close with this process
     try:
         if not together.closed:
             together.closed = "This process is ending, and takes no more requests."
             with contextlib.suppress(RuntimeError):
-                _tell(together.processes, Order.END, ())
+                _send(together.processes, Command.EXIT, ())
     finally:
         together.lock.release()
 
@@ -192,9 +193,9 @@ def _signals_ignored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,139 +1,58 @@
-"""What sequences are guessed to say next: by what the text said before, else by a draft. The engine checks it.
-
-A guess costs a position of the step that checks it, and a draft's own work; so who was wrong is asked less.
-"""
+"""Speculative decoding: proposers are asked for draft tokens in turn, and trusted as far as they were right."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Sequence as Proposers
 
-from ...generate.lookup import guess
-from ..metrics import Stats
 from ..request import Sequence
-from ..scheduler import Plan
-from ..settings import EngineSettings
-from ..worth import Worth
-from .draft_model import Draft
-
-MISSES = 4  # steps of wrong guesses in a row
-LONGEST = 3  # tokens that the text must have said before
+from .proposer import AcceptanceHistory, Proposer
 
 
-@dataclass
-class _Trust:
-    """How much one source of guesses is asked about one sequence."""
+class SpeculativeDecoder:
+    """Asks the first proposer; for the answers that it has nothing for, the next one."""
 
-    most: int  # guesses
-    missed: int = 0  # steps in a row whose guesses were all wrong
-    count: int = 0  # guesses worth making; 0: as many as may be
+    def __init__(self, proposers: Proposers[Proposer]) -> None:
+        self._proposers = proposers
+        self._histories: dict[Sequence, list[AcceptanceHistory]] = {}  # one for each proposer
+        self._source: dict[Sequence, int] = {}  # which proposer the draft tokens of a sequence are from
 
-    def allows(self, said: int) -> int:
-        """Guesses to make now that so many tokens were said. After some misses only now and then: text that does not
-        repeat stays so."""
-        if self.missed >= MISSES and said % (4 * MISSES):
-            return 0
-        return self.count or self.most
+    def propose(self, sequences: Iterable[Sequence]) -> None:
+        """Put draft tokens into `draft_token_ids` of the sequences that decode."""
+        decoding = [sequence for sequence in sequences if sequence.decoding]
+        for sequence in decoding:
+            sequence.draft_token_ids = []
+        for index, proposer in enumerate(self._proposers):
+            without = [sequence for sequence in decoding if not sequence.draft_token_ids]
+            wanted = dict.fromkeys(decoding, 0)
+            for sequence in without:
+                allowed = self._history(sequence)[index].num_to_propose(sequence.num_generated)
+                # The last token that may come needs no draft: it is sampled anyway.
+                wanted[sequence] = min(allowed, sequence.request.max_new_tokens - sequence.num_generated - 1)
+            proposer.propose(wanted)
+            self._source |= {sequence: index for sequence in without if sequence.draft_token_ids}
 
-    def judge(self, made: int, right: int) -> None:
-        self.missed = 0 if right else self.missed + 1
-
-
-@dataclass
-class _DraftTrust(_Trust):
-    """Of a draft each guess costs a pass: no more than were right last time, and one; two where all were."""
-
-    def judge(self, made: int, right: int) -> None:
-        super().judge(made, right)
-        self.count = min(right + (2 if right == made else 1), self.most)
-
-
-class Guesses:
-    """Asks prompt lookup and a draft, and keeps count of who was right."""
-
-    def __init__(self, settings: EngineSettings, stats: Stats, draft: Draft | None) -> None:
-        self._lookup, self._count = settings.lookup, settings.draft_tokens
-        self._draft, self._stats = draft, stats
-        self._trusted: dict[Sequence, tuple[_Trust, _DraftTrust]] = {}
-        self._drafted: set[Sequence] = set()  # those whose guesses are the draft's
-        self._worth = Worth()
-        self._started, self._decoding, self._tokens = 0.0, 0, 0  # of the step under way
-        self._guessed = self._alone = False  # the draft guessed; and nothing but that was going on
-
-    def make(self, sequences: Iterable[Sequence]) -> None:
-        """Guesses for those of a step that decode."""
-        if not self._lookup and self._draft is None:
-            return
-        self._started, self._tokens = time.monotonic(), 0
-        decoding = [one for one in sequences if one.decoding]
-        self._decoding = len(decoding)
-        unknown = [one for one in decoding if not self._look_up(one)]
-        if self._draft is not None:
-            self._ask(self._draft, decoding, unknown)
-
-    def judge(self, sequence: Sequence, made: int, right: int) -> None:
-        """Of the guesses that were computed so many were right, with one more token behind them."""
-        self._tokens += right + 1
-        if not made:
-            return
-        stats, drafted = self._stats, sequence in self._drafted
-        self._drafted.discard(sequence)
-        self._trust(sequence)[drafted].judge(made, right)
-        if drafted:
-            stats.draft_guesses_made += made
-            stats.draft_guesses_accepted += right
-        else:
-            stats.guesses_made += made
-            stats.guesses_accepted += right
-
-    def measure(self, plan: Plan) -> None:
-        """The step that began with `make` is over."""
-        if self._draft is not None and self._alone and self._decoding and not plan.prefills:
-            self._worth.add(self._decoding, self._guessed, self._tokens, time.monotonic() - self._started)
+    def update(self, sequence: Sequence, num_proposed: int, num_accepted: int) -> None:
+        """The model checked the draft tokens of a sequence, and so many were right."""
+        index = self._source.pop(sequence, None)
+        if num_proposed and index is not None:
+            self._history(sequence)[index].update(num_proposed, num_accepted)
+            self._proposers[index].count(num_proposed, num_accepted)
 
     def forget(self, sequence: Sequence) -> None:
-        """It has ended."""
-        self._trusted.pop(sequence, None)
-        self._drafted.discard(sequence)
-        if self._draft is not None:
-            self._draft.forget(sequence)
+        """The answer has ended."""
+        self._histories.pop(sequence, None)
+        self._source.pop(sequence, None)
+        for proposer in self._proposers:
+            proposer.forget(sequence)
 
-    def hear(self, seconds: float) -> None:
-        """What the draft has to hear, for about `seconds`."""
-        if self._draft is not None and self._draft.busy:
-            self._draft.hear(seconds)
+    def encode(self, seconds: float) -> None:
+        """Let proposers encode their clips for about `seconds`."""
+        for proposer in self._proposers:
+            if proposer.busy:
+                proposer.encode(seconds)
 
-    # -- inside
-
-    def _trust(self, sequence: Sequence) -> tuple[_Trust, _DraftTrust]:
-        if sequence not in self._trusted:
-            self._trusted[sequence] = _Trust(self._lookup), _DraftTrust(self._count)
-        return self._trusted[sequence]
-
-    def _look_up(self, sequence: Sequence) -> bool:
-        count = min(self._trust(sequence)[0].allows(_said(sequence)), _room(sequence))
-        found = guess(sequence.keys, count, LONGEST, []) if count > 0 else []
-        sequence.guesses = list(takewhile(lambda key: key >= 0, found))  # a sound cannot be said
-        return bool(sequence.guesses)
-
-    def _ask(self, draft: Draft, decoding: list[Sequence], unknown: list[Sequence]) -> None:
-        pays = self._worth.pays(len(decoding))
-        wanted = dict.fromkeys(decoding, 0)  # they keep their place in the draft's cache
-        for one in unknown if pays else ():
-            wanted[one] = min(self._trust(one)[1].allows(_said(one)), _room(one))
-        draft.guess(wanted)
-        self._drafted = {one for one in unknown if one.guesses}
-        self._guessed = bool(self._drafted)
-        asked = sum(count > 0 for count in wanted.values())
-        self._alone = len(unknown) == len(decoding) and asked == len(self._drafted)
-
-
-def _said(sequence: Sequence) -> int:
-    return len(sequence.keys) - len(sequence.request.keys)
-
-
-def _room(sequence: Sequence) -> int:
-    """Tokens that may come and are not the last: that one is drawn anyway."""
-    return sequence.request.most - _said(sequence) - 1
+    def _history(self, sequence: Sequence) -> list[AcceptanceHistory]:
+        if sequence not in self._histories:
+            self._histories[sequence] = [proposer.new_history() for proposer in self._proposers]
+        return self._histories[sequence]

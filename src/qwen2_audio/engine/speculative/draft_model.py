@@ -1,11 +1,11 @@
-"""A second, smaller checkpoint that hears the same clips and guesses what an answer will say next.
+"""A second, smaller checkpoint that hears the same clips and proposes what an answer will say next.
 
-    answer       the prompt, and what was said         ... the  dog          its sequence in the engine
-    its shadow   the same in the draft's own cache     ... the  dog | barks  at        guesses behind `known`
+    sequence        the prompt, and the tokens so far     ... the  dog          in the engine
+    DraftSequence   the same in the draft model's cache   ... the  dog | barks  at        draft tokens behind `known`
 
-A step: every shadow catches up with its answer, all in one pass; then single tokens for all of them at once. What an
-answer took instead of a guess is noticed at the next step, and the shadow cut back. The draft can only cost time: where
-it has no room, fails or says NaN, the answer goes on without it.
+A step: the draft model prefills what is new of all sequences in one pass, then computes single tokens for all of them
+together. At the next step a DraftSequence is cut back to what its sequence took. The draft model can only cost time: if
+it has no room, fails or gives NaN, the answer goes on without it.
 """
 
 from __future__ import annotations
@@ -20,222 +20,237 @@ from typing import Any
 
 import torch
 
+from ...checkpoint.config import Qwen2AudioConfig
 from ...errors import ConfigError
 from ...native.paged import storage_for
-from ..block_manager import BlockPool
-from ..encoder_cache import Sounds
-from ..executor.model_runner import Runner
+from ..block_manager import BlockManager
+from ..encoder_cache import EncoderCache
+from ..executor.model_runner import ModelRunner
 from ..metrics import Stats
+from ..model_interface import EngineModel
 from ..request import Sequence
-from ..scheduler import Part, share_out
+from ..scheduler import ScheduledSequence, StepSizeController, share_out
 from ..settings import EngineSettings
-from ..step_size import Pace
+from .proposer import DraftHistory
 
-CATCH_UP = 0.05  # seconds of the draft's prefill a step: so long may answers wait for guesses that others will have
-AGAIN = 64  # tokens after which an answer that found no room asks once more
+PREFILL_SECONDS = 0.05  # of the draft model's prefill a step: other answers wait for it
+RETRY_AFTER = 64  # tokens, until an answer that found no room asks again
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Shadow(Sequence):
-    """An answer as the draft has it: the first `known` of its keys are the answer's own."""
+class DraftSequence(Sequence):
+    """A sequence in the draft model's cache: its first `known` keys are those of the engine's sequence."""
 
     known: int = 0
 
     def follow(self, keys: list[int]) -> None:
-        """Become `keys`: what was guessed otherwise is forgotten, the rest of the guesses stays computed."""
-        pairs = zip(self.keys[self.known :], keys[self.known :], strict=False)
-        right = self.known + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        del self.keys[right:]
-        self.keys += keys[right:]
+        """Become `keys`. Draft tokens that agree with them stay computed, the others are cut off."""
+        pairs = zip(self.prefix_keys[self.known :], keys[self.known :], strict=False)
+        agreeing = self.known + sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        del self.prefix_keys[agreeing:]
+        self.prefix_keys += keys[agreeing:]
         self.known = len(keys)
-        self.computed = min(self.computed, right, self.known - 1)  # one is left, or there were no logits
+        self.computed = min(self.computed, agreeing, self.known - 1)  # one stays uncomputed: its pass gives logits
 
 
-class Draft:
-    """Guesses for the engine's sequences, greedily, by a model that knows nothing of the engine's own."""
+class DraftModel:
+    """A Proposer: greedy tokens of a model that shares nothing with the engine's, except perhaps the encoder cache."""
 
     def __init__(
         self,
-        model: Any,
+        model: EngineModel,
         blocks: int,
         settings: EngineSettings,
         stats: Stats,
         *,
-        sounds: Sounds | None = None,
-        ends: frozenset[int] = frozenset(),
+        encoder_cache: EncoderCache | None = None,
+        eos_ids: frozenset[int] = frozenset(),
     ) -> None:
-        """`model`: a Qwen2AudioForConditionalGeneration in eval mode that `check` was content with; `blocks` of its
-        cache; `sounds`: of the engine, where its encoder is the draft's too (`hears_alike`); `ends`: tokens that end an
-        answer, so that nothing behind them is guessed."""
-        self._own_sounds = sounds is None
-        self._sounds = sounds or Sounds(model, settings.sounds_bytes if settings.reuse else 0, Stats())
+        """`model`: a Qwen2AudioForConditionalGeneration in eval mode that passed `check_same_tokens`; `blocks` of its
+        cache; `encoder_cache`: the engine's, where both models have the `same_encoder`; `eos_ids`: tokens that end an
+        answer, behind which nothing is proposed."""
+        self._owns_encoder_cache = encoder_cache is None
+        budget = settings.encoder_cache_bytes if settings.enable_prefix_caching else 0
+        self._encoder_cache = encoder_cache or EncoderCache(model, budget, Stats())
         storage = storage_for(model.language_model, blocks)
-        self._runner = Runner(model, storage, self._sounds)
-        self._pool = BlockPool(storage.blocks, storage.block)
+        self._runner = ModelRunner(model, storage, self._encoder_cache)
+        self._block_manager = BlockManager(storage.blocks, storage.block)
         self._context = int(model.config.text_config.max_position_embeddings)
-        self._pace = Pace(CATCH_UP, settings.step_tokens)
-        self._reuse, self._ends, self.stats = settings.reuse, ends, stats
-        self._shadows: dict[Sequence, _Shadow] = {}
-        self._later: dict[Sequence, float] = {}  # positions before which these go without
+        self._step_size = StepSizeController(PREFILL_SECONDS, settings.max_num_batched_tokens)
+        self._settings, self._eos_ids, self.stats = settings, eos_ids, stats
+        self._drafts: dict[Sequence, DraftSequence] = {}
+        self._retry_at: dict[Sequence, float] = {}  # length from which a sequence may be drafted for again
 
     @property
     def busy(self) -> bool:
-        """It has sounds to encode. Those of the engine are the engine's business."""
-        return self._own_sounds and self._sounds.busy
+        """It has clips to encode. The engine encodes those of a shared cache."""
+        return self._owns_encoder_cache and self._encoder_cache.busy
 
-    def hear(self, seconds: float) -> None:
+    def encode(self, seconds: float) -> None:
         """Encode for about `seconds`."""
         started = time.monotonic()
-        self._sounds.work(seconds)
+        self._encoder_cache.encode(seconds)
         self.stats.seconds_draft += time.monotonic() - started
 
-    def guess(self, wanted: Mapping[Sequence, int]) -> None:
-        """Put up to so many guesses into the `guesses` of each that decodes; those that are not named give up their
-        place in the cache. Raises nothing: those that it fails for have none, now and later."""
-        for gone in [one for one in self._shadows if one not in wanted]:
-            self._leave(gone)
-        asked = {one: count for one, count in wanted.items() if count > 0 and self._may(one, count)}
+    def new_history(self) -> DraftHistory:
+        return DraftHistory(self._settings.num_speculative_tokens)
+
+    def propose(self, wanted: Mapping[Sequence, int]) -> None:
+        """Put at most so many draft tokens into `draft_token_ids` of each sequence. Sequences that are not named lose
+        their place in the cache. Raises nothing: sequences that it fails for get no draft tokens, now and later."""
+        for sequence in [sequence for sequence in self._drafts if sequence not in wanted]:
+            self._drop(sequence)
+        asked = {
+            sequence: count for sequence, count in wanted.items() if count > 0 and self._may_draft(sequence, count)
+        }
         if not asked:
             return
         started = time.monotonic()
         try:
-            self._guess(asked)
-        except Exception as error:  # memory, say
-            for one in asked:
-                self._fail(one, error)
+            self._propose(asked)
+        except Exception as error:  # out of memory, say
+            for sequence in asked:
+                self._fail(sequence, error)
         self.stats.seconds_draft += time.monotonic() - started
 
+    def count(self, num_proposed: int, num_accepted: int) -> None:
+        self.stats.draft_tokens_proposed += num_proposed
+        self.stats.draft_tokens_accepted += num_accepted
+
     def forget(self, sequence: Sequence) -> None:
-        """It has ended."""
-        self._leave(sequence)
-        self._later.pop(sequence, None)
+        """The answer has ended."""
+        self._drop(sequence)
+        self._retry_at.pop(sequence, None)
 
     # -- inside
 
-    def _may(self, sequence: Sequence, count: int) -> bool:
-        length = len(sequence.keys)
-        return length >= self._later.get(sequence, 0) and length + count <= self._context
+    def _may_draft(self, sequence: Sequence, count: int) -> bool:
+        length = len(sequence.prefix_keys)
+        return length >= self._retry_at.get(sequence, 0) and length + count <= self._context
 
-    def _guess(self, asked: Mapping[Sequence, int]) -> None:
-        ready = [one for one in asked if self._prepare(one)]
-        parts = self._catch_up(ready)
-        of = {self._shadows[one]: one for one in ready}
-        while parts:
-            said, parts = self._say(parts), []
-            for shadow, token in said.items():
-                sequence = of[shadow]
+    def _propose(self, asked: Mapping[Sequence, int]) -> None:
+        ready = [sequence for sequence in asked if self._prepare(sequence)]
+        scheduled = self._schedule_prefill(ready)
+        sequence_of = {self._drafts[sequence]: sequence for sequence in ready}
+        while scheduled:
+            tokens, scheduled = self._run(scheduled), []
+            for draft, token in tokens.items():
+                sequence = sequence_of[draft]
                 if token is None:
                     self._fail(sequence, ArithmeticError("its logits are not numbers"))
                     continue
-                if token in self._ends:  # if that is right, the answer gets it without a guess
+                if token in self._eos_ids:  # if that is right, the answer gets it without a draft token
                     continue
-                sequence.guesses.append(token)
-                if len(sequence.guesses) < asked[sequence] and self._pool.extend(shadow, len(shadow.keys) + 1):
-                    shadow.keys.append(token)
-                    parts.append(Part(shadow, shadow.computed, 1))
+                sequence.draft_token_ids.append(token)
+                more = len(sequence.draft_token_ids) < asked[sequence]
+                if more and self._block_manager.extend(draft, len(draft.prefix_keys) + 1):
+                    draft.prefix_keys.append(token)
+                    scheduled.append(ScheduledSequence(draft, draft.computed, 1))
 
     def _prepare(self, sequence: Sequence) -> bool:
-        """Its shadow follows it, has heard its clips and has room for what is known."""
-        shadow = self._shadows.get(sequence) or self._begin(sequence)
-        shadow.follow(sequence.keys)
-        self._pool.note(shadow)
-        self._pool.crop(shadow, shadow.known)
-        if not self._runner.heard(Part(shadow, shadow.computed, shadow.left)):
+        """Bring its DraftSequence up to date; False if its clips are not encoded, or there is no room."""
+        draft = self._drafts.get(sequence) or self._start(sequence)
+        draft.follow(sequence.prefix_keys)
+        self._block_manager.publish(draft)
+        self._block_manager.trim(draft, draft.known)
+        if not self._runner.encoder_ready(ScheduledSequence(draft, draft.computed, draft.num_uncomputed)):
             try:
-                self._sounds.ready(sequence.request)  # in line
+                self._encoder_cache.ready(sequence.request)  # queues the clips
             except Exception as error:
                 self._fail(sequence, error)
             return False
-        if not self._pool.extend(shadow, shadow.known):
-            self.stats.draft_without_room += 1
-            self._later[sequence] = shadow.known + AGAIN
-            self._leave(sequence)
+        if not self._block_manager.extend(draft, draft.known):
+            self.stats.draft_cache_full += 1
+            self._retry_at[sequence] = draft.known + RETRY_AFTER
+            self._drop(sequence)
             return False
         return True
 
-    def _begin(self, sequence: Sequence) -> _Shadow:
-        shadow = _Shadow(sequence.request, sequence.index, list(sequence.keys), known=len(sequence.keys))
-        self._shadows[sequence] = shadow
-        if self._own_sounds:
-            self._sounds.want(sequence.request)
-        self._clear()
-        copy = self._pool.begin(shadow)
+    def _start(self, sequence: Sequence) -> DraftSequence:
+        keys = list(sequence.prefix_keys)
+        draft = DraftSequence(sequence.request, sequence.index, keys, known=len(keys))
+        self._drafts[sequence] = draft
+        if self._owns_encoder_cache:
+            self._encoder_cache.acquire(sequence.request)
+        self._zero_blocks()
+        copy = self._block_manager.allocate(draft)
         if copy is not None:
             self._runner.copy([copy])
-            self._pool.copied(copy)
-        return shadow
+            self._block_manager.copied(copy)
+        return draft
 
-    def _catch_up(self, ready: list[Sequence]) -> list[Part]:
-        """What is known and not computed yet, as much of it as a step allows."""
-        shadows = [self._shadows[one] for one in ready]
-        shares = share_out(max(self._pace.tokens, len(ready)), [one.left for one in shadows])
-        return [Part(one, one.computed, share) for one, share in zip(shadows, shares, strict=True)]
+    def _schedule_prefill(self, ready: list[Sequence]) -> list[ScheduledSequence]:
+        """Known tokens that are not computed, as many as fit a step."""
+        drafts = [self._drafts[sequence] for sequence in ready]
+        budget = max(self._step_size.tokens, len(ready))
+        shares = share_out(budget, [draft.num_uncomputed for draft in drafts])
+        return [ScheduledSequence(draft, draft.computed, share) for draft, share in zip(drafts, shares, strict=True)]
 
-    def _say(self, parts: list[Part]) -> dict[_Shadow, int | None]:
-        """Compute the parts: the likeliest next token of each that is at its end, None where that is NaN."""
-        self._clear()
+    def _run(self, scheduled: list[ScheduledSequence]) -> dict[DraftSequence, int | None]:
+        """Compute; returns the likeliest next token of each sequence that is at its end, None where that is NaN."""
+        self._zero_blocks()
         started = time.monotonic()
-        found, wanted = self._runner.run(parts)
-        tokens = iter(found.greedy)
-        self._pace.learn(sum(part.count for part in parts), time.monotonic() - started)
-        said: dict[_Shadow, int | None] = {}
-        for part, count in zip(parts, wanted, strict=True):
-            assert isinstance(part.sequence, _Shadow)
-            part.sequence.computed = part.start + part.count
+        output, num_logits = self._runner.run(scheduled)
+        self._step_size.learn(sum(item.count for item in scheduled), time.monotonic() - started)
+        greedy = iter(output.greedy)
+        tokens: dict[DraftSequence, int | None] = {}
+        for item, count in zip(scheduled, num_logits, strict=True):
+            assert isinstance(item.sequence, DraftSequence)
+            item.sequence.computed = item.start + item.count
             if count:
-                token, finite = next(tokens)
-                said[part.sequence] = token if finite else None
-        return said
+                token, finite = next(greedy)
+                tokens[item.sequence] = token if finite else None
+        return tokens
 
-    def _clear(self) -> None:
-        if spoiled := self._pool.take_spoiled():
-            self._runner.clear(spoiled)
+    def _zero_blocks(self) -> None:
+        if blocks := self._block_manager.take_blocks_to_zero():
+            self._runner.zero(blocks)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         if not self.stats.draft_failures:
-            logger.warning("The draft failed, and an answer goes on without its guesses: %s", error)
+            logger.warning("The draft model failed, and an answer goes on without its draft tokens: %s", error)
         self.stats.draft_failures += 1
-        self._later[sequence] = math.inf
-        self._leave(sequence, keep=False)
+        self._retry_at[sequence] = math.inf
+        self._drop(sequence, keep=False)
 
-    def _leave(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """Give back what its shadow holds; `keep`: findable, if it may come again."""
-        shadow = self._shadows.pop(sequence, None)
-        if shadow is not None:
-            self._pool.release(shadow, keep=keep and self._reuse)
-            if self._own_sounds:
-                self._sounds.drop(sequence.request)
+    def _drop(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Release what its DraftSequence holds; `keep`: so that it can be looked up again."""
+        draft = self._drafts.pop(sequence, None)
+        if draft is not None:
+            self._block_manager.release(draft, keep=keep and self._settings.enable_prefix_caching)
+            if self._owns_encoder_cache:
+                self._encoder_cache.release(sequence.request)
 
 
-def check(model: Any, draft: Any) -> None:
+def check_same_tokens(model: Qwen2AudioConfig, draft: Qwen2AudioConfig) -> None:
     """Raises ConfigError where the ids of `draft` are not those of `model`."""
     pairs = {
         "a vocabulary of {} tokens": (draft.text_config.vocab_size, model.text_config.vocab_size),
         "{} for a position of sound": (draft.audio_token_index, model.audio_token_index),
     }
-    for words, (theirs, ours) in pairs.items():
-        if theirs != ours:
+    for words, (of_draft, of_model) in pairs.items():
+        if of_draft != of_model:
             raise ConfigError(
-                f"The draft has {words.format(theirs)} and the model has {words.format(ours)}; a draft must be made "
-                "for the same tokenizer."
+                f"The draft has {words.format(of_draft)} and the model has {words.format(of_model)}; a draft must be "
+                "made for the same tokenizer."
             )
 
 
-def hears_alike(model: Any, draft: Any) -> bool:
-    """Encoder and projector are the same, number by number: what one has heard is good for the other."""
+def same_encoder(model: EngineModel, draft: EngineModel) -> bool:
+    """Encoder and projector of both are equal, number by number, so that they can share an encoder cache."""
     return all(
-        _equal(getattr(model, part).state_dict(), getattr(draft, part).state_dict())
+        _equal_states(getattr(model, part).state_dict(), getattr(draft, part).state_dict())
         for part in ("audio_tower", "multi_modal_projector")
     )
 
 
-def _equal(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    return ours.keys() == theirs.keys() and all(_same(one, theirs[name]) for name, one in ours.items())
+def _equal_states(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return first.keys() == second.keys() and all(_equal(value, second[name]) for name, value in first.items())
 
 
-def _same(one: Any, other: Any) -> bool:
-    if not isinstance(one, torch.Tensor):
-        return bool(one == other)
-    return one.dtype == other.dtype and one.device == other.device and torch.equal(one, other)
+def _equal(first: Any, second: Any) -> bool:
+    if not isinstance(first, torch.Tensor):
+        return bool(first == second)
+    return first.dtype == second.dtype and first.device == second.device and torch.equal(first, second)
