@@ -20,6 +20,7 @@ from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..types import Chunk, Completion, Message, SamplingParams
 from .service import Service
 
+DEFAULT_PARAMS = SamplingParams()
 PATIENCE = 60.0  # s that a batch waits for room where others have taken all of it
 
 
@@ -144,7 +145,7 @@ class AudioChat:
 
 
 def _single(params: object, name: str) -> SamplingParams:
-    params = SamplingParams() if params is None else params
+    params = DEFAULT_PARAMS if params is None else params
     if not isinstance(params, SamplingParams):
         raise ConfigError(
             f"{name}() got {params!r} as params; expected SamplingParams, as in SamplingParams(max_tokens=64)."

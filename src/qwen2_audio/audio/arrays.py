@@ -15,11 +15,6 @@ _INTEGER_SCALE = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)
 _LOUDEST = 1000.0  # full scale is 1; beyond this only samples that were never divided by their integer scale
 
 
-def is_array_like(source: Any) -> bool:
-    """Whether `source` holds samples itself: numpy array, torch tensor, list of numbers."""
-    return isinstance(source, list) or hasattr(source, "__array__")
-
-
 def from_array(source: Any, rate: Any, limits: Limits) -> np.ndarray:
     """Samples at `rate` Hz to float32 [S] at 16 kHz.
 

@@ -8,6 +8,7 @@ import re
 import stat
 import threading
 import warnings
+import wave
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from ..errors import AudioError
-from .arrays import from_array, is_array_like
+from .arrays import from_array
 from .decode import EncodedSound
 from .fetch import fetch, read_data_uri
 from .limits import Deadline, Limits
@@ -58,7 +59,7 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
     if isinstance(source, tuple):
         array, rate = _array_and_rate(source, sampling_rate)
         return from_array(array, rate, limits)
-    if is_array_like(source):
+    if _is_array_like(source):
         return from_array(source, SAMPLE_RATE if sampling_rate is None else sampling_rate, limits)
     if sampling_rate is not None and sampling_rate != SAMPLE_RATE:
         raise AudioError(
@@ -67,11 +68,48 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
     deadline = Deadline(limits.deadline)
     name, opened = _open(source, limits, deadline)
     with opened as file:
+        plain = read_plain_wav(file, name, limits)
+        if plain is not None:
+            return plain
         sound = EncodedSound(file, name, limits, deadline)
         waveform = sound.decode()
     if sound.damage:
         warnings.warn(sound.damage, SoundWarning, stacklevel=2)
     return waveform
+
+
+def read_plain_wav(file: IO[bytes], name: str, limits: Limits) -> np.ndarray | None:
+    """The samples of a seekable file that is a whole WAV file, 16-bit mono at 16 kHz; None for any other.
+
+    They equal FFmpeg's, in a tenth of the time. Files that are cut off or have a second data chunk are left to FFmpeg.
+    Raises AudioError for more than `limits` allow.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    samples = None
+    try:
+        with wave.open(file) as header:
+            count = header.getnframes()
+            form = (header.getnchannels(), header.getsampwidth(), header.getframerate())
+            if form == (1, 2, SAMPLE_RATE) and 0 < 2 * count < size:
+                limits.check_bytes(size, name)
+                limits.check_form(1, SAMPLE_RATE, name)
+                limits.check_seconds(count / SAMPLE_RATE, name)
+                samples = np.frombuffer(header.readframes(count), "<i2")
+    except (wave.Error, EOFError):
+        pass
+    if samples is not None and not (len(samples) == count and _ends_with_its_data(file, size)):
+        samples = None
+    file.seek(0)
+    return None if samples is None else samples.astype(np.float32) / 32768
+
+
+def _ends_with_its_data(file: IO[bytes], size: int) -> bool:
+    """Whether a WAV file of `size` bytes, read to the end of its first data chunk, is whole and has no second one."""
+    rest = file.read(1 << 16)
+    file.seek(4)
+    promised = int.from_bytes(file.read(4), "little") + 8
+    return b"data" not in rest and len(rest) < 1 << 16 and promised <= size + 1  # a padding byte may be missing
 
 
 def name_of(source: Any) -> str | None:
@@ -80,9 +118,14 @@ def name_of(source: Any) -> str | None:
     return text if isinstance(text, str) and 0 < len(text) <= 200 and text[:5].lower() != "data:" else None
 
 
+def _is_array_like(source: Any) -> bool:
+    """Whether `source` holds samples itself: numpy array, torch tensor, list of numbers."""
+    return isinstance(source, list) or hasattr(source, "__array__")
+
+
 def _array_and_rate(pair: tuple[Any, ...], sampling_rate: int | None) -> tuple[Any, Any]:
-    if len(pair) != 2 or not is_array_like(pair[0]):
-        swapped = len(pair) == 2 and is_array_like(pair[1])
+    if len(pair) != 2 or not _is_array_like(pair[0]):
+        swapped = len(pair) == 2 and _is_array_like(pair[1])
         found = "(rate, array)" if swapped else f"a tuple of {len(pair)}"
         raise AudioError(f"Found {found}; expected (array, rate), such as (samples, 44100).")
     array, rate = pair

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checkpoint.config import Qwen2AudioEncoderConfig, num_audio_tokens, num_encoder_frames
+from ..checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig, num_audio_tokens, num_encoder_frames
 from ..errors import AudioError, ConfigError
 from .attention import ALL, Visible, attend, attend_spans
 from .outputs import EncoderOutput
@@ -226,3 +226,14 @@ class Qwen2AudioEncoder(nn.Module):
         if not (self.training and drop):
             return list(self.layers)
         return [layer for layer in self.layers if torch.rand(()) >= drop]
+
+
+class Qwen2AudioMultiModalProjector(nn.Module):
+    """One Linear from the encoder's width to the language model's."""
+
+    def __init__(self, config: Qwen2AudioConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.audio_config.d_model, config.text_config.hidden_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)  # type: ignore[no-any-return]

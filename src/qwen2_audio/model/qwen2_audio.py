@@ -17,22 +17,11 @@ from ..checkpoint.config import Qwen2AudioConfig, num_audio_tokens
 from ..errors import AudioError, ConfigError, PromptError
 from .attention import check_implementation
 from .cache import KVCache
-from .encoder import Qwen2AudioEncoder
+from .encoder import Qwen2AudioEncoder, Qwen2AudioMultiModalProjector
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
 from .merge import Prompt, check_tensor, find_slots, position_ids_of
 from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput
-
-
-class Qwen2AudioMultiModalProjector(nn.Module):
-    """One Linear from the encoder's width to the language model's."""
-
-    def __init__(self, config: Qwen2AudioConfig) -> None:
-        super().__init__()
-        self.linear = nn.Linear(config.audio_config.d_model, config.text_config.hidden_size)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x)  # type: ignore[no-any-return]
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -371,3 +372,28 @@ def test_tags_that_are_not_utf8_do_not_matter() -> None:
     assert data[:3] == b"ID3"
     data[11] = 0x80  # in the name of the first tag
     np.testing.assert_array_equal(load(bytes(data)), whole)
+
+
+@pytest.mark.parametrize("tail", [b"", b"LIST\x04\x00\x00\x00abcd", b"data\x04\x00\x00\x00\x01\x00\x02\x00"])
+def test_a_plain_wav_is_read_as_ffmpeg_reads_it(tmp_path, tail):
+    """16-bit mono at 16 kHz is read directly; whatever follows its samples, the result is FFmpeg's."""
+    from qwen2_audio.audio.decode import EncodedSound
+    from qwen2_audio.audio.io import read_plain_wav
+    from qwen2_audio.audio.limits import Deadline, Limits
+
+    samples = np.random.default_rng(0).integers(-32768, 32767, 5001).astype("<i2")
+    body = b"fmt \x10\x00\x00\x00" + struct.pack("<HHIIHH", 1, 1, 16000, 32000, 2, 16)
+    body += b"data" + struct.pack("<I", samples.nbytes) + samples.tobytes() + tail
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body)
+    with path.open("rb") as file:
+        by_ffmpeg = EncodedSound(file, "a", Limits(), Deadline(60)).decode()
+        directly = read_plain_wav(file, "a", Limits())
+    assert (directly is None) == tail.startswith(b"data")
+    np.testing.assert_array_equal(load(path), by_ffmpeg)
+    path.write_bytes(path.read_bytes()[:-100])
+    if not tail:
+        with path.open("rb") as file:
+            assert read_plain_wav(file, "a", Limits()) is None, "cut off: FFmpeg's, with a warning"
+        with pytest.warns(UserWarning, match="cut off"):
+            load(path)

@@ -33,6 +33,7 @@ class ModelRunner:
         self._model, self._encoder_cache, self._driver = model, encoder_cache, driver
         self._graph_runner = GraphRunner.of(model, storage)
         self._audio_id = int(model.config.audio_token_index)
+        self._device, self._embed = model.device, model.get_input_embeddings()
         self._weights_version = weights_version(model)
 
     def weights_changed(self) -> bool:
@@ -41,6 +42,7 @@ class ModelRunner:
         if version == self._weights_version:
             return False
         self._weights_version = version
+        self._embed = self._model.get_input_embeddings()
         if self._graph_runner is not None:
             self._graph_runner.clear()
         return True
@@ -84,10 +86,10 @@ class ModelRunner:
         return output or self._run_packed(scheduled if has_audio else [], batch, ids), tuple(batch.num_logits)
 
     def _run_packed(self, with_audio: list[ScheduledSequence], batch: ForwardBatch, ids: list[int]) -> ForwardOutput:
-        tokens = torch.frombuffer(array("q", ids), dtype=torch.int64).view(1, -1).to(self._model.device)
+        tokens = torch.frombuffer(array("q", ids), dtype=torch.int64).view(1, -1).to(self._device)
         if self._driver is None and not with_audio:
             return ForwardOutput.of(batch.run(self._model, self.storage, ids=tokens).float())
-        embeds = self._model.get_input_embeddings()(tokens)
+        embeds = self._embed(tokens)
         self._insert_audio(with_audio, embeds)
         with nullcontext() if self._driver is None else self._driver.running(batch, embeds):
             logits = batch.run(self._model, self.storage, embeds)
