@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed.tensor_parallel import together_of
+from ..distributed.tensor_parallel import tensor_parallel_group
 from ..errors import ConfigError, PromptError
 from ..model.merge import check_tensor
 from . import beam, lookup, processors, search, stopping
@@ -231,7 +231,11 @@ def _generator(model: Any, seed: int | None, generator: torch.Generator | None) 
 
 
 def _refuse_combinations(model: Any, options: Options, extras: Extras, rows: int) -> None:
-    if options.config.max_time is not None and isinstance(model, nn.Module) and together_of(model) is not None:
+    if (
+        options.config.max_time is not None
+        and isinstance(model, nn.Module)
+        and tensor_parallel_group(model) is not None
+    ):
         raise ConfigError(
             "max_time is set for a model that several processes share, each of which would stop at another token; "
             "leave it out, and set max_new_tokens."

@@ -21,8 +21,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ...distributed.tensor_parallel import together_of
-from ...model.paged import PagedStorage, StaticPass
+from ...distributed.tensor_parallel import tensor_parallel_group
+from ...model.paged import DecodeBatch, PagedStorage
 from ...quantize.linear import Stored
 from .forward_batch import Packed
 
@@ -58,7 +58,7 @@ def obstacle(model: Any, storage: PagedStorage) -> str | None:
     text = model.language_model
     if type(storage) is not PagedStorage or storage.key_scales:
         return "the KV cache is one that native kernels read"
-    if together_of(model) is not None:
+    if tensor_parallel_group(model) is not None:
         return "several processes share the model"
     if any(isinstance(module, Stored) for module in text.modules()):
         return "weights are quantised, and unpacked in every step"
@@ -88,7 +88,7 @@ def step(model: Any, storage: PagedStorage, buffers: Buffers) -> None:
     out = model.language_model(
         input_ids=tokens[:, None],
         position_ids=places[:, None],
-        past_key_values=StaticPass(storage, places, tables),
+        past_key_values=DecodeBatch(storage, places, tables),
     )
     buffers.logits.copy_(out.logits[:, 0])  # to float32 on the way
     best, token = buffers.logits.max(-1)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import torch
 
-from ...model.paged import PagedPass, PagedStorage
+from ...model.paged import PagedAttentionBatch, PagedStorage
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Packed:
         """
         given = ids if embeds is None else embeds
         assert given is not None
-        step = PagedPass(storage, self.tables, self.pasts, self.counts)
+        step = PagedAttentionBatch(storage, self.tables, self.pasts, self.counts)
         keep: int | torch.Tensor = 0
         if self.counts != self.wanted:
             sides = zip(self.counts, self.wanted, strict=True)

@@ -20,7 +20,7 @@ from typing import Any, Self
 import torch
 
 from ...distributed.process_group import Processes
-from ...distributed.tensor_parallel import Together, together_of
+from ...distributed.tensor_parallel import TensorParallelGroup, tensor_parallel_group
 from ...errors import CapacityError, ConfigError, Qwen2AudioError
 from ...model.paged import PagedStorage
 from ...native.paged import storage_for
@@ -41,7 +41,7 @@ class Order(IntEnum):
 class Lead:
     """What an engine in the first process tells the others. Of several engines on one model only the newest may."""
 
-    def __init__(self, together: Together) -> None:
+    def __init__(self, together: TensorParallelGroup) -> None:
         self._together, self._processes = together, together.processes
         together.engines += 1
         self._number = together.engines
@@ -51,7 +51,7 @@ class Lead:
     @classmethod
     def of(cls, model: Any) -> Self | None:
         """None for a model that is whole. Raises ConfigError in any process but the first."""
-        together = together_of(model)
+        together = tensor_parallel_group(model)
         if together is None:
             return None
         if together.processes.first:
@@ -88,7 +88,7 @@ class Lead:
         Raises CapacityError where it failed: the others may be anywhere in it, so that there is no further one.
         """
         with self._all(Order.PASS, packed.numbers()):
-            self._processes.hand_on(embeds.contiguous())
+            self._processes.broadcast(embeds.contiguous())
             yield
 
     @contextlib.contextmanager
@@ -119,7 +119,7 @@ def follow(model: Any) -> bool:
 
     Raises Qwen2AudioError where the first process has gone without a word.
     """
-    together = together_of(model)
+    together = tensor_parallel_group(model)
     if together is None or together.processes.first:
         return False
     with _signals_ignored(), torch.no_grad():
@@ -152,7 +152,7 @@ def _follow(model: Any, processes: Processes) -> None:
         else:
             packed = Packed.of(numbers)
             embeds = torch.empty(1, sum(packed.counts), width, dtype=model.dtype, device=model.device)
-            packed.run(model, storage, processes.hand_on(embeds))
+            packed.run(model, storage, processes.broadcast(embeds))
 
 
 def _tell(processes: Processes, order: Order, numbers: Sequence[int]) -> None:
@@ -160,21 +160,21 @@ def _tell(processes: Processes, order: Order, numbers: Sequence[int]) -> None:
     rest = message[FIRST:].clone()
     first = torch.zeros(FIRST, dtype=torch.int64)
     first[: len(message)] = message[:FIRST]
-    processes.hand_on(first)
+    processes.broadcast(first)
     if len(rest):
-        processes.hand_on(rest)
+        processes.broadcast(rest)
 
 
 def _hear(processes: Processes) -> tuple[Order, list[int]]:
-    first = processes.hand_on(torch.zeros(FIRST, dtype=torch.int64))
+    first = processes.broadcast(torch.zeros(FIRST, dtype=torch.int64))
     count, order, *numbers = first.tolist()
     missing = count + 2 - FIRST
     if missing > 0:
-        numbers += processes.hand_on(torch.zeros(missing, dtype=torch.int64)).tolist()
+        numbers += processes.broadcast(torch.zeros(missing, dtype=torch.int64)).tolist()
     return Order(order), numbers[:count]
 
 
-def _end(together: Together) -> None:
+def _end(together: TensorParallelGroup) -> None:
     """At the first process's exit: the others may go."""
     if not together.lock.acquire(timeout=LAST_PASS):
         return  # a pass that does not end: the connections will, with this process
