@@ -21,7 +21,7 @@ class Answer:
         pieces: dict[int, str] | None = None,
     ) -> None:
         """`pieces`: as Detokenizer has it."""
-        self._detokenizer = Detokenizer(tokenizer, pieces=pieces)
+        self._detokenizer = Detokenizer(tokenizer, token_texts=pieces)
         self._stop = StopBuffer(stop)
         self._eos_ids = eos_ids
         self.tokens = 0  # the one that ends the text included
