@@ -20,7 +20,7 @@ from . import beam, lookup, processors, search, stopping
 from .config import as_list
 from .constraints import LogitsProcessor
 from .decode import Decoder, Reading, pad_left
-from .lengths import PromptSize, measure, plan, warn_of_lengths
+from .lengths import PromptSize, measure, plan_lengths, warn_of_lengths
 from .options import Options, resolve
 from .output import GenerateOutput, Trace
 from .search import Search
@@ -132,7 +132,7 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     context = text.max_position_embeddings
     # First what needs no computation: a prompt of the old kind can only get longer.
     size = measure(inputs.input_ids, inputs.attention_mask, audio)
-    plan(options, size, context)
+    plan_lengths(options, size, context)
     if extras.reading is None:
         prompt = model.embed_prompt(
             inputs.input_ids, inputs.input_features, inputs.attention_mask, inputs.feature_attention_mask
@@ -141,7 +141,7 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     else:
         rows, cache = extras.reading.rows(inputs.input_ids, inputs.attention_mask), extras.reading.cache
     trace = Trace(options.config)
-    lengths = plan(options, PromptSize(rows.input_ids.shape[1], size.counted), context)
+    lengths = plan_lengths(options, PromptSize(rows.input_ids.shape[1], size.counted), context)
     warn_of_lengths(options, lengths)
     criteria = stopping.build(options.config, lengths.max_length, started, extras.tokenizer, extras.stopping_criteria)
     times, padding = options.rows_per_prompt, rows.padding

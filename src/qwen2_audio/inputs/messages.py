@@ -65,7 +65,7 @@ def _check_text(text: object, where: str) -> None:
         )
 
 
-def check(messages: Sequence[Message]) -> list[Any]:
+def check_messages(messages: Sequence[Message]) -> list[Any]:
     """The sound of each clip of a conversation, in order.
 
     Raises PromptError for messages that are malformed, and for anything in them that would be left out in silence.

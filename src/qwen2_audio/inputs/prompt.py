@@ -21,7 +21,7 @@ from ..text.tokenizer import Tokenizer
 from ..types import Heard, Message
 from .clip import load_clip
 from .encode import encode_segments
-from .messages import check
+from .messages import check_messages
 from .processor import Qwen2AudioProcessor
 
 LogMels = Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
@@ -90,7 +90,7 @@ def custom_template(processor: Qwen2AudioProcessor) -> str | None:
     return None if same else template
 
 
-def build(
+def build_prompt(
     messages: Sequence[Message],
     processor: Qwen2AudioProcessor,
     template: str | None = None,
@@ -100,7 +100,7 @@ def build(
 
     `log_mels`: makes the log-mels [mel bins, F_i] of waveforms; None: `audio.mel.log_mel` does, on the CPU.
     """
-    clips = [load_clip(source, number) for number, source in enumerate(check(messages), 1)]
+    clips = [load_clip(source, number) for number, source in enumerate(check_messages(messages), 1)]
     segments = (
         chat.render_segments(messages, add_generation_prompt=True)
         if template is None

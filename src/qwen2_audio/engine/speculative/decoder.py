@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ...generate.lookup import guess
+from ...generate.lookup import propose_tokens
 from ..metrics import Stats
 from ..request import Sequence
 from ..scheduler import Plan
@@ -114,7 +114,7 @@ class Guesses:
 
     def _look_up(self, sequence: Sequence) -> bool:
         count = min(self._trust(sequence)[0].allows(_said(sequence)), _room(sequence))
-        found = guess(sequence.keys, count, LONGEST, []) if count > 0 else []
+        found = propose_tokens(sequence.keys, count, LONGEST, []) if count > 0 else []
         sequence.guesses = list(takewhile(lambda key: key >= 0, found))  # a sound cannot be said
         return bool(sequence.guesses)
 
