@@ -119,7 +119,7 @@ class Engine:
         if options.config.max_time is not None:
             ends = time.monotonic() + options.config.max_time
             deadline = ends if deadline is None else min(ends, deadline)
-        keys = prompt.keys(self._model.config.audio_token_index)
+        keys = prompt.prefix_keys(self._model.config.audio_token_index)
         request = Request(self._requests, prompt, keys, params, ticket, most.tokens, most.reason, deadline, priority)
         self._scheduler.check(request)
         self._requests += 1

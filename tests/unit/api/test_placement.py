@@ -75,9 +75,9 @@ def test_else_a_refusal_with_the_arithmetic(monkeypatch, official):
     with pytest.raises(CapacityError) as caught:
         choice(monkeypatch, official, 5)
     assert str(caught.value) == (
-        "The model does not fit in memory: 8.4 B parameters and a full context of 8192 positions take 42.2 GB in float32, "
-        "the weights alone 8.93 GB in int8 and 5.49 GB in int4, and 5 GB are available. Free memory, use a larger "
-        "machine, or pass dtype='bfloat16' to try nevertheless."
+        "The model does not fit in memory: 8.4 B parameters and a full context of 8192 positions take 42.2 GB in "
+        "float32, the weights alone 8.93 GB in int8 and 5.49 GB in int4, and 5 GB are available. Free memory, use a "
+        "larger machine, or pass dtype='bfloat16' to try nevertheless."
     )
 
 
