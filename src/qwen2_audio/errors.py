@@ -10,15 +10,15 @@ class ConfigError(Qwen2AudioError, ValueError):
 
 
 class AudioError(Qwen2AudioError, ValueError):
-    """A sound that cannot be read, or that cannot be heard as asked."""
+    """A clip that cannot be read, or that the model cannot take."""
 
 
 class PromptError(Qwen2AudioError, ValueError):
-    """Text, messages and clips that do not fit together."""
+    """Text, messages and clips that do not match."""
 
 
 class ContextLengthError(Qwen2AudioError, ValueError):
-    """Prompt plus answer would not fit the model's context."""
+    """Prompt and answer exceed the model's context."""
 
 
 class WeightsError(Qwen2AudioError, RuntimeError):
@@ -30,15 +30,15 @@ class TrainingError(Qwen2AudioError, RuntimeError):
 
 
 class NumericsError(Qwen2AudioError, RuntimeError):
-    """A computation whose result is no number."""
+    """A computation whose result is NaN or infinite."""
 
 
 class CapacityError(Qwen2AudioError, RuntimeError):
-    """A request that this machine has no room for."""
+    """A request that needs more memory than this machine has."""
 
 
 class BusyError(CapacityError):
-    """Room that is missing now and will be there again."""
+    """A request that cannot be taken now and can be later: memory or a queue is full."""
 
 
 def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:

@@ -13,7 +13,7 @@ from .checkpoint import hub, weights
 from .checkpoint.config import CONFIG_FILE, Config, Qwen2AudioConfig, Qwen2AudioEncoderConfig
 from .checkpoint.json_file import write_json
 from .distributed.process_group import Processes
-from .distributed.tensor_parallel import Shares, take_part
+from .distributed.tensor_parallel import WeightShards, join_tensor_parallel
 from .errors import CapacityError, ConfigError, WeightsError, did_you_mean
 from .generate.config import GENERATION_CONFIG_FILE, GenerationConfig
 from .model import encoder, qwen2_audio
@@ -136,7 +136,7 @@ class Pretrained(nn.Module):
                 "tensor_parallel takes plain weights, neither quantised ones nor a kv_cache of another kind; load the "
                 "plain checkpoint, or leave tensor_parallel out."
             )
-        return take_part(device)
+        return join_tensor_parallel(device)
 
     @classmethod
     def _load(
@@ -179,7 +179,7 @@ class Pretrained(nn.Module):
                 "The processes would not load one model: they see different checkpoints, or chose different dtypes for "
                 "want of memory; show them the same folder, and name a dtype."
             )
-        shares = Shares.of(self, processes)
+        shares = WeightShards.of(self, processes)
         weights.load_checkpoint(
             self, checkpoint, dtype, processes.device, prefix=self.part, ignore=self.left_out, share=shares.cut
         )

@@ -1,4 +1,4 @@
-"""The words every layer shares: sampling parameters, messages, completions. No torch in here."""
+"""Types that every layer shares: sampling parameters, messages, completions. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class SamplingParams:
     """How an answer is drawn. A field left at None takes the checkpoint's generation_config."""
 
     max_tokens: int | None = None  # new tokens at most
-    min_tokens: int | None = None  # no end of text before this many
+    min_tokens: int | None = None  # new tokens before the answer may end
     temperature: float | None = None  # 0 is greedy
     top_p: float | None = None  # keep the smallest set of tokens with this much probability
     top_k: int | None = None  # keep this many tokens; 0 keeps all
     min_p: float | None = None  # drop tokens below this share of the best one's probability
     repetition_penalty: float | None = None  # > 1 discourages ids already in prompt or answer
-    frequency_penalty: float | None = None  # taken off a token's logit for each time the answer has it already
-    presence_penalty: float | None = None  # taken off once, where the answer has it at all
+    frequency_penalty: float | None = None  # subtracted from a token's logit once per occurrence in the answer
+    presence_penalty: float | None = None  # subtracted from a token's logit once if the answer contains it
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # added to the logits of these token ids
     seed: int | None = None  # same seed, same answer
     stop: tuple[str, ...] = ()  # end before any of these strings; they are not part of the answer
-    logprobs: int | None = None  # tell each token's log-probability, and those of this many of the likeliest
-    n: int = 1  # answers, drawn apart
+    logprobs: int | None = None  # return each token's log-probability, and those of this many most likely tokens
+    n: int = 1  # answers, drawn independently
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -59,9 +59,9 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the model was given of one clip: the proof that it was not deaf."""
+    """How much of one clip the model was given."""
 
-    seconds: float  # of sound
+    seconds: float  # of audio
     tokens: int  # audio positions in the prompt, 25 per second
 
 
@@ -72,7 +72,7 @@ class Usage:
     prompt_tokens: int  # audio positions included
     audio_tokens: int
     completion_tokens: int
-    # Part of the prompt that was not computed again. Not compared: it says how an answer came about, not what it is.
+    # Prompt tokens taken from the prefix cache. Not compared: it describes how an answer was computed, not the answer.
     cached_tokens: int = field(default=0, compare=False)
 
     @property
@@ -82,34 +82,34 @@ class Usage:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of an answer and how likely it was: ln of its share of the softmax over the model's own logits."""
+    """A token of an answer with its log-probability under the softmax of the model's unprocessed logits."""
 
-    token: int
-    text: str  # U+FFFD where it is part of a character
+    token: int  # id
+    text: str  # U+FFFD when the token is part of a character
     data: bytes  # UTF-8
-    logprob: float
-    top: tuple[TokenLogprob, ...] = ()  # the likeliest in its place, best first
+    logprob: float  # natural logarithm
+    top: tuple[TokenLogprob, ...] = ()  # the most likely tokens at this position, best first
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One whole answer."""
+    """One complete answer."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     heard: tuple[Heard, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()  # where they were asked for: of every token, the one that ends it included
+    logprobs: tuple[TokenLogprob, ...] = ()  # of every token, the end token included; empty unless requested
 
 
-@dataclass(slots=True)  # not frozen: one is made for every token, and that would take five times as long
+@dataclass(slots=True)  # not frozen: one is made per token, and a frozen dataclass takes five times as long to make
 class Chunk:
-    """A piece of a streamed answer; the last one has no text, and carries `finish_reason` and `usage`."""
+    """A delta of a streamed answer; the last one has no text and carries `finish_reason` and `usage`."""
 
     text: str
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     heard: tuple[Heard, ...] = field(default=())
-    index: int = 0  # which of `n` answers
-    logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens since the last piece, where they were asked for
-    error: Exception | None = None  # why, where finish_reason is "error"
+    index: int = 0  # which of the `n` answers
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens since the last chunk; empty unless requested
+    error: Exception | None = None  # the cause when finish_reason is "error"

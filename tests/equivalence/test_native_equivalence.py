@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import qwen2_audio as qa
-from qwen2_audio.model.paged import PagedPass
+from qwen2_audio.model.paged import PagedAttentionBatch
 from qwen2_audio.native import fused
 from qwen2_audio.native.install import accelerate
 from qwen2_audio.quantize.linear import QuantizedLinear
@@ -172,7 +172,7 @@ def test_packed_passes_give_the_bits_of_each_question_alone(pair, inputs, kv_cac
         left = [prompts[i].shape[1] - 10 - done[i] for i in range(4)]
         running = [i for i in range(4) if left[i] > -10]
         counts = [min(100, left[i]) if left[i] > 0 else 1 for i in running]
-        step = PagedPass(storage, [tables[i] for i in running], [done[i] for i in running], counts)
+        step = PagedAttentionBatch(storage, [tables[i] for i in running], [done[i] for i in running], counts)
         new = [prompts[i][:, done[i] : done[i] + n] for i, n in zip(running, counts, strict=True)]
         with torch.no_grad():
             out = language(inputs_embeds=embed(torch.cat(new, 1)), position_ids=step.positions, past_key_values=step)

@@ -9,7 +9,7 @@ from ..engine.speculative.draft_model import check_same_tokens
 from ..errors import ConfigError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from .placement import place
+from .placement import choose_placement
 
 
 def check_files(
@@ -32,7 +32,7 @@ def load(
 ) -> tuple[Qwen2AudioForConditionalGeneration, str]:
     """The draft beside `model`, in whatever this device runs well and has room for, and a line on that."""
     config = Qwen2AudioConfig.from_pretrained(where, local_files_only=local_files_only)
-    placement = place(config, model.device, where=where)
+    placement = choose_placement(config, model.device, where=where)
     draft = Qwen2AudioForConditionalGeneration.from_pretrained(
         where,
         dtype=placement.dtype,

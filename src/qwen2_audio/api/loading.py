@@ -95,13 +95,13 @@ def load(
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from . import drafts
     from .chat import AudioChat
-    from .placement import place
+    from .placement import choose_placement
 
     where = find(name)
     settings = EngineSettings(enable_prefix_caching=reuse, num_speculative_tokens=num_speculative_tokens)
     # The small files first: what cannot work is said before 17 GB are fetched.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
-    placement = place(config, device, dtype, quantize, where)
+    placement = choose_placement(config, device, dtype, quantize, where)
     if tensor_parallel and adapter is not None:
         raise ConfigError(
             "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."

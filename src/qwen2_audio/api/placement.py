@@ -1,4 +1,4 @@
-"""Where a checkpoint runs on this machine, and in which dtype: sizes from its config, room from the system."""
+"""Choose the device and the dtype for a checkpoint, from its size and this machine's available memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..checkpoint.config import Qwen2AudioConfig
-from ..checkpoint.memory import amount, available_bytes, size
+from ..checkpoint.memory import available_bytes, format_bytes, format_count
 from ..errors import CapacityError
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
@@ -18,30 +18,30 @@ from ..pretrained import check_quantized_dtype, parse_device, parse_dtype, store
 from ..quantize.checkpoint import nbytes
 from ..quantize.scheme import SCHEMES, Scheme, check_name
 
-FEWEST_POSITIONS = 1024  # of context that a quantised model must have room for: 30 s of sound, a question, an answer
+FEWEST_POSITIONS = 1024  # context that must fit beside quantised weights: a clip of 30 s, a question, an answer
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a checkpoint is, whatever its dtype."""
+    """The size of a model, independent of its dtype."""
 
     encoder: int  # parameters
-    projector: int
-    language_model: int  # head included
+    projector: int  # parameters
+    language_model: int  # parameters, with the head
     context: int  # positions
-    kv_values: int  # numbers that the KV cache holds for a position
+    kv_values: int  # numbers in the KV cache per position
 
     @property
     def parameters(self) -> int:
         return self.encoder + self.projector + self.language_model
 
     def bytes(self, dtype: torch.dtype) -> int:
-        """The weights and the KV cache of one whole context."""
+        """Bytes of the weights and of the KV cache of one full context, both in `dtype`."""
         return (self.parameters + self.kv_values * self.context) * dtype.itemsize
 
 
 def sizes_of(config: Qwen2AudioConfig) -> Sizes:
-    """Count the parameters of the model that `config` describes, without making it."""
+    """Count the parameters of the model that `config` describes, without allocating them."""
     with without_weights():
         model = Qwen2AudioForConditionalGeneration(config)
     text = config.text_config
@@ -57,7 +57,7 @@ def sizes_of(config: Qwen2AudioConfig) -> Sizes:
 
 
 def quantized_model(config: Qwen2AudioConfig, scheme: str | Scheme) -> Qwen2AudioForConditionalGeneration:
-    """The model that `config` describes in `scheme`, without storage: its tensors tell what it takes."""
+    """The model that `config` describes, quantised to `scheme`, without storage: for computing its size."""
     with without_weights():
         model = Qwen2AudioForConditionalGeneration(config)
     (Scheme.for_model(model, scheme) if isinstance(scheme, str) else scheme).install(model)
@@ -74,56 +74,60 @@ class Placement:
     quantize: str | None = None
 
 
-def place(
+def choose_placement(
     config: Qwen2AudioConfig,
     device: Any = "auto",
     dtype: Any = "auto",
     quantize: str | None = None,
     where: str | Path = "The checkpoint",
 ) -> Placement:
-    """Choose what is "auto", for the checkpoint `where` with this config.
+    """Choose the options that are "auto" for the checkpoint at `where` with this config.
 
-    Raises ConfigError for what is not there or contradicts itself, WeightsError for a quantised checkpoint that cannot
-    be read here, CapacityError where nothing fits.
+    Raises:
+        ConfigError: a device that is not there, an unknown scheme, or options that contradict each other.
+        WeightsError: a quantised checkpoint that this version cannot read.
+        CapacityError: the model fits in no dtype or scheme.
     """
     if quantize is not None:
         check_name(quantize)
-    on = parse_device(device, "device")
-    asked = parse_dtype(dtype)
-    check_quantized_dtype(quantize, asked)
-    stored = stored_scheme(where, config, quantize, asked)
+    chosen_device = parse_device(device, "device")
+    requested_dtype = parse_dtype(dtype)
+    check_quantized_dtype(quantize, requested_dtype)
+    stored = stored_scheme(where, config, quantize, requested_dtype)
     if stored is not None or quantize is not None:
-        return _quantized(config, on, stored, quantize, weigh=asked is None and on.type == "cpu")
-    if asked is not None:
-        return Placement(on, asked, f"{_name(asked)} on {on}, as asked.")
-    if on.type == "cuda":
-        return _on_gpu(on)
-    return _on_cpu(on, config, available_bytes())
+        check_memory = requested_dtype is None and chosen_device.type == "cpu"
+        return _quantized(config, chosen_device, stored, quantize, check_memory=check_memory)
+    if requested_dtype is not None:
+        reason = f"{_name(requested_dtype)} on {chosen_device}, as asked."
+        return Placement(chosen_device, requested_dtype, reason)
+    if chosen_device.type == "cuda":
+        return _on_gpu(chosen_device)
+    return _on_cpu(chosen_device, config, available_bytes())
 
 
 def _quantized(
-    config: Qwen2AudioConfig, device: torch.device, stored: Scheme | None, quantize: str | None, *, weigh: bool
+    config: Qwen2AudioConfig, device: torch.device, stored: Scheme | None, quantize: str | None, *, check_memory: bool
 ) -> Placement:
     scheme = stored or quantize
     assert scheme is not None
     name = scheme if isinstance(scheme, str) else scheme.name
-    takes, position = nbytes(quantized_model(config, scheme)), _position_bytes(config, device)
-    room = available_bytes() if weigh else None
-    if room is not None and takes + FEWEST_POSITIONS * position > room:
+    weights, position = nbytes(quantized_model(config, scheme)), _position_bytes(config, device)
+    available = available_bytes() if check_memory else None
+    if available is not None and weights + FEWEST_POSITIONS * position > available:
         raise CapacityError(
-            f"The model has no room here: in {name} it takes {size(takes)} and {FEWEST_POSITIONS} positions of context "
-            f"{size(FEWEST_POSITIONS * position)}, and {size(room)} are available. Free memory, use a larger machine, "
-            "or pass dtype='float32' to try nevertheless."
+            f"The model does not fit in memory: in {name} it takes {format_bytes(weights)} and {FEWEST_POSITIONS} "
+            f"positions of context {format_bytes(FEWEST_POSITIONS * position)}, and {format_bytes(available)} are "
+            "available. Free memory, use a larger machine, or pass dtype='float32' to try nevertheless."
         )
-    why = "as asked" if stored is None else "as the checkpoint is stored"
-    context = f"{size(takes)} of weights, and {size(position)} for every position of context"
-    return Placement(device, torch.float32, f"{name} on {device}, {why}: {context}.", name)
+    source = "as asked" if stored is None else "as the checkpoint is stored"
+    memory = f"{format_bytes(weights)} of weights, and {format_bytes(position)} for every position of context"
+    return Placement(device, torch.float32, f"{name} on {device}, {source}: {memory}.", name)
 
 
 def stored_dtype(config: Qwen2AudioConfig) -> torch.dtype:
     """The dtype of the checkpoint's files, as its config names it."""
-    said = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
-    return parse_dtype(said) or torch.float32
+    name = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    return parse_dtype(name) or torch.float32
 
 
 def _on_gpu(device: torch.device) -> Placement:
@@ -133,32 +137,41 @@ def _on_gpu(device: torch.device) -> Placement:
     return Placement(device, torch.float16, f"float16 on {device} ({name}): it has no fast bfloat16.")
 
 
-def _on_cpu(device: torch.device, config: Qwen2AudioConfig, room: int | None) -> Placement:
+def _on_cpu(device: torch.device, config: Qwen2AudioConfig, available: int | None) -> Placement:
+    """float32 if it fits in `available` bytes (None: unknown), else int8, else int4."""
     sizes = sizes_of(config)
-    full = sizes.bytes(torch.float32)
-    need = f"{amount(sizes.parameters)} parameters and a full context of {sizes.context} positions take {size(full)}"
-    if room is None or full <= room:
-        free = "; how much memory is free could not be found out" if room is None else f" of {size(room)} available"
-        return Placement(device, torch.float32, f"float32 on the CPU, exact: {need}{free}.")
-    position, tried = _position_bytes(config, device), []
+    float32_bytes = sizes.bytes(torch.float32)
+    need = (
+        f"{format_count(sizes.parameters)} parameters and a full context of {sizes.context} positions take "
+        f"{format_bytes(float32_bytes)}"
+    )
+    if available is None:
+        unknown = "how much memory is free could not be found out"
+        return Placement(device, torch.float32, f"float32 on the CPU, exact: {need}; {unknown}.")
+    if float32_bytes <= available:
+        reason = f"float32 on the CPU, exact: {need} of {format_bytes(available)} available."
+        return Placement(device, torch.float32, reason)
+    position, too_large = _position_bytes(config, device), []
     for scheme in reversed(SCHEMES):
-        takes = nbytes(quantized_model(config, scheme))
-        left = min(sizes.context, (room - takes) // position)
-        if left >= min(sizes.context, FEWEST_POSITIONS):
+        weights = nbytes(quantized_model(config, scheme))
+        positions = min(sizes.context, (available - weights) // position)
+        if positions >= min(sizes.context, FEWEST_POSITIONS):
             reason = (
                 f"{scheme} on the CPU, quantised while loading: {need} in float32, too much; in {scheme} the weights "
-                f"take {size(takes)}, and {left} positions of context fit beside them in {size(room)} available."
+                f"take {format_bytes(weights)}, and {positions} positions of context fit beside them in "
+                f"{format_bytes(available)} available."
             )
             return Placement(device, torch.float32, reason, scheme)
-        tried.append(f"{size(takes)} in {scheme}")
+        too_large.append(f"{format_bytes(weights)} in {scheme}")
     raise CapacityError(
-        f"The model has no room here: {need} in float32, the weights alone {' and '.join(tried)}, and {size(room)} are "
-        "available. Free memory, use a larger machine, or pass dtype='bfloat16' to try nevertheless."
+        f"The model does not fit in memory: {need} in float32, the weights alone {' and '.join(too_large)}, and "
+        f"{format_bytes(available)} are available. Free memory, use a larger machine, or pass dtype='bfloat16' to try "
+        "nevertheless."
     )
 
 
 def _position_bytes(config: Qwen2AudioConfig, device: torch.device) -> int:
-    """Bytes that the KV cache of one position takes beside quantised weights: float16 where native kernels read it."""
+    """Bytes of one position in the KV cache of a quantised model: float16 with native kernels, otherwise float32."""
     native = device.type == "cpu" and fused.kernels() is not None
     return sizes_of(config).kv_values * (torch.float16 if native else torch.float32).itemsize
 

@@ -12,7 +12,7 @@ from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
 from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
-from ..inputs.messages import check
+from ..inputs.messages import check_messages
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..pretrained import Qwen2AudioForConditionalGeneration
@@ -78,7 +78,7 @@ class Service:
         Raises PromptError for messages that are none, BusyError where too many wait. What is found later
         (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the handle's terminal pieces.
         """
-        sounds = check(messages)
+        sounds = check_messages(messages)
         return self._thread.submit(
             lambda: self.prompt(messages),
             params or SamplingParams(),
@@ -93,7 +93,7 @@ class Service:
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Read a conversation and listen to its clips. Raises PromptError, AudioError."""
-        return prompts.build(messages, self._processor, self._template, self._log_mels)
+        return prompts.build_prompt(messages, self._processor, self._template, self._log_mels)
 
     def check(self, prompt: Prompt, params: SamplingParams) -> None:
         """Raises ContextLengthError, CapacityError, ConfigError where the engine would not take this."""

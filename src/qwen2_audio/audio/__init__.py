@@ -1,4 +1,4 @@
-"""Any sound to float32 samples at 16 kHz, and those to the log-mel spectrogram the encoder hears. numpy only."""
+"""Clips from any source to float32 samples at 16 kHz, and samples to log-mel spectrograms. numpy only."""
 
 from __future__ import annotations
 

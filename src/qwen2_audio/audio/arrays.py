@@ -12,15 +12,15 @@ from .limits import Limits
 from .resample import Waveform, mix_down
 
 _INTEGER_SCALE = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # dtype: (zero, full scale)
-_LOUDEST = 1000.0  # full scale is 1; beyond this only samples that were never divided by their integer scale
+_LOUDEST = 1000.0  # full scale is 1; samples above this were not divided by their integer full scale
 
 
 def from_array(source: Any, rate: Any, limits: Limits) -> np.ndarray:
-    """Samples at `rate` Hz to float32 [S] at 16 kHz.
+    """Samples at `rate` Hz to float32 mono [S] at 16 kHz.
 
-    1-D is mono; 2-D is channels by samples or samples by channels, told apart by which axis is at most
-    `limits.max_channels` long, and is averaged over channels. Floats have full scale 1; uint8, int16 and int32 are
-    scaled by 2**7 (around 128), 2**15 and 2**31. AudioError for all else.
+    A 1-D array is mono. In a 2-D array the axis of at most `limits.max_channels` is the channels, and they are
+    averaged. Floats have full scale 1; uint8, int16 and int32 are divided by 2**7 (around 128), 2**15 and 2**31.
+    Raises AudioError for any other array, NaN or infinite samples, and samples above 1000.
     """
     array = _as_numpy(source)
     name = f"The array of shape {array.shape} and dtype {array.dtype}"
@@ -45,7 +45,7 @@ def from_array(source: Any, rate: Any, limits: Limits) -> np.ndarray:
 
 
 def _checked_rate(rate: Any) -> int | float:
-    """A sampling rate in Hz as a plain number. AudioError for what is no finite number."""
+    """A sampling rate in Hz as a Python number. Raises AudioError unless it is a finite number."""
     if isinstance(rate, (bool, np.bool_)) or not isinstance(rate, (Real, np.number)) or not np.isfinite(float(rate)):
         raise AudioError(f"The sampling rate is {rate!r}; expected a number in Hz, such as 16000.")
     hertz = float(rate)
@@ -78,7 +78,7 @@ def _channels_last(array: np.ndarray, name: str, limits: Limits) -> np.ndarray:
 
 def _scaled(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the caller refuses
+        with np.errstate(over="ignore"):  # float64 beyond float32's range becomes inf, which the caller refuses
             return array.astype(np.float32)
     if str(array.dtype) in _INTEGER_SCALE:
         zero, full_scale = _INTEGER_SCALE[str(array.dtype)]

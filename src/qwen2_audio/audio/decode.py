@@ -1,4 +1,4 @@
-"""An encoded sound, in any container PyAV reads, to float32 mono at 16 kHz. No header is trusted."""
+"""Decode an audio file, in any container that PyAV reads, to float32 mono at 16 kHz. No header is trusted."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, id3_
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-# Without these two a playlist or a container with outside references could make FFmpeg open files and URLs.
+# Without these two options, a playlist or a container with external references could make FFmpeg open files and URLs.
 _SAFE = {
     "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,au,caf,amr,asf",
     "protocol_whitelist": "none",
 }
 _FULL_SCALE = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
-_ROUNDING_SECONDS = 0.25  # encoder delay and padding make honest headers this wrong
+_ROUNDING_SECONDS = 0.25  # encoder delay and padding make correct headers differ from the samples by up to this much
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a container says of its first audio stream. Not to be trusted: `EncodedSound` counts samples instead."""
+    """A container's description of its first audio stream. It may be wrong; `EncodedSound` counts samples instead."""
 
     codec: str
     rate: int  # Hz
     channels: int
-    seconds: float  # 0 where it does not say
+    seconds: float  # 0 when the header does not say
 
 
 def read_header(file: IO[bytes]) -> Header:
-    """The header of a seekable file; nothing is decoded. Raises AudioError where it promises no sound."""
+    """The header of a seekable file; nothing is decoded. Raises AudioError when it describes no audio stream."""
     import av
 
     file.seek(0)
@@ -52,16 +52,16 @@ def read_header(file: IO[bytes]) -> Header:
 
 @dataclass
 class EncodedSound:
-    """One opened source on its way through the decoder."""
+    """An open audio file, its name and its limits; `decode` reads it."""
 
     file: IO[bytes]  # seekable
     name: str  # for messages: the path, the URL, "The sound given as bytes"
     limits: Limits
     deadline: Deadline
-    damage: str | None = field(default=None, init=False)  # one sentence, when part of the sound was lost
+    damage: str | None = field(default=None, init=False)  # one sentence, when part of the audio was lost
 
     def decode(self) -> np.ndarray:
-        """float32 [S] at 16 kHz, the mean over channels. AudioError when there is no sound or too much of it."""
+        """float32 [S] at 16 kHz, the mean over channels. Raises AudioError without samples or beyond the limits."""
         size = self.file.seek(0, 2)
         if size == 0:
             raise AudioError(
@@ -95,16 +95,16 @@ class EncodedSound:
         head = self._head()
         options = dict(_SAFE)
         if head[:4] in (b"RIFF", b"RF64"):
-            options["probesize"] = "32768"  # else FFmpeg searches PCM for DTS frames: 50 ms a file
+            options["probesize"] = "32768"  # by default FFmpeg searches PCM for DTS frames, 50 ms per file
         self.file.seek(0)
         try:
             container = av.open(self.file, mode="r", options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise AudioError(explain_undecodable(self.name, head)) from error
         if not container.streams.audio:
-            found = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
+            types = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
             container.close()
-            raise AudioError(f"{self.name} holds no sound: found only {found} streams; expected an audio stream.")
+            raise AudioError(f"{self.name} holds no sound: found only {types} streams; expected an audio stream.")
         if container.streams.audio[0].codec_context is None:
             container.close()
             raise AudioError(f"{self.name} is coded in a way this decoder does not know; convert it to WAV or FLAC.")
@@ -114,18 +114,18 @@ class EncodedSound:
         return container.duration is None or container.duration / 1e6 > self.limits.max_seconds
 
     def _count_packets(self, container: InputContainer) -> None:
-        """Ten hours of silence fit in 2 MB: count a doubtful length from packets before anything is decoded.
+        """Check a missing or excessive duration against the packets before decoding: 2 MB can hold ten hours.
 
-        A file whose header lies is stopped later, by the count of decoded samples.
+        A file whose header is wrong is stopped later, by the count of decoded samples.
         """
-        unit = float(container.streams.audio[0].time_base or 0)  # s; asked once, as it is a new Fraction every time
+        unit = float(container.streams.audio[0].time_base or 0)  # s; read once: every read makes a new Fraction
         ticks = 0
         for packet in self._packets(container, bad=[]):
             ticks += packet.duration or 0
             self.limits.check_seconds(ticks * unit, self.name)
 
     def _packets(self, container: InputContainer, bad: list[Exception]) -> Iterator[Any]:
-        """Packets of the first audio stream, up to the point where the container breaks."""
+        """Packets of the first audio stream, up to a demuxing error, which is appended to `bad`."""
         import av
 
         packets = container.demux(container.streams.audio[0])
@@ -141,7 +141,7 @@ class EncodedSound:
             yield packet
 
     def _decode_into(self, waveform: Waveform, container: InputContainer) -> int:
-        """Decode, mix, resample, count. Returns how many packets could not be decoded; those are skipped."""
+        """Decode, mix, resample and count samples. Skips undecodable packets and returns their number."""
         import av
 
         bad: list[Exception] = []
@@ -163,37 +163,37 @@ class EncodedSound:
         return len(bad)
 
     def _describe_damage(self, seconds: float, promised: float | None, bad_packets: int, size: int) -> str | None:
-        kept = f"the {seconds:.2f} s that could be decoded are used."
+        remedy = f"the {seconds:.2f} s that could be decoded are used."
         if bad_packets:
-            return f"{self.name} is damaged ({bad_packets} packets could not be decoded); {kept}"
+            return f"{self.name} is damaged ({bad_packets} packets could not be decoded); {remedy}"
         head = self._head()
         expected_size = promised_bytes(head)
-        if expected_size is not None and size < expected_size - 1:  # a missing byte of padding is no loss
-            return f"{self.name} is cut off ({size:,} of {expected_size:,} bytes are there); {kept}"
+        if expected_size is not None and size < expected_size - 1:  # 1 byte of padding may be missing without loss
+            return f"{self.name} is cut off ({size:,} of {expected_size:,} bytes are there); {remedy}"
         self.file.seek(max(0, size - OGG_PAGE_MAX))
         if head[:4] == b"OggS" and ends_inside_ogg_page(self.file.read(OGG_PAGE_MAX)):
-            return f"{self.name} is cut off (its last Ogg page is not whole); {kept}"
+            return f"{self.name} is cut off (its last Ogg page is not whole); {remedy}"
         if promised is None or seconds >= promised - _ROUNDING_SECONDS:
             return None
         if head[:4] == b"OggS":
-            return f"{self.name} has a gap (its pages count {promised:.2f} s); {kept}"
+            return f"{self.name} has a gap (its pages count {promised:.2f} s); {remedy}"
         if promises_duration(self._head(id3_bytes(head))):
-            return f"{self.name} is cut off (its header promises {promised:.2f} s); {kept}"
+            return f"{self.name} is cut off (its header promises {promised:.2f} s); {remedy}"
         return None
 
 
 def _promised_seconds(container: InputContainer) -> float | None:
     stream = container.streams.audio[0]
     if stream.duration is not None and stream.time_base is not None:
-        # The last Ogg page counts from where a broadcast began, not from where this recording of it does.
-        before = (stream.start_time or 0) if container.format.name == "ogg" else 0
-        return float((stream.duration - before) * stream.time_base)
-    alone = len(container.streams) == 1  # else it may be the picture's length
-    return container.duration / 1e6 if alone and container.duration is not None else None
+        # An Ogg recording of a broadcast counts from the start of the broadcast: subtract the recording's start.
+        start = (stream.start_time or 0) if container.format.name == "ogg" else 0
+        return float((stream.duration - start) * stream.time_base)
+    audio_only = len(container.streams) == 1  # otherwise the container's duration may be that of its video
+    return container.duration / 1e6 if audio_only and container.duration is not None else None
 
 
 def _mono(frame: Any) -> np.ndarray:
-    """One decoded frame to float32 [n], full scale 1: samples to float32 first, then the mean, as librosa does."""
+    """One decoded frame as float32 mono [n], full scale 1. Converts to float32 before the mean, as librosa does."""
     kind = frame.format.name.removesuffix("p")
     raw = frame.to_ndarray()  # planar [channels, n], packed [1, n * channels]
     block = raw.T if frame.format.is_planar else raw.reshape(-1, frame.layout.nb_channels)

@@ -1,6 +1,6 @@
-"""Sounds from http(s) URLs and data: URIs. FFmpeg never sees a URL: what is fetched here is all there is.
+"""Audio files from http(s) URLs and data: URIs. FFmpeg is never given a URL; every download happens here.
 
-Which hosts a server may be sent to is the server's policy, not this module's: here the caller chose the URL.
+This module fetches any URL that its caller chose. Which hosts a client may send a server to is decided in serve/.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import AudioError
 from .limits import Deadline, Limits
 
 _BLOCK = 1 << 16  # bytes
-_IN_MEMORY = 32 << 20  # bytes; longer downloads wait on disk
+_IN_MEMORY = 32 << 20  # bytes; a longer download goes to a temporary file
 
 
 class _WebRedirects(urllib.request.HTTPRedirectHandler):
@@ -31,7 +31,10 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: str, limits: Limits, deadline: Deadline) -> IO[bytes]:
-    """The body of `url` as a seekable file, removed when closed. AudioError names the URL and the HTTP status."""
+    """The body of `url` as a seekable file, which is removed when closed.
+
+    Raises AudioError, with the URL and the HTTP status, when the body cannot be fetched or exceeds `limits`.
+    """
     request = _request(url)
     body: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  handed to the caller
     try:
@@ -46,7 +49,7 @@ def fetch(url: str, limits: Limits, deadline: Deadline) -> IO[bytes]:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """urllib's opener less its ftp:, file: and data: handlers."""
+    """urllib's opener without its ftp:, file: and data: handlers."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -93,7 +96,7 @@ def _copy(response: Any, body: IO[bytes], url: str, limits: Limits, deadline: De
 
 
 def read_data_uri(uri: str, limits: Limits) -> bytes:
-    """The bytes of `data:[type][;base64],payload` (RFC 2397). AudioError when it is malformed or too large."""
+    """The bytes of `data:[type][;base64],payload` (RFC 2397). Raises AudioError when malformed or too large."""
     header, comma, payload = uri[len("data:") :].partition(",")
     if not comma:
         raise AudioError("The data: URI has no comma; expected data:audio/wav;base64,... or data:audio/wav,...")

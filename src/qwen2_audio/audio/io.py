@@ -1,4 +1,4 @@
-"""Any source of sound to float32 samples at 16 kHz: `load`."""
+"""`load`: a clip from any source as float32 mono samples at 16 kHz."""
 
 from __future__ import annotations
 
@@ -31,29 +31,36 @@ _Opened = AbstractContextManager[IO[bytes]]
 
 
 class SoundWarning(UserWarning):
-    """Part of a sound was lost, or is left out."""
+    """Part of a clip was lost or is left out."""
 
 
-# Said for every sound: by default Python shows equal texts once. Filters that were set before go first.
+# Show the warning for every clip: by default Python shows equal texts once. It is appended, so that the user's own
+# filters win.
 warnings.simplefilter("always", SoundWarning, append=True)
 
-_in_use: set[int] = set()  # ids of the file objects that are being read
-_turn = threading.Condition()
+_in_use: set[int] = set()  # id() of the file objects that are being read
+_in_use_changed = threading.Condition()
 
 
 def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None = None) -> np.ndarray:
-    """Read one sound: float32 [S], mono (the mean over channels), 16 kHz, full scale 1.
+    """Read one clip: float32 [S], mono (the mean over channels), 16 kHz, full scale 1.
 
-    `source` is a path (str, Path or file:// URL), an encoded sound as bytes, a binary file object (read from its
-    start, left open; several threads may load it at a time), an http(s) URL, a data: URI, `(array, rate)`, or an
-    array, list or torch tensor of samples
-    ([S], or 2-D with the channels on the axis of at most 8; floats, int16, int32 or uint8).
+    Decoding and resampling give the same samples as librosa's `load(sr=16000)`.
 
-    `sampling_rate` in Hz belongs to arrays (default 16 kHz); encoded sounds carry their own, so for them it may only
-    be left out or name the rate of the result. Decoding and resampling give the samples of librosa's `load(sr=16000)`.
-    A file that is damaged or cut off gives what could be decoded and a SoundWarning, which is a UserWarning.
+    Args:
+        source: a path (str, Path or file:// URL); the bytes of an encoded file; a binary file object, which is read
+            from its start and stays open, and which several threads may load at the same time; an http(s) URL; a
+            data: URI; `(array, rate)`; or an array, list or torch tensor of samples: [S], or 2-D with the channels on
+            the axis of at most 8, in floats, int16, int32 or uint8.
+        sampling_rate: Hz of an array, 16,000 by default. An encoded file carries its own rate: for it, leave this out
+            or give 16,000.
+        limits: ceilings for bytes, seconds, channels and time; None means `Limits()`.
 
-    Raises AudioError when there is no sound, no finite sound, or more than `limits` allow.
+    Warns:
+        SoundWarning: the file is damaged or cut off; the part that could be decoded is returned.
+
+    Raises:
+        AudioError: the clip has no samples, has NaN or infinite samples, or exceeds `limits`.
     """
     limits = limits or Limits()
     if isinstance(source, tuple):
@@ -113,7 +120,7 @@ def _ends_with_its_data(file: IO[bytes], size: int) -> bool:
 
 
 def name_of(source: Any) -> str | None:
-    """What a message may call a sound: its path or URL, if it has one."""
+    """The path or URL of a clip, for messages; None when it has none, or one of more than 200 characters."""
     text = str(source) if isinstance(source, str) or hasattr(source, "__fspath__") else getattr(source, "name", None)
     return text if isinstance(text, str) and 0 < len(text) <= 200 and text[:5].lower() != "data:" else None
 
@@ -137,7 +144,7 @@ def _array_and_rate(pair: tuple[Any, ...], sampling_rate: int | None) -> tuple[A
 
 
 def _open(source: Any, limits: Limits, deadline: Deadline) -> tuple[str, _Opened]:
-    """The source's name for messages and a context manager that gives a seekable binary file."""
+    """The source's name for messages, and a context manager that yields a seekable binary file."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         if isinstance(source, str) and isinstance(text, str):
@@ -165,7 +172,7 @@ def _open_string(text: str, limits: Limits, deadline: Deadline) -> tuple[str, _O
 
 
 def local_path(url: str) -> str:
-    """The path that a file:// URL names. Raises AudioError where that is on another host."""
+    """The path that a file:// URL names. Raises AudioError when the URL names another host."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise AudioError(f"{_short(url)} names the host {parts.netloc!r}; expected file:///path of this machine.")
@@ -193,14 +200,14 @@ def _open_path(path: str) -> tuple[str, _Opened]:
 
 
 def _open_file_object(file: Any, limits: Limits, deadline: Deadline) -> tuple[str, _Opened]:
-    given = getattr(file, "name", None)
-    name = f"The file {given}" if isinstance(given, str) and given else "The file object"
+    path = getattr(file, "name", None)
+    name = f"The file {path}" if isinstance(path, str) and path else "The file object"
     if isinstance(file, io.TextIOBase):
         raise AudioError(f"{name} is opened as text; open it in binary mode, 'rb'.")
     if getattr(file, "seekable", lambda: False)():
-        return name, _alone_with(file)
-    copy = io.BytesIO()  # a pipe or a socket: the decoder has to go back and forth
-    with _alone_with(file):
+        return name, _exclusive(file)
+    copy = io.BytesIO()  # a pipe or a socket cannot seek, and the decoder must
+    with _exclusive(file):
         while block := file.read(1 << 16):
             if not isinstance(block, (bytes, bytearray, memoryview)):
                 raise AudioError(f"{name} gives {type(block).__name__} when read; expected bytes.")
@@ -211,17 +218,17 @@ def _open_file_object(file: Any, limits: Limits, deadline: Deadline) -> tuple[st
 
 
 @contextmanager
-def _alone_with(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """`file` for one thread at a time: conversations may share it, and it has one position."""
-    with _turn:
-        _turn.wait_for(lambda: id(file) not in _in_use)
+def _exclusive(file: IO[bytes]) -> Iterator[IO[bytes]]:
+    """`file` for one thread at a time: several conversations may hold it, and it has a single read position."""
+    with _in_use_changed:
+        _in_use_changed.wait_for(lambda: id(file) not in _in_use)
         _in_use.add(id(file))
     try:
         yield file
     finally:
-        with _turn:
+        with _in_use_changed:
             _in_use.discard(id(file))
-            _turn.notify_all()
+            _in_use_changed.notify_all()
 
 
 def _short(text: str) -> str:

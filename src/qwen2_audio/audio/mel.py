@@ -1,7 +1,7 @@
 """Log-mel spectrogram of a waveform at 16 kHz, as Whisper's feature extractor defines it (128 bands, 10 ms).
 
-The reference always computes a window of 30 s. Here the STFT stops where the sound ends: what follows is silence, and
-the value of silence is known. Shapes: S samples, L valid frames, F frames returned, C frames computed.
+The reference always computes a window of 30 s. Here the STFT stops where the clip ends: the rest is silence, whose
+log-mel value is known. Shapes: S samples, L valid frames, F frames returned, C frames computed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .resample import SAMPLE_RATE
 
 MEL_HOP = 160  # samples between frames: 10 ms
 N_FFT = 400  # samples in a frame: 25 ms
-WINDOW_SECONDS = 30  # the encoder hears at most this much at a time
+WINDOW_SECONDS = 30  # the most audio that the encoder takes at once
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE  # 480,000
 WINDOW_FRAMES = WINDOW_SAMPLES // MEL_HOP  # 3,000
 
-_EDGE = N_FFT // 2  # samples reflected at both ends of the 30 s window: frames are centred
-_BLOCK = 128  # frames transformed at a time: 0.4 MB, stays in the cache
-_ROWS = 8  # frames multiplied at a time: more wake OpenBLAS's threads, which then spin beside the encoder
+_EDGE = N_FFT // 2  # samples reflected at both ends of the 30 s window, because frames are centred
+_BLOCK = 128  # frames transformed at a time: 0.4 MB, which stays in the CPU's cache
+_ROWS = 8  # frames multiplied at a time: more would wake OpenBLAS's threads, which then spin beside the encoder
 FLOOR = 1e-10  # of mel power
 RANGE = 8.0  # log10 units kept below the loudest value: 80 dB
 _MAX_ENERGY = 1e30  # sum of squares; beyond it the power of a frame may overflow float32
@@ -39,18 +39,18 @@ def num_frames(samples: int) -> int:
 def log_mel(waveform: np.ndarray, *, num_mel_bins: int = 128, pad_to_window: bool = False) -> np.ndarray:
     """float [S] at 16 kHz, at most 30 s -> float32 [num_mel_bins, F].
 
-    F = min(2 * num_encoder_frames(L) + 2, 3000): the L valid frames and the context the convolutions see beyond
-    them, or 3000 with `pad_to_window`. Either way the values are those of the waveform padded to 30 s.
-    Raises AudioError for anything but one finite mono waveform of at most 30 s.
+    F = min(2 * num_encoder_frames(L) + 2, 3000): the L valid frames and the frames that the encoder's convolutions
+    see after them; with `pad_to_window`, F = 3000. Both give the values of the waveform padded to 30 s.
+    Raises AudioError unless `waveform` is one finite mono waveform of at most 30 s.
     """
     clip = framed(waveform, pad_to_window=pad_to_window)
     out = np.full((num_mel_bins, clip.frames), FLOOR, np.float32)
-    heard = out[:, : clip.computed]
-    _mel_power(clip.samples, heard)
-    np.log10(np.maximum(heard, FLOOR, out=heard), out=heard)
-    np.maximum(heard, math.log10(FLOOR), out=heard)  # with AVX-512, numpy's log10(1e-10) is a little less than -10
-    # Silence is log10(1e-10) = -10, never above the maximum, so the maximum over the computed frames is that over 30 s.
-    floor = heard.max() - np.float32(RANGE)
+    computed = out[:, : clip.computed]
+    _mel_power(clip.samples, computed)
+    np.log10(np.maximum(computed, FLOOR, out=computed), out=computed)
+    np.maximum(computed, math.log10(FLOOR), out=computed)  # numpy's log10(1e-10) is just below -10 with AVX-512
+    # Silence is log10(1e-10) = -10 and never above the maximum: the maximum of the computed frames is that of all 30 s.
+    floor = computed.max() - np.float32(RANGE)
     out[:, clip.computed :] = math.log10(FLOOR)
     np.maximum(out, floor, out=out)
     out += 4
@@ -60,19 +60,19 @@ def log_mel(waveform: np.ndarray, *, num_mel_bins: int = 128, pad_to_window: boo
 
 @dataclass(frozen=True)
 class Framed:
-    """A clip, ready to be cut into frames: frame i is `samples[160 * i : 160 * i + 400]`."""
+    """A clip padded for the STFT: frame i is `samples[160 * i : 160 * i + 400]`."""
 
     samples: np.ndarray  # float32 [160 * (computed - 1) + 400]
-    computed: int  # frames that may touch the sound
-    frames: int  # of the log-mel; those that are not computed are silence
+    computed: int  # frames that overlap the clip
+    frames: int  # of the log-mel; frames from `computed` on are silence
 
 
 def framed(waveform: np.ndarray, *, pad_to_window: bool = False) -> Framed:
-    """What `log_mel` computes of a waveform. Raises AudioError as it does."""
+    """The frames of float [S] that `log_mel` transforms. Raises AudioError as `log_mel` does."""
     waveform = _checked(waveform)
     valid = num_frames(len(waveform))
     frames = WINDOW_FRAMES if pad_to_window else min(2 * num_encoder_frames(valid) + 2, WINDOW_FRAMES)
-    computed = min(valid + 2, WINDOW_FRAMES)  # a frame reaches 200 samples back: two more may touch the sound
+    computed = min(valid + 2, WINDOW_FRAMES)  # a frame begins 200 samples before its centre: 2 more overlap the clip
     return Framed(_reflected(waveform, computed), computed, frames)
 
 
@@ -89,20 +89,20 @@ def _checked(waveform: np.ndarray) -> np.ndarray:
             f"expected at most {WINDOW_SECONDS} s in one window. Cut it into windows first."
         )
     waveform = np.ascontiguousarray(waveform, np.float32)
-    energy = float(np.einsum("i,i->", waveform, waveform))  # one pass that NaN and infinity survive, on one thread
+    energy = float(np.einsum("i,i->", waveform, waveform))  # one pass on one thread; NaN and infinity propagate
     if not energy < _MAX_ENERGY:
-        found = "samples far beyond full scale" if np.isfinite(waveform).all() else "NaN or infinite samples"
-        raise AudioError(f"The waveform holds {found}; expected finite samples between -1 and 1.")
+        problem = "samples far beyond full scale" if np.isfinite(waveform).all() else "NaN or infinite samples"
+        raise AudioError(f"The waveform holds {problem}; expected finite samples between -1 and 1.")
     return waveform
 
 
 def _reflected(waveform: np.ndarray, frames: int) -> np.ndarray:
-    """The stretch of the padded 30 s window that the first `frames` frames see: [160 * (frames - 1) + 400]."""
+    """The samples of the padded 30 s window that the first `frames` frames cover: [160 * (frames - 1) + 400]."""
     buffer = np.zeros(MEL_HOP * (frames - 1) + N_FFT, np.float32)
     buffer[_EDGE : _EDGE + len(waveform)] = waveform
     buffer[:_EDGE] = buffer[2 * _EDGE : _EDGE : -1]
     beyond = len(buffer) - (_EDGE + WINDOW_SAMPLES)
-    if beyond > 0:  # the last frame looks over the right edge of the window
+    if beyond > 0:  # the last frames reach over the right edge of the window
         last = _EDGE + WINDOW_SAMPLES - 1
         buffer[last + 1 :] = buffer[last - 1 : last - 1 - beyond : -1]
     return buffer
@@ -125,8 +125,8 @@ def _mel_power(buffer: np.ndarray, out: np.ndarray) -> None:
 def window() -> np.ndarray:
     """Periodic Hann window, float32 [400].
 
-    The angle is rounded to float32 before the cosine, as in the reference: its window's leakage, 70 dB below a loud
-    tone and therefore within the range that is kept, is only met that way.
+    The angle is rounded to float32 before the cosine, as in the reference. Without the rounding, the spectral leakage
+    differs 70 dB below a loud tone, which is within the 80 dB that the log-mel keeps.
     """
     angle = np.arange(N_FFT, dtype=np.float32) * np.float32(2 * math.pi / N_FFT)
     window: np.ndarray = np.cos(angle.astype(np.float64)).astype(np.float32) * np.float32(-0.5) + np.float32(0.5)
@@ -136,7 +136,7 @@ def window() -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def mel_filters(num_mel_bins: int) -> np.ndarray:
-    """Triangular mel filters, 0 to 8 kHz, Slaney's scale and area normalisation: float32 [201, num_mel_bins]."""
+    """Triangular mel filters, 0 to 8 kHz, on Slaney's scale with area normalisation: float32 [201, num_mel_bins]."""
     if num_mel_bins < 1:
         raise ConfigError(f"num_mel_bins is {num_mel_bins}; expected at least 1 (Qwen2-Audio has 128).")
     frequency = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)  # [201], Hz

@@ -1,4 +1,4 @@
-"""A picture of what the model hears."""
+"""Draw a log-mel spectrogram, the model's view of a clip, as a PNG file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from .resample import SAMPLE_RATE
 
 
 def save_png(log_mel: np.ndarray, path: str | PathLike[str], *, seconds: float, title: str = "") -> None:
-    """Draw log_mel [mel, F] up to `seconds` of sound into a PNG file: time in s, mel band, brightness = loudness.
+    """Draw the first `seconds` of log_mel, float [mel, F], into a PNG file: x time in s, y mel band, bright is loud.
 
-    Raises ConfigError without matplotlib, AudioError when there is nothing to draw or the file cannot be written.
+    Raises:
+        ConfigError: matplotlib is not installed.
+        AudioError: `seconds` is 0 or more than the log-mel holds, or the file cannot be written.
     """
     if log_mel.ndim != 2 or not 0 < seconds <= log_mel.shape[1] * MEL_HOP / SAMPLE_RATE:
         raise AudioError(
@@ -26,10 +28,10 @@ def save_png(log_mel: np.ndarray, path: str | PathLike[str], *, seconds: float, 
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("Drawing a spectrogram needs matplotlib: pip install qwen2-audio[plot].") from error
-    heard = log_mel[:, : max(1, round(seconds * SAMPLE_RATE / MEL_HOP))]
-    figure = Figure(figsize=(10, 4), layout="constrained")  # no pyplot: it keeps figures and picks a window system
+    shown = log_mel[:, : max(1, round(seconds * SAMPLE_RATE / MEL_HOP))]
+    figure = Figure(figsize=(10, 4), layout="constrained")  # pyplot would keep the figure and open a window system
     axes = figure.add_subplot()
-    image = axes.imshow(heard, origin="lower", aspect="auto", extent=(0, seconds, 0, len(heard)), cmap="magma")
+    image = axes.imshow(shown, origin="lower", aspect="auto", extent=(0, seconds, 0, len(shown)), cmap="magma")
     axes.set(xlabel="time / s", ylabel="mel band", title=title)
     figure.colorbar(image, ax=axes, label="log-mel")
     try:

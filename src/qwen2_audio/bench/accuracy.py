@@ -29,7 +29,7 @@ from ..errors import ConfigError
 from ..inputs.collate import to_tensors
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
-from ..inputs.prompt import build
+from ..inputs.prompt import build_prompt
 from ..native.install import accelerate
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..quantize.convert import Job, convert
@@ -107,7 +107,7 @@ def prompts(folder: Path, config: Qwen2AudioConfig) -> Iterator[Prompt]:
         processor = Qwen2AudioProcessor.from_pretrained(folder)
         for clip in sorted((nano_path() / "clips").glob("*.wav")):
             for words in QUESTIONS:
-                yield to_tensors([build([user(words, audio=clip)], processor)], pad_id=0)
+                yield to_tensors([build_prompt([user(words, audio=clip)], processor)], pad_id=0)
         return
     for seconds in SECONDS:
         sound = inputs.clip(seconds)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..checkpoint.config import Qwen2AudioConfig
-from ..checkpoint.memory import amount, require_memory, size
+from ..checkpoint.memory import format_bytes, format_count, require_memory
 from ..errors import ConfigError
 from ..model.paged import BLOCK
 from . import machine
@@ -119,7 +119,7 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
     about = machine.describe(threads) | {
         "ours": version("qwen2-audio"),
         "peer": f"transformers {version('transformers')}" if peer else None,
-        "checkpoint": f"random weights, {amount(parameters)} parameters",
+        "checkpoint": f"random weights, {format_count(parameters)} parameters",
         "dtype": f"{options.format} on {ours['device']}",
         "device": ours["device"],
     }
@@ -150,7 +150,7 @@ def rows(options: Options, amounts: Amounts, ours: Measured, theirs: Measured) -
         name = f"ttft_{seconds:g}s"
         limit = FIRST_TOKENS.get(seconds) if judged else None
         yield _row(f"{label}.{name}", "s", ours[name], theirs.get(name), limit=limit, note="from the waveform")
-    note = f"{size(ours['weights'])} of weights read a step, {size(ours['cache'])} of cache"
+    note = f"{format_bytes(ours['weights'])} of weights read a step, {format_bytes(ours['cache'])} of cache"
     yield _row(f"{label}.peak_gb", "GB", [ours["peak"]], [theirs["peak"]] if theirs else None, note=note)
 
 

@@ -25,7 +25,7 @@ from ..engine.thread import EngineThread
 from ..inputs.collate import stack_clips
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
-from ..inputs.prompt import Prompt, build
+from ..inputs.prompt import Prompt, build_prompt
 from ..quantize.checkpoint import nbytes
 from ..types import SamplingParams
 from .engine_clock import ModelClock, TimedEngine, decode_rate, ids_in, scripted
@@ -201,7 +201,7 @@ class Session:
         of the draft a step; share of the guesses that were taken."""
         processor = Qwen2AudioProcessor.from_pretrained(folder)
         questions = [user(text, audio=clip) for clip in sorted(Path(folder).glob("clips/*.wav")) for text in QUESTIONS]
-        asked = [build([question], processor) for question in questions]
+        asked = [build_prompt([question], processor) for question in questions]
         settings = EngineSettings(kv_tokens=self._kv_tokens, num_speculative_tokens=guesses)
         engine = TimedEngine(self._model, self._clock, settings, processor.tokenizer, self._draft)
         taken = 0.0

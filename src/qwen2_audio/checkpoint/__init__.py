@@ -1,1 +1,1 @@
-"""A checkpoint on disk: its configuration, where it lies, its tensors, and whether they fit this machine."""
+"""A checkpoint on disk: its configuration, its folder or hub download, its tensors, and the memory they need."""

@@ -1,8 +1,7 @@
-"""The shape of a model, read from config.json.
+"""The configuration of a model, read from config.json.
 
-The official files are sparse: a key they leave out takes the default below, which is the reference
-library's (transformers 5.23, `configuration_qwen2_audio.py` and `configuration_qwen2.py`).
-Keys nobody here knows are kept as attributes and written back.
+The official files are sparse: a missing key takes the default below, which is the reference library's (transformers
+5.23, `configuration_qwen2_audio.py` and `configuration_qwen2.py`). Unknown keys become attributes and are written back.
 """
 
 from __future__ import annotations
@@ -21,44 +20,47 @@ CONFIG_FILE = "config.json"
 
 @dataclass
 class Config:
-    """What the three configurations share: reading, writing, aliases, unknown keys."""
+    """Base of the three configurations: reads, writes, resolves aliases, keeps unknown keys."""
 
     model_type: ClassVar[str] = ""
     aliases: ClassVar[dict[str, str]] = {}
-    _attn_implementation = "sdpa"  # how attention is computed; a property of the run, never written to the file
+    _attn_implementation = "sdpa"  # a property of the run, never written to the file
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build from the JSON object `data`. Raises ConfigError for another model_type or a bad value."""
+        """Build from the JSON object `data`. Raises ConfigError for another model_type or an invalid value."""
         data = dict(data)
-        found = data.pop("model_type", cls.model_type)
-        if found != cls.model_type:
+        model_type = data.pop("model_type", cls.model_type)
+        if model_type != cls.model_type:
             raise ConfigError(
-                f"model_type is {found!r}; expected {cls.model_type!r}. "
+                f"model_type is {model_type!r}; expected {cls.model_type!r}. "
                 "This package loads Qwen2-Audio checkpoints only; check the path or name."
             )
-        known = {f.name for f in fields(cls)}
+        field_names = {f.name for f in fields(cls)}
         data = {cls.aliases.get(key, key): value for key, value in data.items()}
-        config = cls(**{key: value for key, value in data.items() if key in known})
+        config = cls(**{key: value for key, value in data.items() if key in field_names})
         for key, value in data.items():
-            if key not in known and not key.startswith("_"):  # those are properties of a run, as in to_dict
+            if key not in field_names and not key.startswith("_"):  # "_" marks a property of a run, as in to_dict
                 setattr(config, key, value)
         return config
 
     def _check_values(self, part: str) -> None:
-        """Raise ConfigError for a value of another kind than its default, or a size below one."""
-        for known in fields(self):
-            value, default = getattr(self, known.name), known.default
+        """Raise ConfigError for a value whose type differs from its default's, or a size below 1.
+
+        `part` is the name of this configuration in the message.
+        """
+        for item in fields(self):
+            value, default = getattr(self, item.name), item.default
             if isinstance(default, bool):
-                good, expected = isinstance(value, bool), "true or false"
+                valid, expected = isinstance(value, bool), "true or false"
             elif isinstance(default, int) and default > 0:
-                good, expected = type(value) is int and value > 0, "a whole number above 0"
+                valid, expected = type(value) is int and value > 0, "a whole number above 0"
             elif isinstance(default, float):
-                good, expected = type(value) in (int, float), "a number"
+                valid, expected = type(value) in (int, float), "a number"
             else:
                 continue
-            if not good:
-                raise ConfigError(f"{part}: {known.name} is {value!r}; expected {expected}. Fix config.json.")
+            if not valid:
+                raise ConfigError(f"{part}: {item.name} is {value!r}; expected {expected}. Fix config.json.")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: every field, unknown keys included, nested configurations as objects."""
@@ -86,7 +88,8 @@ class Config:
     ) -> Self:
         """Read `config.json` of a folder or of a repository on the hub.
 
-        `trust_remote_code` is accepted because the documented examples pass it; no code is ever fetched.
+        `trust_remote_code` is accepted, as the reference's examples pass it, and does nothing: no code is downloaded.
+        Raises ConfigError for a missing or invalid file, WeightsError when the repository cannot be reached.
         """
         folder = hub.resolve(name_or_path, [CONFIG_FILE], revision=revision, local_files_only=local_files_only)
         path = folder / CONFIG_FILE
@@ -107,7 +110,7 @@ class Config:
         write_json(folder / CONFIG_FILE, self.to_dict())
 
 
-# Aliases are plain attributes in both directions, so `config.hidden_size` works wherever `config.d_model` does.
+# An alias reads and writes its target: `config.hidden_size = 8` sets `config.d_model`.
 def _alias(target: str) -> Any:
     return property(lambda self: getattr(self, target), lambda self, value: setattr(self, target, value))
 
@@ -134,9 +137,9 @@ class Qwen2AudioEncoderConfig(Config):
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     activation_function: str = "gelu"
-    scale_embedding: bool = False  # never used in forward, as in the reference
+    scale_embedding: bool = False  # not used in forward, as in the reference
     initializer_range: float = 0.02
-    max_source_positions: int = 1500  # encoder frames of one window; twice as many mel frames
+    max_source_positions: int = 1500  # encoder frames of one window, which has twice as many mel frames
 
     num_hidden_layers = _alias("encoder_layers")
     num_attention_heads = _alias("encoder_attention_heads")
@@ -145,10 +148,10 @@ class Qwen2AudioEncoderConfig(Config):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        if data.get("model_type") == Qwen2AudioConfig.model_type:  # the file of a whole model: take its part
-            whole, data = data, dict(data.get("audio_config") or {})
-            if "quantization_config" in whole:
-                data["quantization_config"] = whole["quantization_config"]
+        if data.get("model_type") == Qwen2AudioConfig.model_type:  # the file of a complete model: take audio_config
+            model_data, data = data, dict(data.get("audio_config") or {})
+            if "quantization_config" in model_data:
+                data["quantization_config"] = model_data["quantization_config"]
         return super().from_dict(data)
 
     def __post_init__(self) -> None:
@@ -164,7 +167,7 @@ class Qwen2AudioEncoderConfig(Config):
 
 @dataclass
 class Qwen2Config(Config):
-    """The language model. Defaults are the reference library's, which the sparse official file relies on."""
+    """The language model. Defaults are the reference library's, because the official file leaves them out."""
 
     model_type: ClassVar[str] = "qwen2"
 
@@ -173,8 +176,8 @@ class Qwen2Config(Config):
     intermediate_size: int = 22016
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
-    num_key_value_heads: int = 32  # null in the file: as many as there are heads
-    head_dim: int = 0  # 0 or null: hidden_size // num_attention_heads
+    num_key_value_heads: int = 32  # null in the file means num_attention_heads
+    head_dim: int = 0  # 0 or null means hidden_size // num_attention_heads
     hidden_act: str = "silu"
     max_position_embeddings: int = 32768
     initializer_range: float = 0.02
@@ -196,9 +199,9 @@ class Qwen2Config(Config):
         if "rope_theta" in rope:
             data.setdefault("rope_theta", rope["rope_theta"])
         scaling = data.get("rope_scaling") or rope
-        kind = scaling.get("rope_type", scaling.get("type", "default"))
-        if kind != "default":
-            raise ConfigError(f"text_config: rope type is {kind!r}; expected 'default', as in every Qwen2-Audio.")
+        rope_type = scaling.get("rope_type", scaling.get("type", "default"))
+        if rope_type != "default":
+            raise ConfigError(f"text_config: rope type is {rope_type!r}; expected 'default', as in every Qwen2-Audio.")
         return super().from_dict(data)
 
     def __post_init__(self) -> None:
@@ -225,7 +228,7 @@ class Qwen2Config(Config):
 
 @dataclass
 class Qwen2AudioConfig(Config):
-    """The whole model: encoder, projector, language model."""
+    """The complete model: encoder, projector, language model."""
 
     model_type: ClassVar[str] = "qwen2_audio"
     aliases: ClassVar[dict[str, str]] = {"audio_token_id": "audio_token_index"}
@@ -234,7 +237,7 @@ class Qwen2AudioConfig(Config):
     text_config: Qwen2Config = field(default_factory=Qwen2Config)
     audio_token_index: int = 151646
     ignore_index: int = -100
-    tie_word_embeddings: bool = False  # never tied unless the file says so
+    tie_word_embeddings: bool = False
 
     audio_token_id = _alias("audio_token_index")
 
@@ -265,5 +268,5 @@ def num_encoder_frames(mel_frames: int) -> int:
 
 
 def num_audio_tokens(mel_frames: int) -> int:
-    """Positions that `mel_frames` valid mel frames take in the prompt: 25 a second; 0 up to 20 ms (two frames)."""
+    """Audio tokens of `mel_frames` valid mel frames: 25 per second; 0 for up to two frames (20 ms)."""
     return num_encoder_frames(mel_frames) // 2

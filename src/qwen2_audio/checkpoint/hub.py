@@ -1,7 +1,7 @@
-"""Where a checkpoint lies: a local folder as it is, a repository of the hub as its cached download.
+"""Find the folder of a checkpoint: a local folder, or the cached download of a repository on the hub.
 
-`HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_DISABLE_PROGRESS_BARS` work as
-everywhere: huggingface_hub reads them.
+huggingface_hub reads `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN`, `HF_ENDPOINT` and
+`HF_HUB_DISABLE_PROGRESS_BARS`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import WeightsError
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # one slash, no leading dot: not a path
-TIMEOUT_SECONDS = 10.0  # until the hub is called unreachable
+TIMEOUT_SECONDS = 10.0  # without an answer for this long, the hub counts as unreachable
 
 
 def resolve(
@@ -26,17 +26,18 @@ def resolve(
     """The folder that holds the files of `name_or_path`.
 
     Args:
-        name_or_path: a folder, or `owner/name` on the hub. Whatever exists here or looks like a path is never asked
-            of the hub.
-        patterns: file names, `*` allowed, that a download brings. Already cached files are not fetched again.
+        name_or_path: a folder, or `owner/name` on the hub. The hub is not asked when the name exists as a local path
+            or does not have that form.
+        patterns: file names to download, `*` allowed. Files in the cache are not downloaded again.
         revision: branch, tag or commit of the hub's repository.
-        local_files_only: use what is cached; ask nobody.
+        local_files_only: use only the cache, without any network request.
 
     Raises:
-        WeightsError: no such folder, no such repository or no right to it, hub unreachable, offline and not cached.
+        WeightsError: there is no such folder; no such repository, or no access to it; the hub is unreachable; or
+            offline and not in the cache.
     """
     path = Path(name_or_path).expanduser()
-    if name_or_path == "":  # which Path takes for the current folder
+    if name_or_path == "":  # Path("") would be the current folder
         raise WeightsError("The name of the checkpoint is empty; give a folder, or 'owner/name' on the hub.")
     if path.is_dir():
         return path
@@ -55,53 +56,54 @@ def _from_hub(name: str, patterns: Sequence[str], revision: str | None, local_fi
     from huggingface_hub import HfApi, constants, snapshot_download
 
     offline = local_files_only or constants.HF_HUB_OFFLINE
-    found = _describe(name, revision)
-    trouble: Exception | None = None
+    repository = _describe(name, revision)
+    hub_error: Exception | None = None
     if not offline:
         try:
-            # snapshot_download asks this too, but without a time limit.
+            # snapshot_download makes this request too, but without a time limit.
             HfApi().model_info(name, revision=revision, timeout=TIMEOUT_SECONDS)
-        except Exception as error:  # requests, httpx and the hub's own; which of them depends on its version
-            trouble = error
+        except Exception as error:  # requests', httpx's or the hub's own, depending on the hub library's version
+            hub_error = error
     try:
         return Path(
             snapshot_download(
                 name,
                 revision=revision,
                 allow_patterns=list(patterns),
-                local_files_only=bool(offline or trouble),
+                local_files_only=bool(offline or hub_error),
                 etag_timeout=TIMEOUT_SECONDS,
             )
         )
     except Exception as error:
-        if trouble is not None:
-            raise WeightsError(_refusal(found, trouble)) from trouble
+        if hub_error is not None:
+            raise WeightsError(_explain(repository, hub_error)) from hub_error
         if offline:
-            why = "local_files_only is set" if local_files_only else "HF_HUB_OFFLINE is set"
+            cause = "local_files_only is set" if local_files_only else "HF_HUB_OFFLINE is set"
             raise WeightsError(
-                f"{found} is not, or not completely, in the cache {constants.HF_HUB_CACHE}, and {why}; "
+                f"{repository} is not, or not completely, in the cache {constants.HF_HUB_CACHE}, and {cause}; "
                 "download it once while online, or give the path of a folder that holds it."
             ) from error
         raise WeightsError(
-            f"Downloading {found} stopped: {_first_line(error)}. Run again; what has arrived is kept."
+            f"Downloading {repository} stopped: {_first_line(error)}. Run again; what has arrived is kept."
         ) from error
 
 
-def _refusal(found: str, error: Exception) -> str:
+def _explain(repository: str, error: Exception) -> str:
+    """The message for an error of the hub about `repository`, which has no complete copy in the cache."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if isinstance(error, GatedRepoError):  # a kind of RepositoryNotFoundError
-        return f"{found} is gated; accept its terms on the hub and set HF_TOKEN to a token of that account."
+    if isinstance(error, GatedRepoError):  # first, as it is a subclass of RepositoryNotFoundError
+        return f"{repository} is gated; accept its terms on the hub and set HF_TOKEN to a token of that account."
     if isinstance(error, RevisionNotFoundError):
-        return f"The hub has no {found}; check the revision."
+        return f"The hub has no {repository}; check the revision."
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"There is no folder {found} here and the hub has no such repository, or it is private; "
+            f"There is no folder {repository} here and the hub has no such repository, or it is private; "
             "check the spelling, or set HF_TOKEN."
         )
-    what = "answers with an error" if isinstance(error, HfHubHTTPError) else "cannot be reached"
+    failure = "answers with an error" if isinstance(error, HfHubHTTPError) else "cannot be reached"
     return (
-        f"The hub {what} ({_first_line(error)}), and {found} is neither a folder here nor in the cache; "
+        f"The hub {failure} ({_first_line(error)}), and {repository} is neither a folder here nor in the cache; "
         "check the network, or give the path of a folder that holds the checkpoint."
     )
 

@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint: read with one clear sentence where they are damaged, written whole or not at all."""
+"""JSON files of a checkpoint: read with a clear error when damaged, written atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import WeightsError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; an absent file is an empty one. Raises WeightsError for anything else."""
+    """The JSON object in `path`; {} when the file is missing. Raises WeightsError for invalid JSON or no object."""
     if not path.is_file():
         return {}
     try:
@@ -26,8 +26,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, sort_keys: bool = False) -> None:
-    """Write `data` as an indented JSON object, keys in their order unless `sort_keys`. The old file stays until the
-    new one is complete."""
+    """Write `data` as an indented JSON object. The old file is replaced in one step once the new one is complete."""
     with replacing(path) as temporary:
         text = json.dumps(data, indent=2, ensure_ascii=False, sort_keys=sort_keys)
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -35,7 +34,7 @@ def write_json(path: Path, data: Mapping[str, Any], *, sort_keys: bool = False) 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name in the same folder to write to; it becomes `path` in one step when all is written, or goes away."""
+    """Yield a temporary path in the same folder to write to; rename it to `path` on success, delete it on failure."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield temporary

@@ -1,4 +1,4 @@
-"""How much memory this machine can still give, and how bytes are written for people: 1 GB = 10**9 bytes."""
+"""Available memory and disk of this machine, and byte counts as text: 1 GB = 10**9 bytes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def amount(number: int) -> str:
-    """8397094912 -> "8.4 B"."""
+def format_count(number: int) -> str:
+    """A count with a decimal suffix: 8397094912 -> "8.4 B"."""
     return _scaled(number, ("", "k", "M", "B")).rstrip()
 
 
-def size(number: int) -> str:
-    """Bytes in decimal units: 16794189824 -> "16.8 GB"."""
+def format_bytes(number: int) -> str:
+    """Bytes in a decimal unit: 16794189824 -> "16.8 GB"."""
     return _scaled(number, ("bytes", "kB", "MB", "GB"))
 
 
@@ -28,33 +28,33 @@ def _scaled(number: int, units: tuple[str, ...]) -> str:
 
 
 def available_bytes() -> int | None:
-    """Memory that can be taken without swapping, container limits included; None where the system does not say."""
-    known = [room for room in (_meminfo(MEMINFO), _cgroup_room(CGROUP)) if room is not None]
-    return min(known) if known else _free_pages()
+    """Bytes that can be allocated without swapping, within the container's limit; None when the system does not say."""
+    readings = [reading for reading in (_meminfo_available(MEMINFO), _cgroup_available(CGROUP)) if reading is not None]
+    return min(readings) if readings else _free_pages()
 
 
-def _meminfo(path: Path) -> int | None:
+def _meminfo_available(path: Path) -> int | None:
     try:
         lines = path.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
-    return int(found[1]) * 1024 if found else None
+    columns = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
+    return int(columns[1]) * 1024 if columns else None
 
 
-def _cgroup_room(folder: Path) -> int | None:
-    """What the container may still take: its limit, less what it holds and cannot drop.
+def _cgroup_available(folder: Path) -> int | None:
+    """Bytes that the container may still allocate: its limit, minus its usage, plus its file pages.
 
-    Pages of files can be dropped, those of a checkpoint that another process has mapped included.
+    File pages, such as those of a checkpoint that another process has mapped, can be dropped.
     """
     try:
         limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        held = int((folder / "memory.current").read_text(encoding="ascii"))
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
         stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
     except (OSError, ValueError):
         return None
-    files = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
-    return None if limit == "max" else max(0, int(limit) - held + files)
+    file_pages = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+    return None if limit == "max" else max(0, int(limit) - used + file_pages)
 
 
 def _free_pages() -> int | None:
@@ -65,12 +65,12 @@ def _free_pages() -> int | None:
 
 
 def require_memory(needed: int, what: str) -> None:
-    """Raise CapacityError if less than `needed` bytes can be taken; `what` begins the sentence and takes them."""
-    room = available_bytes()
-    if room is not None and needed > room:
+    """Raise CapacityError if `needed` bytes are not available; `what` is the subject of the message's sentence."""
+    available = available_bytes()
+    if available is not None and needed > available:
         raise CapacityError(
-            f"{what} takes {size(needed)} of memory, and {size(room)} are available; free memory, or use a larger "
-            "machine."
+            f"{what} takes {format_bytes(needed)} of memory, and {format_bytes(available)} are available; free memory, "
+            "or use a larger machine."
         )
 
 
@@ -79,5 +79,6 @@ def require_disk(needed: int, folder: Path, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise CapacityError(
-            f"{what} takes {size(needed)}, and {folder} has {size(free)} free; make room, or write to another disk."
+            f"{what} takes {format_bytes(needed)}, and {folder} has {format_bytes(free)} free; make room, or write to "
+            "another disk."
         )

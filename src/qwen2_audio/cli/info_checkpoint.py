@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..api.loading import about, find
-from ..api.placement import Sizes, place, quantized_model, sizes_of, stored_dtype
+from ..api.placement import Sizes, choose_placement, quantized_model, sizes_of, stored_dtype
 from ..checkpoint.config import Qwen2AudioConfig
 from ..checkpoint.memory import available_bytes
 from ..errors import CapacityError
@@ -75,7 +75,7 @@ def _memory(config: Qwen2AudioConfig, sizes: Sizes, stored: Scheme | None) -> di
 def _machine(config: Qwen2AudioConfig) -> dict[str, Any]:
     room = available_bytes()
     try:
-        choice = place(config).reason
+        choice = choose_placement(config).reason
     except CapacityError as error:
         choice = str(error)
     return {

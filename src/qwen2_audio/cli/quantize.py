@@ -87,7 +87,7 @@ def _calibrated(job: Job, names: list[str]) -> Calibration:
 def _prompts(names: list[str], processor: Qwen2AudioProcessor) -> Iterator[dict[str, Any]]:
     from ..inputs import messages
     from ..inputs.collate import to_tensors
-    from ..inputs.prompt import Prompt, build, custom_template
+    from ..inputs.prompt import Prompt, build_prompt, custom_template
     from ..train.data import Dataset
 
     for name in names:
@@ -98,7 +98,7 @@ def _prompts(names: list[str], processor: Qwen2AudioProcessor) -> Iterator[dict[
                 yield to_tensors([Prompt(row.ids, row.mels, row.frames, ())], 0)
         else:
             conversation = [messages.user(QUESTION, audio=name)]
-            yield to_tensors([build(conversation, processor, custom_template(processor))], 0)
+            yield to_tensors([build_prompt(conversation, processor, custom_template(processor))], 0)
 
 
 def _row(part: Part) -> dict[str, Any]:
@@ -112,13 +112,15 @@ def _row(part: Part) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    from ..checkpoint.memory import amount, size
+    from ..checkpoint.memory import format_bytes, format_count
 
     total = sum(row["bytes"] for row in rows)
     lines = [("part", "stored as", "parameters", "bytes", "relative error")]
     for row in rows:
         error = f"{row['relative_error']:.4f}" if row["relative_error"] else "none"
-        lines.append((row["part"], row["stored_as"], amount(row["parameters"]), size(row["bytes"]), error))
-    lines.append(("all", "", amount(sum(row["parameters"] for row in rows)), size(total), ""))
+        lines.append(
+            (row["part"], row["stored_as"], format_count(row["parameters"]), format_bytes(row["bytes"]), error)
+        )
+    lines.append(("all", "", format_count(sum(row["parameters"] for row in rows)), format_bytes(total), ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

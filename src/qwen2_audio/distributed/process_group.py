@@ -55,18 +55,18 @@ class Processes:
         _dist().all_gather_object(found, value)
         return found
 
-    def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor`, which becomes its sum over all processes: the same bits in each."""
         _dist().all_reduce(tensor)
         return tensor
 
-    def side_by_side(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+    def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """The `tensor` of each of all processes, by rank; of one shape and dtype everywhere."""
         found = [torch.empty_like(tensor) for _ in range(self.size)]
         _dist().all_gather(found, tensor)
         return found
 
-    def hand_on(self, tensor: torch.Tensor) -> torch.Tensor:
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor`, which becomes what it is in the first of all processes; contiguous, of one shape and dtype."""
         _dist().broadcast(tensor, 0)
         return tensor
@@ -107,10 +107,10 @@ def join(kind: str, device: torch.device) -> Processes:
             f"parallel is {kind!r}, which needs several processes; start them with "
             "'torchrun --nproc-per-node 2 -m qwen2_audio train ...', or set parallel to 'none'."
         )
-    return take_place(kind, device)
+    return init_process_group(kind, device)
 
 
-def take_place(kind: str, device: torch.device) -> Processes:
+def init_process_group(kind: str, device: torch.device) -> Processes:
     """`join` for a program that torchrun is known to have started."""
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if device.type == "cuda":
@@ -139,7 +139,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], processes: Processes) -
     fully_shard(model, mesh=mesh)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor, gathered if it is divided (all processes), on the CPU where it was."""
     tensor = tensor.detach()
     if _is_divided(tensor):
@@ -147,7 +147,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def divided_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def shard_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """This process's share of a whole `tensor`, divided as `parameter` is; the tensor itself if that is whole."""
     if not _is_divided(parameter) or tensor.shape != parameter.shape:
         return tensor
@@ -158,7 +158,7 @@ def divided_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def gathered(modules: Iterable[nn.Module], processes: Processes) -> Iterator[None]:
+def full_parameters(modules: Iterable[nn.Module], processes: Processes) -> Iterator[None]:
     """All processes: in the first one the parameters of `modules` are whole meanwhile, on the CPU where they were
     divided. For saving, not for computing.
     """
@@ -170,7 +170,7 @@ def gathered(modules: Iterable[nn.Module], processes: Processes) -> Iterator[Non
     ]
     entire: dict[int, nn.Parameter] = {}
     for parameter in {id(p): p for _, _, p in divided}.values():
-        together = whole(parameter)
+        together = full_tensor(parameter)
         if processes.first:  # the others only have their part in it
             entire[id(parameter)] = nn.Parameter(together, requires_grad=False)
     for module, name, parameter in divided:

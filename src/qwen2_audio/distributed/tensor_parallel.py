@@ -25,7 +25,7 @@ from ..checkpoint.config import Qwen2Config
 from ..errors import ConfigError
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioModel
-from .process_group import Processes, take_place
+from .process_group import Processes, init_process_group
 
 BY_OUTPUTS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
 BY_INPUTS = ("o_proj", "down_proj")
@@ -33,7 +33,7 @@ HEAD = "lm_head"
 
 
 @dataclass(eq=False)
-class Together:
+class TensorParallelGroup:
     """The processes that one model is divided among, and what the first of them knows of the others."""
 
     processes: Processes
@@ -42,43 +42,43 @@ class Together:
     closed: str = ""  # why the others will not compute anything any more
 
 
-class InputShare(nn.Linear):
+class RowParallelLinear(nn.Linear):
     """Some of a Linear's inputs: x [..., its inputs] -> the whole output, summed over all processes. No bias."""
 
-    def __init__(self, weight: torch.Tensor, together: Together) -> None:
+    def __init__(self, weight: torch.Tensor, group: TensorParallelGroup) -> None:
         _adopt(self, weight)
-        self.together = together
+        self.group = group
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.together.processes.add_up(F.linear(x, self.weight))
+        return self.group.processes.all_reduce(F.linear(x, self.weight))
 
 
-class VocabularyShare(nn.Linear):
+class ParallelLMHead(nn.Linear):
     """The head of some tokens: x [..., H] -> the logits of all `vocabulary` tokens, from all processes. No bias."""
 
-    def __init__(self, weight: torch.Tensor, vocabulary: int, together: Together) -> None:
+    def __init__(self, weight: torch.Tensor, vocabulary: int, group: TensorParallelGroup) -> None:
         _adopt(self, weight)
-        self.vocabulary, self.together = vocabulary, together
+        self.vocabulary, self.group = vocabulary, group
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         own = F.linear(x, self.weight)
         if not x.numel():  # nobody's prompt is at its end in this pass
             return own.new_empty((*x.shape[:-1], self.vocabulary))
-        processes = self.together.processes
+        processes = self.group.processes
         missing = -(-self.vocabulary // processes.size) - own.shape[-1]  # the last shares may be shorter
         own = F.pad(own, (0, missing)) if missing else own
-        return torch.cat(processes.side_by_side(own), dim=-1)[..., : self.vocabulary]
+        return torch.cat(processes.all_gather(own), dim=-1)[..., : self.vocabulary]
 
 
 @dataclass(frozen=True)
-class Shares:
+class WeightShards:
     """Which part of each weight this process has."""
 
-    together: Together
+    group: TensorParallelGroup
     axes: Mapping[str, int]  # of the parameters that are divided: the dimension
 
     @classmethod
-    def of(cls, model: Qwen2AudioModel, processes: Processes) -> Shares:
+    def of(cls, model: Qwen2AudioModel, processes: Processes) -> WeightShards:
         """For a plain `model`, whole or without storage. Raises ConfigError: it cannot be divided by so many."""
         _check_sizes(model.config.text_config, processes.size)
         axes = {}
@@ -86,7 +86,7 @@ class Shares:
             module = name.split(".")[-2]
             if module in (*BY_OUTPUTS, *BY_INPUTS, HEAD):
                 axes[name] = 1 if module in BY_INPUTS else 0
-        return cls(Together(processes), axes)
+        return cls(TensorParallelGroup(processes), axes)
 
     def cut(self, name: str, whole: torch.Tensor) -> torch.Tensor:
         """This process's share of parameter `name`, a copy that does not hold the whole; or all of it."""
@@ -94,29 +94,29 @@ class Shares:
 
     def install(self, model: Qwen2AudioModel) -> None:
         """Make `model`, whose divided weights are `cut` already, compute with the others. For inference only."""
-        text, size = model.language_model, self.together.processes.size
+        text, size = model.language_model, self.group.processes.size
         for module in list(text.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear) and name in BY_OUTPUTS:
                     child.out_features = len(child.weight)
                 elif isinstance(child, nn.Linear) and name in BY_INPUTS:
-                    setattr(module, name, InputShare(child.weight, self.together))
+                    setattr(module, name, RowParallelLinear(child.weight, self.group))
         if text.lm_head is not None:
             weight: torch.Tensor = text.lm_head.weight
             if weight is text.model.embed_tokens.weight:  # tied: whole for looking up, a view of it for computing
                 weight = self._part(weight.detach(), 0)
-            text.lm_head = VocabularyShare(weight, text.config.vocab_size, self.together)
+            text.lm_head = ParallelLMHead(weight, text.config.vocab_size, self.group)
         heads, groups = text.config.num_attention_heads // size, text.config.num_key_value_heads // size
         text.cached = replace(text.config, num_attention_heads=heads, num_key_value_heads=groups)
         model.requires_grad_(False)
 
     def _part(self, whole: torch.Tensor, axis: int) -> torch.Tensor:
-        rank, length = self.together.processes.rank, whole.shape[axis]
-        each = -(-length // self.together.processes.size)
+        rank, length = self.group.processes.rank, whole.shape[axis]
+        each = -(-length // self.group.processes.size)
         return whole.narrow(axis, min(rank * each, length), max(0, min(each, length - rank * each)))
 
 
-def take_part(device: torch.device) -> Processes:
+def join_tensor_parallel(device: torch.device) -> Processes:
     """This process's place among those of torchrun, all of which go on with one random state: the first one's.
 
     Raises ConfigError: the program was started alone.
@@ -126,16 +126,16 @@ def take_part(device: torch.device) -> Processes:
             "tensor_parallel divides the language model among processes, and this program was started as one; start it "
             "with 'torchrun --nproc-per-node 2 ...', or leave tensor_parallel out."
         )
-    processes = take_place("tensor", device)
-    torch.set_rng_state(processes.hand_on(torch.get_rng_state()))
+    processes = init_process_group("tensor", device)
+    torch.set_rng_state(processes.broadcast(torch.get_rng_state()))
     if device.type == "cuda":
-        torch.cuda.set_rng_state(processes.hand_on(torch.cuda.get_rng_state(processes.device)), processes.device)
+        torch.cuda.set_rng_state(processes.broadcast(torch.cuda.get_rng_state(processes.device)), processes.device)
     return processes
 
 
-def together_of(model: Any) -> Together | None:
+def tensor_parallel_group(model: Any) -> TensorParallelGroup | None:
     """The processes that `model` is divided among; None for one that is whole."""
-    return next((module.together for module in model.modules() if isinstance(module, InputShare)), None)
+    return next((module.group for module in model.modules() if isinstance(module, RowParallelLinear)), None)
 
 
 def _adopt(linear: nn.Linear, weight: torch.Tensor) -> None:

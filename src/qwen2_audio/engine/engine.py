@@ -95,7 +95,7 @@ class Engine:
         if max_time is not None:
             end = time.monotonic() + max_time
             deadline = end if deadline is None else min(end, deadline)
-        keys = prompt.keys(self._model.config.audio_token_index)
+        keys = prompt.prefix_keys(self._model.config.audio_token_index)
         number = self.stats.submitted
         request = Request(number, prompt, keys, params, handle, limit.tokens, limit.reason, deadline, priority)
         self._scheduler.check_capacity(request)

@@ -25,10 +25,10 @@ class OutputProcessor:
         tokenizer: Tokenizer,
         eos_ids: frozenset[int],
         stop: Strings[str],
-        pieces: dict[int, str] | None = None,
+        token_texts: dict[int, str] | None = None,
     ) -> None:
-        """`pieces`: the text of single tokens, shared by all answers (see Detokenizer)."""
-        self._detokenizer = Detokenizer(tokenizer, pieces=pieces)
+        """`token_texts`: the text of single tokens, shared by all answers (see Detokenizer)."""
+        self._detokenizer = Detokenizer(tokenizer, token_texts=token_texts)
         self._stop = StopBuffer(stop)
         self._eos_ids = eos_ids
         self.tokens = 0  # the one that ends the text included

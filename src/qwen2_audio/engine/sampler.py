@@ -31,7 +31,7 @@ class Sampler:
         self.options = options
         self._device = device
         self._prompt = request.prompt.ids
-        min_length = config.min_length + request.prompt.hidden if config.min_length else 0
+        min_length = config.min_length + request.prompt.num_uncounted if config.min_length else 0
         lengths = Lengths(length, request.max_new_tokens, min_length, config.min_new_tokens or 0)
         ids = torch.tensor([request.prompt.ids], device=device) if _needs_prompt(config) else torch.empty(1, 0)
         self._processors = processors.build(

@@ -192,7 +192,9 @@ def limit(prompt: Prompt, params: SamplingParams, config: GenerationConfig, cont
         )
     wanted = params.max_tokens or config.max_new_tokens
     if not wanted and config.max_length is not None:
-        wanted = within_max_length(config.max_length, PromptSize(len(prompt.ids), len(prompt.ids) - prompt.hidden))
+        wanted = within_max_length(
+            config.max_length, PromptSize(len(prompt.ids), len(prompt.ids) - prompt.num_uncounted)
+        )
     wanted = wanted or DEFAULT_MAX_TOKENS
     if params.min_tokens is not None and params.min_tokens > min(wanted, room):
         raise ConfigError(

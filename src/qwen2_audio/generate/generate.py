@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..distributed.tensor_parallel import together_of
+from ..distributed.tensor_parallel import tensor_parallel_group
 from ..errors import ConfigError, PromptError
 from ..model.merge import check_tensor
 from . import beam, lookup, processors, search, stopping
 from .config import as_list
 from .constraints import LogitsProcessor
 from .decode import Decoder, Reading, pad_left
-from .lengths import PromptSize, measure, plan, warn_of_lengths
+from .lengths import PromptSize, measure, plan_lengths, warn_of_lengths
 from .options import Options, resolve
 from .output import GenerateOutput, Trace
 from .search import Search
@@ -132,7 +132,7 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     context = text.max_position_embeddings
     # First what needs no computation: a prompt of the old kind can only get longer.
     size = measure(inputs.input_ids, inputs.attention_mask, audio)
-    plan(options, size, context)
+    plan_lengths(options, size, context)
     if extras.reading is None:
         prompt = model.embed_prompt(
             inputs.input_ids, inputs.input_features, inputs.attention_mask, inputs.feature_attention_mask
@@ -141,7 +141,7 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     else:
         rows, cache = extras.reading.rows(inputs.input_ids, inputs.attention_mask), extras.reading.cache
     trace = Trace(options.config)
-    lengths = plan(options, PromptSize(rows.input_ids.shape[1], size.counted), context)
+    lengths = plan_lengths(options, PromptSize(rows.input_ids.shape[1], size.counted), context)
     warn_of_lengths(options, lengths)
     criteria = stopping.build(options.config, lengths.max_length, started, extras.tokenizer, extras.stopping_criteria)
     times, padding = options.rows_per_prompt, rows.padding
@@ -231,7 +231,11 @@ def _generator(model: Any, seed: int | None, generator: torch.Generator | None) 
 
 
 def _refuse_combinations(model: Any, options: Options, extras: Extras, rows: int) -> None:
-    if options.config.max_time is not None and isinstance(model, nn.Module) and together_of(model) is not None:
+    if (
+        options.config.max_time is not None
+        and isinstance(model, nn.Module)
+        and tensor_parallel_group(model) is not None
+    ):
         raise ConfigError(
             "max_time is set for a model that several processes share, each of which would stop at another token; "
             "leave it out, and set max_new_tokens."

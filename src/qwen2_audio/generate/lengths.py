@@ -53,7 +53,7 @@ def measure(input_ids: Tensor, attention_mask: Tensor, audio_token: int) -> Prom
     return PromptSize(longest, int(counted.max()) + input_ids.shape[1] - longest)
 
 
-def plan(options: Options, size: PromptSize, context: int) -> Lengths:
+def plan_lengths(options: Options, size: PromptSize, context: int) -> Lengths:
     """The limits of one call on prompts of `size`, for a model whose context holds `context` positions.
 
     Raises ContextLengthError where the prompt leaves no room, or less than was asked for. A limit that only stands in

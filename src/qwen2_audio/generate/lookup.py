@@ -31,7 +31,7 @@ def run(search: Search) -> GenerateOutput:
         search.decoder.crop(ids.shape[1] - 1)  # guesses that were wrong; the newest token is not in yet
         room = search.lengths.max_length - ids.shape[1] - 1
         count = min(config.prompt_lookup_num_tokens or 0, room)
-        guesses = guess(ids[0].tolist(), count, config.max_matching_ngram_size or 2, config.eos_ids)
+        guesses = propose_tokens(ids[0].tolist(), count, config.max_matching_ngram_size or 2, config.eos_ids)
         logits = search.decoder.step(torch.cat((ids[:, -1:], ids.new_tensor([guesses])), 1))
 
 
@@ -48,12 +48,12 @@ def _accept(search: Search, ids: Tensor, logits: Tensor, guesses: list[int]) -> 
     return ids, False
 
 
-def guess(ids: list[int], count: int, longest_match: int, eos_ids: list[int]) -> list[int]:
+def propose_tokens(ids: list[int], count: int, longest_match: int, eos_ids: list[int]) -> list[int]:
     """Up to `count` tokens that followed an earlier occurrence of the newest ones.
 
     The longest match of at most `longest_match` tokens wins, then the earliest; an end of text is never guessed.
 
-    >>> guess([1, 2, 3, 4, 9, 1, 2], count=2, longest_match=2, eos_ids=[])
+    >>> propose_tokens([1, 2, 3, 4, 9, 1, 2], count=2, longest_match=2, eos_ids=[])
     [3, 4]
     """
     for size in range(min(longest_match, len(ids) - 1), 0, -1):

@@ -1,1 +1,1 @@
-"""From a conversation to what the model takes: messages, clips, features, ids, batches."""
+"""From a conversation to the model's inputs: messages, clips, features, ids, batches."""

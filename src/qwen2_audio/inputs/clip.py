@@ -1,4 +1,4 @@
-"""What will be heard of a clip: everything, or a refusal that says why. numpy only."""
+"""Load one clip of a conversation completely, or refuse it with a reason. numpy only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Heard
 
-# More than a window is refused anyway: ten minutes are decoded to say how long a clip is, not hours of silence in 1 MB.
+# A clip of more than 30 s is refused. Up to 600 s are decoded so that the message can say how long the clip is.
 LIMITS = Limits(max_seconds=600.0, deadline=60.0)
 
 
 @dataclass(frozen=True)
 class AudioClip:
-    """One clip."""
+    """A clip of at most 30 s."""
 
     waveform: np.ndarray  # float32 [S], 16 kHz
-    heard: Heard
+    heard: Heard  # seconds and audio tokens
 
     @property
     def frames(self) -> int:
@@ -30,12 +30,12 @@ class AudioClip:
         return mel.num_frames(len(self.waveform))
 
     def log_mel(self, num_mel_bins: int) -> np.ndarray:
-        """float32 [num_mel_bins, F], no longer than the clip needs."""
+        """float32 [num_mel_bins, F]: the clip's frames and at most 3 more, as `audio.mel.log_mel`."""
         return mel.log_mel(self.waveform, num_mel_bins=num_mel_bins)
 
 
 def load_clip(source: Any, number: int = 1) -> AudioClip:
-    """Read clip `number` of a conversation. Raises AudioError where nothing, or not all of it, would be heard."""
+    """Read a clip; `number`, from 1, names it in messages. Raises AudioError: unreadable, under 21 ms, over 30 s."""
     waveform = load(source, limits=LIMITS)
     name, seconds = name_of(source) or f"Clip {number}", len(waveform) / SAMPLE_RATE
     if len(waveform) > mel.WINDOW_SAMPLES:

@@ -1,4 +1,4 @@
-"""Log-mels and ids of several prompts as tensors of one batch."""
+"""Pad the ids and log-mels of several prompts into the tensors of one batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .prompt import Prompt
 
 
 def to_tensors(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Tensor]:
-    """What `generate` takes, for several prompts: padded on the left, clips no longer than the longest needs."""
+    """The inputs of `generate` for several prompts, padded on the left.
+
+    Returns `input_ids` and `attention_mask` int64 [B, T]; with clips, also the tensors of `stack_clips`.
+    """
     longest = max(len(prompt.ids) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id)
     mask = torch.zeros_like(ids)
@@ -26,14 +29,14 @@ def to_tensors(prompts: Sequence[Prompt], pad_id: int) -> dict[str, torch.Tensor
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor`, which lies on the CPU, on `device`; to a GPU through pinned memory, without waiting for it."""
+    """Copy a CPU tensor to `device`; to a GPU through pinned memory, asynchronously."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)  # torch keeps the pinned memory until the copy is done
 
 
 def stack_clips(clips: Sequence[np.ndarray], frames: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Log-mels [mel bins, F_i] with their valid frames, as wide as the widest.
+    """Log-mels float32 [mel bins, F_i] with `frames[i]` valid frames each, padded to the longest.
 
     Returns `input_features` float32 [A, mel bins, F] and `feature_attention_mask` int32 [A, F].
     """

@@ -1,4 +1,4 @@
-"""Segments of a conversation to token ids, and to the loss mask, in one pass."""
+"""Encode the segments of a conversation: token ids and loss mask in one pass."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from ..text.tokenizer import Tokenizer
 def encode_segments(
     segments: Iterable[Segment], tokenizer: Tokenizer, audio_tokens: Sequence[int]
 ) -> tuple[list[int], list[bool]]:
-    """Ids of `segments` with `audio_tokens[i]` positions for clip i, and for each id whether the loss is taken there.
+    """Ids of `segments` with `audio_tokens[i]` positions for clip i, and for each id whether it is trained on.
 
-    Only the template's own control tokens become control tokens: what users type stays text. Without such text the
-    ids are those of the rendered prompt: plain segments between two control tokens are encoded as one string, because
-    BPE joins across their seams ("\\n" + "\\nHi" is one token and a word).
+    Only the template's own control tokens become control tokens; a control token in a user's text is encoded as text.
+    Where texts have none, the ids are those of the rendered prompt: the plain segments between two control tokens are
+    encoded as one string, because a BPE token may span two segments ("\\n" + "\\nHi" is one token and a word).
+    Raises PromptError when the number of clips differs, a clip has no tokens, or the tokenizer lacks a control token.
     """
     segments = list(segments)
     counts = _slot_counts(segments, audio_tokens)
@@ -60,7 +61,7 @@ def _control_id(tokenizer: Tokenizer, token: str) -> int:
 
 def _encode_run(run: Sequence[Segment], tokenizer: Tokenizer, ids: list[int], trained: list[bool]) -> None:
     new_ids, starts = tokenizer.encode_plain("".join(segment.text for segment in run))
-    ends: list[int] = []  # where each segment ends in the joined text
+    ends: list[int] = []  # the end of each segment in the joined text
     for segment in run:
         ends.append((ends[-1] if ends else 0) + len(segment.text))
     ids += new_ids

@@ -1,4 +1,4 @@
-"""Waveforms to the log-mel windows of the reference: [clips, mel bins, 3000], with the mask of valid frames."""
+"""Waveforms to log-mel windows [clips, mel bins, 3000] with their mask, as the reference's feature extractor."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ..text.batch_feature import BatchFeature, to_tensors
 
 FEATURE_FILES = ("preprocessor_config.json", "processor_config.json")
 
-# What audio.mel computes, and therefore the only values a file may ask for.
+# The settings that audio.mel implements: preprocessor_config.json must have these values.
 FIXED = {
-    "sampling_rate": SAMPLE_RATE,
-    "hop_length": mel.MEL_HOP,  # samples from one frame to the next
+    "sampling_rate": SAMPLE_RATE,  # Hz
+    "hop_length": mel.MEL_HOP,  # samples between the starts of two frames
     "n_fft": 400,  # samples in a frame
-    "chunk_length": mel.WINDOW_SECONDS,
+    "chunk_length": mel.WINDOW_SECONDS,  # s
     "n_samples": mel.WINDOW_SAMPLES,
     "nb_max_frames": mel.WINDOW_FRAMES,
     "padding_value": 0.0,
@@ -35,7 +35,7 @@ FIXED = {
 
 
 class WhisperFeatureExtractor:
-    """The settings of preprocessor_config.json, and the log-mel spectrogram they describe.
+    """Computes log-mel spectrograms with the settings of preprocessor_config.json.
 
     Attributes: `feature_size` (mel bins, 128), `sampling_rate` (16000 Hz), `hop_length` (160 samples), `n_fft` (400),
     `chunk_length` (30 s), `n_samples` (480000), `nb_max_frames` (3000), `padding_value`, `padding_side`, `dither`.
@@ -44,12 +44,12 @@ class WhisperFeatureExtractor:
     model_input_names = ("input_features",)
 
     def __init__(self, feature_size: int = 128, **settings: Any):
-        """`settings` are the keys of preprocessor_config.json. Raises ConfigError for what cannot be honoured."""
+        """`settings` are the keys of preprocessor_config.json. Raises ConfigError for a value other than FIXED's."""
         for name, expected in FIXED.items():
-            found = settings.get(name, expected)
-            if found != expected and not (name == "do_normalize" and found is None):
+            value = settings.get(name, expected)
+            if value != expected and not (name == "do_normalize" and value is None):
                 raise ConfigError(
-                    f"preprocessor_config.json sets {name} to {found!r}; this front end computes {expected!r} only. "
+                    f"preprocessor_config.json sets {name} to {value!r}; this front end computes {expected!r} only. "
                     "Use a Qwen2-Audio checkpoint, or set it back."
                 )
         if isinstance(feature_size, bool) or not isinstance(feature_size, int) or feature_size < 1:
@@ -74,7 +74,8 @@ class WhisperFeatureExtractor:
     ) -> Self:
         """Read preprocessor_config.json, or the feature extractor's part of processor_config.json.
 
-        `trust_remote_code` is accepted for the examples; no code is fetched. Raises ConfigError, WeightsError.
+        `trust_remote_code` is accepted, as the reference's examples pass it, and does nothing: no code is downloaded.
+        Raises ConfigError for missing or unsupported settings, WeightsError for files that cannot be read.
         """
         folder = hub.resolve(name_or_path, FEATURE_FILES, revision=revision, local_files_only=local_files_only)
         settings = read_json(folder / FEATURE_FILES[0]) or read_json(folder / FEATURE_FILES[1]).get("feature_extractor")
@@ -102,12 +103,21 @@ class WhisperFeatureExtractor:
         return_tensors: str | None = None,
         padding: str = "max_length",
     ) -> BatchFeature:
-        """`input_features` float32 [A, feature_size, 3000] and `attention_mask` int32 [A, 3000] (1 = real sound).
+        """`input_features` float32 [A, feature_size, 3000] and `attention_mask` int32 [A, 3000] (1: valid frame).
 
-        raw_speech: one clip or several, each anything `audio.io.load` reads; a 2-D array is a batch of rows.
-        padding: named by programs written for the reference; "max_length", the whole window, is the only one.
-        What lies beyond 30 s of a clip is left out, with a SoundWarning that says how much. Raises AudioError, and
-        ConfigError for another `padding`.
+        Args:
+            raw_speech: a clip or several, in any form that `audio.io.load` reads; a 2-D array is a batch of rows.
+            sampling_rate: Hz of the samples; only 16,000 is accepted.
+            return_attention_mask: None takes the setting of preprocessor_config.json.
+            return_tensors: "pt", "np", or None for numpy arrays.
+            padding: only "max_length", the full window; programs written for the reference pass it.
+
+        Warns:
+            SoundWarning: a clip is longer than 30 s; the samples after 30 s are dropped.
+
+        Raises:
+            AudioError: a clip cannot be read, or another `sampling_rate`.
+            ConfigError: another `padding`.
         """
         if padding != "max_length":
             raise ConfigError(
@@ -122,7 +132,7 @@ class WhisperFeatureExtractor:
     def extract(
         self, clips: Sequence[np.ndarray], return_attention_mask: bool | None = None, return_tensors: str | None = None
     ) -> BatchFeature:
-        """As the call, from float32 samples at 16 kHz, one array [S] for each clip; cuts without a warning."""
+        """As the call, from one float32 array [S] at 16 kHz per clip; drops samples after 30 s without a warning."""
         windows = [
             mel.log_mel(clip[: mel.WINDOW_SAMPLES], num_mel_bins=self.feature_size, pad_to_window=True)
             for clip in clips
@@ -137,7 +147,7 @@ class WhisperFeatureExtractor:
         return batch
 
     def check_rate(self, sampling_rate: int | None) -> None:
-        """Raises AudioError for a rate other than 16000 Hz: a bare array carries none, so it cannot be converted."""
+        """Raises AudioError for a rate other than 16000 Hz, the rate of samples that come without one."""
         if sampling_rate is not None and sampling_rate != SAMPLE_RATE:
             raise AudioError(
                 f"sampling_rate is {sampling_rate}, and samples given without a rate are taken to be at {SAMPLE_RATE} "
@@ -146,13 +156,13 @@ class WhisperFeatureExtractor:
 
 
 def warn_of_long(clips: Sequence[np.ndarray], sources: Sequence[Any]) -> None:
-    """A SoundWarning at the line that called the caller, for each of `clips` (from `sources`) beyond the window."""
+    """Issue a SoundWarning, at the line that called the caller, for each clip of more than 30 s."""
     for number, (clip, source) in enumerate(zip(clips, sources, strict=True), 1):
         if len(clip) > mel.WINDOW_SAMPLES:
-            seconds, heard, name = len(clip) / SAMPLE_RATE, mel.WINDOW_SECONDS, name_of(source)
+            seconds, limit, name = len(clip) / SAMPLE_RATE, mel.WINDOW_SECONDS, name_of(source)
             warnings.warn(
-                f"Clip {number}{f' ({name})' if name else ''} lasts {seconds:.1f} s; only its first {heard} s are "
-                f"heard, {seconds - heard:.1f} s are left out. Cut it into clips of at most 30 s to have all of it "
+                f"Clip {number}{f' ({name})' if name else ''} lasts {seconds:.1f} s; only its first {limit} s are "
+                f"heard, {seconds - limit:.1f} s are left out. Cut it into clips of at most 30 s to have all of it "
                 "heard.",
                 SoundWarning,
                 stacklevel=3,
@@ -160,15 +170,14 @@ def warn_of_long(clips: Sequence[np.ndarray], sources: Sequence[Any]) -> None:
 
 
 def clips_in(audio: Any) -> list[Any]:
-    """The sources in `audio`, one for each clip: one source or (nested) lists of them. Whether they are sounds at all
-    is for `load` to say.
+    """The sources in `audio`, which is one source or a nested list of sources. `load` checks each source.
 
-    `(samples, rate)` is one clip and so is a list of numbers; an array of any shape is one clip.
+    `(samples, rate)`, a list of numbers, and an array of any shape are each one clip.
     """
     if not isinstance(audio, (list, tuple)):
         return [audio]
     if isinstance(audio, tuple) and len(audio) == 2 and sum(map(_is_number, audio)) == 1:
-        return [audio]  # with a rate, also where that stands first
+        return [audio]  # (samples, rate), or (rate, samples), which `load` refuses
     if audio and _is_number(audio[0]):
         return [list(audio)]
     return [clip for item in audio for clip in clips_in(item)]

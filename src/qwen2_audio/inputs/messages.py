@@ -1,4 +1,4 @@
-"""Messages of a conversation: made here, and checked so that nothing in them goes unheard or unread."""
+"""Make the messages of a conversation, and check that the model gets every text and clip in them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ PART_KEYS = ("type", "text", *chat.SOURCE_KEYS)
 
 
 def user(text: str | None = None, audio: Any = None) -> Message:
-    """What the user says: clips, then text. With clips alone they speak for themselves (voice chat).
+    """A message of the user: its clips, then its text. Without text, the model answers the clips (voice chat).
 
-    audio: whatever `qwen2_audio.audio.load` reads (path, bytes, URL, data: URI, `(array, rate)`, an array at 16 kHz),
-    or a list of them for several clips. Raises PromptError for nothing at all.
+    Args:
+        text: what the user writes.
+        audio: a clip in any form that `qwen2_audio.audio.load` reads (path, bytes, URL, data: URI, `(array, rate)`, an
+            array at 16 kHz), or a list of clips.
+
+    Raises:
+        PromptError: neither text nor audio, an empty list, or text that is not a string.
     """
     clips = _clips(audio)
     if text is None and not clips:
@@ -33,7 +38,7 @@ def user(text: str | None = None, audio: Any = None) -> Message:
 
 
 def system(text: str) -> Message:
-    """What the model is told to be. Without one it is told "You are a helpful assistant."."""
+    """A system prompt. A conversation without one gets "You are a helpful assistant."."""
     _check_text(text, "system")
     return {"role": "system", "content": text}
 
@@ -65,10 +70,10 @@ def _check_text(text: object, where: str) -> None:
         )
 
 
-def check(messages: Sequence[Message]) -> list[Any]:
-    """The sound of each clip of a conversation, in order.
+def check_messages(messages: Sequence[Message]) -> list[Any]:
+    """The source of each clip of a conversation, in order.
 
-    Raises PromptError for messages that are malformed, and for anything in them that would be left out in silence.
+    Raises PromptError for malformed messages, and for content that the model would silently not get.
     """
     sources = chat.audio_sources(messages)
     for index, message in enumerate(messages, 1):
@@ -86,10 +91,10 @@ def check(messages: Sequence[Message]) -> list[Any]:
 
 def _check_part(part: dict[str, Any], where: str) -> None:
     _refuse_unknown_keys(part, PART_KEYS, where)
-    sounds = [key for key in chat.SOURCE_KEYS if part.get(key) is not None]
-    if len(sounds) > 1:
-        raise PromptError(f"{where} names its sound twice, under {' and '.join(sounds)}; give one.")
-    if sounds and "text" in part:
+    sources = [key for key in chat.SOURCE_KEYS if part.get(key) is not None]
+    if len(sources) > 1:
+        raise PromptError(f"{where} names its sound twice, under {' and '.join(sources)}; give one.")
+    if sources and "text" in part:
         raise PromptError(f"{where} holds both a clip and text; make two parts of it.")
 
 

@@ -1,4 +1,4 @@
-"""Text and sound to the model's inputs: placeholders counted and expanded, clips turned into features."""
+"""Qwen2AudioProcessor: text and clips to the model's inputs, with one placeholder per audio token."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ PASSED_ON = (*TEXT_DEFAULTS, *AUDIO_DEFAULTS, "wrap_audio", "text_kwargs", "audi
 
 
 class Qwen2AudioProcessor:
-    """What turns a prompt and its clips into `input_ids`, masks and features.
+    """Turns prompts and clips into `input_ids`, masks and features. Its methods have the reference's names.
 
     Attributes: `feature_extractor`, `tokenizer`, `chat_template` (Jinja source), `audio_token` and its
-    `audio_token_id`, `audio_bos_token`, `audio_eos_token`. Settings are not changed by any call.
+    `audio_token_id`, `audio_bos_token`, `audio_eos_token`. No call changes them.
     """
 
     audio_token, audio_bos_token, audio_eos_token = AUDIO, AUDIO_BOS, AUDIO_EOS
@@ -41,7 +41,7 @@ class Qwen2AudioProcessor:
     def __init__(
         self, feature_extractor: WhisperFeatureExtractor, tokenizer: Tokenizer, chat_template: str | None = None
     ):
-        """Without `chat_template` the built-in one holds. Raises ConfigError for a tokenizer without `<|AUDIO|>`."""
+        """`chat_template` None means the built-in one. Raises ConfigError for a tokenizer without `<|AUDIO|>`."""
         self.feature_extractor = feature_extractor
         self.tokenizer = tokenizer
         self.chat_template = chat_template or chat.BUILTIN_TEMPLATE
@@ -62,9 +62,10 @@ class Qwen2AudioProcessor:
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> Self:
-        """Read a folder or a hub repository. `trust_remote_code` is accepted for the examples; no code is fetched.
+        """Read a folder or a hub repository.
 
-        Raises WeightsError and ConfigError where files are missing, damaged or ask for what cannot be done.
+        `trust_remote_code` is accepted, as the reference's examples pass it, and does nothing: no code is downloaded.
+        Raises WeightsError when files are missing or damaged, ConfigError when their settings are not supported.
         """
         files = [*TOKENIZER_FILES, *FEATURE_FILES]
         folder = hub.resolve(name_or_path, files, revision=revision, local_files_only=local_files_only)
@@ -91,34 +92,34 @@ class Qwen2AudioProcessor:
         audio_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> BatchFeature:
-        """The model's inputs for one prompt or several (B), with A clips in all, in the prompts' order.
+        """The model's inputs for one prompt or a list of B prompts, which have A clips together.
 
         Args:
-            text: prompt or prompts, with one `<|AUDIO|>` for each clip.
-            audio: clip or clips: float samples at 16 kHz (array or tensor), `(samples, rate)`, path, URL, bytes...
-                Only the first 30 s of a clip are heard; a warning names what is left out.
+            text: prompt or prompts, with one `<|AUDIO|>` per clip.
+            audio: clip or clips, in the order of their placeholders: float samples at 16 kHz (array or tensor),
+                `(samples, rate)`, path, URL, bytes, ... The samples after 30 s of a clip are dropped, with a warning.
             audios: the older name of `audio`.
             return_tensors: "pt", "np", or None for lists of ids and numpy features.
-            wrap_audio: give a bare `<|AUDIO|>` its `<|audio_bos|>` and `<|audio_eos|>`.
+            wrap_audio: put `<|audio_bos|>` and `<|audio_eos|>` around an `<|AUDIO|>` that has neither.
             text_kwargs, audio_kwargs: the options below by group.
             options: for the text `padding` (True, "longest", "max_length", False), `truncation`, `max_length`,
-                `padding_side`; for the clips `sampling_rate`, which may only be 16000.
+                `padding_side`; for the clips `sampling_rate`, which must be 16000.
 
         Returns:
             `input_ids`, `attention_mask` int64 [B, T]; with clips also `input_features` float32 [A, mel bins, 3000] and
-            `feature_attention_mask` int32 [A, 3000] (1 = real sound, a frame is 10 ms).
+            `feature_attention_mask` int32 [A, 3000] (1: valid frame; a frame is 10 ms).
 
         Raises:
-            PromptError: clips and placeholders that do not match, ragged rows, an unknown option.
-            AudioError: a clip that cannot be read, is too short to be heard, or a wrong `sampling_rate`.
+            PromptError: clips and placeholders that do not match, rows of unequal length, an unknown option.
+            AudioError: a clip that cannot be read, a clip under 21 ms, or another `sampling_rate`.
         """
         text_options, audio_options = _split_options(options, text_kwargs, audio_kwargs)
         self.feature_extractor.check_rate(audio_options["sampling_rate"])
         if audio is not None and audios is not None:
             raise PromptError("Both audio= and audios= were given; they are one option, pass audio= only.")
-        texts = _text_rows(text, audio is not None or audios is not None)
-        given = audio if audio is not None else audios
-        sources = [] if given is None else clips_in(given)
+        audio = audio if audio is not None else audios
+        texts = _text_rows(text, audio is not None)
+        sources = [] if audio is None else clips_in(audio)
         self._check_counts(texts, len(sources))
         clips = [load(source) for source in sources]
         counts = [_audio_tokens_of(clip, number) for number, clip in enumerate(clips, 1)]
@@ -131,30 +132,30 @@ class Qwen2AudioProcessor:
         return batch
 
     def _check_counts(self, texts: Sequence[str], clips: int) -> None:
-        places = sum(text.count(AUDIO) for text in texts)
-        if places != clips:
+        placeholders = sum(text.count(AUDIO) for text in texts)
+        if placeholders != clips:
             raise PromptError(
-                f"The text has {places} {AUDIO} placeholder(s) and {clips} clip(s) were given; expected one clip for "
-                "each. Pass the clips as audio=[...] in the order of their placeholders."
+                f"The text has {placeholders} {AUDIO} placeholder(s) and {clips} clip(s) were given; expected one clip "
+                "for each. Pass the clips as audio=[...] in the order of their placeholders."
             )
 
     def _expand(self, texts: Sequence[str], counts: Sequence[int], wrap: bool) -> list[str]:
-        """Each placeholder becomes as many as its clip has audio tokens (25 per second)."""
+        """Repeat each placeholder once per audio token of its clip (25 per second)."""
         remaining = iter(counts)
         return [_expand_one(text, remaining, wrap) for text in texts]
 
     def _tokenize(self, texts: list[str], return_tensors: str | None, options: dict[str, Any]) -> BatchFeature:
-        whole = self.tokenizer(texts)["input_ids"]
+        rows = self.tokenizer(texts)["input_ids"]
         if options.pop("truncation"):
             limit = options["max_length"] or self.tokenizer.model_max_length
-            for row in whole:
+            for row in rows:
                 if self.audio_token_id in row[limit:]:
                     raise PromptError(
                         f"Cutting the prompt from {len(row)} to {limit} tokens would cut into the sound; "
                         "allow a greater max_length, or give shorter clips."
                     )
-            whole = [row[:limit] for row in whole]
-        ids, mask = self.tokenizer.pad(whole, **options)
+            rows = [row[:limit] for row in rows]
+        ids, mask = self.tokenizer.pad(rows, **options)
         return BatchFeature(input_ids=to_tensors(ids, return_tensors), attention_mask=to_tensors(mask, return_tensors))
 
     def apply_chat_template(
@@ -170,18 +171,24 @@ class Qwen2AudioProcessor:
         processor_kwargs: dict[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """A conversation, or several, as the prompt the model was trained on.
+        """A conversation, or a list of conversations, in the chat template.
 
-        With tokenize=True the sound of every clip is loaded, from its `audio`, `audio_url`, `url` or `path` (the
-        reference leaves `audio_url` out), and the result is that of the call with `options` (or processor_kwargs):
-        all inputs with return_dict=True, otherwise `input_ids` alone.
-        Returns str or list[str] without tokenize. Raises PromptError, AudioError.
+        With tokenize=True, every clip is loaded from its `audio`, `audio_url`, `url` or `path` (the reference does not
+        load `audio_url`), and the processor is called with `options` (or processor_kwargs).
+
+        Returns:
+            tokenize=False: the prompt, str; a list of them for a list of conversations. tokenize=True: all inputs with
+            return_dict=True, otherwise `input_ids`.
+
+        Raises:
+            PromptError: malformed messages, or an option that is unknown or has no effect.
+            AudioError: a clip that cannot be read.
         """
         options = _merged("processor_kwargs", processor_kwargs, options)
         _refuse_unknown(options, list(PASSED_ON), "apply_chat_template")
-        idle = [*options, *(["return_tensors"] if return_tensors else []), *(["return_dict"] if return_dict else [])]
-        if idle and not tokenize:
-            raise PromptError(f"{idle[0]} has no effect on a text; pass tokenize=True as well, or leave it out.")
+        ignored = [*options, *(["return_tensors"] if return_tensors else []), *(["return_dict"] if return_dict else [])]
+        if ignored and not tokenize:
+            raise PromptError(f"{ignored[0]} has no effect on a text; pass tokenize=True as well, or leave it out.")
         texts, batched = chat.render_all(
             conversation,
             template=chat_template or self.chat_template,
@@ -190,8 +197,8 @@ class Qwen2AudioProcessor:
         )
         if not tokenize:
             return texts if batched else texts[0]
-        several, _ = chat.conversations(conversation)
-        clips = [source for messages in several for source in chat.audio_sources(messages)]
+        conversations, _ = chat.conversations(conversation)
+        clips = [source for messages in conversations for source in chat.audio_sources(messages)]
         batch = self(text=texts, audio=clips or None, return_tensors=return_tensors, **options)
         return batch if return_dict else batch["input_ids"]
 
@@ -205,20 +212,23 @@ class Qwen2AudioProcessor:
 
 
 class AutoProcessor:
-    """The name the documented examples import; it makes a Qwen2AudioProcessor."""
+    """The name that the reference's examples import; `from_pretrained` returns a Qwen2AudioProcessor."""
 
     from_pretrained: Callable[..., Qwen2AudioProcessor] = staticmethod(Qwen2AudioProcessor.from_pretrained)
 
 
 def _expand_one(text: str, counts: Iterator[int], wrap: bool) -> str:
-    """Both spellings of the documented prompt come out alike; a half-wrapped placeholder stays as it is."""
-    stretches = text.split(AUDIO)
-    out = [stretches[0]]
-    for before, after in pairwise(stretches):
-        # Two placeholders in a row: what lies between them is neither bos nor eos.
+    """Expand the placeholders of one text, so that both spellings of the documented prompt give the same result.
+
+    With `wrap`, a placeholder without bos and eos gets both; a placeholder with one of them stays as it is.
+    """
+    parts = text.split(AUDIO)
+    out = [parts[0]]
+    for before, after in pairwise(parts):
+        # Between two adjacent placeholders the text is empty: both are bare.
         bare = not (before.endswith(AUDIO_BOS) or after.startswith(AUDIO_EOS))
-        slots = AUDIO * next(counts)
-        out += [AUDIO_BOS + slots + AUDIO_EOS if wrap and bare else slots, after]
+        placeholders = AUDIO * next(counts)
+        out += [AUDIO_BOS + placeholders + AUDIO_EOS if wrap and bare else placeholders, after]
     return "".join(out)
 
 
@@ -231,8 +241,8 @@ def _text_rows(text: Any, has_audio: bool) -> list[str]:
         )
     rows = [text] if isinstance(text, str) else text
     if not isinstance(rows, (list, tuple)) or not rows or not all(isinstance(row, str) for row in rows):
-        what = "an empty list" if isinstance(rows, (list, tuple)) and not rows else f"a {type(text).__name__}"
-        raise PromptError(f"text is {what}; expected a string or a list of strings.")
+        value = "an empty list" if isinstance(rows, (list, tuple)) and not rows else f"a {type(text).__name__}"
+        raise PromptError(f"text is {value}; expected a string or a list of strings.")
     return list(rows)
 
 
@@ -249,7 +259,7 @@ def _audio_tokens_of(clip: np.ndarray, number: int) -> int:
 def _split_options(
     options: dict[str, Any], text_kwargs: dict[str, Any] | None, audio_kwargs: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The text's and the clips' options, each with its defaults. Raises PromptError for unknown or doubled ones."""
+    """The options of the text and of the clips, with defaults. Raises PromptError for unknown or repeated ones."""
     _refuse_unknown(options, [*TEXT_DEFAULTS, *AUDIO_DEFAULTS, *CALL_OPTIONS], "The processor")
     _refuse_unknown(text_kwargs or {}, list(TEXT_DEFAULTS), "text_kwargs")
     _refuse_unknown(audio_kwargs or {}, list(AUDIO_DEFAULTS), "audio_kwargs")

@@ -1,7 +1,7 @@
-"""A conversation to what the model takes: ids with room for each clip, and each clip's log-mel.
+"""A conversation to the model's inputs: ids with one position per audio token, and each clip's log-mel.
 
-The template's control tokens are control tokens; what people type is text, whatever it spells: `<|im_end|>` in a
-message ends no turn, and `<|AUDIO|>` hears no clip.
+Only the template's control tokens act. In the text of a message, `<|im_end|>` does not end a turn and `<|AUDIO|>` does
+not stand for a clip: both are encoded as ordinary text.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..text.tokenizer import Tokenizer
 from ..types import Heard, Message
 from .clip import load_clip
 from .encode import encode_segments
-from .messages import check
+from .messages import check_messages
 from .processor import Qwen2AudioProcessor
 
 LogMels = Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
 
-# Stands for a text while a checkpoint's own template is rendered: private-use characters and the text's number.
+# Replaces a text while a checkpoint's own template is rendered: the text's number between private-use characters.
 TEXT_SENTINEL = "\ue5a0[0-9]+\ue5a1"
 _PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": [{"type": "audio", "audio": "a"}, {"type": "text", "text": "b"}]}],
@@ -41,9 +41,9 @@ _PROBES: tuple[list[Message], ...] = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """One conversation, ready for a model."""
+    """One conversation as inputs of the model."""
 
-    ids: list[int]  # T positions, audio expanded
+    ids: list[int]  # [T], with one <|AUDIO|> per audio token
     clips: list[np.ndarray]  # float32 [mel bins, F_i]
     frames: list[int]  # valid mel frames of each clip
     heard: tuple[Heard, ...]
@@ -53,54 +53,64 @@ class Prompt:
         return sum(clip.tokens for clip in self.heard)
 
     @property
-    def hidden(self) -> int:
-        """Positions that `max_length` and `min_length` do not count, for which each clip is one."""
+    def num_uncounted(self) -> int:
+        """Positions that `max_length` and `min_length` do not count: they count each clip as one position."""
         return self.audio_tokens - len(self.heard)
 
     @cached_property
     def digests(self) -> list[int]:
-        """A negative number for each clip that stands for its sound: equal log-mels have equal ones."""
+        """A negative number for each clip, the hash of its log-mel."""
         return [digest(clip, frames) for clip, frames in zip(self.clips, self.frames, strict=True)]
 
-    def keys(self, audio_id: int) -> list[int]:
-        """The ids [T], a clip's positions replaced by its digest: what cached positions are found by."""
-        slots = iter([one for one, heard in zip(self.digests, self.heard, strict=True) for _ in range(heard.tokens)])
-        return [next(slots) if token == audio_id else token for token in self.ids]
+    def prefix_keys(self, audio_id: int) -> list[int]:
+        """The ids [T] with each audio position replaced by its clip's digest: the key of the prefix cache."""
+        digests = iter(
+            [value for value, clip in zip(self.digests, self.heard, strict=True) for _ in range(clip.tokens)]
+        )
+        return [next(digests) if token == audio_id else token for token in self.ids]
 
 
 def digest(clip: np.ndarray, frames: int) -> int:
-    """A negative number that stands for the log-mel [mel bins, F] with `frames` valid ones."""
+    """A negative number, the 128-bit hash of a log-mel [mel bins, F] with `frames` valid frames."""
     shape = f"{clip.shape} {clip.dtype} {frames}".encode()
     return -1 - int.from_bytes(blake2b(clip.tobytes(), digest_size=16, key=shape).digest())
 
 
 def custom_template(processor: Qwen2AudioProcessor) -> str | None:
-    """The checkpoint's chat template where it writes prompts other than the built-in one does, else None."""
+    """The checkpoint's chat template, or None if it renders the same prompts as the built-in one."""
     template = processor.chat_template
     if template == chat.BUILTIN_TEMPLATE:
         return None
     try:
-        same = all(
+        equal = all(
             chat.render_template(template, probe, add_generation_prompt=True)
             == chat.render(probe, add_generation_prompt=True)
             for probe in _PROBES
         )
-    except PromptError:  # it takes no such conversation at all; the first real one will say why
-        same = False
-    return None if same else template
+    except PromptError:  # the template refuses the probe; the error is raised again for the user's first conversation
+        equal = False
+    return None if equal else template
 
 
-def build(
+def build_prompt(
     messages: Sequence[Message],
     processor: Qwen2AudioProcessor,
     template: str | None = None,
     log_mels: LogMels | None = None,
 ) -> Prompt:
-    """Render and encode a conversation, and listen to its clips. Raises PromptError, AudioError.
+    """Render and encode a conversation, and load its clips.
 
-    `log_mels`: makes the log-mels [mel bins, F_i] of waveforms; None: `audio.mel.log_mel` does, on the CPU.
+    Args:
+        messages: the conversation, of which the last message is to be answered.
+        processor: its tokenizer and feature extractor are used.
+        template: a Jinja chat template; None: the built-in one.
+        log_mels: computes the log-mels [mel bins, F_i] of waveforms; None: `audio.mel.log_mel`, on the CPU.
+
+    Raises:
+        PromptError: malformed messages, or a template that cannot render them.
+        AudioError: a clip that cannot be read, is empty, or is longer than 30 s.
     """
-    clips = [load_clip(source, number) for number, source in enumerate(check(messages), 1)]
+    clips = [load_clip(source, number) for number, source in enumerate(check_messages(messages), 1)]
     segments = (
         chat.render_segments(messages, add_generation_prompt=True)
         if template is None
@@ -116,16 +126,16 @@ def build(
 
 
 def _segments_of_template(template: str, messages: Sequence[Message], tokenizer: Tokenizer) -> Iterator[Segment]:
-    """The segments of a conversation as the checkpoint's template writes it, each text kept apart from the template.
+    """The segments of a conversation in the Jinja source `template`.
 
-    The template is rendered with sentinels in the place of texts, so that what a text spells cannot act.
+    The template is rendered with sentinels in place of the texts, so that control tokens in a text cannot act.
     """
     slots = [segment.slot for segment in chat.render_segments(messages) if segment.slot is not None]
     texts: list[str] = []
     with_sentinels = [_with_sentinels(message, texts) for message in messages]
     rendered = chat.render_template(template, with_sentinels, add_generation_prompt=True)
     controls = sorted({*tokenizer.all_special_tokens, AUDIO}, key=len, reverse=True)
-    seen, clips = set(), iter(slots)
+    rendered_texts, clips = set(), iter(slots)
     if rendered.count(AUDIO) != len(slots):
         raise PromptError(
             f"The checkpoint's chat template has {rendered.count(AUDIO)} places for {len(slots)} clips; "
@@ -134,15 +144,15 @@ def _segments_of_template(template: str, messages: Sequence[Message], tokenizer:
     for part in re.split(f"({TEXT_SENTINEL}|{'|'.join(map(re.escape, controls))})", rendered):
         if re.fullmatch(TEXT_SENTINEL, part):
             number = int(part[1:-1])
-            seen.add(number)
+            rendered_texts.add(number)
             yield Segment(texts[number])
         elif part in controls:
             yield Segment(part, control=True, slot=next(clips) if part == AUDIO else None)
         elif part:
             yield Segment(part)
-    if len(seen) < len(texts):
-        lost = min(set(range(len(texts))) - seen)
-        raise PromptError(f"The checkpoint's chat template leaves out the text {texts[lost]!r}; repair the template.")
+    if len(rendered_texts) < len(texts):
+        first = min(set(range(len(texts))) - rendered_texts)
+        raise PromptError(f"The checkpoint's chat template leaves out the text {texts[first]!r}; repair the template.")
 
 
 def _with_sentinels(message: Message, texts: list[str]) -> Message:

@@ -33,7 +33,7 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Visible:
+class AttentionMask:
     """Which keys a query sees. One object serves all layers of a pass."""
 
     causal: bool = False  # query i of Q sees the first K - Q + i + 1 keys
@@ -49,7 +49,7 @@ class Visible:
         return self._packed[last]
 
 
-ALL = Visible()
+ALL = AttentionMask()
 
 
 def check_implementation(name: str) -> str:
@@ -74,7 +74,7 @@ def attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    visible: Visible = ALL,
+    visible: AttentionMask = ALL,
     *,
     scale: float,
     dropout: float = 0.0,
@@ -100,7 +100,7 @@ def _eager(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    visible: Visible,
+    visible: AttentionMask,
     scale: float,
     dropout: float,
     softmax_dtype: torch.dtype | None,
@@ -120,7 +120,7 @@ def _eager(
 
 
 def _sdpa(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: Visible, scale: float, dropout: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: AttentionMask, scale: float, dropout: float
 ) -> torch.Tensor:
     queries, keys = q.shape[2], k.shape[2]
     mask, causal = visible.mask, False
@@ -134,7 +134,7 @@ def _sdpa(
 
 
 def _flash(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: Visible, scale: float, dropout: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: AttentionMask, scale: float, dropout: float
 ) -> torch.Tensor:
     from flash_attn import flash_attn_func, flash_attn_varlen_func
 

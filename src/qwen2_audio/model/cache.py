@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..checkpoint.config import Qwen2Config
-from .attention import Visible, attend
+from .attention import AttentionMask, attend
 
 BLOCK = 256  # positions a cache grows by, at least
 
@@ -77,7 +77,7 @@ class KVCache:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        visible: Visible,
+        visible: AttentionMask,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Append k and v to `layer`, and `attend` to all positions."""

@@ -22,7 +22,7 @@ from torch import nn
 
 from ..checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig, num_audio_tokens, num_encoder_frames
 from ..errors import AudioError, ConfigError
-from .attention import ALL, Visible, attend, attend_spans
+from .attention import ALL, AttentionMask, attend, attend_spans
 from .outputs import EncoderOutput
 
 
@@ -46,7 +46,7 @@ class Qwen2AudioAttention(nn.Module):
         self.out_proj = nn.Linear(d, d)
 
     def forward(
-        self, x: torch.Tensor, visible: Visible, spans: list[int] | None
+        self, x: torch.Tensor, visible: AttentionMask, spans: list[int] | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [A, T, d], or [1, sum(spans), d] with several clips end to end."""
         heads = (*x.shape[:2], self.num_heads, self.head_dim)
@@ -76,7 +76,7 @@ class Qwen2AudioEncoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(
-        self, x: torch.Tensor, visible: Visible = ALL, spans: list[int] | None = None
+        self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, weights = self.self_attn(self.self_attn_layer_norm(x), visible, spans)
         x = x + self._drop(attended, self.config.dropout)
@@ -141,7 +141,7 @@ class Qwen2AudioEncoder(nn.Module):
         visible = ALL
         if attention_mask is not None:
             mask = attention_mask.bool().to(x.device)
-            visible = Visible(
+            visible = AttentionMask(
                 mask=mask[:, None, None] if mask.dim() == 2 else mask, keys=mask if mask.dim() == 2 else None
             )
         states: list[torch.Tensor] = []

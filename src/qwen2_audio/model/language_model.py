@@ -13,13 +13,13 @@ from torch import nn
 
 from ..checkpoint.config import Qwen2Config
 from ..errors import ConfigError
-from .attention import ALL, Visible, attend, causal_mask
+from .attention import ALL, AttentionMask, attend, causal_mask
 from .cache import KVCache
 from .outputs import LanguageModelOutput
-from .paged import PagedPass, PagedStorage, StaticPass
+from .paged import DecodeBatch, PagedAttentionBatch, PagedStorage
 
 Rope = tuple[torch.Tensor, torch.Tensor]
-Cache = KVCache | PagedPass | StaticPass
+Cache = KVCache | PagedAttentionBatch | DecodeBatch
 
 
 class RMSNorm(nn.Module):
@@ -71,7 +71,7 @@ class Qwen2Attention(nn.Module):
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
     def forward(
-        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None
+        self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """x [B, q, H]; q and k are rotated before k is cached."""
         heads = (*x.shape[:2], -1, self.head_dim)
@@ -113,7 +113,7 @@ class Qwen2DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None
+        self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, weights = self.self_attn(self.input_layernorm(x), rope, visible, cache)
         x = x + attended
@@ -203,7 +203,7 @@ class Qwen2LanguageModel(nn.Module):
         self,
         x: torch.Tensor,
         rope: Rope,
-        visible: Visible,
+        visible: AttentionMask,
         cache: Cache | None,
         *,
         states: list[torch.Tensor] | None = None,
@@ -229,10 +229,10 @@ class Qwen2LanguageModel(nn.Module):
         return PagedStorage(self.cached, blocks, dtype=like.dtype, device=like.device)
 
     @staticmethod
-    def _visible(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> Visible:
+    def _visible(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> AttentionMask:
         if attention_mask is None:
             whole = causal_mask(queries, past + queries, device) if past and queries > 1 else None
-            return Visible(causal=True, mask=whole) if queries > 1 else ALL
+            return AttentionMask(causal=True, mask=whole) if queries > 1 else ALL
         keys = attention_mask.bool().to(device)  # [B, kv]
         if keys.shape[1] != past + queries:
             raise ConfigError(
@@ -244,7 +244,7 @@ class Qwen2LanguageModel(nn.Module):
             # A padded query would see nothing, and a softmax over nothing is NaN: let each see itself.
             itself = torch.ones(queries, past + queries, dtype=torch.bool, device=device).tril(past).triu(past)
             mask = mask & causal_mask(queries, past + queries, device) | itself  # [B, 1, q, kv]
-        return Visible(causal=queries > 1, mask=mask, keys=keys)
+        return AttentionMask(causal=queries > 1, mask=mask, keys=keys)
 
 
 def keep_positions(x: torch.Tensor, keep: int | torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .cache import KVCache
-from .paged import PagedPass, StaticPass
+from .paged import DecodeBatch, PagedAttentionBatch
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -70,7 +70,7 @@ class LanguageModelOutput(Output):
 
     logits: torch.Tensor | None = None  # [B, kept positions, V]; None without a head
     last_hidden_state: torch.Tensor | None = None  # [B, q, H]
-    past_key_values: KVCache | PagedPass | StaticPass | None = None
+    past_key_values: KVCache | PagedAttentionBatch | DecodeBatch | None = None
     hidden_states: Tensors | None = None  # before the first layer and after each; the last one normalised
     attentions: Tensors | None = None  # [B, heads, q, kv], eager only
 
@@ -80,7 +80,7 @@ class Qwen2AudioModelOutput(Output):
     """The headless model. `attention_mask` and `labels` are those of the expanded prompt."""
 
     last_hidden_state: torch.Tensor
-    past_key_values: KVCache | PagedPass | StaticPass | None = None
+    past_key_values: KVCache | PagedAttentionBatch | DecodeBatch | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     attention_mask: torch.Tensor | None = None
@@ -93,7 +93,7 @@ class Qwen2AudioCausalLMOutput(Output):
 
     loss: torch.Tensor | None = None  # scalar
     logits: torch.Tensor | None = None  # [B, kept positions, V]
-    past_key_values: KVCache | PagedPass | StaticPass | None = None
+    past_key_values: KVCache | PagedAttentionBatch | DecodeBatch | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     attention_mask: torch.Tensor | None = None  # [B, T] of the expanded prompt

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..checkpoint.config import Qwen2Config
-from .attention import Visible, attend
+from .attention import AttentionMask, attend
 
 BLOCK = 32  # positions
 TINY = 1e-30  # heads whose numbers are all below this are stored as zeros: the reciprocal would overflow
@@ -27,7 +27,7 @@ class PagedStorage:
     """Keys (after RoPE) and values of every layer, `[blocks, kv_heads, block, head_dim]`.
 
     With `torch.int8` a number is a code times a scale, one for each head and position: `[blocks, kv_heads, block, 1]`.
-    There is one block more than `blocks`, number `scratch`: rows of a StaticPass that stand for nobody write there.
+    There is one block more than `blocks`, number `scratch`: rows of a DecodeBatch that stand for nobody write there.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class PagedStorage:
 
     def attend(
         self,
-        step: PagedPass,
+        step: PagedAttentionBatch,
         layer: int,
         implementation: str,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        visible: Visible,
+        visible: AttentionMask,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`PagedPass.attend`: blocks are gathered, sequences with equally many new positions attend together."""
+        """`PagedAttentionBatch.attend`: gathers blocks; sequences with equally many new positions attend together."""
         slots, groups = step.planned(q.device)
         self.write(layer, slots, k[0].transpose(0, 1), v[0].transpose(0, 1))
         out = torch.empty_like(q)
@@ -134,7 +134,7 @@ def quantize_heads(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return codes, torch.where(some, most / 127, 0)
 
 
-class PagedPass:
+class PagedAttentionBatch:
     """One forward pass over new positions of S sequences, packed as one row `[1, N]`; stands where a KVCache would.
 
     Attributes, int32 arrays as native code reads them: `tables` [S * width], `pasts` [S] positions already cached,
@@ -154,9 +154,9 @@ class PagedPass:
             padded += table
             padded += [table[-1]] * (self.width - len(table))
         self.tables = array("i", padded)
-        self.pasts = array("i", pasts)
+        self.num_computed = array("i", pasts)
         self.starts = array("i", (0, *accumulate(counts)))
-        self.counts = list(counts)
+        self.query_lens = list(counts)
         self._plan: tuple[torch.Tensor, list[_Group]] | None = None
         self.native: Any = None  # what native code is told of the pass, made once
 
@@ -164,7 +164,7 @@ class PagedPass:
     def positions(self) -> torch.Tensor:
         """int64 [1, N]: the place of each new position in its sequence."""
         places = array("q")
-        for past, count in zip(self.pasts, self.counts, strict=True):
+        for past, count in zip(self.num_computed, self.query_lens, strict=True):
             places.extend(range(past, past + count))
         return torch.frombuffer(places, dtype=torch.int64).view(1, -1)
 
@@ -175,7 +175,7 @@ class PagedPass:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        visible: Visible,
+        visible: AttentionMask,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Keep k, v `[1, kv_heads, N, D]`, and let q `[1, heads, N, D]` see its own sequence up to itself: like q."""
@@ -188,14 +188,14 @@ class PagedPass:
         return self._plan
 
 
-class StaticPass:
+class DecodeBatch:
     """One new position of each of S sequences, as rows `[S, 1]`; stands where a KVCache would. For a CUDA graph.
 
     All shapes follow from those of its tensors and nothing looks at a value, so that the same work can be done again
     for other values. Only for a storage without scales.
     """
 
-    length = 0  # as of a PagedPass
+    length = 0  # as of a PagedAttentionBatch
 
     def __init__(self, storage: PagedStorage, positions: torch.Tensor, tables: torch.Tensor) -> None:
         """`positions` int64 [S], the new ones' places; `tables` int64 [S, n], all of them on the storage's device.
@@ -210,7 +210,7 @@ class StaticPass:
         # Rows of a storage seen as [blocks * kv_heads, block, D]: gathered head by head, a sequence lies in one piece.
         self._gathered = tables[:, None] * heads + torch.arange(heads, device=device)[:, None]  # [S, kv_heads, n]
         mask = torch.arange(tables.shape[1] * size, device=device) <= positions[:, None]
-        self._visible = Visible(mask=mask[:, None, None])  # [S, 1, 1, n * block]
+        self._visible = AttentionMask(mask=mask[:, None, None])  # [S, 1, 1, n * block]
 
     def attend(
         self,
@@ -219,7 +219,7 @@ class StaticPass:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        visible: Visible,
+        visible: AttentionMask,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Keep k, v `[S, kv_heads, 1, D]`, and let q `[S, heads, 1, D]` see its own sequence up to itself: like q."""
@@ -239,23 +239,27 @@ class _Group:
 
     places: torch.Tensor  # int64 [S * count] of their new positions in the row
     tables: torch.Tensor  # int64 [S, n]
-    visible: Visible  # mask [S, 1, count, n * block]
+    visible: AttentionMask  # mask [S, 1, count, n * block]
 
 
-def _planned(step: PagedPass, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
-    pasts, starts = torch.tensor(step.pasts), torch.tensor(step.starts)
-    counts, size, tables = torch.tensor(step.counts), step.storage.block, torch.tensor(step.tables).view(-1, step.width)
+def _planned(step: PagedAttentionBatch, device: torch.device) -> tuple[torch.Tensor, list[_Group]]:
+    pasts, starts = torch.tensor(step.num_computed), torch.tensor(step.starts)
+    counts, size, tables = (
+        torch.tensor(step.query_lens),
+        step.storage.block,
+        torch.tensor(step.tables).view(-1, step.width),
+    )
     rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
     positions = step.positions[0]
     slots = tables[rows, positions // size] * size + positions % size
     groups = []
-    for count in sorted(set(step.counts)):
+    for count in sorted(set(step.query_lens)):
         members = (counts == count).nonzero()[:, 0]
         new = torch.arange(count)
         seen = pasts[members][:, None] + new  # [S, count]: the last position that each query sees
         longest = int(seen.max()) // size + 1
         mask = torch.arange(longest * size) <= seen[..., None]
         places = (starts[members][:, None] + new).flatten()
-        visible = Visible(causal=count > 1, mask=mask[:, None].to(device))
+        visible = AttentionMask(causal=count > 1, mask=mask[:, None].to(device))
         groups.append(_Group(places.to(device), tables[members, :longest].to(device), visible))
     return slots.to(device), groups

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 from ..checkpoint.config import Qwen2Config
-from ..model.paged import PagedPass
+from ..model.paged import PagedAttentionBatch
 from . import library
 from .library import LinearStruct
 
@@ -145,7 +145,11 @@ class PackedStep(Step):
     """The same of a pass over a paged cache."""
 
     def __init__(
-        self, shape: tuple[int, int, int], step: PagedPass, rope: tuple[torch.Tensor, torch.Tensor], kv_dtype: str
+        self,
+        shape: tuple[int, int, int],
+        step: PagedAttentionBatch,
+        rope: tuple[torch.Tensor, torch.Tensor],
+        kv_dtype: str,
     ) -> None:
         """`shape`: heads, kv_heads, head_dim; `rope`: cos and sin [1, 1, N, D]; `kv_dtype`: that of the storage."""
         heads, kv_heads, dim = shape
@@ -153,7 +157,7 @@ class PackedStep(Step):
         cosine, sine = (part.expand(1, 1, rows, dim).contiguous() for part in rope)
         self._tensors, self._pass = (cosine, sine), step
         self.struct = StepStruct(
-            batch=len(step.counts),
+            batch=len(step.query_lens),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=dim,
@@ -163,7 +167,7 @@ class PackedStep(Step):
             sine=sine.data_ptr(),
             tables=step.tables.buffer_info()[0],
             starts=step.starts.buffer_info()[0],
-            pasts=step.pasts.buffer_info()[0],
+            pasts=step.num_computed.buffer_info()[0],
             table_stride=step.width,
             block=step.storage.block,
         )

@@ -4,13 +4,13 @@
     other passes                    native products (one call for those that share an input), norm, RoPE and SwiGLU;
                                     attention over a native cache, else torch's
 
-A native cache is a NativeKVCache, or a PagedPass over a NativePagedStorage. Over one, what a sequence gets is the same
-bit for bit whatever it is batched with and however its new positions are cut into passes.
+A native cache is a NativeKVCache, or a PagedAttentionBatch over a NativePagedStorage. Over one, what a sequence gets is
+the same bit for bit whatever it is batched with and however its new positions are cut into passes.
 
 "Where they can": float32 on the CPU, attn_implementation "sdpa", no gradients and no training, all Linears quantised
 (for the one call: or all with float32 weights) and as they were found, nobody listening through hooks.
 
-B rows, Q new positions (1 and N of a PagedPass), H hidden width, D head width.
+B rows, Q new positions (1 and N of a PagedAttentionBatch), H hidden width, D head width.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..model.attention import ALL, Visible, attend, attend_spans
+from ..model.attention import ALL, AttentionMask, attend, attend_spans
 from ..model.cache import KVCache
 from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
-from ..model.paged import PagedPass, PagedStorage
+from ..model.paged import PagedAttentionBatch, PagedStorage
 from . import dense, fused, ops
 from .bound import DECODER_LINEARS, Bound, Stack, quantized
 from .cache import NativeKVCache
@@ -86,7 +86,7 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
     LINEARS = DECODER_LINEARS
 
     def forward(
-        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None
+        self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.input_layernorm.weight, self.self_attn.config._attn_implementation
         bound = self.bound() if runs_natively(x, self, norm, implementation) else None
@@ -108,7 +108,7 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         k: torch.Tensor,
         v: torch.Tensor,
         rope: Rope,
-        visible: Visible,
+        visible: AttentionMask,
         cache: Cache | None,
     ) -> torch.Tensor:
         """q, k, v [B, Q, heads * D], not rotated yet -> [B, Q, heads * D]."""
@@ -163,7 +163,7 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
         self,
         x: torch.Tensor,
         rope: Rope,
-        visible: Visible,
+        visible: AttentionMask,
         cache: Cache | None,
         *,
         states: list[torch.Tensor] | None = None,
@@ -209,9 +209,9 @@ class DenseLanguageModel(NativeLanguageModel):
     new_paged = Qwen2LanguageModel.new_paged
 
     def run_layers(
-        self, x: torch.Tensor, rope: Rope, visible: Visible, cache: Cache | None, **kept: Any
+        self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None, **kept: Any
     ) -> torch.Tensor:
-        parent = NativeLanguageModel if isinstance(cache, PagedPass) else Qwen2LanguageModel
+        parent = NativeLanguageModel if isinstance(cache, PagedAttentionBatch) else Qwen2LanguageModel
         return parent.run_layers(self, x, rope, visible, cache, **kept)
 
 
@@ -221,7 +221,7 @@ class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
     LINEARS = (*(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")), "fc1", "fc2")
 
     def forward(
-        self, x: torch.Tensor, visible: Visible = ALL, spans: list[int] | None = None
+        self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.self_attn_layer_norm.weight, self.config._attn_implementation
         bound = self.bound() if runs_natively(x, self, norm, implementation) else None

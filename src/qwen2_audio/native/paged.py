@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..checkpoint.config import Qwen2Config
-from ..model.attention import Visible
+from ..model.attention import AttentionMask
 from ..model.language_model import Qwen2LanguageModel
-from ..model.paged import BLOCK, PagedPass, PagedStorage
+from ..model.paged import BLOCK, PagedAttentionBatch, PagedStorage
 from . import fused
 from .cache import STORED, check_kv_dtype
 from .fused import KVStruct
@@ -34,13 +34,13 @@ class NativePagedStorage(PagedStorage):
 
     def attend(
         self,
-        step: PagedPass,
+        step: PagedAttentionBatch,
         layer: int,
         implementation: str,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        visible: Visible,
+        visible: AttentionMask,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As of any storage; for layers that are not native themselves, in native code where that computes the same."""

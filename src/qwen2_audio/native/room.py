@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..checkpoint.config import Qwen2Config
-from ..model.attention import Visible
+from ..model.attention import AttentionMask
 from ..model.language_model import Cache, Rope
-from ..model.paged import PagedPass
+from ..model.paged import PagedAttentionBatch
 from . import fused
 from .cache import NativeKVCache
 from .paged import NativePagedStorage
@@ -25,7 +25,13 @@ class Room:
 
     @classmethod
     def find(
-        cls, config: Qwen2Config, cache: Cache | None, layer: int, shape: tuple[int, int], rope: Rope, visible: Visible
+        cls,
+        config: Qwen2Config,
+        cache: Cache | None,
+        layer: int,
+        shape: tuple[int, int],
+        rope: Rope,
+        visible: AttentionMask,
     ) -> Room | None:
         """Make room for Q new positions of B rows, `shape` (B, Q), in `layer` and those behind it.
 
@@ -37,8 +43,8 @@ class Room:
             cache.reserve(past + count)
             step = fused.Step(config, (batch, count, past), rope, visible.keys, cache.kv_dtype)
             return cls(step, cache.address(layer), layer, count, cache)
-        if isinstance(cache, PagedPass) and isinstance(cache.storage, NativePagedStorage) and batch == 1:
-            if sum(cache.counts) != count:
+        if isinstance(cache, PagedAttentionBatch) and isinstance(cache.storage, NativePagedStorage) and batch == 1:
+            if sum(cache.query_lens) != count:
                 return None
             heads = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
             packed = fused.PackedStep(heads, cache, rope, cache.storage.kv_dtype)

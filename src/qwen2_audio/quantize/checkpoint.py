@@ -59,8 +59,8 @@ def load_quantized(model: nn.Module, source: Source, scheme: Scheme, device: tor
     scheme.install(model, source.prefix)
     expected, checkpoint = tensors_of(model), source.checkpoint
     ignore = [name for name in checkpoint.stored if _is_ignored(name, source.ignore)]
-    weights.check(checkpoint, expected, prefix=source.prefix, ignore=ignore, exact=True)
-    for name, tensor in weights.progress(expected, lambda name: checkpoint.read(source.prefix + name)):
+    weights.check_tensors(checkpoint, expected, prefix=source.prefix, ignore=ignore, exact=True)
+    for name, tensor in weights.with_progress(expected, lambda name: checkpoint.read(source.prefix + name)):
         tensor = tensor.to(device)
         if tensor.data_ptr() % files.ALIGNMENT:  # kernels read whole lines
             tensor = tensor.clone()
@@ -96,14 +96,14 @@ def quantized_pieces(
     plain: dict[str, torch.Tensor] = dict(model.named_parameters())
     everything = dict(model.named_parameters(remove_duplicate=False))
     first = {id(parameter): name for name, parameter in plain.items()}  # a tied head is read as the embedding
-    weights.check(source.checkpoint, plain, prefix=source.prefix, optional=everything, ignore=source.ignore)
+    weights.check_tensors(source.checkpoint, plain, prefix=source.prefix, optional=everything, ignore=source.ignore)
     scheme.install(model, source.prefix)
 
     def read(name: str) -> Piece:
         stored = source.checkpoint.read(source.prefix + first[id(everything[name])])
         return _piece(name, stored, model, source.prefix, calibration)
 
-    return (piece for _, piece in weights.progress(everything, read, what))
+    return (piece for _, piece in weights.with_progress(everything, read, what))
 
 
 def _piece(name: str, tensor: torch.Tensor, model: nn.Module, prefix: str, calibration: Calibration | None) -> Piece:

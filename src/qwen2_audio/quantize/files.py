@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoint.json_file import replacing
-from ..checkpoint.weights import KINDS, finish, split
+from ..checkpoint.weights import KINDS, split_into_shards, write_index
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest register
 _KIND_OF = {dtype: kind for kind, dtype in KINDS.items()}
@@ -27,7 +27,7 @@ def writing(folder: Path, tensors: Mapping[str, torch.Tensor], max_shard_bytes: 
         tensors: what will be written; only shapes and dtypes count, so that they can be on the meta device.
         max_shard_bytes: more than this are split over several files with an index.
     """
-    shards = split(tensors, max_shard_bytes)
+    shards = split_into_shards(tensors, max_shard_bytes)
     places: dict[str, tuple[str, int]] = {}  # tensor -> file, offset
     with contextlib.ExitStack() as stack:
         paths = {file: stack.enter_context(replacing(folder / file)) for file in shards}
@@ -49,7 +49,7 @@ def writing(folder: Path, tensors: Mapping[str, torch.Tensor], max_shard_bytes: 
 
         yield write
         assert not left, f"not written: {sorted(left)[:3]}"
-    finish(folder, shards)
+    write_index(folder, shards)
 
 
 def lay_out(tensors: Mapping[str, torch.Tensor]) -> tuple[bytes, dict[str, int], int]:

@@ -1,4 +1,4 @@
-"""The mapping that a tokenizer or processor hands over: dictionary and attributes in one."""
+"""BatchFeature, the dictionary with attribute access that a tokenizer or processor returns; and padding of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import PromptError, did_you_mean
 
 
 class BatchFeature(dict[str, Any]):
-    """Named model inputs; `batch.input_ids` and `batch["input_ids"]` are the same thing, also when assigned."""
+    """Named model inputs; `batch.input_ids` and `batch["input_ids"]` read and assign the same value."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -29,10 +29,10 @@ class BatchFeature(dict[str, Any]):
             raise AttributeError(f"These inputs have no {name!r}; they have {list(self)}.") from None
 
     def to(self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> Self:
-        """Move every tensor to a device, cast the floating ones to a dtype, in place; returns itself.
+        """Move every tensor to a device and cast floating-point tensors to a dtype, in place; returns itself.
 
-        `to("cuda")`, `to(torch.bfloat16)`, `to("cuda", torch.bfloat16)` and the keyword forms are understood.
-        Raises PromptError where the values are not tensors.
+        Takes `to("cuda")`, `to(torch.bfloat16)`, `to("cuda", torch.bfloat16)` and keywords.
+        Raises PromptError when a value is not a tensor.
         """
         import torch
 
@@ -52,9 +52,10 @@ class BatchFeature(dict[str, Any]):
 
 
 def to_tensors(values: Any, return_tensors: str | None, dtype: type = np.int64) -> Any:
-    """`values` (nested lists or an array) as asked: None leaves them, "np" numpy, "pt" a torch tensor.
+    """Nested lists or an array as a numpy array ("np"), a torch tensor ("pt"), or unchanged (None).
 
-    Raises PromptError for rows of unequal length and for any other `return_tensors`.
+    `dtype` is that of an array made from lists. Raises PromptError for rows of unequal length and for any other
+    `return_tensors`.
     """
     if return_tensors is None:
         return values
@@ -82,15 +83,15 @@ def _rectangle(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
 
 
 def pad_rows(
-    rows: Sequence[Sequence[int]], *, to: int | None, side: str, pad_id: int
+    rows: Sequence[Sequence[int]], *, length: int | None, side: str, pad_id: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Rows filled up to `to` positions (None: as they are), and their attention mask (1 for a real token).
+    """Rows padded to `length` positions (None: not padded), and their attention mask (1 for a real token).
 
-    side "left": [7, 8] to 4 is [pad, pad, 7, 8] with mask [0, 0, 1, 1].
+    Example: [7, 8] padded to 4 on the "left" is [pad, pad, 7, 8] with mask [0, 0, 1, 1].
     """
     ids, masks = [], []
     for row in rows:
-        fill = max((to or 0) - len(row), 0)
+        fill = max((length or 0) - len(row), 0)
         pads, ones = [pad_id] * fill, [1] * len(row)
         ids.append([*pads, *row] if side == "left" else [*row, *pads])
         masks.append([0] * fill + ones if side == "left" else ones + [0] * fill)

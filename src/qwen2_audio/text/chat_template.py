@@ -1,9 +1,9 @@
-"""Conversations as the model was trained to read them: template, audio slots and loss mask in one pass.
+"""The chat template of a conversation: prompt text, audio slots and loss mask in one pass.
 
 A conversation is a list of `{"role": str, "content": str | list[part]}`. A part is a clip if it has the key `audio` or
-`audio_url`, or the type "audio", or stands in a message of type "audio"; otherwise it is its `text`.
-The built-in template is the reference's default one (transformers 5.23); a first turn of a user who sends a clip and
-"What is it?" becomes, with \\n for line ends:
+`audio_url`, has the type "audio", or is in a message of type "audio"; any other part is its `text`.
+The built-in template is the reference's default (transformers 5.23). With \\n for line ends, it renders a user's first
+message, a clip and "What is it?", as:
 
     <|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n
     <|im_start|>user\\nAudio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\\nWhat is it?<|im_end|>\\n
@@ -21,9 +21,9 @@ from ..types import Message
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 DEFAULT_SYSTEM = "You are a helpful assistant."
-SOURCE_KEYS = ("audio", "audio_url", "url", "path")  # where a clip's sound may lie, first found wins
+SOURCE_KEYS = ("audio", "audio_url", "url", "path")  # keys of a part that may hold its clip; the first one present wins
 
-# `render_segments` below, in Jinja, for other programs that read our checkpoints. A test proves that they agree.
+# `render_segments` in Jinja, for other programs that read our checkpoints. A test shows that the two agree.
 BUILTIN_TEMPLATE = """\
 {%- set clips = namespace(n=0) -%}
 {%- for message in messages -%}
@@ -53,30 +53,34 @@ BUILTIN_TEMPLATE = """\
 
 @dataclass(frozen=True)
 class AudioSlot:
-    """The place of one clip in a conversation."""
+    """One clip of a conversation."""
 
-    number: int  # 1, 2, 3... over the whole conversation
-    source: Any  # path, URL, bytes, samples...; None where the part names no sound
-    where: str  # "message 2, part 1"
+    number: int  # 1, 2, 3, ... over the whole conversation
+    source: Any  # path, URL, bytes, samples, ...; None when the part has none
+    where: str  # "message 2, part 1", for error messages
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a rendered conversation."""
+    """A part of a rendered conversation, tokenized on its own."""
 
     text: str
-    control: bool = False  # one control token; anything else is plain text, whatever it spells
-    trained: bool = False  # what an assistant says, and its <|im_end|>: the loss is taken here
-    slot: AudioSlot | None = None  # on the <|AUDIO|> of a clip
+    control: bool = False  # True: one control token. False: plain text, even if it spells a control token
+    trained: bool = False  # the loss is computed here: the assistant's text and its <|im_end|>
+    slot: AudioSlot | None = None  # set on the <|AUDIO|> of a clip
 
 
 def render_segments(
     messages: Sequence[Message], *, add_generation_prompt: bool = False, continue_final_message: bool = False
 ) -> Iterator[Segment]:
-    """The segments of a conversation in the built-in template; their texts joined are the prompt.
+    """The segments of a conversation in the built-in template; their joined texts are the prompt.
 
-    continue_final_message leaves the last message open after its text. Raises PromptError for messages that are
-    malformed or would render nothing.
+    Args:
+        add_generation_prompt: append the header of an assistant's message.
+        continue_final_message: leave out the end of the last message, so that the model continues its text.
+
+    Raises:
+        PromptError: a message is malformed, or a part of it would render nothing.
     """
     _check_conversation(messages, add_generation_prompt and continue_final_message)
     clips = 0
@@ -200,7 +204,10 @@ def render(
     add_generation_prompt: bool = False,
     continue_final_message: bool = False,
 ) -> str:
-    """The prompt of one conversation, in the built-in template or in `template` (Jinja). Raises PromptError."""
+    """The prompt text of one conversation in the built-in template, or in the Jinja source `template`.
+
+    Raises PromptError as `render_segments` and `render_template` do.
+    """
     if template is not None and template != BUILTIN_TEMPLATE:
         return render_template(
             template,
@@ -221,10 +228,13 @@ def render_template(
     add_generation_prompt: bool = False,
     continue_final_message: bool = False,
 ) -> str:
-    """The prompt of one conversation in the Jinja source `template`, run in a sandbox. Raises PromptError."""
+    """The prompt text of one conversation in the Jinja source `template`, run in a sandbox.
+
+    Raises PromptError when the messages are malformed or the template cannot render or continue them.
+    """
     from .jinja_sandbox import render_jinja
 
-    # `render_segments` refuses what would be dropped in silence, whatever the template.
+    # `render_segments` refuses content that any template would silently drop.
     segments = list(
         render_segments(
             messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
@@ -239,7 +249,7 @@ def render_template(
     start = rendered.rfind(sentinel.rstrip())
     if start < 0:
         raise PromptError("The chat template leaves out the end of the final message, so it cannot be continued.")
-    # A template that trims its messages has trimmed the sentinel's own blank: then it trims the text's blanks too.
+    # If the template trimmed the sentinel's trailing space, it trims messages: then trim the text's trailing spaces.
     return rendered[:start] if rendered.startswith(sentinel, start) else rendered[:start].rstrip()
 
 
@@ -259,20 +269,20 @@ def _with_sentinel(message: Message, sentinel: str) -> Message:
 
 
 def conversations(conversation: Any) -> tuple[list[Any], bool]:
-    """The conversations in `conversation` (one, or a list of them), and whether it was a list of them."""
+    """One conversation or a list of them as a list, and whether it was a list of conversations."""
     batched = isinstance(conversation, (list, tuple)) and bool(conversation)
     batched = batched and all(isinstance(item, (list, tuple)) for item in conversation)
     return (list(conversation), True) if batched else ([conversation], False)
 
 
 def render_all(conversation: Any, **options: Any) -> tuple[list[str], bool]:
-    """`render` for one conversation or for several; the flag tells which it was."""
-    several, batched = conversations(conversation)
-    return [render(messages, **options) for messages in several], batched
+    """`render` for one conversation or a list of them, and whether it was a list."""
+    batch, batched = conversations(conversation)
+    return [render(messages, **options) for messages in batch], batched
 
 
 def audio_sources(messages: Sequence[Message]) -> list[Any]:
-    """The sound of each audio slot, in order. Raises PromptError where a slot names none."""
+    """The source of each clip, in order. Raises PromptError for a clip without one."""
     slots = [segment.slot for segment in render_segments(messages) if segment.slot is not None]
     for slot in slots:
         if slot.source is None:

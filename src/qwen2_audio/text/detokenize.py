@@ -1,4 +1,4 @@
-"""Token ids to text while they arrive: no half characters, no part of a stop string."""
+"""Token ids to text as they arrive, without half characters and without parts of a stop string."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
-REPLACEMENT = "\ufffd"  # what bytes that are no UTF-8 decode to, an unfinished character among them
+REPLACEMENT = "\ufffd"  # bytes that are not UTF-8, such as an unfinished character, decode to this
 
 
 class Detokenizer:
-    """Turns ids into text one by one; all that `push` and `flush` return, joined, is the decode of all ids.
+    """Decodes ids one at a time. The results of `push` and `flush`, joined, are the decode of all ids.
 
-    A character may be spread over several tokens ("中" is three bytes): it appears once it is whole.
+    A character may be spread over several tokens ("中" is three bytes): its text is returned once it is complete.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, pieces: dict[int, str] | None = None
+        self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True, token_texts: dict[int, str] | None = None
     ) -> None:
-        """`pieces`: texts of ids that are whole characters, kept here for all with the same tokenizer and options."""
+        """`token_texts` caches the text of ids that are whole characters. Detokenizers with the same tokenizer and
+        options may share one."""
         self._tokenizer = tokenizer
-        self._pieces = {} if pieces is None else pieces
+        self._token_texts = {} if token_texts is None else token_texts
         self._skip_special_tokens = skip_special_tokens
-        self._pending: list[int] = []  # since the last point where the text ended in a whole character
-        self._emitted = 0  # characters of the pending ids' text already handed out
+        self._pending: list[int] = []  # ids since the text last ended in a complete character
+        self._emitted = 0  # characters of the pending ids' text that were already returned
 
     def push(self, token_id: int) -> str:
-        """The text that became certain with this id, possibly none."""
-        if not self._pending and (piece := self._pieces.get(token_id)) is not None:
-            return piece
+        """The text that is certain with this id and was not before; it may be empty."""
+        if not self._pending and (text := self._token_texts.get(token_id)) is not None:
+            return text
         self._pending.append(int(token_id))
         text = self._text()
         emitted = self._emitted
         if not text.endswith(REPLACEMENT):
             if len(self._pending) == 1:
-                self._pieces[self._pending[0]] = text
+                self._token_texts[self._pending[0]] = text
             self._restart()
             return text[emitted:]
-        certain = text.rstrip(REPLACEMENT)  # only the run of replacement characters at the end can still change
+        certain = text.rstrip(REPLACEMENT)  # later ids can only change the replacement characters at the end
         self._emitted = len(certain)
         return certain[emitted:]
 
     def flush(self) -> str:
-        """What is left at the end: an unfinished character comes out as U+FFFD, as in a decode of the whole."""
+        """The remaining text; an unfinished character is U+FFFD, as in a decode of all ids."""
         rest = self._text()[self._emitted :]
         self._restart()
         return rest
@@ -60,10 +61,10 @@ class Detokenizer:
 
 
 class StopBuffer:
-    """Passes text on until a stop string occurs, holding back whatever may yet turn out to begin one.
+    """Passes text on until a stop string occurs, and holds back text that may be the beginning of one.
 
-    The stop string that is complete first wins (the longer one where two end together); neither it nor what follows
-    is passed on. The outcome does not depend on how the text was cut into pushes.
+    The stop string that is complete first ends the text; of two that end at the same character, the longer one. The
+    stop string and the text after it are dropped. The result does not depend on how the text is divided into pushes.
     """
 
     def __init__(self, stop_strings: Sequence[str]):
@@ -75,28 +76,28 @@ class StopBuffer:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """The text that is now certain not to belong to a stop string; "" for ever after a stop."""
+        """The text that is certain not to be part of a stop string; always "" after a stop."""
         if self.stopped:
             return ""
         if not self._stops:
             return text
-        held = self._held + text
-        found = [(held.find(stop) + len(stop), -len(stop)) for stop in self._stops if stop in held]
-        if found:
-            end, length = min(found)
+        text = self._held + text
+        stops = [(text.find(stop) + len(stop), -len(stop)) for stop in self._stops if stop in text]
+        if stops:
+            end, negative_length = min(stops)  # the earliest end; of equal ends, the longest stop string
             self._held, self.stopped = "", True
-            return held[: end + length]
-        keep = max((_overlap(held, stop) for stop in self._stops), default=0)
-        self._held = held[len(held) - keep :]
-        return held[: len(held) - keep]
+            return text[: end + negative_length]
+        overlap = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - overlap :]
+        return text[: len(text) - overlap]
 
     def flush(self) -> str:
-        """What was held back and turned out to be no stop string."""
+        """The text that was held back, when no more text follows."""
         rest, self._held = self._held, ""
         return rest
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that is a true beginning of `stop`: ("is a S", "STOP") -> 1."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`: ("is a S", "STOP") -> 1."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

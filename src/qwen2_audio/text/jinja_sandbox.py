@@ -1,4 +1,4 @@
-"""A checkpoint's own chat template (Jinja), rendered in a sandbox; and the built-in one in the same language."""
+"""Render a checkpoint's own chat template (Jinja) in a sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..types import Message
 
 
 class _Generation(Extension):
-    """`{% generation %}...{% endgeneration %}`, which marks trained text in some templates, renders as its inside."""
+    """Renders `{% generation %}...{% endgeneration %}`, which marks trained text in some templates, as its content."""
 
     tags = {"generation"}  # noqa: RUF012  (as the base class declares it)
 
@@ -28,7 +28,10 @@ class _Generation(Extension):
 
 
 def render_jinja(template: str, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-    """`messages` through the Jinja source `template`, whose code can reach nothing outside them. Raises PromptError."""
+    """Render `messages` in the Jinja source `template`, whose code can access nothing but them.
+
+    Raises PromptError when the template fails.
+    """
     try:
         return _compiled(template).render(messages=messages, add_generation_prompt=add_generation_prompt)
     except (TemplateError, TypeError, ValueError, KeyError, OverflowError) as error:
@@ -53,5 +56,5 @@ def _refuse(message: str) -> None:
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:
-    # Jinja's own filter escapes for HTML, which a prompt is not.
+    # Jinja's own filter escapes for HTML; a prompt is not HTML.
     return json.dumps(value, ensure_ascii=False, indent=indent)

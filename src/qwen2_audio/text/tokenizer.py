@@ -17,25 +17,26 @@ from . import chat_template as chat
 from .batch_feature import BatchFeature, pad_rows, to_tensors
 from .tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILES, read_backend, read_chat_template, write_tokenizer
 
-# What a file that names none means, as for the reference's Qwen2Tokenizer.
+# The tokens of a tokenizer_config.json that names none, as in the reference's Qwen2Tokenizer.
 DEFAULT_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 UNPRINTABLE = (*range(33), *range(127, 161), 173)  # bytes without a printable Latin-1 character
-UNLIMITED = int(1e30)  # model_max_length of a file that names none; the reference's figure
+UNLIMITED = int(1e30)  # tokens; model_max_length when tokenizer_config.json names none, as in the reference
 
 
 class Tokenizer:
     """A byte-level BPE over strings, with control tokens such as `<|im_end|>` and `<|AUDIO|>`.
 
     Attributes: `eos_token`, `pad_token`, `unk_token`, `bos_token` (str or None, each with its `_id`), `padding_side`
-    ("left" unless the file says otherwise, because generation continues at the right end), `model_max_length`,
-    `chat_template` (Jinja source, or None for the built-in one). No call changes what a later call gives.
+    ("left" unless the file says otherwise, because generation continues at the right end), `model_max_length`
+    (tokens), `chat_template` (Jinja source, or None for the built-in one). A call never changes the result of a later
+    call.
     """
 
     def __init__(self, backend: Backend, config: dict[str, Any] | None = None, chat_template: str | None = None):
         """Wrap a `tokenizers.Tokenizer`; `config` has the keys of tokenizer_config.json."""
         self._backend = backend
-        # The same vocabulary without control tokens: text through it stays text, whatever it spells. The library's
-        # own switch for this changes the shared object, so that two threads would disturb each other.
+        # The same vocabulary without control tokens: it encodes "<|im_end|>" as ordinary text. The library's own
+        # switch, `encode_special_tokens`, changes the shared object, so that two threads would disturb each other.
         self._plain = Backend(backend.model)
         self._plain.normalizer = backend.normalizer
         self._plain.pre_tokenizer = backend.pre_tokenizer
@@ -67,9 +68,10 @@ class Tokenizer:
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> Self:
-        """Read a folder or a hub repository. `trust_remote_code` is accepted for the examples; no code is fetched.
+        """Read a folder or a hub repository.
 
-        Raises WeightsError where files are missing, damaged or disagree.
+        `trust_remote_code` is accepted, as the reference's examples pass it, and does nothing: no code is downloaded.
+        Raises WeightsError when files are missing, damaged or disagree.
         """
         folder = hub.resolve(name_or_path, TOKENIZER_FILES, revision=revision, local_files_only=local_files_only)
         config = read_json(folder / "tokenizer_config.json")
@@ -91,15 +93,15 @@ class Tokenizer:
         if self.chat_template is not None and "chat_template" not in config:
             (folder / CHAT_TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
 
-    # -- what it knows
+    # -- vocabulary
 
     def __len__(self) -> int:
-        """Tokens in all, control tokens included (the model's vocabulary of 156,032 rows is larger)."""
+        """All tokens, control tokens included. The model's embedding has more rows: 156,032."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the BPE alone, control tokens not counted."""
+        """Tokens of the BPE, without control tokens."""
         return self._backend.get_vocab_size(with_added_tokens=False)
 
     @property
@@ -130,7 +132,7 @@ class Tokenizer:
 
     @property
     def all_special_ids(self) -> list[int]:
-        """Ids of the control tokens, ascending: those that `skip_special_tokens=True` leaves out."""
+        """Ids of the control tokens, ascending; `skip_special_tokens=True` skips these."""
         return sorted(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
 
     @property
@@ -138,7 +140,7 @@ class Tokenizer:
         return [self._backend.id_to_token(i) or "" for i in self.all_special_ids]
 
     def get_vocab(self) -> dict[str, int]:
-        """Every token's spelling and id, control tokens included."""
+        """Every token's spelling and its id, control tokens included."""
         return self._backend.get_vocab(with_added_tokens=True)
 
     def _id_of(self, token: str | None) -> int | None:
@@ -149,9 +151,10 @@ class Tokenizer:
     def encode(self, text: str, *, control_tokens: bool = True, add_special_tokens: bool = True) -> list[int]:
         """Token ids of `text`.
 
-        With control_tokens=False the text cannot steer the model: `<|im_end|>` in it is seven harmless tokens.
-        Qwen2 adds nothing at either end, so `add_special_tokens` matters only to a tokenizer.json that does.
-        Raises PromptError for anything but a string of whole characters.
+        With control_tokens=False, control tokens in the text are encoded as ordinary text: `<|im_end|>` becomes seven
+        tokens and does not end a message. `add_special_tokens` has an effect only when tokenizer.json adds tokens at
+        the ends of a text; Qwen2's adds none.
+        Raises PromptError when `text` is not a string or has a lone surrogate.
         """
         _check_text(text)
         if not control_tokens:
@@ -159,7 +162,7 @@ class Tokenizer:
         return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_plain(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of `text` read without control tokens, and for each the character of `text` at which it starts."""
+        """Ids of `text`, encoded without control tokens, and the index of each id's first character in `text`."""
         _check_text(text)
         encoding = self._plain.encode(text)
         return encoding.ids, [start for start, _ in encoding.offsets]
@@ -177,9 +180,13 @@ class Tokenizer:
     ) -> BatchFeature:
         """`input_ids` and `attention_mask` of one string or several, int64 [B, T] as tensors.
 
-        padding: True or "longest", "max_length" (to `max_length`, else `model_max_length`), False. truncation keeps
-        the first `max_length` tokens. One string without `return_tensors` gives flat lists.
-        Raises PromptError for rows of unequal length that are to be one tensor.
+        Args:
+            padding: True or "longest"; "max_length" (to `max_length`, or to `model_max_length`); or False.
+            truncation: keep only the first `max_length` tokens of each row.
+            return_tensors: "pt", "np", or None for lists; for one string, flat lists.
+
+        Raises:
+            PromptError: tensors are requested of rows of unequal length.
         """
         single = not isinstance(text, (list, tuple))
         texts: list[Any] = [text] if single else list(text)
@@ -200,17 +207,20 @@ class Tokenizer:
         max_length: int | None = None,
         padding_side: str | None = None,
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Rows of ids filled up with the pad token, and their attention mask. Raises PromptError, ConfigError."""
-        to = self._pad_length(rows, padding, max_length)
+        """Rows of ids filled up with the pad token, and their attention mask.
+
+        Raises PromptError for an unknown `padding`, ConfigError without a pad token or for an unknown side.
+        """
+        length = self._pad_length(rows, padding, max_length)
         side = self.padding_side if padding_side is None else padding_side
         if side not in ("left", "right"):
             raise ConfigError(f"padding_side is {side!r}; expected 'left' or 'right'.")
         pad_id = self.pad_token_id
         if pad_id is None:
-            if to is not None and any(len(row) < to for row in rows):
+            if length is not None and any(len(row) < length for row in rows):
                 raise ConfigError("This tokenizer has no pad token; set tokenizer.pad_token to one of its tokens.")
             pad_id = 0
-        return pad_rows(rows, to=to, side=side, pad_id=pad_id)
+        return pad_rows(rows, length=length, side=side, pad_id=pad_id)
 
     def _pad_length(self, rows: Sequence[Sequence[int]], padding: bool | str, max_length: int | None) -> int | None:
         if padding is False or padding == "do_not_pad":
@@ -219,10 +229,10 @@ class Tokenizer:
             return max((len(row) for row in rows), default=0)
         if padding != "max_length":
             raise PromptError(f"padding is {padding!r}; expected True, 'longest', 'max_length' or False.")
-        to = max_length or self.model_max_length
-        if to >= UNLIMITED:
+        length = max_length or self.model_max_length
+        if length >= UNLIMITED:
             raise PromptError("padding='max_length' needs a length: pass max_length=, this tokenizer names none.")
-        return to
+        return length
 
     # -- ids to text
 
@@ -231,9 +241,9 @@ class Tokenizer:
     ) -> Any:
         """Text of an id or a row of ids (list, numpy array, tensor); a batch of rows gives a list of texts.
 
-        Ids the vocabulary does not know (the model has more rows than the tokenizer) decode to nothing, bytes that
-        are no UTF-8 to U+FFFD. `clean_up_tokenization_spaces` is accepted and does nothing, as for every byte-level
-        BPE of the reference. Raises PromptError for a negative id.
+        An id that is not in the vocabulary (the model's embedding has more rows) decodes to nothing, and bytes that
+        are not UTF-8 decode to U+FFFD. `clean_up_tokenization_spaces` is accepted and does nothing, as in the
+        reference for byte-level BPE. Raises PromptError for a negative id.
         """
         ids = _as_lists(token_ids)
         if isinstance(ids, int):
@@ -253,31 +263,31 @@ class Tokenizer:
         return [self.decode(row, skip_special_tokens) for row in sequences]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """The id of a token or of each token; an unknown one is `unk_token_id` (None where there is none)."""
+        """The id of a token or of each token; `unk_token_id` for an unknown token."""
         if isinstance(tokens, str):
-            found = self._backend.token_to_id(tokens)
-            return self.unk_token_id if found is None else found
+            token_id = self._backend.token_to_id(tokens)
+            return self.unk_token_id if token_id is None else token_id
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """The spelling of an id or of each id in the vocabulary's alphabet; None for an id it does not have."""
-        found = _as_lists(ids)
-        if isinstance(found, int):
-            return self._backend.id_to_token(found)
+        """The vocabulary's spelling of an id or of each id; None for an id that is not in the vocabulary."""
+        ids = _as_lists(ids)
+        if isinstance(ids, int):
+            return self._backend.id_to_token(ids)
         special = set(self.all_special_ids) if skip_special_tokens else set()
-        return [self._backend.id_to_token(i) for i in found if i not in special]
+        return [self._backend.id_to_token(i) for i in ids if i not in special]
 
     def token_bytes(self, token: int) -> bytes:
-        """What a token adds to the UTF-8 text: of a character that is spread over several tokens, its share.
+        """The UTF-8 bytes of a token, which may be only part of a character; b"" for an unknown id.
 
         The vocabulary spells each byte as a printable character (GPT-2's byte-level BPE, `bytes_to_unicode`).
         """
-        spelled = self._backend.id_to_token(token)
-        if spelled is None:
+        spelling = self._backend.id_to_token(token)
+        if spelling is None:
             return b""
         if token in self._backend.get_added_tokens_decoder():
-            return str(spelled).encode()
-        return bytes(_byte_of(letter) for letter in spelled)
+            return str(spelling).encode()
+        return bytes(_byte_of(letter) for letter in spelling)
 
     # -- conversations
 
@@ -293,14 +303,20 @@ class Tokenizer:
         padding: bool | str = False,
         return_tensors: str | None = None,
     ) -> Any:
-        """A conversation, or several, as the text the model was trained on, and as ids unless tokenize=False.
+        """A conversation, or a list of conversations, in the chat template.
 
-        Returns str (tokenize=False), ids (return_dict=False) or the mapping of `__call__`; lists for several.
-        Audio slots are left as one `<|AUDIO|>` each: the processor fills them. Raises PromptError.
+        Each clip is one `<|AUDIO|>`, which the processor replaces by as many as the clip has audio tokens.
+
+        Returns:
+            tokenize=False: the text, str. return_dict=False: the ids. Otherwise: the mapping of `__call__`. Lists of
+            these for a list of conversations.
+
+        Raises:
+            PromptError: the messages are malformed, or options contradict each other.
         """
         if not tokenize and (padding or return_tensors):
-            idle = "padding" if padding else "return_tensors"
-            raise PromptError(f"{idle} has no effect on a text; leave it out, or do not pass tokenize=False.")
+            ignored = "padding" if padding else "return_tensors"
+            raise PromptError(f"{ignored} has no effect on a text; leave it out, or do not pass tokenize=False.")
         texts, batched = chat.render_all(
             conversation,
             template=chat_template or self.chat_template,
@@ -315,8 +331,10 @@ class Tokenizer:
 
 
 def _byte_of(letter: str) -> int:
-    """The byte that a letter of the vocabulary's alphabet stands for: itself if it is printable Latin-1, and the n-th
-    of the 68 others is U+0100 + n."""
+    """The byte that a letter of the vocabulary's alphabet stands for.
+
+    A printable Latin-1 letter stands for its own byte; U+0100 + n stands for the n-th of the 68 other bytes.
+    """
     code = ord(letter)
     return code if code < 256 else UNPRINTABLE[code - 256]
 

@@ -1,4 +1,4 @@
-"""A tokenizer's files: read into a byte-level BPE, the added tokens applied; and written back."""
+"""Read a tokenizer's files into a byte-level BPE with its added tokens, and write them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TOKENIZER_FILES = (
     LEGACY_CHAT_TEMPLATE_FILE,
 )
 
-# How Qwen, Qwen1.5 and Qwen2 cut text into words before BPE: English contractions, words, single digits,
-# runs of signs, line ends, blanks. A constant of the vocabulary: another pattern gives other ids.
+# How Qwen, Qwen1.5 and Qwen2 split text into words before BPE: English contractions, words, single digits, runs of
+# punctuation, line ends, spaces. The vocabulary was trained with this pattern: another one gives other ids.
 WORD_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -33,8 +33,8 @@ WORD_PATTERN = (
 def read_backend(folder: Path, config: dict[str, Any]) -> Backend:
     """The BPE in `folder` with every token of `config["added_tokens_decoder"]` (tokenizer_config.json).
 
-    The official tokenizer.json knows only the three chat tokens: without the second file `<|AUDIO|>` would fall
-    into pieces. Raises WeightsError where files are missing or disagree about an id.
+    The official tokenizer.json has only the three chat tokens: without tokenizer_config.json, `<|AUDIO|>` would be
+    encoded as ordinary text. Raises WeightsError when files are missing or disagree about an id.
     """
     backend = _read_bpe(folder, bool(config.get("add_prefix_space", False)))
     backend.no_padding()
@@ -44,10 +44,10 @@ def read_backend(folder: Path, config: dict[str, Any]) -> Backend:
 
 
 def _read_bpe(folder: Path, add_prefix_space: bool) -> Backend:
-    whole, vocab, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
+    tokenizer_json, vocab, merges = folder / "tokenizer.json", folder / "vocab.json", folder / "merges.txt"
     try:
-        if whole.is_file():
-            return Backend.from_file(str(whole))
+        if tokenizer_json.is_file():
+            return Backend.from_file(str(tokenizer_json))
         if vocab.is_file() and merges.is_file():
             return byte_level_bpe(BPE.from_file(str(vocab), str(merges)), add_prefix_space)
     except Exception as error:  # the library raises bare Exception
@@ -56,7 +56,7 @@ def _read_bpe(folder: Path, add_prefix_space: bool) -> Backend:
 
 
 def byte_level_bpe(model: BPE, add_prefix_space: bool = False) -> Backend:
-    """Qwen2's text pipeline around a BPE model: NFC, cut into words, bytes as letters; nothing added at either end."""
+    """Qwen2's text pipeline around a BPE model: NFC, split into words, bytes to letters; no tokens at either end."""
     backend = Backend(model)
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -71,25 +71,28 @@ def byte_level_bpe(model: BPE, add_prefix_space: bool = False) -> Backend:
 
 def _add_tokens(backend: Backend, added: dict[str, Any], folder: Path) -> None:
     # In ascending order, because the library gives a new token the next free id.
-    for wanted, entry in sorted((int(key), value) for key, value in added.items()):
+    for expected_id, entry in sorted((int(key), value) for key, value in added.items()):
         flags = {name: bool(entry[name]) for name in ("lstrip", "rstrip", "single_word", "normalized") if name in entry}
         token = AddedToken(entry["content"], special=bool(entry.get("special", False)), **flags)
         if token.special:
             backend.add_special_tokens([token])
         else:
             backend.add_tokens([token])
-        found = backend.token_to_id(entry["content"])
-        if found != wanted:
+        actual_id = backend.token_to_id(entry["content"])
+        if actual_id != expected_id:
             raise WeightsError(
-                f"tokenizer_config.json in {folder} puts {entry['content']!r} at id {wanted}, but the vocabulary puts "
-                f"it at {found}; the files are not of one checkpoint, fetch them again."
+                f"tokenizer_config.json in {folder} puts {entry['content']!r} at id {expected_id}, but the vocabulary "
+                f"puts it at {actual_id}; the files are not of one checkpoint, fetch them again."
             )
 
 
 def read_chat_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """The Jinja source of the chat template: tokenizer_config.json's, else chat_template.jinja, else the .json."""
+    """The chat template's Jinja source: from tokenizer_config.json, else chat_template.jinja, else chat_template.json.
+
+    None when no file has one.
+    """
     template = config.get("chat_template")
-    if isinstance(template, list):  # several, by name
+    if isinstance(template, list):  # several named templates
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
     return template or read_template_file(folder)
 
@@ -103,7 +106,7 @@ def read_template_file(folder: Path) -> str | None:
 
 
 def write_tokenizer(folder: Path, backend: Backend, config: dict[str, Any]) -> None:
-    """tokenizer.json and tokenizer_config.json, both with every added token."""
+    """Write tokenizer.json and tokenizer_config.json, both with every added token."""
     folder.mkdir(parents=True, exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..checkpoint.json_file import write_json
-from ..distributed.process_group import Processes, divided_like, whole
+from ..distributed.process_group import Processes, full_tensor, shard_like
 from ..errors import ConfigError, WeightsError
 from .config import DataConfig, TrainConfig
 from .optim import trained
@@ -139,7 +139,7 @@ def save(
 
 def _kept(tensor: torch.Tensor, processes: Processes) -> torch.Tensor | None:
     """The whole tensor in the process that writes; the others only have their part in gathering it."""
-    entire = whole(tensor)
+    entire = full_tensor(tensor)
     return entire if processes.first else None
 
 
@@ -164,9 +164,9 @@ def load(
         check_shapes(path, {name: list(t.shape) for name, t in state["parameters"].items()}, parameters)
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(divided_like(state["parameters"][name], parameter))
+                parameter.copy_(shard_like(state["parameters"][name], parameter))
         owners = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        optimiser.load_state_dict(_each_tensor(state["optimiser"], lambda t, n: divided_like(t, owners[n])))
+        optimiser.load_state_dict(_each_tensor(state["optimiser"], lambda t, n: shard_like(t, owners[n])))
         _restore_random_states(state["random"], processes)
         return Progress(**saved["progress"])
     except ConfigError:

@@ -10,7 +10,7 @@ from ..api.loading import nano_path
 from ..inputs import messages
 from ..inputs.collate import to_tensors
 from ..inputs.processor import Qwen2AudioProcessor
-from ..inputs.prompt import build, custom_template
+from ..inputs.prompt import build_prompt, custom_template
 from ..pretrained import Qwen2AudioForConditionalGeneration
 
 CLIPS = ("dog", "bell", "rain", "piano")
@@ -45,7 +45,9 @@ def logits_of(model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioPr
     rows = []
     for clip in (*CLIPS, None):
         sound = None if clip is None else nano_path() / "clips" / f"{clip}.wav"
-        prompt = build([messages.user("What is that sound?", audio=sound)], processor, custom_template(processor))
+        prompt = build_prompt(
+            [messages.user("What is that sound?", audio=sound)], processor, custom_template(processor)
+        )
         inputs = {name: tensor.to(model.device) for name, tensor in to_tensors([prompt], 0).items()}
         rows.append(model(**inputs, use_cache=False).logits[0].float().cpu())
     return torch.cat(rows)

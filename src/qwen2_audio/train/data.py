@@ -201,7 +201,7 @@ class Dataset:
 
 
 def _sources(row: ChatRow | BaseRow) -> list[Any]:
-    return [row.audio] if isinstance(row, BaseRow) else api_messages.check(row.messages)
+    return [row.audio] if isinstance(row, BaseRow) else api_messages.check_messages(row.messages)
 
 
 def _last_only(row: ChatRow) -> tuple[int, ...]:

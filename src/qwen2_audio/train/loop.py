@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from ..distributed.process_group import Processes, shard, whole
+from ..distributed.process_group import Processes, full_tensor, shard
 from ..errors import PromptError, TrainingError
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from . import checkpoint, optim, recompute
@@ -194,7 +194,7 @@ def train_step(task: Task, optimiser: torch.optim.Optimizer, data: StepData, ste
     parameters = list(optim.trained(task.model).values())
     processes.sum_gradients(parameters)
     limit = task.config.optim.clip_norm or math.inf
-    norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, limit)))
+    norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit)))
     if not math.isfinite(norm):
         optimiser.zero_grad(set_to_none=True)
         lines = [line for batch in data.batches for line in batch.lines]

@@ -15,7 +15,7 @@ import torch
 from .. import lora
 from ..api.loading import find
 from ..checkpoint.json_file import replacing
-from ..distributed.process_group import Processes, gathered, join
+from ..distributed.process_group import Processes, full_parameters, join
 from ..errors import ConfigError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..model.initialize import without_weights
@@ -61,7 +61,7 @@ class Setting:
         first one writes."""
         adapter = self.config.method == "lora"
         parts = [part for module in lora.adapted(self.model).values() for part in (module.lora_A, module.lora_B)]
-        with gathered(parts if adapter else self.model.modules(), self.processes):
+        with full_parameters(parts if adapter else self.model.modules(), self.processes):
             if not self.processes.first:
                 return
             if adapter:

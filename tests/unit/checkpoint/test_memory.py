@@ -24,11 +24,11 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch):
     ("number", "text"), [(12, "12 bytes"), (5_210_000, "5.21 MB"), (16_794_189_824, "16.8 GB"), (10**12, "1e+03 GB")]
 )
 def test_sizes_are_written_in_decimal_units(number, text):
-    assert memory.size(number) == text
+    assert memory.format_bytes(number) == text
 
 
 def test_amounts_have_no_unit_of_bytes():
-    assert [memory.amount(n) for n in (7, 8_397_094_912)] == ["7", "8.4 B"]
+    assert [memory.format_count(n) for n in (7, 8_397_094_912)] == ["7", "8.4 B"]
 
 
 def test_what_has_no_room_is_refused_with_both_figures(tmp_path, monkeypatch):

@@ -19,7 +19,12 @@ import qwen2_audio as qa
 from qwen2_audio.checkpoint import weights
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.distributed.process_group import Processes
-from qwen2_audio.distributed.tensor_parallel import InputShare, Shares, Together, VocabularyShare
+from qwen2_audio.distributed.tensor_parallel import (
+    ParallelLMHead,
+    RowParallelLinear,
+    TensorParallelGroup,
+    WeightShards,
+)
 from qwen2_audio.engine.executor import tp_worker
 from qwen2_audio.engine.executor.forward_batch import ForwardBatch
 from qwen2_audio.engine.executor.tp_worker import Command, TPDriver
@@ -131,7 +136,7 @@ def test_the_encoder_alone_is_refused(tiny_checkpoint):
 
 
 def test_processes_that_would_load_different_models_are_stopped(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("qwen2_audio.pretrained.take_part", lambda device: Processes(0, 2, "tensor"))
+    monkeypatch.setattr("qwen2_audio.pretrained.join_tensor_parallel", lambda device: Processes(0, 2, "tensor"))
     monkeypatch.setattr(Processes, "gather", lambda self, value: [value, (torch.float16, value[1])])
     with pytest.raises(ConfigError, match=r"would not load one model: .* name a dtype"):
         qa.load(tiny_checkpoint, device="cpu", dtype="float32", tensor_parallel=True)
@@ -158,7 +163,7 @@ def tiny(vocabulary=510, **text):
 def test_a_number_of_processes_that_does_not_divide_the_heads(size, text, message):
     model = qa.Qwen2AudioForConditionalGeneration(tiny(**text))
     with pytest.raises(ConfigError, match=message):
-        Shares.of(model, Processes(0, size, "tensor"))
+        WeightShards.of(model, Processes(0, size, "tensor"))
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -172,7 +177,7 @@ def test_shares_put_together_are_the_whole(tied, size):
     for rank in range(size):
         part = qa.Qwen2AudioForConditionalGeneration(config)
         part.load_state_dict(before)
-        shares = Shares.of(part, Processes(rank, size, "tensor"))
+        shares = WeightShards.of(part, Processes(rank, size, "tensor"))
         for name, parameter in list(part.named_parameters()):
             owner, _, leaf = name.rpartition(".")
             setattr(part.get_submodule(owner), leaf, nn.Parameter(shares.cut(name, parameter.detach())))
@@ -192,7 +197,7 @@ def test_shares_put_together_are_the_whole(tied, size):
 
 def test_a_tied_head_takes_no_memory():
     model = qa.Qwen2AudioForConditionalGeneration(tiny(tie_word_embeddings=True))
-    shares = Shares.of(model, Processes(1, 2, "tensor"))
+    shares = WeightShards.of(model, Processes(1, 2, "tensor"))
     shares.install(model)
     text = model.language_model
     embedding, head = text.model.embed_tokens.weight, text.lm_head.weight
@@ -203,20 +208,20 @@ def test_a_tied_head_takes_no_memory():
 class Two(Processes):
     """Two processes that hold the same share."""
 
-    def add_up(self, tensor):
+    def all_reduce(self, tensor):
         return tensor.mul_(2)
 
-    def side_by_side(self, tensor):
+    def all_gather(self, tensor):
         return [tensor, tensor]
 
 
 def test_layers_ask_the_others():
-    weight, together = nn.Parameter(torch.randn(6, 4)), Together(Two(0, 2, "tensor"))
+    weight, together = nn.Parameter(torch.randn(6, 4)), TensorParallelGroup(Two(0, 2, "tensor"))
     x = torch.randn(2, 3, 4)
-    torch.testing.assert_close(InputShare(weight, together)(x), 2 * (x @ weight.T))
-    logits = VocabularyShare(weight, 11, together)(x)
+    torch.testing.assert_close(RowParallelLinear(weight, together)(x), 2 * (x @ weight.T))
+    logits = ParallelLMHead(weight, 11, together)(x)
     torch.testing.assert_close(logits, torch.cat([x @ weight.T] * 2, -1)[..., :11])
-    assert VocabularyShare(weight, 11, together)(x[:0]).shape == (0, 3, 11)
+    assert ParallelLMHead(weight, 11, together)(x[:0]).shape == (0, 3, 11)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -230,7 +235,7 @@ def test_memory_is_the_share_and_one_tensor(tmp_path, monkeypatch):
     text = empty.language_model
     divided = sum(p.nbytes for n, p in text.named_parameters() if "_proj." in n or "lm_head" in n)
     tensor = max(p.nbytes for p in text.parameters())
-    shares = Shares.of(empty, Processes(1, 2, "tensor"))
+    shares = WeightShards.of(empty, Processes(1, 2, "tensor"))
     read, before, peak = weights.Checkpoint.read, private_bytes(), [0]
 
     def watched(self, name):
@@ -250,7 +255,7 @@ def private_bytes():
 
 def test_max_time_is_refused(monkeypatch):
     model = qa.Qwen2AudioForConditionalGeneration(tiny())
-    Shares.of(model, Processes(0, 1, "tensor")).install(model)
+    WeightShards.of(model, Processes(0, 1, "tensor")).install(model)
     with pytest.raises(ConfigError, match="max_time is set for a model that several processes share"):
         model.generate(torch.tensor([[5]]), max_time=1.0, max_new_tokens=2)
 
@@ -267,7 +272,7 @@ class Wire(Processes):
         super().__init__(0, 2, "tensor")
         object.__setattr__(self, "sent", [])
 
-    def hand_on(self, tensor):
+    def broadcast(self, tensor):
         self.sent.append(tensor.clone())
         return tensor
 
@@ -279,16 +284,16 @@ class End(Processes):
         super().__init__(rank, 1, "tensor")
         object.__setattr__(self, "line", line)
 
-    def hand_on(self, tensor):
+    def broadcast(self, tensor):
         if self.first:
             self.line.put(tensor.clone())
             return tensor
         return tensor.copy_(self.line.get(timeout=20))
 
-    def add_up(self, tensor):
+    def all_reduce(self, tensor):
         return tensor
 
-    def side_by_side(self, tensor):
+    def all_gather(self, tensor):
         return [tensor]
 
 
@@ -298,7 +303,7 @@ def test_a_follower_has_in_its_cache_what_the_first_process_has():
     model, other = (qa.Qwen2AudioForConditionalGeneration(tiny()).eval() for _ in range(2))
     other.load_state_dict(model.state_dict())
     for one, rank in ((model, 0), (other, 1)):
-        Shares.of(one, End(rank, line)).install(one)
+        WeightShards.of(one, End(rank, line)).install(one)
     stored = storage_for(model.language_model, 8)
     made = []
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
@@ -307,7 +312,7 @@ def test_a_follower_has_in_its_cache_what_the_first_process_has():
         follower = threading.Thread(target=lambda: came_back.append(tp_worker.run_worker(other)), daemon=True)
         follower.start()
         lead = TPDriver.of(model)
-        lead.begin(8)
+        lead.init(8)
         embeds = torch.randn(1, 44, 16)
         packed = ForwardBatch([[3, 5], [1]], [0, 0], [40, 4], [1, 0])
         with lead.running(packed, embeds):
@@ -315,31 +320,31 @@ def test_a_follower_has_in_its_cache_what_the_first_process_has():
         stored.copy_block(5, 6)
         lead.copy(5, 6)
         stored.clear([3, 7])
-        lead.clear([3, 7])
-        tp_worker._end(model.language_model.lm_head.together)
+        lead.zero([3, 7])
+        tp_worker._end(model.language_model.lm_head.group)
         follower.join(20)
     assert came_back == [True]
     for mine, theirs in zip(stored.buffers, made[0].buffers, strict=True):
         assert torch.equal(mine, theirs)
         assert mine[6].any() and mine[1].any() and not mine[3].any()
     with pytest.raises(CapacityError, match="This process is ending"):
-        lead.clear([1])
+        lead.zero([1])
 
 
 @pytest.mark.parametrize("count", [0, 5, tp_worker.FIRST_MESSAGE - 2, tp_worker.FIRST_MESSAGE - 1, 3000])
 def test_messages_of_any_length(count):
     wire = Wire()
-    tp_worker._tell(wire, Command.ZERO, range(count))
+    tp_worker._send(wire, Command.ZERO, range(count))
     assert len(wire.sent) == (1 if count <= tp_worker.FIRST_MESSAGE - 2 else 2)
     sent = iter(wire.sent)
-    object.__setattr__(wire, "hand_on", lambda tensor: tensor.copy_(next(sent)))
-    assert tp_worker._hear(wire) == (Command.ZERO, list(range(count)))
+    object.__setattr__(wire, "broadcast", lambda tensor: tensor.copy_(next(sent)))
+    assert tp_worker._receive(wire) == (Command.ZERO, list(range(count)))
 
 
 def test_after_a_pass_that_failed_there_is_no_other():
     """One process may be anywhere in it: what they add up next would not belong together."""
-    lead = TPDriver(Together(Wire()))
-    lead.begin(8)
+    lead = TPDriver(TensorParallelGroup(Wire()))
+    lead.init(8)
     message = r"no longer in step, since one of them failed \(no memory\); start all of"
     packed, embeds = ForwardBatch([[0]], [0], [1], [1]), torch.zeros(1, 1, 4)
     with pytest.raises(CapacityError, match=message), lead.running(packed, embeds):

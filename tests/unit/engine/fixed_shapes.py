@@ -7,7 +7,7 @@ import torch
 
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.engine.executor.forward_batch import ForwardBatch
-from qwen2_audio.model.paged import PagedPass, PagedStorage
+from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 
 SHAPE = {
@@ -57,7 +57,7 @@ def filled_storage(model):
     tables = [[blocks.pop() for _ in range(past // 32 + 1)] for past in PASTS]
     ids = torch.randint(0, 190, (1, sum(PASTS)), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        written = PagedPass(storage, tables, [0] * len(PASTS), PASTS)
+        written = PagedAttentionBatch(storage, tables, [0] * len(PASTS), PASTS)
         model.language_model(ids, position_ids=written.positions, past_key_values=written)
     return storage, tables, [11, 12, 13, 14, 15]
 

@@ -190,7 +190,7 @@ def test_nano_in_four_bits_guesses_what_nano_says():
     small = Qwen2AudioForConditionalGeneration.from_pretrained(qa.nano_path(), quantize="int4")
     processor = Qwen2AudioProcessor.from_pretrained(qa.nano_path())
     clips = sorted((qa.nano_path() / "clips").glob("*.wav"))[:3]
-    asked = [prompts.build([qa.user("What is that sound?", audio=clip)], processor) for clip in clips]
+    asked = [prompts.build_prompt([qa.user("What is that sound?", audio=clip)], processor) for clip in clips]
     engine = Engine(plain, processor.tokenizer, EngineSettings(kv_tokens=2048), draft=small)
     found = answers(engine, asked)
     itself = Engine(plain, processor.tokenizer, EngineSettings(kv_tokens=2048), draft=plain)

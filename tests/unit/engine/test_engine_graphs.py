@@ -128,7 +128,7 @@ def test_what_speaks_against_fixed_shapes(model, filled, monkeypatch):
     assert "quantised" in reason_against_graphs(quantised, storage)
     training = copy.deepcopy(model).train()
     assert "training" in reason_against_graphs(training, storage)
-    monkeypatch.setattr(graphs, "together_of", lambda model: tensor_parallel.Together(None))
+    monkeypatch.setattr(graphs, "tensor_parallel_group", lambda model: tensor_parallel.TensorParallelGroup(None))
     assert "processes" in reason_against_graphs(model, storage)
 
 

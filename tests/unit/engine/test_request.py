@@ -46,8 +46,8 @@ def test_keys_name_the_sound_in_each_of_its_positions():
     prompt = prompt_of((dog, 8), (cat, 12))
     assert prompt.ids == [1, AUDIO, AUDIO, 2, AUDIO, AUDIO, AUDIO, 2] and prompt.audio_tokens == 5
     a, b = digest(dog, 8), digest(cat, 12)
-    assert prompt.keys(AUDIO) == [1, a, a, 2, b, b, b, 2]
-    assert prompt_of((cat, 12), (dog, 8)).keys(AUDIO) == [1, b, b, b, 2, a, a, 2]
+    assert prompt.prefix_keys(AUDIO) == [1, a, a, 2, b, b, b, 2]
+    assert prompt_of((cat, 12), (dog, 8)).prefix_keys(AUDIO) == [1, b, b, b, 2, a, a, 2]
 
 
 # -- handles

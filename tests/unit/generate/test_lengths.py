@@ -3,7 +3,7 @@ import torch
 
 from qwen2_audio.errors import ContextLengthError
 from qwen2_audio.generate.config import GenerationConfig
-from qwen2_audio.generate.lengths import PromptSize, measure, plan, warn_of_lengths
+from qwen2_audio.generate.lengths import PromptSize, measure, plan_lengths, warn_of_lengths
 from qwen2_audio.generate.options import resolve
 
 A = 31
@@ -35,7 +35,7 @@ SIZE = PromptSize(12, 5)
 
 
 def lengths(context=64, of_model=None, **kwargs):
-    return plan(resolve(of_model, None, kwargs), SIZE, context)
+    return plan_lengths(resolve(of_model, None, kwargs), SIZE, context)
 
 
 def test_max_new_tokens():
@@ -107,5 +107,5 @@ def test_a_prompt_as_long_as_max_length():
 def test_warnings(kwargs, message):
     options = resolve(None, None, kwargs)
     with pytest.warns(UserWarning, match=message) as caught:
-        warn_of_lengths(options, plan(options, SIZE, 64))
+        warn_of_lengths(options, plan_lengths(options, SIZE, 64))
     assert len(caught) == 1

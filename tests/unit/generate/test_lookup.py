@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.generate.generate import generate
-from qwen2_audio.generate.lookup import guess
+from qwen2_audio.generate.lookup import propose_tokens
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,12 @@ from qwen2_audio.generate.lookup import guess
     ],
 )
 def test_guess(ids, expected):
-    assert guess(ids, 2, 2, eos_ids=[0]) == expected
+    assert propose_tokens(ids, 2, 2, eos_ids=[0]) == expected
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=20), st.integers(0, 5), st.integers(1, 4))
 def test_a_guess_followed_its_match_before(ids, count, longest):
-    found = guess(ids, count, longest, eos_ids=[])
+    found = propose_tokens(ids, count, longest, eos_ids=[])
     text = ",".join(map(str, ids))
     assert len(found) <= count
     assert not found or ",".join(map(str, [ids[-1], *found])) in text

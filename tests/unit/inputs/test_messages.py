@@ -3,7 +3,7 @@ import pytest
 
 import qwen2_audio as qa
 from qwen2_audio.errors import PromptError
-from qwen2_audio.inputs.messages import check
+from qwen2_audio.inputs.messages import check_messages
 
 
 def test_user_puts_clips_before_text():
@@ -85,9 +85,9 @@ def part(**keys):
 )
 def test_nothing_in_a_conversation_is_left_out_in_silence(messages, sentence):
     with pytest.raises(PromptError, match=sentence):
-        check(messages)
+        check_messages(messages)
 
 
 def test_clips_are_found_in_their_order_over_all_turns():
     messages = [qa.user("?", audio=["a", "b"]), qa.assistant("!"), qa.user(audio="c"), *part(audio_url="d")]
-    assert check(messages) == ["a", "b", "c", "d"]
+    assert check_messages(messages) == ["a", "b", "c", "d"]

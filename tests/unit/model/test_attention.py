@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.model import attention
-from qwen2_audio.model.attention import Visible, attend, attend_spans, causal_mask, check_implementation
+from qwen2_audio.model.attention import AttentionMask, attend, attend_spans, causal_mask, check_implementation
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
 
@@ -59,7 +59,7 @@ def qkv(queries, keys, batch=2, heads=4, kv_heads=2, dim=8):
 @pytest.mark.usefixtures("flash")
 def test_all_three_agree_without_padding(queries, keys, causal):
     q, k, v = qkv(queries, keys)
-    visible = Visible(causal=causal)
+    visible = AttentionMask(causal=causal)
     eager, weights = attend("eager", q, k, v, visible, scale=0.3)
     assert weights.shape == (2, 4, queries, keys)
     assert_close(weights.sum(-1), torch.ones(2, 4, queries))

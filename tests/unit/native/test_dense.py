@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qwen2_audio.model.language_model import Qwen2DecoderLayer, Qwen2LanguageModel
-from qwen2_audio.model.paged import PagedPass, PagedStorage
+from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.native import dense, fused
 from qwen2_audio.native.dense import MOST_ROWS, DenseLinear
 from qwen2_audio.native.install import accelerate
@@ -128,7 +128,7 @@ class Passes:
 
     def step(self, counts, seed=0):
         ids = torch.randint(0, 94, (1, sum(counts)), generator=torch.Generator().manual_seed(seed))
-        step = PagedPass(self.storage, [[3, 0], [1, 5]], self.pasts, counts)
+        step = PagedAttentionBatch(self.storage, [[3, 0], [1, 5]], self.pasts, counts)
         self.pasts = [past + count for past, count in zip(self.pasts, counts, strict=True)]
         with torch.no_grad():
             return self.language(ids, position_ids=step.positions, past_key_values=step).logits[0]

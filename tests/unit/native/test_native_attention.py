@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qwen2_audio.checkpoint.config import Qwen2Config
-from qwen2_audio.model.attention import Visible, attend, causal_mask
+from qwen2_audio.model.attention import AttentionMask, attend, causal_mask
 from qwen2_audio.native import fused
 from qwen2_audio.native.cache import NativeKVCache
 
@@ -58,7 +58,7 @@ class Case:
             q,
             self.keys,
             self.values,
-            Visible(mask=mask),
+            AttentionMask(mask=mask),
             scale=q.shape[-1] ** -0.5,
             softmax_dtype=torch.float32,
         )

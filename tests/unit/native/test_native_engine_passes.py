@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from qwen2_audio.model.paged import PagedPass, PagedStorage
+from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.native import fused
 from qwen2_audio.native.install import accelerate
 from qwen2_audio.native.paged import NativePagedStorage
@@ -58,7 +58,9 @@ class Paged:
     def step(self, counts):
         """`counts` new positions of each sequence; 0: it has no part."""
         parts = [(i, len(self.logits[i]), n) for i, n in enumerate(counts) if n]
-        step = PagedPass(self.storage, *zip(*((self.tables[i], past, n) for i, past, n in parts), strict=True))
+        step = PagedAttentionBatch(
+            self.storage, *zip(*((self.tables[i], past, n) for i, past, n in parts), strict=True)
+        )
         ids = torch.cat([ids_of(i, LENGTHS[i])[past : past + n] for i, past, n in parts])[None]
         with torch.no_grad():
             out = self.model.language_model(ids, position_ids=step.positions, past_key_values=step).logits[0]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from qwen2_audio.checkpoint.config import Qwen2Config
-from qwen2_audio.model.attention import Visible, attend, causal_mask
-from qwen2_audio.model.paged import PagedPass, PagedStorage
+from qwen2_audio.model.attention import AttentionMask, attend, causal_mask
+from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.native import fused
 from qwen2_audio.native.cache import STORED, NativeKVCache
 from qwen2_audio.native.paged import NativePagedStorage
@@ -47,14 +47,16 @@ class Case:
 
     def _pass(self, parts):
         """Positions start .. start + count of some sequences through the cache: parts (index, table, start, count)."""
-        step = PagedPass(self.storage, *zip(*((table, start, count) for _, table, start, count in parts), strict=True))
+        step = PagedAttentionBatch(
+            self.storage, *zip(*((table, start, count) for _, table, start, count in parts), strict=True)
+        )
         rope = tuple(side[step.positions[0]][None, None] for side in self.rope)
-        room = Room.find(self.config, step, 1, (1, sum(step.counts)), rope, Visible())
+        room = Room.find(self.config, step, 1, (1, sum(step.query_lens)), rope, AttentionMask())
         packed = [
             torch.cat([side[i][:, start : start + count] for i, _, start, count in parts], 1)
             for side in (self.q, self.k, self.v)
         ]
-        return self._attended(room, *packed).split(step.counts, 1)
+        return self._attended(room, *packed).split(step.query_lens, 1)
 
     @staticmethod
     def _attended(room, q, k, v):
@@ -76,7 +78,7 @@ class Case:
         for start, n in ((0, past), (past, count)):
             if n:
                 rope = tuple(side[None, None, start : start + n] for side in self.rope)
-                room = Room.find(self.config, cache, 1, (1, n), rope, Visible())
+                room = Room.find(self.config, cache, 1, (1, n), rope, AttentionMask())
                 out = self._attended(
                     room, *(side[index][:, start : start + n].clone() for side in (self.q, self.k, self.v))
                 )
@@ -111,7 +113,9 @@ def test_against_torch(each_isa, kv_dtype):
         rotated = fused.rotate_(fused.Step(case.config, (1, count, past), rope), q[:, past:].contiguous())
         query = rotated.view(1, count, -1, 40).transpose(1, 2)
         mask = causal_mask(count, past + count, q.device)
-        expected = attend("eager", query, key, value, Visible(mask=mask), scale=40**-0.5)[0].transpose(1, 2).flatten(2)
+        expected = (
+            attend("eager", query, key, value, AttentionMask(mask=mask), scale=40**-0.5)[0].transpose(1, 2).flatten(2)
+        )
         assert torch.allclose(found, expected, rtol=0, atol=5e-6 * float(expected.abs().max()))
 
 
@@ -144,7 +148,7 @@ def test_native_code_writes_what_torch_reads(each_isa, kv_dtype):
     slots = torch.tensor(case.tables[0])[torch.arange(50) // 32] * 32 + torch.arange(50) % 32
     k, v = (side[0][0].view(50, 2, 40) for side in (case.k, case.v))
     case.storage.write(0, slots, k, v)
-    step = PagedPass(case.storage, case.tables, [0], [50])
+    step = PagedAttentionBatch(case.storage, case.tables, [0], [50])
     config, rope = case.config, tuple(torch.zeros(2, 1, 1, 50, 40))
     fused.keep(
         fused.PackedStep((config.num_attention_heads, config.num_key_value_heads, 40), step, rope, kv_dtype),
@@ -160,13 +164,13 @@ def test_native_code_writes_what_torch_reads(each_isa, kv_dtype):
 
 def test_no_room_for_other_rows_or_in_a_readable_storage(kernels):
     case = Case([(0, 5)])
-    step = PagedPass(case.storage, case.tables, [0], [5])
+    step = PagedAttentionBatch(case.storage, case.tables, [0], [5])
     rope = tuple(torch.zeros(2, 1, 1, 5, 40))
-    assert Room.find(case.config, step, 0, (1, 5), rope, Visible()) is not None
-    assert Room.find(case.config, step, 0, (1, 4), rope, Visible()) is None
-    assert Room.find(case.config, step, 0, (5, 1), rope, Visible()) is None
+    assert Room.find(case.config, step, 0, (1, 5), rope, AttentionMask()) is not None
+    assert Room.find(case.config, step, 0, (1, 4), rope, AttentionMask()) is None
+    assert Room.find(case.config, step, 0, (5, 1), rope, AttentionMask()) is None
     step.storage = PagedStorage(case.config, 3)
-    assert Room.find(case.config, step, 0, (1, 5), rope, Visible()) is None
+    assert Room.find(case.config, step, 0, (1, 5), rope, AttentionMask()) is None
 
 
 def test_blocks_that_chunks_are_not_made_of_are_refused():

@@ -20,7 +20,7 @@ def chat(scheme: str | None) -> qa.AudioChat:
 def inputs(name: str) -> dict[str, torch.Tensor]:
     clip = qa.nano_path() / "clips" / name
     conversation = [qa.user("What is that sound?", audio=str(clip))]
-    return to_tensors([prompt.build(conversation, chat(None).processor)], 0)
+    return to_tensors([prompt.build_prompt(conversation, chat(None).processor)], 0)
 
 
 @pytest.mark.parametrize(("scheme", "most"), [("int8", 0.001), ("int4", 0.05)])

@@ -18,7 +18,7 @@ from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import Ticket
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
-from qwen2_audio.inputs.messages import check
+from qwen2_audio.inputs.messages import check_messages
 from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
 
 
@@ -41,7 +41,7 @@ class FakeBackend:
 
     def submit(self, messages, params=None, *, timeout=None, priority=0) -> Ticket:
         params = params or SamplingParams()
-        sources = check(messages)
+        sources = check_messages(messages)
         with self._lock:
             if self.closed or len(self.open) >= self.waiting:
                 raise BusyError(f"{len(self.open)} requests wait already, as many as may; try again later.")

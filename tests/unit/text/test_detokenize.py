@@ -22,7 +22,7 @@ PIECES = {}  # shared by all examples of the next test
 
 @given(ids=st.lists(st.integers(0, 340)))
 def test_what_one_answer_learned_of_an_id_holds_for_the_next(tiny, ids):
-    increments, rest = streamed(tiny, ids, pieces=PIECES)
+    increments, rest = streamed(tiny, ids, token_texts=PIECES)
     assert "".join(increments) + rest == tiny.decode(ids, skip_special_tokens=True)
     assert all(text == tiny.decode([one], skip_special_tokens=True) for one, text in PIECES.items())
 

@@ -347,7 +347,7 @@ def test_an_example_is_what_the_model_is_used_with(write, wav_file, processor):
     file = wav_file("dog.wav", 1.0)
     example = Dataset(write(row("dog.wav")), processor).example(0)
     asked = [{"role": "user", "content": [{"type": "audio", "audio": str(file)}, {"type": "text", "text": "What?"}]}]
-    used = prompt.build(asked, processor)
+    used = prompt.build_prompt(asked, processor)
     assert example.ids[: example.trained.index(True)] == used.ids
     assert np.array_equal(example.mels[0], used.clips[0])
     assert example.frames == used.frames == [mel.num_frames(16_000)]

@@ -20,8 +20,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from ...distributed.tensor_parallel import together_of
-from ...model.paged import PagedStorage, StaticPass
+from ...distributed.tensor_parallel import tensor_parallel_group
+from ...model.paged import DecodeBatch, PagedStorage
 from ...quantize.linear import Stored
 from ..model_interface import EngineModel
 from .forward_batch import ForwardBatch, ForwardOutput
@@ -58,7 +58,7 @@ def reason_against_graphs(model: EngineModel, storage: PagedStorage) -> str | No
     text = model.language_model
     if type(storage) is not PagedStorage or storage.key_scales:
         return "the KV cache is one that native kernels read"
-    if together_of(model) is not None:
+    if tensor_parallel_group(model) is not None:
         return "several processes share the model"
     if any(isinstance(module, Stored) for module in text.modules()):
         return "weights are quantised, and unpacked in every step"
@@ -88,7 +88,7 @@ def step(model: EngineModel, storage: PagedStorage, buffers: Buffers) -> None:
     out = model.language_model(
         input_ids=tokens[:, None],
         position_ids=positions[:, None],
-        past_key_values=StaticPass(storage, positions, tables),
+        past_key_values=DecodeBatch(storage, positions, tables),
     )
     buffers.logits.copy_(out.logits[:, 0])  # to float32 on the way
     best, token = buffers.logits.max(-1)

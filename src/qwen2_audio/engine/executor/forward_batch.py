@@ -14,7 +14,7 @@ from typing import Self
 
 import torch
 
-from ...model.paged import PagedPass, PagedStorage
+from ...model.paged import PagedAttentionBatch, PagedStorage
 from ..model_interface import EngineModel
 
 
@@ -42,7 +42,7 @@ class ForwardBatch:
         """
         given = ids if embeds is None else embeds
         assert given is not None
-        step = PagedPass(storage, self.block_tables, self.num_computed, self.query_lens)
+        step = PagedAttentionBatch(storage, self.block_tables, self.num_computed, self.query_lens)
         logits_to_keep: int | torch.Tensor = 0
         if self.query_lens != self.num_logits:
             lengths = zip(self.query_lens, self.num_logits, strict=True)

@@ -20,7 +20,7 @@ from typing import Self
 import torch
 
 from ...distributed.process_group import Processes
-from ...distributed.tensor_parallel import Together, together_of
+from ...distributed.tensor_parallel import TensorParallelGroup, tensor_parallel_group
 from ...errors import CapacityError, ConfigError, Qwen2AudioError
 from ...model.paged import PagedStorage
 from ...native.paged import storage_for
@@ -42,7 +42,7 @@ class Command(IntEnum):
 class TPDriver:
     """Sends the engine's commands to the other processes. Of several engines on one model only the newest may."""
 
-    def __init__(self, together: Together) -> None:
+    def __init__(self, together: TensorParallelGroup) -> None:
         self._together, self._processes = together, together.processes
         together.engines += 1
         self._number = together.engines
@@ -52,7 +52,7 @@ class TPDriver:
     @classmethod
     def of(cls, model: EngineModel) -> Self | None:
         """None for a model that is whole. Raises ConfigError in any process but the first."""
-        together = together_of(model)
+        together = tensor_parallel_group(model)
         if together is None:
             return None
         if together.processes.first:
@@ -89,7 +89,7 @@ class TPDriver:
         Raises CapacityError where it failed: the others may be anywhere in it, so that there is no further one.
         """
         with self._all(Command.RUN, batch.numbers()):
-            self._processes.hand_on(embeds.contiguous())
+            self._processes.broadcast(embeds.contiguous())
             yield
 
     @contextlib.contextmanager
@@ -120,7 +120,7 @@ def run_worker(model: EngineModel) -> bool:
 
     Raises Qwen2AudioError where the first process has gone without a word.
     """
-    together = together_of(model)
+    together = tensor_parallel_group(model)
     if together is None or together.processes.first:
         return False
     with _signals_ignored(), torch.no_grad():
@@ -153,7 +153,7 @@ def _run_commands(model: EngineModel, processes: Processes) -> None:
         else:
             batch = ForwardBatch.of(numbers)
             embeds = torch.empty(1, sum(batch.query_lens), width, dtype=model.dtype, device=model.device)
-            batch.run(model, storage, processes.hand_on(embeds))
+            batch.run(model, storage, processes.broadcast(embeds))
 
 
 def _send(processes: Processes, command: Command, numbers: Sequence[int]) -> None:
@@ -161,21 +161,21 @@ def _send(processes: Processes, command: Command, numbers: Sequence[int]) -> Non
     rest = message[FIRST_MESSAGE:].clone()
     first = torch.zeros(FIRST_MESSAGE, dtype=torch.int64)
     first[: len(message)] = message[:FIRST_MESSAGE]
-    processes.hand_on(first)
+    processes.broadcast(first)
     if len(rest):
-        processes.hand_on(rest)
+        processes.broadcast(rest)
 
 
 def _receive(processes: Processes) -> tuple[Command, list[int]]:
-    first = processes.hand_on(torch.zeros(FIRST_MESSAGE, dtype=torch.int64))
+    first = processes.broadcast(torch.zeros(FIRST_MESSAGE, dtype=torch.int64))
     count, command, *numbers = first.tolist()
     missing = count + 2 - FIRST_MESSAGE
     if missing > 0:
-        numbers += processes.hand_on(torch.zeros(missing, dtype=torch.int64)).tolist()
+        numbers += processes.broadcast(torch.zeros(missing, dtype=torch.int64)).tolist()
     return Command(command), numbers[:count]
 
 
-def _end(together: Together) -> None:
+def _end(together: TensorParallelGroup) -> None:
     """At the first process's exit: let the others leave."""
     if not together.lock.acquire(timeout=LAST_PASS_SECONDS):
         return  # a pass that does not end: the connections close with this process

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import takewhile
 
-from ...generate.lookup import guess
+from ...generate.lookup import propose_tokens
 from ..metrics import Stats
 from ..request import Sequence
 from .proposer import AcceptanceHistory
@@ -30,7 +30,7 @@ class PromptLookup:
     def propose(self, wanted: Mapping[Sequence, int]) -> None:
         for sequence, count in wanted.items():
             if count > 0:
-                found = guess(sequence.prefix_keys, count, LONGEST_MATCH, [])
+                found = propose_tokens(sequence.prefix_keys, count, LONGEST_MATCH, [])
                 sequence.draft_token_ids = list(takewhile(lambda key: key >= 0, found))  # no token stands for a clip
 
     def count(self, num_proposed: int, num_accepted: int) -> None:
