@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qwen2_audio.checkpoint.config import num_encoder_frames
+from qwen2_audio.audio.mel import num_encoder_frames
 from qwen2_audio.model.attention import ALL
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
 from qwen2_audio.train.precision import fast_bfloat16

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from qwen2_audio.checkpoint.config import num_audio_tokens
+from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.request import RequestHandle, completions_of
 from qwen2_audio.inputs.collate import to_tensors

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig, num_audio_tokens, num_encoder_frames
+from qwen2_audio.audio.mel import num_audio_tokens, num_encoder_frames
+from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.model.encoder import frames_needed
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 

@@ -12,10 +12,10 @@ from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
 from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
-from ..inputs.messages import check_messages
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..pretrained import Qwen2AudioForConditionalGeneration
+from ..text.chat_template import check_messages
 from ..types import Message, SamplingParams
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .io import load as load
     from .limits import Limits as Limits
+    from .mel import SAMPLE_RATE as SAMPLE_RATE
     from .mel import log_mel as log_mel
-    from .resample import SAMPLE_RATE as SAMPLE_RATE
 
-_WHERE = {"load": "io", "log_mel": "mel", "Limits": "limits", "SAMPLE_RATE": "resample"}
+_WHERE = {"load": "io", "log_mel": "mel", "Limits": "limits", "SAMPLE_RATE": "mel"}
 __all__ = ["SAMPLE_RATE", "Limits", "load", "log_mel"]
 
 

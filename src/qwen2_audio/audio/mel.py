@@ -12,11 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..checkpoint.config import num_audio_tokens as num_audio_tokens
-from ..checkpoint.config import num_encoder_frames as num_encoder_frames
 from ..errors import AudioError, ConfigError
-from .resample import SAMPLE_RATE
 
+SAMPLE_RATE = 16_000  # Hz: every waveform in this package
 MEL_HOP = 160  # samples between frames: 10 ms
 N_FFT = 400  # samples in a frame: 25 ms
 WINDOW_SECONDS = 30  # the most audio that the encoder takes at once
@@ -34,6 +32,16 @@ _MAX_ENERGY = 1e30  # sum of squares; beyond it the power of a frame may overflo
 def num_frames(samples: int) -> int:
     """Valid mel frames of `samples` samples at 16 kHz: ceil(samples / 160), at most 3000."""
     return min(-(-samples // MEL_HOP), WINDOW_FRAMES)
+
+
+def num_encoder_frames(mel_frames: int) -> int:
+    """Encoder frames of `mel_frames` valid mel frames, after the convolution of stride 2: `(L - 1) // 2 + 1`."""
+    return (mel_frames - 1) // 2 + 1
+
+
+def num_audio_tokens(mel_frames: int) -> int:
+    """Audio tokens of `mel_frames` valid mel frames: 25 per second; 0 for up to two frames (20 ms)."""
+    return num_encoder_frames(mel_frames) // 2
 
 
 def log_mel(waveform: np.ndarray, *, num_mel_bins: int = 128, pad_to_window: bool = False) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-SAMPLE_RATE = 16_000  # Hz, of every waveform that the model takes
+from .mel import SAMPLE_RATE as SAMPLE_RATE
 
 
 def mix_down(samples: np.ndarray) -> np.ndarray:

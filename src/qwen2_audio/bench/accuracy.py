@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from ..api.loading import nano_path
 from ..api.placement import sizes_of
 from ..audio import mel
-from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig, num_audio_tokens
+from ..audio.mel import num_audio_tokens
+from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
 from ..checkpoint.memory import require_memory
 from ..errors import ConfigError
 from ..inputs.collate import to_tensors

@@ -260,13 +260,3 @@ def _nested(kind: type[Any], value: Any) -> Any:
     if not isinstance(value, kind):
         raise ConfigError(f"A part of the config is a {type(value).__name__}; expected an object or a {kind.__name__}.")
     return value
-
-
-def num_encoder_frames(mel_frames: int) -> int:
-    """Encoder frames of `mel_frames` valid mel frames, after the convolution of stride 2: `(L - 1) // 2 + 1`."""
-    return (mel_frames - 1) // 2 + 1
-
-
-def num_audio_tokens(mel_frames: int) -> int:
-    """Audio tokens of `mel_frames` valid mel frames: 25 per second; 0 for up to two frames (20 ms)."""
-    return num_encoder_frames(mel_frames) // 2

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..checkpoint.config import num_audio_tokens
+from ..audio.mel import num_audio_tokens
 from ..inputs.collate import stack_clips, to_device
 from .metrics import Stats
 from .model_interface import EngineModel
@@ -171,10 +171,10 @@ def encode_in_steps(
 ) -> Generator[None, None, tuple[torch.Tensor, list[int]]]:
     """The model's `encode_audio` of log-mels [mel bins, F_i], with a pause before each layer."""
     inputs = stack_clips(clips, frames)
-    features = to_device(inputs["input_features"], model.device)
+    weight = model.audio_tower.conv1.weight
+    features = to_device(inputs["input_features"], weight.device)
     if not model.encoder_mask:  # whole windows whose padding is attended to: in one go
         yield
         return model.encode_audio(features, inputs["feature_attention_mask"])
-    tower = model.audio_tower
-    states = yield from tower.encode_in_steps(features.to(tower.conv1.weight), list(frames))
+    states = yield from model.audio_tower.encode_in_steps(features.to(weight), list(frames))
     return model.multi_modal_projector(states), [num_audio_tokens(n) for n in frames]

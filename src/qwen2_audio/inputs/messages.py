@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
-from ..errors import PromptError, did_you_mean
-from ..text import chat_template as chat
+from ..errors import PromptError
 from ..types import Message
-
-ROLES = ("system", "user", "assistant")
-MESSAGE_KEYS = ("role", "content", "type")
-PART_KEYS = ("type", "text", *chat.SOURCE_KEYS)
 
 
 def user(text: str | None = None, audio: Any = None) -> Message:
@@ -68,40 +62,3 @@ def _check_text(text: object, where: str) -> None:
             if where == "user"
             else f"{where}() got a {type(text).__name__} as text; expected a string."
         )
-
-
-def check_messages(messages: Sequence[Message]) -> list[Any]:
-    """The source of each clip of a conversation, in order.
-
-    Raises PromptError for malformed messages, and for content that the model would silently not get.
-    """
-    sources = chat.audio_sources(messages)
-    for index, message in enumerate(messages, 1):
-        if message["role"] not in ROLES:
-            role = message["role"]
-            raise PromptError(
-                f"Message {index} has the role {role!r}; expected one of {', '.join(ROLES)}.{did_you_mean(role, ROLES)}"
-            )
-        _refuse_unknown_keys(message, MESSAGE_KEYS, f"Message {index}")
-        if not isinstance(message["content"], str):
-            for number, part in enumerate(message["content"], 1):
-                _check_part(part, f"Message {index}, part {number}")
-    return sources
-
-
-def _check_part(part: dict[str, Any], where: str) -> None:
-    _refuse_unknown_keys(part, PART_KEYS, where)
-    sources = [key for key in chat.SOURCE_KEYS if part.get(key) is not None]
-    if len(sources) > 1:
-        raise PromptError(f"{where} names its sound twice, under {' and '.join(sources)}; give one.")
-    if sources and "text" in part:
-        raise PromptError(f"{where} holds both a clip and text; make two parts of it.")
-
-
-def _refuse_unknown_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            raise PromptError(
-                f"{where} has the key {key!r}, which nothing here reads; expected {', '.join(known)}."
-                f"{did_you_mean(str(key), known)}"
-            )

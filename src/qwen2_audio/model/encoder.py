@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig, num_audio_tokens, num_encoder_frames
+from ..audio.mel import num_audio_tokens, num_encoder_frames
+from ..checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig
 from ..errors import AudioError, ConfigError
 from .attention import ALL, AttentionMask, attend, attend_spans
 from .outputs import EncoderOutput

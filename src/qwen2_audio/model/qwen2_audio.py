@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..checkpoint.config import Qwen2AudioConfig, num_audio_tokens
+from ..audio.mel import num_audio_tokens
+from ..checkpoint.config import Qwen2AudioConfig
 from ..errors import AudioError, ConfigError, PromptError
 from .attention import check_implementation
 from .cache import KVCache

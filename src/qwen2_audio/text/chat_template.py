@@ -15,13 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PromptError
+from ..errors import PromptError, did_you_mean
 from ..types import Message
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 DEFAULT_SYSTEM = "You are a helpful assistant."
 SOURCE_KEYS = ("audio", "audio_url", "url", "path")  # keys of a part that may hold its clip; the first one present wins
+ROLES = ("system", "user", "assistant")
+MESSAGE_KEYS = ("role", "content", "type")
+PART_KEYS = ("type", "text", *SOURCE_KEYS)
 
 # `render_segments` in Jinja, for other programs that read our checkpoints. A test shows that the two agree.
 BUILTIN_TEMPLATE = """\
@@ -288,3 +291,40 @@ def audio_sources(messages: Sequence[Message]) -> list[Any]:
         if slot.source is None:
             raise PromptError(f"In {slot.where}: the clip names no sound; give it one under any of {SOURCE_KEYS}.")
     return [slot.source for slot in slots]
+
+
+def check_messages(messages: Sequence[Message]) -> list[Any]:
+    """The source of each clip of a conversation, in order.
+
+    Raises PromptError for malformed messages, and for content that the model would silently not get.
+    """
+    sources = audio_sources(messages)
+    for index, message in enumerate(messages, 1):
+        if message["role"] not in ROLES:
+            role = message["role"]
+            raise PromptError(
+                f"Message {index} has the role {role!r}; expected one of {', '.join(ROLES)}.{did_you_mean(role, ROLES)}"
+            )
+        _refuse_unknown_keys(message, MESSAGE_KEYS, f"Message {index}")
+        if not isinstance(message["content"], str):
+            for number, part in enumerate(message["content"], 1):
+                _check_part(part, f"Message {index}, part {number}")
+    return sources
+
+
+def _check_part(part: dict[str, Any], where: str) -> None:
+    _refuse_unknown_keys(part, PART_KEYS, where)
+    sources = [key for key in SOURCE_KEYS if part.get(key) is not None]
+    if len(sources) > 1:
+        raise PromptError(f"{where} names its sound twice, under {' and '.join(sources)}; give one.")
+    if sources and "text" in part:
+        raise PromptError(f"{where} holds both a clip and text; make two parts of it.")
+
+
+def _refuse_unknown_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise PromptError(
+                f"{where} has the key {key!r}, which nothing here reads; expected {', '.join(known)}."
+                f"{did_you_mean(str(key), known)}"
+            )

@@ -21,6 +21,7 @@ from ..errors import AudioError, ConfigError, PromptError
 from ..inputs import messages as api_messages
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import custom_template
+from ..text.chat_template import check_messages
 from ..types import Message
 from . import augment, masks
 from .clips import read_clip, seconds_of
@@ -201,7 +202,7 @@ class Dataset:
 
 
 def _sources(row: ChatRow | BaseRow) -> list[Any]:
-    return [row.audio] if isinstance(row, BaseRow) else api_messages.check_messages(row.messages)
+    return [row.audio] if isinstance(row, BaseRow) else check_messages(row.messages)
 
 
 def _last_only(row: ChatRow) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..errors import PromptError
-from ..inputs.encode import encode_segments
+from ..inputs.prompt import encode_segments
 from ..text import chat_template as chat
 from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, AudioSlot, Segment
 from ..text.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import qwen2_audio as qa
-from qwen2_audio.checkpoint.config import num_audio_tokens
+from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.engine import engine as engine_module
 from qwen2_audio.engine import settings as settings_module
 from qwen2_audio.engine.engine import Engine, EngineSettings
@@ -122,7 +122,7 @@ def nothing_is_held(engine):
     draft, guesses = draft_of(engine), engine._speculative
     for pool in (engine._scheduler.block_manager, draft._block_manager):
         assert pool.used == 0 and pool.free == pool.blocks
-    assert not draft._shadows and not draft._later and not guesses._trusted and not guesses._drafted
+    assert not draft._drafts and not draft._retry_at and not guesses._histories and not guesses._source
     assert not engine._encoder_cache._users and not draft._encoder_cache._users and not draft._encoder_cache._queue
 
 
@@ -382,7 +382,7 @@ def test_its_memory_is_part_of_the_budget(model, tokenizer, monkeypatch):
 
 def test_no_guesses_no_draft(model, stranger, tokenizer):
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=64, num_speculative_tokens=0), draft=stranger)
-    assert draft_of(engine) is None
+    assert engine._speculative is None
     with pytest.raises(ConfigError, match="num_speculative_tokens is -1; expected a number of at least 0"):
         EngineSettings(num_speculative_tokens=-1)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fixed_shapes import PASTS, Spelling, filled_storage, ordinary, packed_of, small_model
 
-from qwen2_audio.checkpoint.config import num_audio_tokens
+from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.distributed import tensor_parallel
 from qwen2_audio.engine import engine as engine_module
 from qwen2_audio.engine.engine import Engine, EngineSettings

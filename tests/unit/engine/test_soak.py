@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwen2_audio.checkpoint.config import num_audio_tokens
+from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.request import Request, RequestHandle, Sequence
 from qwen2_audio.engine.thread import EngineThread
@@ -98,7 +98,7 @@ class Soak:
             for index in range(handle.answers):
                 self.check(kind, (kind, number), index, [chunk for chunk in chunks if chunk.index == index])
 
-    def check_same_tokens(self, kind: str, key: tuple[str, int], index: int, chunks: list[Chunk]) -> None:
+    def check(self, kind: str, key: tuple[str, int], index: int, chunks: list[Chunk]) -> None:
         reasons = [chunk.finish_reason for chunk in chunks]
         assert reasons[-1] is not None and reasons[:-1] == [None] * (len(reasons) - 1)
         end, error = reasons[-1], chunks[-1].error
@@ -199,7 +199,7 @@ def check_nothing_is_held(engine: Engine, thread: EngineThread) -> None:
     )
     assert (engine._scheduler.num_waiting, engine._scheduler.num_running) == (0, 0)
     sounds = engine._encoder_cache
-    assert not sounds._wanted and not sounds._queue and not sounds._failed
+    assert not sounds._users and not sounds._queue and not sounds._failed
     assert sounds.nbytes <= sounds.budget
     assert not thread._open and not thread._unheard and not thread._inbox
 

@@ -3,7 +3,7 @@ import pytest
 
 import qwen2_audio as qa
 from qwen2_audio.errors import PromptError
-from qwen2_audio.inputs.messages import check_messages
+from qwen2_audio.text.chat_template import check_messages
 
 
 def test_user_puts_clips_before_text():

@@ -18,7 +18,7 @@ from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import Ticket
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
-from qwen2_audio.inputs.messages import check_messages
+from qwen2_audio.text.chat_template import check_messages
 from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
 
 

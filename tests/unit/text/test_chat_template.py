@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen2_audio.errors import PromptError
-from qwen2_audio.inputs.encode import encode_segments
+from qwen2_audio.inputs.prompt import encode_segments
 from qwen2_audio.text import chat_template as chat
 from qwen2_audio.text.chat_template import BUILTIN_TEMPLATE, render, render_segments, render_template
 

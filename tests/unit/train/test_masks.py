@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qwen2_audio.errors import PromptError
-from qwen2_audio.inputs.encode import encode_segments
+from qwen2_audio.inputs.prompt import encode_segments
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train import masks
 from qwen2_audio.train.batches import IGNORED, check_batch, collate

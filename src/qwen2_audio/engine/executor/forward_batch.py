@@ -47,7 +47,7 @@ class ForwardBatch:
         if self.query_lens != self.num_logits:
             lengths = zip(self.query_lens, self.num_logits, strict=True)
             mask = [position >= length - wanted for length, wanted in lengths for position in range(length)]
-            logits_to_keep = torch.tensor([mask]).to(model.device)
+            logits_to_keep = torch.tensor([mask]).to(given.device)
         out = model.language_model(
             ids,
             inputs_embeds=embeds,
