@@ -201,7 +201,7 @@ def check_nothing_is_held(engine: Engine, thread: EngineThread) -> None:
     sounds = engine._encoder_cache
     assert not sounds._users and not sounds._queue and not sounds._failed
     assert sounds.nbytes <= sounds.budget
-    assert not thread._open and not thread._unheard and not thread._inbox
+    assert not thread._open and not thread._unsubmitted and not thread._inbox
 
 
 def check_flat(memory: list[float]) -> None:
