@@ -42,7 +42,7 @@ def pair(request, nano):
         linear = plain.get_submodule(path)
         if isinstance(linear, nn.Linear):
             new = QuantizedLinear(linear.in_features, linear.out_features, form, bias=linear.bias is not None)
-            new.give(quantize_linear(linear.weight.detach(), form))
+            new.set_weight(quantize_linear(linear.weight.detach(), form))
             new.bias = None if linear.bias is None else linear.bias.detach().clone()
             replace(plain, path, new.eval())
     native = copy.deepcopy(plain)

@@ -14,7 +14,27 @@ from .inputs import past
 
 if TYPE_CHECKING:
     from ..model.cache import KVCache
+    from ..model.merge import EmbeddedPrompt
     from ..pretrained import Qwen2AudioForConditionalGeneration
+
+
+class CachedPrompt:
+    """A model for `generate` whose prompt is in `cache` already, except for its last position."""
+
+    def __init__(self, model: Qwen2AudioForConditionalGeneration, cache: KVCache) -> None:
+        self._model, self._cache = model, cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
+        return self._cache
+
+    def embed_prompt(self, input_ids: torch.Tensor, *unused: Any) -> EmbeddedPrompt:
+        from ..model.merge import EmbeddedPrompt
+
+        last = self._model.get_input_embeddings()(input_ids[:, -1:])
+        return EmbeddedPrompt(input_ids, torch.ones_like(input_ids), last)
 
 
 class Ours:
@@ -49,15 +69,17 @@ class Ours:
         return self.answer(ids, new_tokens, stopwatch, **heard)
 
     def go_on(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
-        from ..generate.decode import Reading
+        cached = CachedPrompt(self.model, self.past(ids.shape[1] - 1, new_tokens))
+        return self.answer(ids, new_tokens, stopwatch, model=cached)
 
-        cache = self.past(ids.shape[1] - 1, new_tokens)
-        last = self.model.get_input_embeddings()(ids[:, -1:])
-        return self.answer(ids, new_tokens, stopwatch, reading=Reading(cache, last))
+    def answer(
+        self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch, model: Any = None, **inputs: Any
+    ) -> torch.Tensor:
+        """Greedy, exactly `new_tokens`. `model`: what generates; None: the loaded model."""
+        from ..generate.generate import generate
 
-    def answer(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch, **inputs: Any) -> torch.Tensor:
-        """Greedy, exactly `new_tokens`."""
-        return self.model.generate(  # type: ignore[no-any-return]
+        return generate(  # type: ignore[return-value]
+            model or self.model,
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,

@@ -1,6 +1,5 @@
-"""Generation, the readable path: prompt in, token ids out, every step in plain sight.
+"""Generation, the readable path: prompts to token ids. Tests compare the engine with it.
 
-`generate.generate` is the entry; `config` the options, `processors` and `sampling` the choice of a token, `stopping`
-the end, `decode` the model's side of a step, `beam` and `lookup` the two other ways to search. The engine is held to
-what this package computes.
+`generate.generate` is the entry point; `config` and `options` are its options, `decode` runs the model, `processors`
+and `sampling` choose a token, `stopping` ends a row, and `search`, `beam` and `lookup` are the three searches.
 """

@@ -1,8 +1,8 @@
-"""Beam search: the K best continuations of each prompt are followed at once.
+"""Beam search: decode the K best continuations of each prompt in parallel.
 
-The rules are the reference's (transformers 5.23): scores are sums of log-probabilities; of the C best candidates
-those that end and rank among the best K become answers, the best K that do not end go on; an answer's final score is
-divided by its length to the power of `length_penalty`.
+The rules are the reference's (transformers 5.23). A score is a sum of log-probabilities. Of the C best candidates,
+those that end and rank among the best K become answers, and the best K that do not end continue. An answer's final
+score is divided by its length to the power of `length_penalty`.
 
 B prompts, K beams, C candidates, N new tokens at most, V vocabulary.
 """
@@ -18,7 +18,7 @@ from .output import GenerateOutput
 from .processors import process
 from .search import Search
 
-OUT = -1.0e9  # added to a score that must lose
+OUT = -1.0e9  # added to the score of an excluded hypothesis
 
 
 @dataclass
@@ -26,15 +26,16 @@ class Beams:
     """M hypotheses for each prompt."""
 
     scores: Tensor  # [B, M]
-    tokens: Tensor  # int64 [B, M, N] new tokens
-    origins: Tensor  # int64 [B, M, N] the row each token continued; -1: no token
+    tokens: Tensor  # int64 [B, M, N], new tokens
+    origins: Tensor  # int64 [B, M, N], the row that each token continued; -1: no token
 
-    def take(self, index: Tensor) -> Beams:
-        """The hypotheses `index` [B, M'] of each prompt."""
-        wide = index[..., None].expand(-1, -1, self.tokens.shape[2])
-        return Beams(self.scores.gather(1, index), self.tokens.gather(1, wide), self.origins.gather(1, wide))
+    def select(self, index: Tensor) -> Beams:
+        """The hypotheses `index`, int64 [B, M'], of each prompt."""
+        columns = index[..., None].expand(-1, -1, self.tokens.shape[2])
+        return Beams(self.scores.gather(1, index), self.tokens.gather(1, columns), self.origins.gather(1, columns))
 
     def joined(self, other: Beams) -> Beams:
+        """The hypotheses of both, [B, M + M']."""
         return Beams(
             torch.cat((self.scores, other.scores), 1),
             torch.cat((self.tokens, other.tokens), 1),
@@ -44,12 +45,12 @@ class Beams:
 
 @dataclass
 class State:
-    """Where a beam search stands."""
+    """The state of a beam search between two steps."""
 
     running: Beams  # M = K
     answers: Beams  # M = K, best first
-    done: Tensor  # bool [B, K] which answers are real
-    hopeful: Tensor  # bool [B, 1] whether a running beam could still beat the worst answer
+    done: Tensor  # bool [B, K], False for the entries of `answers` that are still empty
+    can_improve: Tensor  # bool [B, 1], whether a running beam could still beat the worst answer
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,21 @@ class Rules:
     early_stopping: bool | str
 
     def divisor(self, length: int) -> float:
-        """What the summed log-probability of `length` tokens is divided by."""
+        """The divisor of the summed log-probability of `length` tokens."""
         return float(length**self.length_penalty)
 
     @classmethod
-    def of(cls, search: Search) -> Rules:
+    def from_search(cls, search: Search) -> Rules:
         config, beams = search.options.config, search.options.num_beams
-        # Enough candidates for K to go on even if every beam's best tokens all end it.
+        # Enough candidates for K beams to continue even if the best tokens of every beam are all end-of-text ids.
         candidates = max(2, 1 + len(config.eos_ids)) * beams
         penalty = 1.0 if config.length_penalty is None else config.length_penalty
         return cls(beams, candidates, search.lengths.max_new, penalty, config.early_stopping or False)
 
 
-def run(search: Search) -> GenerateOutput:
-    """Beam search, or beam sampling with do_sample. N answers a prompt, best first."""
-    rules, decoder = Rules.of(search), search.decoder
+def beam_search(search: Search) -> GenerateOutput:
+    """Beam search, or beam sampling with do_sample. Returns num_return_sequences answers per prompt, best first."""
+    rules, decoder = Rules.from_search(search), search.decoder
     state = _start(search, rules)
     logits = decoder.prefill(rules.beams)
     for step in range(rules.max_new):
@@ -102,7 +103,7 @@ def _start(search: Search, rules: Rules) -> State:
         torch.full((*shape, rules.max_new), -1, device=device),
     )
     first = empty.scores.clone()
-    first[:, 0] = 0  # the rows are equal at first: only one may be continued
+    first[:, 0] = 0  # the K rows of a prompt are equal at first: only the first may be continued
     return State(
         Beams(first, empty.tokens, empty.origins),
         empty,
@@ -124,7 +125,7 @@ def _candidates(search: Search, rules: Rules, running: Beams, logits: Tensor, st
     else:
         scores, index = totals.topk(rules.candidates)
     beam = index // vocabulary
-    out = running.take(beam)
+    out = running.select(beam)
     out.scores = scores
     out.tokens[:, :, step] = index % vocabulary
     out.origins[:, :, step] = beam + torch.arange(prompts, device=beam.device)[:, None] * rules.beams
@@ -141,24 +142,27 @@ def _ends(search: Search, candidates: Beams, step: int) -> Tensor:
 
 
 def _advance(state: State, rules: Rules, candidates: Beams, ends: Tensor, step: int) -> None:
-    """Go on with the best K that do not end; make answers of those that do, if they rank among the best K."""
-    alive = Beams(candidates.scores + ends * OUT, candidates.tokens, candidates.origins)
-    state.running = alive.take(alive.scores.topk(rules.beams).indices)
+    """Continue the best K candidates that do not end; those that end and rank among the best K become answers."""
+    unended = Beams(candidates.scores + ends * OUT, candidates.tokens, candidates.origins)
+    state.running = unended.select(unended.scores.topk(rules.beams).indices)
 
-    new = ends.clone()
-    new[:, rules.beams :] = False
-    full = state.done.all(1, keepdim=True) & (rules.early_stopping is True)
+    new_answers = ends.clone()
+    new_answers[:, rules.beams :] = False
+    stopped = state.done.all(1, keepdim=True) & (rules.early_stopping is True)
     final = candidates.scores / rules.divisor(step + 1)
-    final = final + full * OUT + ~state.hopeful * OUT + ~new * OUT
+    final = final + stopped * OUT + ~state.can_improve * OUT + ~new_answers * OUT
     merged = state.answers.joined(Beams(final, candidates.tokens, candidates.origins))
     best = merged.scores.topk(rules.beams).indices
-    state.answers = merged.take(best)
-    state.done = torch.cat((state.done, new), 1).gather(1, best)
-    state.hopeful = state.hopeful & _can_improve(state, rules, step + 1)
+    state.answers = merged.select(best)
+    state.done = torch.cat((state.done, new_answers), 1).gather(1, best)
+    state.can_improve = state.can_improve & _can_improve(state, rules, step + 1)
 
 
 def _can_improve(state: State, rules: Rules, length: int) -> Tensor:
-    """Bool [B, 1]: whether the best running beam, at the length it is judged by, beats the worst answer."""
+    """Bool [B, 1]: whether the best running beam's score, divided for `length` tokens, beats the worst answer's.
+
+    With early_stopping "never" and a positive length penalty, the score is divided for the greatest length.
+    """
     if rules.early_stopping == "never" and rules.length_penalty > 0:
         length = rules.max_new
     best = state.running.scores[:, :1] / rules.divisor(length)
@@ -168,14 +172,14 @@ def _can_improve(state: State, rules: Rules, length: int) -> Tensor:
 
 def _over(state: State, rules: Rules, ends: Tensor) -> bool:
     enough = rules.early_stopping is True and bool(state.done.all())
-    return enough or bool(ends.all()) or not bool(state.hopeful.any())
+    return enough or bool(ends.all()) or not bool(state.can_improve.any())
 
 
 def _output(search: Search, answers: Beams) -> GenerateOutput:
-    wanted = search.options.config.num_return_sequences or 1
-    tokens, origins = (x[:, :wanted].flatten(0, 1) for x in (answers.tokens, answers.origins))
+    count = search.options.config.num_return_sequences or 1
+    tokens, origins = (x[:, :count].flatten(0, 1) for x in (answers.tokens, answers.origins))
     longest = int((origins >= 0).sum(1).max())
     out = search.output(tokens[:, :longest])
-    out.sequences_scores = answers.scores[:, :wanted].flatten()
+    out.sequences_scores = answers.scores[:, :count].flatten()
     out.beam_indices = origins[:, :longest]
     return out

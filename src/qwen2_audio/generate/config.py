@@ -1,6 +1,6 @@
-"""The options of generation, as `generation_config.json` and the caller give them.
+"""GenerationConfig: the options of generation, from `generation_config.json` or the caller.
 
-None means "not set", which is what makes the order of precedence work (see `options`).
+None means "not set": the value then comes from the next source in the order of `options.resolve`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GENERATION_CONFIG_FILE = "generation_config.json"
 
 @dataclass
 class GenerationConfig:
-    """How an answer is searched for. Keys nobody here knows are kept as attributes and written back."""
+    """The options of generation. Unknown keys become attributes and are written back."""
 
     # Length, in tokens. max_length and min_length count the prompt too, and each clip in it as ONE position.
     max_length: int | None = None
@@ -35,10 +35,10 @@ class GenerationConfig:
     num_beams: int | None = None
     num_return_sequences: int | None = None
     early_stopping: bool | str | None = None  # beams: True, False or "never"
-    length_penalty: float | None = None  # beams: exponent of the length a sum of log-probabilities is divided by
+    length_penalty: float | None = None  # beams: an answer's score is divided by its length to this power
     use_cache: bool | None = None
-    prompt_lookup_num_tokens: int | None = None  # tokens guessed from the prompt at a time
-    max_matching_ngram_size: int | None = None
+    prompt_lookup_num_tokens: int | None = None  # tokens that prompt lookup proposes per step
+    max_matching_ngram_size: int | None = None  # tokens that prompt lookup matches, at most
 
     # Sampling
     temperature: float | None = None
@@ -79,12 +79,12 @@ class GenerationConfig:
 
     @property
     def eos_ids(self) -> list[int]:
-        """Every id that ends an answer."""
+        """All ids that end an answer."""
         return as_list(self.eos_token_id)
 
     @property
     def pad_id(self) -> int | None:
-        """The id that fills up finished rows: pad_token_id, else the first id that ends an answer."""
+        """The id that pads finished rows: pad_token_id, else the first id that ends an answer, else None."""
         if self.pad_token_id is not None:
             return self.pad_token_id
         return self.eos_ids[0] if self.eos_ids else None
@@ -137,28 +137,28 @@ class GenerationConfig:
         write_json(folder / GENERATION_CONFIG_FILE, self.to_dict(), sort_keys=True)
 
     def update(self, **values: Any) -> dict[str, Any]:
-        """Set the options named in `values`; returns those that are no options, untouched."""
-        known = set(self.names())
-        for key in known & set(values):
+        """Set the options named in `values`; returns the entries that are not options."""
+        names = set(self.names())
+        for key in names & set(values):
             setattr(self, key, values[key])
-        return {key: value for key, value in values.items() if key not in known}
+        return {key: value for key, value in values.items() if key not in names}
 
-    def check(self) -> None:
-        """Raises ConfigError for the first option whose value cannot work."""
+    def check_values(self) -> None:
+        """Raises ConfigError for the first option with an invalid value."""
         for name, (allowed, expected) in _EXPECTED.items():
             value = getattr(self, name)
-            if value is not None and not _holds(allowed, value):
+            if value is not None and not _is_allowed(allowed, value):
                 raise ConfigError(f"{name} is {value!r}; expected {expected}.{_advice(name, value)}")
 
 
 def as_list(ids: int | list[int] | tuple[int, ...] | None) -> list[int]:
-    """The ids of an option that takes one, several or none."""
+    """The ids of an option that holds an id, a list of ids, or None."""
     if ids is None:
         return []
     return [ids] if isinstance(ids, int) else list(ids)
 
 
-def _holds(allowed: Callable[[Any], bool], value: Any) -> bool:
+def _is_allowed(allowed: Callable[[Any], bool], value: Any) -> bool:
     try:
         return allowed(value)
     except (TypeError, ValueError, IndexError):
@@ -203,7 +203,7 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "length_penalty": _number(float("-inf")),
     "prompt_lookup_num_tokens": _whole(1),
     "max_matching_ngram_size": _whole(1),
-    "temperature": _number(0),  # that 0 is no temperature to sample at is told by `options`
+    "temperature": _number(0),  # `options` refuses 0 with do_sample
     "top_k": _whole(0),
     "top_p": _number(0, 1),
     "min_p": _number(0, 1),

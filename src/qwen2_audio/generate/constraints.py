@@ -1,8 +1,8 @@
-"""Logits processors that look at token ids: what was said already, what is forbidden, what is forced.
+"""Logits processors that depend on token ids: penalties on repetition, banned tokens, forced tokens.
 
-Each is a callable `(input_ids [B, L] int64, scores [B, V] fp32) -> scores [B, V]` that leaves its arguments alone.
-Formulas, order and tie rules are the reference's (transformers 5.23, `logits_process.py`); what differs is that padding
-never counts as something said, so that a row does not depend on its batch.
+Each is a callable `(input_ids [B, L] int64, scores [B, V] fp32) -> scores [B, V]` that does not change its arguments.
+Formulas, order and tie rules are the reference's (transformers 5.23, `logits_process.py`), with one difference: padding
+never counts as a token of the row, so that a row does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -19,32 +19,31 @@ LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 BANNED = float("-inf")
 
 
-def _spare(ids: Tensor, keep: Tensor, vocabulary: int) -> Tensor:
-    """`ids` with those not in `keep`, or outside the vocabulary, turned into the spare column V."""
-    return ids.clamp(max=vocabulary).masked_fill(~keep, vocabulary)
-
-
-def _marked(ids: Tensor, keep: Tensor, scores: Tensor) -> Tensor:
-    """Bool [B, V]: which tokens occur in each row of `ids` [B, L] where `keep` [B, L] is true."""
+def _occurring(ids: Tensor, valid: Tensor, scores: Tensor) -> Tensor:
+    """Bool [B, V]: which tokens occur in each row of `ids` [B, L] where `valid`, bool [B, L], is True."""
     rows, vocabulary = scores.shape
-    mark = scores.new_zeros((rows, vocabulary + 1), dtype=torch.bool)
-    return mark.scatter_(1, _spare(ids, keep, vocabulary), True)[:, :vocabulary]
+    occurs = scores.new_zeros((rows, vocabulary + 1), dtype=torch.bool)
+    # Ids that are not valid, or outside the vocabulary, mark an extra column V, which is cut off.
+    columns = ids.clamp(max=vocabulary).masked_fill(~valid, vocabulary)
+    return occurs.scatter_(1, columns, True)[:, :vocabulary]
 
 
-def _said(ids: Tensor, padding: Tensor | None) -> Tensor:
-    """Bool [B, L]: the columns after the first `padding` [B] ones of each row."""
+def _not_padding(ids: Tensor, padding: Tensor | None) -> Tensor:
+    """Bool [B, L]: False for the first `padding[b]` columns of row b, int64 [B]; None: no padding."""
     columns = torch.arange(ids.shape[1], device=ids.device)
     first = columns.new_zeros(ids.shape[0]) if padding is None else padding.to(ids.device)
     return columns[None, :] >= first[:, None]
 
 
 def _only(tokens: list[int], scores: Tensor) -> Tensor:
+    """Scores that allow only `tokens`."""
     forced = torch.full_like(scores, BANNED)
     forced[:, tokens] = 0
     return forced
 
 
 def _without(tokens: list[int], scores: Tensor) -> Tensor:
+    """`scores` with `tokens` banned."""
     out = scores.clone()
     out[:, [t for t in tokens if t < scores.shape[1]]] = BANNED
     return out
@@ -52,27 +51,27 @@ def _without(tokens: list[int], scores: Tensor) -> Tensor:
 
 @dataclass
 class RepetitionPenalty:
-    """Score s of every id in the row becomes s/penalty, or s*penalty below zero; once per id, prompt included."""
+    """The score s of every id in the row, prompt included, becomes s / penalty, or s * penalty if s is negative."""
 
     penalty: float
-    padding: Tensor | None = None  # [B] leading columns that are padding
+    padding: Tensor | None = None  # int64 [B], leading columns that are padding
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        said = _marked(input_ids, _said(input_ids, self.padding), scores)
-        return torch.where(said, _penalised(scores, self.penalty), scores)
+        occurs = _occurring(input_ids, _not_padding(input_ids, self.padding), scores)
+        return torch.where(occurs, _penalised(scores, self.penalty), scores)
 
 
 @dataclass
 class PromptRepetitionPenalty:
-    """The reverse for ids of the prompt alone (`encoder_repetition_penalty`): above 1 they become likelier."""
+    """The inverse, for ids of the prompt only (`encoder_repetition_penalty`): above 1 makes them more likely."""
 
     penalty: float
-    prompt_ids: Tensor  # [B, T]
+    prompt_ids: Tensor  # int64 [B, T]
     padding: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        said = _marked(self.prompt_ids, _said(self.prompt_ids, self.padding), scores)
-        return torch.where(said, _penalised(scores, 1 / self.penalty), scores)
+        occurs = _occurring(self.prompt_ids, _not_padding(self.prompt_ids, self.padding), scores)
+        return torch.where(occurs, _penalised(scores, 1 / self.penalty), scores)
 
 
 def _penalised(scores: Tensor, penalty: float) -> Tensor:
@@ -81,21 +80,21 @@ def _penalised(scores: Tensor, penalty: float) -> Tensor:
 
 @dataclass
 class AnswerPenalty:
-    """Off the score of each id of the answer: `frequency` for each time it occurs, `presence` once (as at OpenAI)."""
+    """Subtracts `frequency` per occurrence in the answer, and `presence` once, from an id's score (OpenAI's rule)."""
 
     frequency: float
     presence: float
-    prompt: int  # columns, which do not count
+    prompt: int  # columns of the prompt, whose tokens do not count
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         answer = input_ids[:, self.prompt :]
-        times = torch.zeros_like(scores).scatter_add_(1, answer, torch.ones_like(answer, dtype=scores.dtype))
-        return scores - self.frequency * times - self.presence * (times > 0)
+        counts = torch.zeros_like(scores).scatter_add_(1, answer, torch.ones_like(answer, dtype=scores.dtype))
+        return scores - self.frequency * counts - self.presence * (counts > 0)
 
 
 @dataclass
 class NoRepeatNGram:
-    """No n tokens occur twice: the token that would complete an earlier n-gram is banned."""
+    """Bans the token that would complete a second occurrence of an n-gram of `size` tokens."""
 
     size: int
     padding: Tensor | None = None
@@ -106,18 +105,18 @@ class NoRepeatNGram:
     def _ban(self, source: Tensor, input_ids: Tensor, scores: Tensor) -> Tensor:
         if source.shape[1] < self.size or input_ids.shape[1] < self.size - 1:
             return scores
-        ending = input_ids[:, input_ids.shape[1] - self.size + 1 :]  # [B, n-1], what the next token would complete
+        ending = input_ids[:, input_ids.shape[1] - self.size + 1 :]  # [B, n-1], the first n-1 tokens of the next n-gram
         windows = source.unfold(1, self.size, 1)  # [B, L-n+1, n]
         repeats = (windows[..., :-1] == ending[:, None, :]).all(-1)
-        repeats &= _said(source, self.padding)[:, : windows.shape[1]]
-        return scores.masked_fill(_marked(windows[..., -1], repeats, scores), BANNED)
+        repeats &= _not_padding(source, self.padding)[:, : windows.shape[1]]
+        return scores.masked_fill(_occurring(windows[..., -1], repeats, scores), BANNED)
 
 
 @dataclass
 class NoRepeatNGramOfPrompt(NoRepeatNGram):
-    """No n tokens of the prompt occur in the answer (`encoder_no_repeat_ngram_size`)."""
+    """Bans the token that would complete an n-gram of the prompt (`encoder_no_repeat_ngram_size`)."""
 
-    prompt_ids: Tensor | None = None  # [B, T]
+    prompt_ids: Tensor | None = None  # int64 [B, T]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         assert self.prompt_ids is not None
@@ -125,9 +124,9 @@ class NoRepeatNGramOfPrompt(NoRepeatNGram):
 
 
 class SequenceBias:
-    """Adds a bias to the token that completes a sequence of ids.
+    """Adds a bias to the score of the token that would complete a sequence of ids.
 
-    biases: {(ids): bias} or [[ids, bias], ...]. A sequence of one id is biased always.
+    biases: {(ids): bias} or [[ids, bias], ...]. A sequence of one id always gets its bias.
     """
 
     def __init__(self, biases: dict[tuple[int, ...], float] | Sequence[Sequence]) -> None:
@@ -135,7 +134,7 @@ class SequenceBias:
         self.biases = {tuple(ids): float(bias) for ids, bias in pairs}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._check(scores.shape[1])
+        self._check_ids(scores.shape[1])
         bias = torch.zeros_like(scores)
         for ids, value in self.biases.items():
             start = input_ids.shape[1] - len(ids) + 1
@@ -146,18 +145,18 @@ class SequenceBias:
             bias[:, ids[-1]] += torch.zeros_like(bias[:, 0]).masked_fill(completes, value)
         return scores + bias
 
-    def _check(self, vocabulary: int) -> None:
+    def _check_ids(self, vocabulary: int) -> None:
         outside = sorted({t for ids in self.biases for t in ids if t >= vocabulary})
         if outside:
             raise ConfigError(f"Biased or bad-word ids {outside} are outside the vocabulary of {vocabulary} tokens.")
 
 
 class LogitBias(SequenceBias):
-    """What one request adds to single tokens: beside the checkpoint's own `sequence_bias`, not in its place."""
+    """A request's biases of single tokens. A class of its own, so that it does not replace the model's SequenceBias."""
 
 
 class NoBadWords(SequenceBias):
-    """Bans the token that would complete one of `words`; an end-of-text id alone cannot be banned."""
+    """Bans the token that would complete one of `words`. A word that is an end-of-text id is not banned."""
 
     def __init__(self, words: Sequence[Sequence[int]], eos_ids: Sequence[int] = ()) -> None:
         super().__init__({tuple(w): BANNED for w in words if not (len(w) == 1 and w[0] in eos_ids)})
@@ -188,11 +187,11 @@ class MinNewTokens:
 
 @dataclass
 class PrefixAllowed:
-    """Only the ids that `allowed(prompt number, ids [L])` returns may come next."""
+    """Allows only the ids that `allowed(prompt number, ids [L])` returns as the next token."""
 
     allowed: Callable[[int, Tensor], Sequence[int]]
     num_beams: int = 1
-    answers: int = 1  # rows of a prompt, where they are no beams
+    answers: int = 1  # rows per prompt without beams
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         mask = torch.full_like(scores, BANNED)
@@ -206,14 +205,14 @@ class PrefixAllowed:
                 )
             mask[row, tokens] = 0
         masked = scores + mask
-        # A prompt whose every beam is left without a token gets its allowed ones back, at score 0.
-        stuck = masked.amax(1).isneginf().view(-1, self.num_beams).all(1).repeat_interleave(self.num_beams)
-        return torch.where(stuck[:, None], mask, masked)
+        # If no beam of a prompt has a token left, allow the returned ids with score 0.
+        exhausted = masked.amax(1).isneginf().view(-1, self.num_beams).all(1).repeat_interleave(self.num_beams)
+        return torch.where(exhausted[:, None], mask, masked)
 
 
 @dataclass
 class ForcedBos:
-    """Right after a prompt of one column only `token` may come."""
+    """Allows only `token` after a prompt of one column."""
 
     token: int
 
@@ -223,7 +222,7 @@ class ForcedBos:
 
 @dataclass
 class ForcedEos:
-    """The last of `max_length` columns is one of `eos_ids`."""
+    """Allows only `eos_ids` in the last of `max_length` columns."""
 
     max_length: int
     eos_ids: list[int]
@@ -234,7 +233,7 @@ class ForcedEos:
 
 @dataclass
 class RemoveInvalid:
-    """NaN becomes 0, infinities the largest finite numbers."""
+    """Replaces NaN by 0 and infinities by the largest finite numbers."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         limits = torch.finfo(scores.dtype)
@@ -243,7 +242,7 @@ class RemoveInvalid:
 
 @dataclass
 class ExponentialDecayLength:
-    """From `start` new tokens on, k tokens later, an end-of-text score s gets |s| * (factor**k - 1) added."""
+    """Adds |s| * (factor**k - 1) to the score s of an end-of-text id, k tokens after the first `start` new tokens."""
 
     start: int
     factor: float
@@ -251,20 +250,20 @@ class ExponentialDecayLength:
     prompt: int  # columns
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        late = input_ids.shape[1] - self.prompt - self.start
-        if late <= 0:
+        excess = input_ids.shape[1] - self.prompt - self.start
+        if excess <= 0:
             return scores
-        known = [i for i in self.eos_ids if i < scores.shape[1]]
-        ends = scores[:, known]
-        raised = ends.abs() * (self.factor**late - 1)
+        eos_ids = [i for i in self.eos_ids if i < scores.shape[1]]
+        old = scores[:, eos_ids]
+        increase = old.abs() * (self.factor**excess - 1)
         out = scores.clone()
-        out[:, known] = ends + raised.masked_fill(~ends.isfinite(), 0.0)
+        out[:, eos_ids] = old + increase.masked_fill(~old.isfinite(), 0.0)
         return out
 
 
 @dataclass
 class SuppressTokens:
-    """Bans `tokens` always."""
+    """Bans `tokens`."""
 
     tokens: list[int]
 
@@ -274,7 +273,7 @@ class SuppressTokens:
 
 @dataclass
 class SuppressAtBegin:
-    """Bans `tokens` when the row is `begin` columns long: as the first new token."""
+    """Bans `tokens` as the first new token, when the row has `begin` columns."""
 
     tokens: list[int]
     begin: int

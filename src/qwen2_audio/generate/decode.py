@@ -1,6 +1,6 @@
-"""The model's side of generation: the prompt goes through once, then tokens are appended.
+"""Run the model for generation: the prompts once, then the new tokens of every step.
 
-B prompts, R rows (a prompt's beams or samples lie next to each other), T prompt columns, L columns so far, H width,
+B prompts, R rows (the beams or samples of a prompt are adjacent), T prompt columns, L columns so far, H width,
 V vocabulary.
 """
 
@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import PromptError
 from ..model.cache import KVCache
-from ..model.merge import Prompt, position_ids_of
+from ..model.merge import EmbeddedPrompt, position_ids_of
 from .output import Trace
 
-ROOM = 256  # new positions the cache has room for from the start; it grows by itself
+INITIAL_CAPACITY = 256  # new positions that the cache holds at first; it grows when needed
 
 
 @dataclass(frozen=True)
@@ -25,21 +24,21 @@ class Rows:
     """Prompts padded on the left."""
 
     input_ids: Tensor  # int64 [B, T]
-    inputs_embeds: Tensor  # [B, T, H]; fewer columns where the first ones are read already
-    attention_mask: Tensor | None  # int64 [B, T]; None: nothing is padded
+    inputs_embeds: Tensor  # [B, T, H]
+    attention_mask: Tensor | None  # int64 [B, T]; None: no padding
 
     @property
     def padding(self) -> Tensor | None:
-        """Leading columns that are padding, [B]."""
+        """The number of leading columns that are padding, [B]; None: no padding."""
         return None if self.attention_mask is None else (self.attention_mask == 0).sum(1)
 
 
-def pad_left(prompt: Prompt) -> Rows:
-    """Move the padding of every row, wherever it is, to its left, so that all answers begin in one column.
+def pad_left(prompt: EmbeddedPrompt) -> Rows:
+    """Move the padding of every row to its left, so that all answers begin in the same column.
 
-        mask [1 1 0 0] has the order [2 3 0 1]: padding first, then the rest as it was
+        mask [1 1 0 0] has the order [2 3 0 1]: padding first, then the valid positions in their order
 
-    Columns that are padding in every row go.
+    Columns that are padding in every row are removed.
     """
     mask = (prompt.attention_mask != 0).long()
     if bool(mask.all()):
@@ -50,46 +49,21 @@ def pad_left(prompt: Prompt) -> Rows:
     return Rows(prompt.input_ids[rows, order], prompt.inputs_embeds[rows, order], None if bool(mask.all()) else mask)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One prompt of T positions, of which the model has read some already."""
-
-    cache: KVCache  # of one row; holds the first positions, and is written to from there on
-    embeds: Tensor  # [1, T - cache.length, H]: the positions not read yet, at least one
-
-    def rows(self, input_ids: Tensor, attention_mask: Tensor) -> Rows:
-        """The prompt `input_ids` [1, T], of which only `embeds` go through the model. Raises PromptError."""
-        read, new = self.cache.length, self.embeds.shape[1]
-        if len(input_ids) != 1 or not bool(attention_mask.all()):
-            raise PromptError(
-                f"reading= is for one prompt without padding; found {list(input_ids.shape)}. Leave reading out."
-            )
-        if not new or read + new != input_ids.shape[1]:
-            raise PromptError(
-                f"reading= has {read} positions in its cache and {new} to read, and the prompt has "
-                f"{input_ids.shape[1]}; expected as many together, and at least one to read."
-            )
-        return Rows(input_ids, self.embeds, None)
-
-
 class Decoder:
-    """Prefill and decode of one call. With `cached` false every step computes everything again, as a yardstick."""
+    """Prefill and decode steps of one call. Without `cached`, every step computes all columns again, for tests."""
 
-    def __init__(
-        self, model: Any, rows: Rows, max_new: int, *, cached: bool, trace: Trace, cache: KVCache | None = None
-    ) -> None:
-        """`cache`: one that holds the columns before `rows.inputs_embeds` already."""
+    def __init__(self, model: Any, rows: Rows, max_new: int, *, cached: bool, trace: Trace) -> None:
         self.language_model = model.language_model
         self.trace = trace
-        self.cache = cache
-        if cached and cache is None:
+        self.cache: KVCache | None = None
+        if cached:
             batch, columns = rows.input_ids.shape
-            self.cache = model.new_cache(batch, columns + min(max_new, ROOM))
+            self.cache = model.new_cache(batch, columns + min(max_new, INITIAL_CAPACITY))
         self._mask = rows.attention_mask  # [R, L] or None
-        self._embeds = rows.inputs_embeds  # [R, L, H]; after prefill only kept when nothing is cached
+        self._embeds = rows.inputs_embeds  # [R, L, H]; after prefill it is empty if there is a cache
 
     def prefill(self, times: int = 1) -> Tensor:
-        """Run the prompts; from then on each has `times` rows. Logits of the last column, fp32 [R, V]."""
+        """Run the prompts, then repeat each for `times` rows. Returns the logits of the last column, fp32 [R, V]."""
         logits = self._forward(self._embeds, self._mask, self._positions(self._embeds.shape[1]), 1)[:, -1]
         if self.cache is not None:
             self._embeds = self._embeds[:, :0]
@@ -101,7 +75,7 @@ class Decoder:
         return logits
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Append `tokens` [R, q]; logits of their columns, fp32 [R, q, V]."""
+        """Append `tokens`, int64 [R, q]. Returns the logits of their columns, fp32 [R, q, V]."""
         embeds, count = self.language_model.model.embed_tokens(tokens), tokens.shape[1]
         if self._mask is not None:
             self._mask = torch.cat((self._mask, torch.ones_like(tokens)), 1)
@@ -110,7 +84,7 @@ class Decoder:
         return self._forward(embeds, self._mask, self._positions(embeds.shape[1]), count)
 
     def select(self, rows: Tensor) -> None:
-        """Make row i what row `rows[i]` was."""
+        """Replace row i by the old row `rows[i]`."""
         if self.cache is not None:
             self.cache.reorder(rows)
         self._embeds = self._embeds[rows]
@@ -118,14 +92,14 @@ class Decoder:
             self._mask = self._mask[rows]
 
     def crop(self, columns: int) -> None:
-        """Forget every column from `columns` on (with a cache)."""
+        """Drop the columns from `columns` on. Needs a cache."""
         assert self.cache is not None
         self.cache.crop(columns)
         if self._mask is not None:
             self._mask = self._mask[:, :columns]
 
     def _positions(self, count: int) -> Tensor | None:
-        """Positions [R, count] of the last `count` columns; None where they are those of the columns."""
+        """Positions [R, count] of the last `count` columns; None without padding, when they are the column numbers."""
         return None if self._mask is None else position_ids_of(self._mask)[:, -count:]
 
     def _forward(self, embeds: Tensor, mask: Tensor | None, positions: Tensor | None, keep: int) -> Tensor:

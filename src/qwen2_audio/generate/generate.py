@@ -1,6 +1,6 @@
-"""The entry: from prompt and clips to token ids.
+"""`generate`, the entry point: from prompts and clips to token ids.
 
-B prompts, A clips, T prompt columns as given, R rows decoded (B times beams or samples), V vocabulary.
+B prompts, A clips, T columns of the prompts, R decoded rows (B times beams or samples), V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..model.merge import check_tensor
 from . import beam, lookup, processors, search, stopping
 from .config import as_list
 from .constraints import LogitsProcessor
-from .decode import Decoder, Reading, pad_left
+from .decode import Decoder, pad_left
 from .lengths import PromptSize, measure, plan_lengths, warn_of_lengths
 from .options import Options, resolve
 from .output import GenerateOutput, Trace
@@ -30,7 +30,7 @@ from .streamers import Streamer, ending
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the model hears and reads."""
+    """The model's inputs, checked."""
 
     input_ids: Tensor  # int64 [B, T]
     attention_mask: Tensor  # int64 [B, T]
@@ -40,7 +40,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Extras:
-    """What a call brings beside options."""
+    """The arguments of a call that are not options."""
 
     logits_processor: Sequence[LogitsProcessor] = ()
     stopping_criteria: Sequence[Criterion] = ()
@@ -48,7 +48,6 @@ class Extras:
     streamer: Streamer | None = None
     tokenizer: Any = None
     generator: torch.Generator | None = None
-    reading: Reading | None = None
 
 
 def generate(
@@ -66,39 +65,37 @@ def generate(
     tokenizer: Any = None,
     seed: int | None = None,
     generator: torch.Generator | None = None,
-    reading: Reading | None = None,
     **kwargs: Any,
 ) -> Tensor | GenerateOutput:
-    """Answer prompts.
+    """Generate answers to prompts.
 
-    Clips are encoded once and prompts run once, however many beams or samples each has. Rows may be padded on either
-    side, and a row's answer does not depend on the others' (drawn answers share one random stream, though).
+    Clips are encoded once and prompts are run once, however many beams or samples each prompt has. Rows may be padded
+    on either side. A row's greedy answer does not depend on the other rows; drawn answers share one random stream.
 
     Args:
-        input_ids: int64 [B, T], from the processor; prompts with one placeholder a clip work too.
-        input_features: [A, mel bins, F], all clips in the order of their placeholders.
-        attention_mask: 0/1 [B, T]. None: every column counts, unless pad_token_id occurs and is no end-of-text id.
+        input_ids: int64 [B, T], from the processor; prompts with one placeholder per clip work too.
+        input_features: [A, mel bins, F], clips in the order of their placeholders.
+        attention_mask: 0/1 [B, T]. None: masks pad_token_id, unless that is also an end-of-text id.
         feature_attention_mask: 0/1 [A, F].
-        generation_config: a GenerationConfig or dict; what it leaves unset comes from the model's own.
-        logits_processor: callables `(ids [R, L], scores [R, V]) -> scores`, run after the built-in ones; one of the
-            class of a built-in one replaces it. They see expanded prompts, padded on the left.
-        stopping_criteria: callables `(ids [R, L], scores) -> bool [R]`, asked after each token.
-        prefix_allowed_tokens_fn: `(prompt number, ids [L]) -> ids` that alone may come next.
+        generation_config: a GenerationConfig or dict; fields that are not set come from the model's own.
+        logits_processor: callables `(ids [R, L], scores [R, V]) -> scores`, which run after the built-in ones. One of
+            a built-in class replaces the built-in one. They get expanded prompts, padded on the left.
+        stopping_criteria: callables `(ids [R, L], scores) -> bool [R]`, called after each token.
+        prefix_allowed_tokens_fn: `(prompt number, ids [L]) -> ids` that are allowed as the next token.
         streamer: gets the prompt's ids, then each token; see `streamers`.
-        tokenizer: anything with `decode(ids)`; needed for stop_strings.
+        tokenizer: an object with `decode(ids)`; needed for stop_strings.
         seed: makes draws repeatable on one device. None: torch's global random state.
         generator: a torch.Generator in place of a seed.
-        reading: one prompt whose beginning the model has read already, clips included; no input_features then.
-        kwargs: any field of GenerationConfig; these come before generation_config.
+        kwargs: any field of GenerationConfig; these take precedence over generation_config.
 
     Returns:
-        int64 [B * num_return_sequences, T + new]: the prompts as given, then the answers with the end-of-text token,
-        filled up with the pad id. With return_dict_in_generate=True a GenerateOutput.
+        int64 [B * num_return_sequences, T + new]: the prompts as given, then the answers with their end-of-text token,
+        padded with the pad id. With return_dict_in_generate=True, a GenerateOutput.
 
     Raises:
         ConfigError: an unknown option or a value that cannot work.
-        PromptError: input that does not fit together.
-        ContextLengthError: no room for the answer.
+        PromptError: inputs that do not match.
+        ContextLengthError: prompt and answer exceed the context.
     """
     started = time.monotonic()
     with ending(streamer), torch.no_grad():
@@ -110,36 +107,33 @@ def generate(
             streamer,
             tokenizer,
             _generator(model, seed, generator),
-            reading,
         )
         inputs = _inputs(model, options, input_ids, attention_mask, input_features, feature_attention_mask)
         _refuse_combinations(model, options, extras, len(inputs.input_ids) * options.rows_per_prompt)
         prepared = _prepare(model, inputs, options, extras, started)
         prepared.stream(inputs.input_ids.repeat_interleave(options.rows_per_prompt, 0))
-        out = _way(options)(prepared)
+        out = _search_function(options)(prepared)
     return out if options.config.return_dict_in_generate else out.sequences
 
 
-def _way(options: Options) -> Callable[[Search], GenerateOutput]:
+def _search_function(options: Options) -> Callable[[Search], GenerateOutput]:
     if options.num_beams > 1:
-        return beam.run
-    return search.run if options.config.prompt_lookup_num_tokens is None else lookup.run
+        return beam.beam_search
+    return search.sample if options.config.prompt_lookup_num_tokens is None else lookup.sample_with_lookup
 
 
 def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, started: float) -> Search:
-    """Check the lengths, encode the clips, and put together what the search needs."""
+    """Check the lengths, encode the clips, and make the Search."""
     text, audio = model.config.text_config, model.config.audio_token_index
     context = text.max_position_embeddings
-    # First what needs no computation: a prompt of the old kind can only get longer.
+    # Before encoding, refuse a prompt that is too long as given; expanding a legacy prompt only makes it longer.
     size = measure(inputs.input_ids, inputs.attention_mask, audio)
     plan_lengths(options, size, context)
-    if extras.reading is None:
-        prompt = model.embed_prompt(
+    rows = pad_left(
+        model.embed_prompt(
             inputs.input_ids, inputs.input_features, inputs.attention_mask, inputs.feature_attention_mask
         )
-        rows, cache = pad_left(prompt), None
-    else:
-        rows, cache = extras.reading.rows(inputs.input_ids, inputs.attention_mask), extras.reading.cache
+    )
     trace = Trace(options.config)
     lengths = plan_lengths(options, PromptSize(rows.input_ids.shape[1], size.counted), context)
     warn_of_lengths(options, lengths)
@@ -150,7 +144,7 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     return Search(
         options,
         lengths,
-        Decoder(model, rows, lengths.max_new, cached=options.config.use_cache is not False, trace=trace, cache=cache),
+        Decoder(model, rows, lengths.max_new, cached=options.config.use_cache is not False, trace=trace),
         inputs.input_ids,
         ids,
         processors.build(
@@ -174,16 +168,16 @@ def _inputs(
     input_features: Tensor | None,
     feature_attention_mask: Tensor | None,
 ) -> Inputs:
-    """Check ids and mask, and bring them to the model's device."""
+    """Check the inputs, and move ids and mask to the model's device."""
     if input_ids is None:
         raise PromptError("generate() got no input_ids; pass the processor's whole output: generate(**inputs).")
-    given = {
+    tensors = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "input_features": input_features,
         "feature_attention_mask": feature_attention_mask,
     }
-    for name, value in given.items():
+    for name, value in tensors.items():
         if value is not None:
             check_tensor(name, value)
     shape = list(input_ids.shape)
@@ -204,9 +198,9 @@ def _inputs(
 
 
 def _check_vocabulary(options: Options, vocabulary: int, *, rows: int) -> None:
-    """Refuse ids that would be fed or forced but do not exist. (An end of text that does not merely never comes.)"""
-    fed = ["pad_token_id"] if rows > 1 else []
-    for name in (*fed, "forced_bos_token_id", "forced_eos_token_id"):
+    """Refuse padding and forced ids outside the vocabulary. (An eos_token_id outside it simply never occurs.)"""
+    padding = ["pad_token_id"] if rows > 1 else []
+    for name in (*padding, "forced_bos_token_id", "forced_eos_token_id"):
         value = getattr(options.config, name)
         if value is not None and max(as_list(value)) >= vocabulary:
             raise ConfigError(f"{name} is {value}; expected ids from 0 to {vocabulary - 1}, the model's vocabulary.")
@@ -231,11 +225,8 @@ def _generator(model: Any, seed: int | None, generator: torch.Generator | None) 
 
 
 def _refuse_combinations(model: Any, options: Options, extras: Extras, rows: int) -> None:
-    if (
-        options.config.max_time is not None
-        and isinstance(model, nn.Module)
-        and tensor_parallel_group(model) is not None
-    ):
+    tensor_parallel = isinstance(model, nn.Module) and tensor_parallel_group(model) is not None
+    if options.config.max_time is not None and tensor_parallel:
         raise ConfigError(
             "max_time is set for a model that several processes share, each of which would stop at another token; "
             "leave it out, and set max_new_tokens."
@@ -244,12 +235,10 @@ def _refuse_combinations(model: Any, options: Options, extras: Extras, rows: int
         raise ConfigError(
             "A streamer cannot follow beam search, whose tokens may still change; leave one of the two out."
         )
-    if extras.reading is not None and options.config.use_cache is False:
-        raise ConfigError("reading= is a cache and use_cache is False; leave one of the two out.")
     if options.config.stop_strings is not None and extras.tokenizer is None:
         raise ConfigError(
             "stop_strings needs the tokenizer to read what was generated; pass tokenizer=processor.tokenizer."
         )
-    rows_end_apart = options.config.stop_strings is not None or bool(extras.stopping_criteria)
-    if rows > 1 and rows_end_apart and options.config.pad_id is None:
+    may_end_early = options.config.stop_strings is not None or bool(extras.stopping_criteria)
+    if rows > 1 and may_end_early and options.config.pad_id is None:
         raise ConfigError("Rows may end at different lengths and no pad_token_id is set to fill them up; pass one.")

@@ -1,7 +1,7 @@
-"""How long an answer may be: the prompt as it is counted, the model's context, and what was asked for.
+"""The length limits of an answer, from the prompt's size, the model's context and the options.
 
-`max_length` counts the prompt, and each clip in it as ONE position, as when the documented examples were published;
-so they run for clips of any length. The model's context counts every position.
+`max_length` counts the prompt, and each clip in it as ONE position, as when the documented examples were published:
+they therefore work for clips of any length. The model's context counts every position.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ class PromptSize:
     """The size of a batch of prompts."""
 
     longest: int  # positions of the longest row, without padding
-    counted: int  # the width of the batch as max_length counts it: each clip is one
+    counted: int  # the width of the batch as max_length counts it, each clip as one position
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """The limits of one call, in columns of the batch (prompt included) except `max_new` and `min_new`."""
+    """The limits of one call."""
 
-    prompt: int
-    max_new: int
-    min_length: int
-    min_new: int
+    prompt: int  # columns of the prompt
+    max_new: int  # new tokens
+    min_length: int  # columns, prompt included
+    min_new: int  # new tokens
 
     @property
     def max_length(self) -> int:
@@ -37,7 +37,7 @@ class Lengths:
 
 
 def measure(input_ids: Tensor, attention_mask: Tensor, audio_token: int) -> PromptSize:
-    """Size up the batch `input_ids` [B, T] with its mask [B, T]. An unbroken run of audio positions is one clip.
+    """Measure the batch `input_ids` [B, T] with its mask [B, T]. A run of adjacent audio positions is one clip.
 
     >>> ids = torch.tensor([[5, 63, 63, 63, 6], [0, 0, 0, 7, 8]])
     >>> measure(ids, (ids != 0).long(), 63)
@@ -54,36 +54,36 @@ def measure(input_ids: Tensor, attention_mask: Tensor, audio_token: int) -> Prom
 
 
 def plan_lengths(options: Options, size: PromptSize, context: int) -> Lengths:
-    """The limits of one call on prompts of `size`, for a model whose context holds `context` positions.
+    """The limits of one call on prompts of `size`, for a model with a context of `context` positions.
 
-    Raises ContextLengthError where the prompt leaves no room, or less than was asked for. A limit that only stands in
-    the checkpoint's file, or the default, is lowered to what fits.
+    A limit from the checkpoint's file, or the default, is lowered to what fits in the context. Raises
+    ContextLengthError when the prompt fills the context, or when the caller's own limit does not fit.
     """
     if size.longest >= context:
         raise ContextLengthError(
             f"The prompt takes {size.longest} positions, and the model's context holds {context} with the answer; "
             "shorten the text, or send fewer or shorter clips."
         )
-    max_new, asked = _new_tokens(options, size)
-    room = context - size.longest
-    if max_new > room and asked:
+    max_new, from_caller = _new_tokens(options, size)
+    available = context - size.longest
+    if max_new > available and from_caller:
         raise ContextLengthError(
             f"The prompt's {size.longest} positions and {max_new} new tokens make {size.longest + max_new}, and the "
-            f"model's context holds {context}; ask for max_new_tokens={room} or fewer, or shorten the prompt."
+            f"model's context holds {context}; ask for max_new_tokens={available} or fewer, or shorten the prompt."
         )
     config = options.config
-    hidden = size.longest - size.counted  # columns max_length and min_length do not count
+    uncounted = size.longest - size.counted  # columns that max_length and min_length do not count
     min_new = config.min_new_tokens or 0
-    min_length = size.longest + min_new if min_new else (config.min_length or 0) + hidden
-    return Lengths(size.longest, min(max_new, room), min_length, min_new)
+    min_length = size.longest + min_new if min_new else (config.min_length or 0) + uncounted
+    return Lengths(size.longest, min(max_new, available), min_length, min_new)
 
 
 def warn_of_lengths(options: Options, lengths: Lengths) -> None:
-    """Say once what was left to a default or contradicts itself."""
+    """Warn when no length was set, or when the limits contradict each other."""
     config = options.config
     if config.max_new_tokens is None and config.max_length is None:
         warn(f"Neither max_new_tokens nor max_length is set: at most {DEFAULT_NEW_TOKENS} new tokens come.")
-    if options.asked_for("max_new_tokens") and options.asked_for("max_length"):
+    if options.set_by_caller("max_new_tokens") and options.set_by_caller("max_length"):
         warn(
             f"Both max_new_tokens={config.max_new_tokens} and max_length={config.max_length} are set: "
             "max_new_tokens holds."
@@ -94,18 +94,18 @@ def warn_of_lengths(options: Options, lengths: Lengths) -> None:
 
 
 def _new_tokens(options: Options, size: PromptSize) -> tuple[int, bool]:
-    """The most new tokens, and whether the caller asked for it. What he asked for comes before the file's limits."""
+    """The limit of new tokens, and whether the caller set it. The caller's limits come before the file's."""
     config = options.config
-    for asked in (True, False):
-        if config.max_new_tokens is not None and options.asked_for("max_new_tokens") is asked:
-            return config.max_new_tokens, asked
-        if config.max_length is not None and options.asked_for("max_length") is asked:
-            return within_max_length(config.max_length, size), asked
+    for from_caller in (True, False):
+        if config.max_new_tokens is not None and options.set_by_caller("max_new_tokens") is from_caller:
+            return config.max_new_tokens, from_caller
+        if config.max_length is not None and options.set_by_caller("max_length") is from_caller:
+            return within_max_length(config.max_length, size), from_caller
     return DEFAULT_NEW_TOKENS, False
 
 
 def within_max_length(max_length: int, size: PromptSize) -> int:
-    """The new tokens that `max_length` leaves, prompt included. Raises ContextLengthError where it leaves none."""
+    """The new tokens that `max_length`, prompt included, allows. Raises ContextLengthError when it allows none."""
     if size.counted >= max_length:
         raise ContextLengthError(
             f"The prompt counts {size.counted} (each clip as one) and max_length is {max_length}, prompt included: "

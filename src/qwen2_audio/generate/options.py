@@ -1,4 +1,4 @@
-"""From what the caller says, what the checkpoint's file says and the defaults to one set of options."""
+"""Resolve the options of one call from the caller's arguments, the checkpoint's generation_config and defaults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ConfigError, did_you_mean
 from .config import GenerationConfig
 
-# The reference's global defaults that are not simply "off" (transformers 5.23, `configuration_utils.py`).
+# The reference's defaults that do more than leave a feature off (transformers 5.23, `configuration_utils.py`).
 DEFAULTS: dict[str, Any] = {
     "do_sample": False,
     "num_beams": 1,
@@ -29,7 +29,7 @@ DEFAULT_NEW_TOKENS = 20
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _BEAMS = ("early_stopping", "length_penalty")
 
-# Options of the reference that are not offered -> the values that ask for nothing, and so may stand in a file.
+# Options of the reference that are not offered -> their values without effect, which are accepted.
 _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1, 1.0),
     "watermarking_config": (),
@@ -75,14 +75,14 @@ _ARGUMENTS = (
 
 @dataclass(frozen=True)
 class Options:
-    """One call's options: every value settled, and which of them the caller asked for himself."""
+    """The resolved options of one call, and the names of those that the caller set."""
 
     config: GenerationConfig
-    asked: frozenset[str]
+    caller_names: frozenset[str]
 
-    def asked_for(self, name: str) -> bool:
-        """Whether the caller gave `name` a value (None is no value)."""
-        return name in self.asked and getattr(self.config, name) is not None
+    def set_by_caller(self, name: str) -> bool:
+        """Whether the caller set `name` to a value other than None."""
+        return name in self.caller_names and getattr(self.config, name) is not None
 
     @property
     def num_beams(self) -> int:
@@ -90,14 +90,15 @@ class Options:
 
     @property
     def rows_per_prompt(self) -> int:
-        """Rows each prompt is decoded in: its beams, or its samples."""
+        """Decoded rows per prompt: its beams, or its samples."""
         return self.num_beams if self.num_beams > 1 else self.config.num_return_sequences or 1
 
 
 def resolve(of_model: GenerationConfig | None, passed: Any, kwargs: dict[str, Any]) -> Options:
-    """Settle the options of one call: kwargs, then the config passed, then the model's own, then the defaults.
+    """Resolve the options of one call. Precedence: kwargs, the config `passed`, the model's own config, defaults.
 
-    Raises ConfigError for an unknown option, one not offered, and values that cannot work or contradict each other.
+    Raises ConfigError for unknown options, options that are not offered, and values that are invalid or contradict
+    each other.
     """
     _refuse_unknown(kwargs, "generate()")
     passed = _as_config(passed)
@@ -110,16 +111,16 @@ def resolve(of_model: GenerationConfig | None, passed: Any, kwargs: dict[str, An
     for key, value in kwargs.items():
         setattr(config, key, _plain(value))
     _refuse_not_offered(config)
-    asked = {key for key, value in vars(passed).items() if value is not None} | set(kwargs)
-    options = Options(config, frozenset(asked & set(GenerationConfig.names())))
-    config.check()
+    caller_names = {key for key, value in vars(passed).items() if value is not None} | set(kwargs)
+    options = Options(config, frozenset(caller_names & set(GenerationConfig.names())))
+    config.check_values()
     _refuse_contradictions(config)
-    _warn_of_idle(options)
+    _warn_of_ineffective(options)
     return options
 
 
 def warn(message: str) -> None:
-    """A UserWarning that points at the line outside this package which called it."""
+    """Issue a UserWarning at the nearest calling line outside this package and torch."""
     level, frame = 2, sys._getframe(1)
     package = __name__.partition(".")[0]
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in (package, "torch"):
@@ -132,9 +133,9 @@ def _as_config(passed: Any) -> GenerationConfig:
         return GenerationConfig()
     if isinstance(passed, GenerationConfig):
         return passed
-    if isinstance(passed, dict):  # written by hand perhaps, or read from a file, whose stamps are no options
-        stamps = [key for key in passed if key == "transformers_version" or key.startswith("_")]
-        _refuse_unknown(set(passed) - set(stamps), "generation_config")
+    if isinstance(passed, dict):  # perhaps read from a file, which has metadata beside the options
+        metadata = [key for key in passed if key == "transformers_version" or key.startswith("_")]
+        _refuse_unknown(set(passed) - set(metadata), "generation_config")
         return GenerationConfig.from_dict(passed)
     if not hasattr(passed, "to_dict"):
         raise ConfigError(f"generation_config is {passed!r}; expected a GenerationConfig or a dict.")
@@ -142,7 +143,7 @@ def _as_config(passed: Any) -> GenerationConfig:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and lists in place of numpy's and torch's."""
+    """A number or list in place of one of numpy or torch."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
@@ -163,15 +164,15 @@ def _refuse_not_offered(config: GenerationConfig) -> None:
 
 
 def _refuse_contradictions(config: GenerationConfig) -> None:
-    beams, wanted = config.num_beams or 1, config.num_return_sequences or 1
+    beams, answers = config.num_beams or 1, config.num_return_sequences or 1
     if config.do_sample and config.temperature == 0:
         raise ConfigError("temperature is 0; expected a number above 0. For greedy decoding set do_sample=False.")
-    if beams > 1 and wanted > beams:
-        raise ConfigError(f"num_return_sequences is {wanted} with num_beams={beams}; ask for {beams} at most.")
-    if beams == 1 and wanted > 1 and not config.do_sample:
+    if beams > 1 and answers > beams:
+        raise ConfigError(f"num_return_sequences is {answers} with num_beams={beams}; ask for {beams} at most.")
+    if beams == 1 and answers > 1 and not config.do_sample:
         raise ConfigError(
-            f"num_return_sequences is {wanted}, but greedy decoding finds one answer; "
-            f"set do_sample=True or num_beams={wanted}."
+            f"num_return_sequences is {answers}, but greedy decoding finds one answer; "
+            f"set do_sample=True or num_beams={answers}."
         )
     if config.exponential_decay_length_penalty is not None and not config.eos_ids:
         raise ConfigError("exponential_decay_length_penalty needs an eos_token_id to raise; none is set.")
@@ -180,21 +181,23 @@ def _refuse_contradictions(config: GenerationConfig) -> None:
 
 
 def _refuse_with_lookup(config: GenerationConfig) -> None:
-    for name, one in {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}.items():
-        if getattr(config, name) not in (None, one):
-            raise ConfigError(f"{name} is {getattr(config, name)!r}; prompt_lookup_num_tokens needs {name}={one}.")
+    for name, required in {"num_beams": 1, "num_return_sequences": 1, "use_cache": True}.items():
+        value = getattr(config, name)
+        if value not in (None, required):
+            raise ConfigError(f"{name} is {value!r}; prompt_lookup_num_tokens needs {name}={required}.")
     for name in ("output_attentions", "output_hidden_states"):
         if getattr(config, name):
             raise ConfigError(f"{name} is not offered with prompt_lookup_num_tokens; leave one of the two out.")
 
 
-def _warn_of_idle(options: Options) -> None:
+def _warn_of_ineffective(options: Options) -> None:
     config = options.config
     groups = (
         (not config.do_sample, _SAMPLING, "do_sample=True"),
         (options.num_beams == 1, _BEAMS, "num_beams above 1"),
     )
-    for off, names, needs in groups:
-        idle = [n for n in names if off and options.asked_for(n) and getattr(config, n) not in (DEFAULTS.get(n), 0)]
-        if idle:
-            warn(f"Without effect here: {', '.join(idle)}. That needs {needs}.")
+    for off, group, condition in groups:
+        set_names = [name for name in group if options.set_by_caller(name)]
+        names = [name for name in set_names if getattr(config, name) not in (DEFAULTS.get(name), 0)]
+        if off and names:
+            warn(f"Without effect here: {', '.join(names)}. That needs {condition}.")

@@ -1,4 +1,4 @@
-"""What `generate(return_dict_in_generate=True)` returns, and how it is gathered."""
+"""GenerateOutput, the result of `generate(return_dict_in_generate=True)`, and Trace, which collects it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ LayerSteps = tuple[tuple[Tensor, ...], ...]
 
 @dataclass
 class GenerateOutput(Output):
-    """N rows, one tuple entry per new token. The first step's hidden states and attentions are the prompt's."""
+    """N rows, and one tuple entry per new token. The first entry of hidden states and attentions is the prompt's."""
 
     sequences: Tensor  # int64 [N, T + new], prompt as given
     scores: Steps | None = None  # [N, V] each, after the processors
-    logits: Steps | None = None  # [N, V] each, as the model made them, fp32
+    logits: Steps | None = None  # [N, V] each, before the processors, fp32
     attentions: LayerSteps | None = None  # [N, heads, q, kv] per layer
     hidden_states: LayerSteps | None = None  # [N, q, H] per layer
     past_key_values: KVCache | None = None
     sequences_scores: Tensor | None = None  # beams: [N]
-    beam_indices: Tensor | None = None  # beams: int64 [N, new], the row each token continued; -1 after the end
+    beam_indices: Tensor | None = None  # beams: int64 [N, new], the row that each token continued; -1 after the end
 
 
 @dataclass
 class Trace:
-    """The per-step tensors the caller asked for; nothing else is kept."""
+    """Collects the per-step tensors that the options request."""
 
     config: GenerationConfig
     scores: list[Tensor] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Trace:
 
     @property
     def model_options(self) -> dict[str, bool]:
-        """What the language model is asked to return beside its logits."""
+        """The language model's options for the outputs beside its logits."""
         names = ("output_attentions", "output_hidden_states") if self.config.return_dict_in_generate else ()
         return {name: True for name in names if getattr(self.config, name)}
 
@@ -51,12 +51,12 @@ class Trace:
             self.hidden_states.append(out.hidden_states)
 
     def repeat_states(self, times: int) -> None:
-        """The prompt went through the model once; its states stand for `times` rows each."""
+        """Repeat the states of each prompt, which was run once, for its `times` rows."""
         for steps in (self.attentions, self.hidden_states):
             steps[:] = [tuple(layer.repeat_interleave(times, 0) for layer in step) for step in steps]
 
     def add(self, logits: Tensor, scores: Tensor) -> None:
-        """One step's logits and scores, [N, V]."""
+        """Add one step's logits and scores, [N, V], if they are requested."""
         if self.config.output_logits:
             self.logits.append(logits)
         if self.config.output_scores:

@@ -1,4 +1,4 @@
-"""Which logits processors a call needs, in the reference's order."""
+"""Choose the logits processors of a call, in the reference's order."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .options import Options
 
 @dataclass(frozen=True)
 class PromptRows:
-    """What processors need to know of the prompt. One row per row of the scores they get."""
+    """The prompts of the rows that the processors get scores of."""
 
-    ids: Tensor  # [B, T]
-    padding: Tensor | None  # [B] leading columns that are padding; None: none
+    ids: Tensor  # int64 [B, T]
+    padding: Tensor | None  # int64 [B], leading columns that are padding; None: no padding
     lengths: Lengths
 
 
@@ -31,20 +31,20 @@ def build(
     users: Sequence[LogitsProcessor] = (),
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
 ) -> list[LogitsProcessor]:
-    """The processors of one call. One of `users` replaces the built-in one of the same class, or comes after them."""
-    own = [*_from_prompt(options.config, prompt)]
+    """The processors of one call. A processor of `users` replaces the built-in one of its class, or is added."""
+    builtin = [*_from_prompt(options.config, prompt)]
     if prefix_allowed_tokens_fn is not None:
-        own.append(
+        builtin.append(
             c.PrefixAllowed(prefix_allowed_tokens_fn, options.num_beams, options.rows_per_prompt // options.num_beams)
         )
-    own += _from_config(options.config, prompt.lengths)
-    chosen = merge(own, users)
+    builtin += _from_config(options.config, prompt.lengths)
+    processors = merge(builtin, users)
     if options.config.do_sample:
         min_keep = 1 if options.num_beams == 1 else max(len(options.config.eos_ids), 1) + 1
-        chosen += _shaping(options.config, min_keep)
+        processors += _shaping(options.config, min_keep)
     if options.config.renormalize_logits:
-        chosen.append(s.Renormalise())
-    return chosen
+        processors.append(s.Renormalise())
+    return processors
 
 
 def process(processors: Sequence[LogitsProcessor], input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -54,15 +54,15 @@ def process(processors: Sequence[LogitsProcessor], input_ids: Tensor, scores: Te
     return scores
 
 
-def merge(own: list[Any], users: Sequence[Any]) -> list[Any]:
-    """`own`, where one of `users` stands in for one of the same class, followed by the rest of `users`."""
+def merge(builtin: list[Any], users: Sequence[Any]) -> list[Any]:
+    """`builtin`, with an item of `users` in place of the one of the same class, followed by the rest of `users`."""
     by_class = {type(user): user for user in reversed(users)}
-    merged = [by_class.get(type(item), item) for item in own]
+    merged = [by_class.get(type(item), item) for item in builtin]
     return merged + [user for user in users if not any(user is item for item in merged)]
 
 
 def _from_prompt(config: GenerationConfig, prompt: PromptRows) -> Iterator[LogitsProcessor]:
-    """What the prompt's tokens make likelier or impossible, and what may not end yet."""
+    """Biases, repetition penalties and n-gram bans, banned words, and minimum lengths."""
     if config.sequence_bias is not None:
         yield c.SequenceBias(config.sequence_bias)
     if config.encoder_repetition_penalty not in (None, 1):
@@ -82,7 +82,7 @@ def _from_prompt(config: GenerationConfig, prompt: PromptRows) -> Iterator[Logit
 
 
 def _from_config(config: GenerationConfig, lengths: Lengths) -> Iterator[LogitsProcessor]:
-    """What is forced, repaired or suppressed."""
+    """Forced, suppressed and repaired scores, and the length penalty on end-of-text ids."""
     if config.forced_bos_token_id is not None:
         yield c.ForcedBos(config.forced_bos_token_id)
     if config.forced_eos_token_id is not None:
@@ -100,7 +100,7 @@ def _from_config(config: GenerationConfig, lengths: Lengths) -> Iterator[LogitsP
 
 
 def _shaping(config: GenerationConfig, min_keep: int) -> Iterator[LogitsProcessor]:
-    """Sampling only: the distribution a token is drawn from."""
+    """The processors of sampling, which shape the distribution."""
     if config.temperature not in (None, 1):
         yield s.Temperature(config.temperature)
     if config.top_h is not None:

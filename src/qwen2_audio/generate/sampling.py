@@ -1,8 +1,8 @@
-"""Logits processors that shape the distribution a token is drawn from, and the draw itself.
+"""Logits processors that shape the distribution of the next token, and the draw.
 
-Each is a callable `(input_ids [B, L] int64, scores [B, V] fp32) -> scores [B, V]`; a token that may not be drawn gets
--inf. Formulas and tie rules are the reference's (transformers 5.23, `logits_process.py`). `min_keep` is the number of
-best tokens that always stay: 1, or one more than there are end-of-text ids where beams need a way on.
+Each is a callable `(input_ids [B, L] int64, scores [B, V] fp32) -> scores [B, V]`; an excluded token gets -inf.
+Formulas and tie rules are the reference's (transformers 5.23, `logits_process.py`). The best `min_keep` tokens are
+never excluded: 1, or with beams one more than there are end-of-text ids, so that a beam can always continue.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .constraints import BANNED
 
 
 def draw(scores: Tensor, do_sample: bool, generator: torch.Generator | None = None) -> Tensor:
-    """The next token of each row [B] int64: drawn from softmax(scores [B, V]), or the first of the best ones."""
+    """The next token of each row, int64 [B]: drawn from softmax(scores [B, V]), or the first with the best score."""
     if not do_sample:
         return scores.argmax(-1)
     return torch.multinomial(scores.softmax(-1), num_samples=1, generator=generator).squeeze(1)
 
 
 def _unsorted(drop: Tensor, order: Tensor) -> Tensor:
-    """Bring `drop` [B, V], which is in the order `order`, back to vocabulary order."""
+    """Move the columns of `drop` [B, V] from the order `order` to vocabulary order."""
     return drop.scatter(1, order, drop)
 
 
@@ -40,7 +40,7 @@ def _entropy(scores: Tensor) -> Tensor:
 
 @dataclass
 class Temperature:
-    """s / temperature: below 1 sharpens, above 1 flattens."""
+    """scores / temperature: below 1 sharpens the distribution, above 1 flattens it."""
 
     temperature: float
 
@@ -50,7 +50,7 @@ class Temperature:
 
 @dataclass
 class TopH:
-    """Of the best 100, the longest run from the top whose summed -p*log(p) is at most `share` of their entropy."""
+    """Of the best 100 tokens, keeps the most likely ones whose summed -p*log(p) is at most `share` of their entropy."""
 
     share: float
 
@@ -58,7 +58,7 @@ class TopH:
         best, order = scores.topk(min(100, scores.shape[-1]), sorted=True)
         best = best - best.logsumexp(-1, keepdim=True)
         p = best.softmax(-1)
-        terms = -p * p.log()  # NaN where p is 0, which then compares false: dropped
+        terms = -p * p.log()  # NaN where p is 0; NaN compares as False, so the token is dropped
         keep = terms.cumsum(-1) <= _entropy(best) * self.share
         keep[:, 0] = True
         return scores.masked_fill(~torch.zeros_like(scores, dtype=torch.bool).scatter(1, order, keep), BANNED)
@@ -66,7 +66,7 @@ class TopH:
 
 @dataclass
 class TopK:
-    """Drops what is below the k-th largest score; ties with it stay."""
+    """Drops tokens below the k-th largest score; keeps ties with it."""
 
     k: int
     min_keep: int = 1
@@ -77,7 +77,7 @@ class TopK:
 
 @dataclass
 class TopP:
-    """Drops, from the least likely up, everything whose running sum of probability is at most 1 - p."""
+    """Drops the least likely tokens whose cumulative probability, from the least likely up, is at most 1 - p."""
 
     p: float
     min_keep: int = 1
@@ -91,7 +91,7 @@ class TopP:
 
 @dataclass
 class MinP:
-    """Drops tokens less likely than `share` of the likeliest one."""
+    """Drops tokens with less than `share` of the most likely token's probability."""
 
     share: float
     min_keep: int = 1
@@ -105,7 +105,7 @@ class MinP:
 
 @dataclass
 class Typical:
-    """Keeps the tokens whose surprise is nearest to the entropy, up to `mass` of probability (arXiv 2202.00666)."""
+    """Keeps the tokens whose -log(p) is nearest to the entropy, up to `mass` of probability (arXiv 2202.00666)."""
 
     mass: float
     min_keep: int = 1
@@ -123,7 +123,7 @@ class Typical:
 
 @dataclass
 class Epsilon:
-    """Drops tokens less likely than `cutoff`."""
+    """Drops tokens with a probability below `cutoff`."""
 
     cutoff: float
     min_keep: int = 1
@@ -135,7 +135,7 @@ class Epsilon:
 
 @dataclass
 class Eta:
-    """Drops tokens less likely than min(cutoff, sqrt(cutoff) * exp(-entropy)) (arXiv 2210.15191)."""
+    """Drops tokens with a probability below min(cutoff, sqrt(cutoff) * exp(-entropy)) (arXiv 2210.15191)."""
 
     cutoff: float
     min_keep: int = 1
@@ -148,7 +148,7 @@ class Eta:
 
 @dataclass
 class Renormalise:
-    """Log-probabilities."""
+    """log_softmax(scores): log-probabilities."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         return scores.log_softmax(-1)

@@ -1,6 +1,6 @@
-"""What every way of searching shares, and the plainest of them: one token a row and step, greedy or drawn.
+"""Search, which the three searches share, and the simplest of them: one greedy or drawn token per row and step.
 
-B prompts, R rows decoded, T' prompt columns (audio expanded), L columns so far, V vocabulary.
+B prompts, R decoded rows, T' prompt columns (audio expanded), L columns so far, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from .streamers import Streamer
 
 @dataclass
 class Search:
-    """One call of generate(), prepared."""
+    """One call of generate() with everything that the search needs."""
 
     options: Options
     lengths: Lengths
     decoder: Decoder
-    given_ids: Tensor  # int64 [B, T] the prompts as passed, which come back in front of the answers
-    prompt_ids: Tensor  # int64 [R, T'] what processors and criteria see of the prompts
+    input_ids: Tensor  # int64 [B, T], the prompts as passed, which are returned in front of the answers
+    prompt_ids: Tensor  # int64 [R, T'], the prompts for processors and criteria
     processors: list[LogitsProcessor]
     criteria: Sequence[Criterion]
     trace: Trace
@@ -52,24 +52,24 @@ class Search:
             self.streamer.put(tokens.cpu())
 
     def output(self, new_tokens: Tensor) -> GenerateOutput:
-        """The result with `new_tokens` [N, new] behind the prompts as given, N a multiple of B."""
-        prompts = self.given_ids.repeat_interleave(len(new_tokens) // len(self.given_ids), 0)
+        """The result: the prompts as passed, each followed by its `new_tokens` [N, new]. N is a multiple of B."""
+        prompts = self.input_ids.repeat_interleave(len(new_tokens) // len(self.input_ids), 0)
         return self.trace.output(torch.cat((prompts, new_tokens), 1), self.decoder.cache)
 
 
-def run(search: Search) -> GenerateOutput:
-    """Greedy or sampled decoding. A row that is finished is filled with the pad id until all are."""
+def sample(search: Search) -> GenerateOutput:
+    """Greedy or sampled decoding. A finished row gets the pad id until all rows are finished."""
     ids, prompt = search.prompt_ids, search.lengths.prompt
     pad = search.options.config.pad_id
-    going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+    unfinished = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     logits = search.decoder.prefill(search.options.rows_per_prompt)
     while True:
         tokens = search.choose(ids, logits)
         if pad is not None:
-            tokens = torch.where(going, tokens, pad)
+            tokens = torch.where(unfinished, tokens, pad)
         ids = torch.cat((ids, tokens[:, None]), 1)
         search.stream(tokens)
-        going &= ~search.finished(ids)
-        if not bool(going.any()):
+        unfinished &= ~search.finished(ids)
+        if not bool(unfinished.any()):
             return search.output(ids[:, prompt:])
         logits = search.decoder.step(tokens[:, None])[:, -1]

@@ -1,6 +1,6 @@
-"""When a row is finished: full, late, at a stop string, at an end of text, or because the caller says so.
+"""Stopping criteria: a row ends at a length, a time limit, a stop string, an end of text, or a caller's criterion.
 
-A criterion is a callable `(input_ids [B, L], scores) -> bool [B]` (or one bool for all rows), asked after every token.
+A criterion is a callable `(input_ids [B, L], scores) -> bool [B]` (or one bool for all rows), called after every token.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .config import GenerationConfig
 from .processors import merge
 
 Criterion = Callable[..., Any]
-TAIL = 4  # tokens decoded before the first that could matter: a character's UTF-8 bytes may lie in as many
+TAIL = 4  # extra tokens decoded before a stop string's first possible token, because a character may span 4 tokens
 
 
 @dataclass
 class MaxLength:
-    """Full at `length` columns, prompt included."""
+    """Ends all rows at `length` columns, prompt included."""
 
     length: int
 
@@ -32,7 +32,7 @@ class MaxLength:
 
 @dataclass
 class MaxTime:
-    """Over `seconds` after `started` (of time.monotonic). The step under way is finished first."""
+    """Ends all rows after the step in which `seconds` have passed since `started`, a time.monotonic()."""
 
     seconds: float
     started: float
@@ -43,35 +43,35 @@ class MaxTime:
 
 @dataclass
 class EndOfText:
-    """The newest token is one of `eos_ids`."""
+    """Ends a row whose newest token is one of `eos_ids`."""
 
     eos_ids: list[int]
 
     def __call__(self, input_ids: Tensor, scores: Any = None, **_: Any) -> Tensor:
         newest, ended = input_ids[:, -1], _all_rows(input_ids, False)
-        for token in self.eos_ids:  # by number: a tensor of them would be copied to the GPU at every step
+        for token in self.eos_ids:  # as Python ints: a tensor of them would be copied to the GPU in every step
             ended = ended | (newest == token)
         return ended
 
 
 class StopStrings:
-    """The newest token's text completes one of `strings`.
+    """Ends a row whose newest token completes one of `strings`.
 
-    The string may begin in earlier tokens, the prompt's included, and what follows it in the newest token stays.
+    The string may begin in an earlier token, also of the prompt. Text after it in the newest token is kept.
     """
 
     def __init__(self, tokenizer: Any, strings: str | Sequence[str]) -> None:
         self.tokenizer = tokenizer
         self.strings = [strings] if isinstance(strings, str) else list(strings)
-        # A token has a byte at least, so no more tokens than bytes can be part of a stop string.
+        # A token has at least one byte, so a stop string spans at most as many tokens as it has bytes.
         self._tokens = max(len(s.encode()) for s in self.strings) + TAIL
 
     def __call__(self, input_ids: Tensor, scores: Any = None, **_: Any) -> Tensor:
-        found = [self._completes(row) for row in input_ids[:, -self._tokens :].tolist()]
-        return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
+        ended = [self._completes(row) for row in input_ids[:, -self._tokens :].tolist()]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
     def _completes(self, ids: list[int]) -> bool:
-        # A character whose bytes are not all there yet decodes to U+FFFD and may still change.
+        # An incomplete character decodes to U+FFFD, which the newest token may change.
         before = len(self.tokenizer.decode(ids[:-1]).rstrip("�")) if len(ids) > 1 else 0
         text = self.tokenizer.decode(ids)
         return any(text.find(s, max(0, before - len(s) + 1)) >= 0 for s in self.strings)
@@ -80,19 +80,19 @@ class StopStrings:
 def build(
     config: GenerationConfig, max_length: int, started: float, tokenizer: Any, users: Sequence[Criterion] = ()
 ) -> list[Criterion]:
-    """The criteria of one call. One of `users` replaces the built-in one of the same class, or is added."""
-    own: list[Criterion] = [MaxLength(max_length)]
+    """The criteria of one call. A criterion of `users` replaces the built-in one of its class, or is added."""
+    builtin: list[Criterion] = [MaxLength(max_length)]
     if config.max_time is not None:
-        own.append(MaxTime(config.max_time, started))
+        builtin.append(MaxTime(config.max_time, started))
     if config.stop_strings is not None:
-        own.append(StopStrings(tokenizer, config.stop_strings))
+        builtin.append(StopStrings(tokenizer, config.stop_strings))
     if config.eos_ids:
-        own.append(EndOfText(config.eos_ids))
-    return merge(own, users)
+        builtin.append(EndOfText(config.eos_ids))
+    return merge(builtin, users)
 
 
 def met(criteria: Sequence[Criterion], input_ids: Tensor, scores: Any = None) -> Tensor:
-    """Bool [B]: rows for which any of `criteria` holds."""
+    """Bool [B]: the rows that any of `criteria` ends."""
     done = _all_rows(input_ids, False)
     for criterion in criteria:
         done = done | torch.as_tensor(criterion(input_ids, scores), dtype=torch.bool, device=input_ids.device)

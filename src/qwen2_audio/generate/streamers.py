@@ -1,8 +1,8 @@
-"""Text while it is being generated.
+"""Streamers: text while it is being generated.
 
 Any object with `put(ids)` and `end()` is a streamer: it gets the prompt's ids [1, T] first, then each new token [1],
-and `end()` when the answer is complete. When generation fails, `fail(error)` is called where there is one, else
-`end()`: who reads from another thread is never left waiting.
+and `end()` when the answer is complete. When generation fails, `fail(error)` is called if the object has it, otherwise
+`end()`, so that a thread that reads from the streamer never waits for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, Qwen2AudioError
 
-# The Unicode blocks of CJK ideographs: words there have no spaces to wait for.
+# The Unicode blocks of CJK ideographs, in which words are not separated by spaces.
 _CJK = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -32,7 +32,7 @@ _CJK = (
 
 
 class Streamer(Protocol):
-    """What `generate(streamer=...)` takes."""
+    """The interface of `generate(streamer=...)`."""
 
     def put(self, value: Tensor) -> None: ...
 
@@ -40,11 +40,12 @@ class Streamer(Protocol):
 
 
 class TextStreamer:
-    """Prints text as soon as its words are complete: at a newline, after an ideograph, else up to the last space.
+    """Prints text as soon as its words are complete: up to a newline, an ideograph, or the last space.
 
-    tokenizer: anything with `decode(ids, **decode_kwargs)`.
-    skip_prompt: leave the prompt out.
-    decode_kwargs: handed to `decode`, for instance skip_special_tokens=True.
+    Args:
+        tokenizer: an object with `decode(ids, **decode_kwargs)`.
+        skip_prompt: do not print the prompt.
+        decode_kwargs: passed to `decode`, for example skip_special_tokens=True.
     """
 
     def __init__(self, tokenizer: Any, skip_prompt: bool = False, **decode_kwargs: Any) -> None:
@@ -55,11 +56,11 @@ class TextStreamer:
 
     def _reset(self) -> None:
         self._ids: list[int] = []
-        self._shown = 0  # characters of the decoded ids that are out
+        self._shown = 0  # characters of the decoded ids that were printed
         self._prompt_next = True
 
     def put(self, value: Tensor) -> None:
-        """Take ids [n] or [1, n]. Raises ConfigError for more than one row."""
+        """Print the text that ids [n] or [1, n] complete. Raises ConfigError for more than one row."""
         if value.dim() > 1 and value.shape[0] > 1:
             raise ConfigError(f"A text streamer shows one answer, and {len(value)} are generated; leave streamer out.")
         prompt, self._prompt_next = self._prompt_next, False
@@ -77,13 +78,13 @@ class TextStreamer:
         self.on_finalized_text(out)
 
     def end(self) -> None:
-        """Show what was held back, and be ready for the next answer."""
-        rest = self.tokenizer.decode(self._ids, **self.decode_kwargs)[self._shown :] if self._ids else ""
+        """Print the remaining text, and get ready for the next answer."""
+        text = self.tokenizer.decode(self._ids, **self.decode_kwargs)[self._shown :] if self._ids else ""
         self._reset()
-        self.on_finalized_text(rest, stream_end=True)
+        self.on_finalized_text(text, stream_end=True)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Called with each piece of text that will not change; override to send it elsewhere."""
+        """Called with each part of the text once it cannot change; override to send it elsewhere."""
         sys.stdout.write(text + "\n" if stream_end else text)
         sys.stdout.flush()
 
@@ -93,17 +94,17 @@ def _is_cjk(character: str) -> bool:
 
 
 class _End:
-    """Queued after the last piece; carries the error that ended generation, if one did."""
+    """Queued after the last text; carries the error that ended generation, if there was one."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class TextIteratorStreamer(TextStreamer):
-    """Hands pieces of text to another thread: iterate here, call `generate` there.
+    """An iterator over the text of an answer that another thread generates.
 
-    timeout: seconds to wait for a piece (None: for ever), after which `Qwen2AudioError` is raised. An error in
-    `generate` is raised here too, in the place of the next piece.
+    timeout: seconds to wait for the next text, after which `Qwen2AudioError` is raised; None: no limit. An error of
+    `generate` is raised by the iteration too.
     """
 
     def __init__(
@@ -128,14 +129,14 @@ class TextIteratorStreamer(TextStreamer):
 
     def __next__(self) -> str:
         try:
-            piece = self._queue.get(timeout=self.timeout)
+            item = self._queue.get(timeout=self.timeout)
         except Empty:
-            raise _late(self.timeout) from None
-        return _piece(piece, StopIteration)
+            raise _timeout_error(self.timeout) from None
+        return _text_or_raise(item, StopIteration)
 
 
 class AsyncTextIteratorStreamer(TextStreamer):
-    """As TextIteratorStreamer, for `async for` in the event loop that was running when it was made."""
+    """TextIteratorStreamer for `async for`, in the event loop that ran when it was made."""
 
     def __init__(
         self, tokenizer: Any, skip_prompt: bool = False, timeout: float | None = None, **decode_kwargs: Any
@@ -145,8 +146,8 @@ class AsyncTextIteratorStreamer(TextStreamer):
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[str | _End] = asyncio.Queue()
 
-    def _send(self, piece: str | _End) -> None:
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, piece)
+    def _send(self, item: str | _End) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         self._send(text)
@@ -163,25 +164,25 @@ class AsyncTextIteratorStreamer(TextStreamer):
 
     async def __anext__(self) -> str:
         try:
-            piece = await asyncio.wait_for(self._queue.get(), self.timeout)
+            item = await asyncio.wait_for(self._queue.get(), self.timeout)
         except TimeoutError:
-            raise _late(self.timeout) from None
-        return _piece(piece, StopAsyncIteration)
+            raise _timeout_error(self.timeout) from None
+        return _text_or_raise(item, StopAsyncIteration)
 
 
-def _piece(piece: str | _End, stop: type[Exception]) -> str:
-    if isinstance(piece, str):
-        return piece
-    raise piece.error if piece.error is not None else stop
+def _text_or_raise(item: str | _End, stop: type[Exception]) -> str:
+    if isinstance(item, str):
+        return item
+    raise item.error if item.error is not None else stop
 
 
-def _late(timeout: float | None) -> Qwen2AudioError:
+def _timeout_error(timeout: float | None) -> Qwen2AudioError:
     return Qwen2AudioError(f"No text came for {timeout:g} s; raise timeout, or see what happened to generate().")
 
 
 @contextmanager
 def ending(streamer: Streamer | None) -> Iterator[None]:
-    """See to it that `streamer` ends exactly once, whatever happens inside."""
+    """End `streamer` exactly once: with `end()`, or with `fail(error)` if the body raises."""
     try:
         yield
     except BaseException as error:

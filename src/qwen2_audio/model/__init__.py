@@ -1,1 +1,1 @@
-"""The network: tensors in, tensors out. No file, no token string, no HTTP."""
+"""The network: tensors in, tensors out. It knows no files, no token strings and no HTTP."""

@@ -1,6 +1,7 @@
-"""Attention, three ways that agree: eager (readable, gives weights), sdpa (default), flash_attention_2 (CUDA).
+"""Attention in three equivalent implementations: eager (readable, returns weights), sdpa (default), flash_attention_2
+(CUDA).
 
-Shapes in here: q [B, H, Q, D]; k, v [B, KVH, K, D] with H a multiple of KVH; out [B, H, Q, D].
+Shapes: q [B, H, Q, D]; k, v [B, KVH, K, D] with H a multiple of KVH; out [B, H, Q, D].
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 
 @dataclass(frozen=True)
 class Packing:
-    """Where the valid positions of rows [B, S] lie, for kernels that take them end to end."""
+    """The indices of the valid positions of padded rows [B, S], for kernels that take rows concatenated."""
 
     index: tuple[torch.Tensor, ...]  # rows and columns, int64 [N] each
     ends: torch.Tensor  # int32 [B + 1] cumulative lengths
-    longest: int
+    longest: int  # valid positions of the longest row
 
     @classmethod
-    def of(cls, valid: torch.Tensor) -> Packing:
-        """From bool [B, S]. Waits for the device twice."""
+    def from_mask(cls, valid: torch.Tensor) -> Packing:
+        """From bool [B, S]. Synchronizes with the device twice."""
         lengths = valid.sum(1)
         ends = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
         return cls(valid.nonzero(as_tuple=True), ends, int(lengths.max()))
@@ -34,18 +35,18 @@ class Packing:
 
 @dataclass(frozen=True)
 class AttentionMask:
-    """Which keys a query sees. One object serves all layers of a pass."""
+    """Which keys each query attends to. One object serves all layers of a forward pass."""
 
-    causal: bool = False  # query i of Q sees the first K - Q + i + 1 keys
-    mask: torch.Tensor | None = None  # bool, broadcasts to [B, 1, Q, K]; True is seen; causality included
-    keys: torch.Tensor | None = None  # bool [B, K]; the mask without causality, which flash attention wants
+    causal: bool = False  # query i of Q attends to the first K - Q + i + 1 keys
+    mask: torch.Tensor | None = None  # bool, broadcasts to [B, 1, Q, K]; True: attend. Includes causality
+    keys: torch.Tensor | None = None  # bool [B, K]; the mask without causality, which flash attention takes
     _packed: dict[int, Packing] = field(default_factory=dict, compare=False)
 
     def packed(self, last: int) -> Packing:
-        """The packing of the last `last` columns of `keys`; worked out once, not once a layer."""
+        """The packing of the last `last` columns of `keys`; computed once for all layers."""
         assert self.keys is not None
         if last not in self._packed:
-            self._packed[last] = Packing.of(self.keys[:, self.keys.shape[1] - last :])
+            self._packed[last] = Packing.from_mask(self.keys[:, self.keys.shape[1] - last :])
         return self._packed[last]
 
 
@@ -53,7 +54,7 @@ ALL = AttentionMask()
 
 
 def check_implementation(name: str) -> str:
-    """`name` if it can run here. Raises ConfigError that says what is missing."""
+    """Return `name` if this machine can run it. Raises ConfigError with what is missing."""
     if name not in IMPLEMENTATIONS:
         raise ConfigError(f"attn_implementation is {name!r}; expected one of {', '.join(IMPLEMENTATIONS)}.")
     if name == "flash_attention_2":
@@ -80,9 +81,9 @@ def attend(
     dropout: float = 0.0,
     softmax_dtype: torch.dtype | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """softmax(q k^T * scale) v, and the weights [B, H, Q, K] when `implementation` is eager.
+    """softmax(q k^T * scale) v: [B, H, Q, D], and the weights [B, H, Q, K] if `implementation` is "eager".
 
-    `softmax_dtype` is the dtype of the eager softmax (None: that of the scores).
+    `softmax_dtype` is the dtype of the eager softmax; None: the dtype of the scores.
     """
     if implementation == "eager":
         return _eager(q, k, v, visible, scale, dropout, softmax_dtype)
@@ -92,7 +93,7 @@ def attend(
 
 
 def causal_mask(queries: int, keys: int, device: torch.device) -> torch.Tensor:
-    """Bool [Q, K]: the last `queries` of `keys` positions, each seeing itself and all before."""
+    """Bool [Q, K]: each of the last `queries` of `keys` positions attends to itself and all before it."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
@@ -125,7 +126,9 @@ def _sdpa(
     queries, keys = q.shape[2], k.shape[2]
     mask, causal = visible.mask, False
     if mask is None and visible.causal and queries > 1:
-        causal = queries == keys  # torch aligns its causal triangle top left: right only when nothing is cached
+        causal = (
+            queries == keys
+        )  # torch aligns its causal triangle at the top left, which is right without a cache only
         mask = None if causal else causal_mask(queries, keys, q.device)
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(
@@ -142,7 +145,8 @@ def _flash(
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # [B, S, heads, D]
     if visible.keys is None:
         return flash_attn_func(q, k, v, **options).transpose(1, 2)  # type: ignore[no-any-return]
-    # Padding goes out: rows are laid end to end, and written back where they came from. The queries are the last keys.
+    # Remove padding: concatenate the valid positions of all rows, and scatter the results back. The queries are the
+    # last positions of the keys.
     queries, keys = visible.packed(q.shape[1]), visible.packed(k.shape[1])
     packed = flash_attn_varlen_func(
         q[queries.index],
@@ -169,7 +173,7 @@ def attend_spans(
     scale: float,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """Attention within each of several clips laid end to end: q, k, v and out `[1, H, sum(spans), D]`."""
+    """Attention within each of several concatenated clips: q, k, v and out `[1, H, sum(spans), D]`."""
     if implementation == "flash_attention_2":
         from flash_attn import flash_attn_varlen_func
 

@@ -1,9 +1,9 @@
-"""The KV cache: one buffer a layer for keys and one for values, written in place.
+"""The KV cache: per layer one buffer for keys and one for values, written in place.
 
     capacity 8, length 3:   [k0 k1 k2 . . . . .]
     update with 2 new       [k0 k1 k2 k3 k4 . . .]   returns the view [k0 .. k4]
 
-Nothing is copied while there is room; a full buffer grows by whole blocks.
+An update within the capacity copies nothing; a full buffer grows by blocks of 256 positions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from ..checkpoint.config import Qwen2Config
 from .attention import AttentionMask, attend
 
-BLOCK = 256  # positions a cache grows by, at least
+BLOCK = 256  # positions; the capacity of a cache that has grown is a multiple of this
 
 
 class KVCache:
@@ -39,7 +39,7 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """Positions held. Between two forward passes it is the same for all layers."""
+        """Cached positions; between two forward passes the same for all layers."""
         return self._lengths[-1]
 
     @property
@@ -52,7 +52,7 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated, keys and values of all layers."""
+        """Bytes allocated for the keys and values of all layers."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -60,7 +60,7 @@ class KVCache:
         return self._lengths[layer_idx]
 
     def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append `[B, kv_heads, q, head_dim]` and return views on all positions `[B, kv_heads, length, head_dim]`."""
+        """Append `[B, kv_heads, q, head_dim]`; returns views of all positions, `[B, kv_heads, length, head_dim]`."""
         start = self._lengths[layer]
         end = start + key.shape[2]
         if end > self._keys[layer].shape[2]:
@@ -80,12 +80,12 @@ class KVCache:
         visible: AttentionMask,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Append k and v to `layer`, and `attend` to all positions."""
+        """Append k and v to `layer`, and attend to all its positions; shapes as in `attention.attend`."""
         k, v = self.update(layer, k, v)
         return attend(implementation, q, k, v, visible, **options)
 
     def reorder(self, rows: torch.Tensor) -> None:
-        """Make row i what row `rows[i]` was. `rows` is int64 `[B']`: a permutation, a choice, or repeats."""
+        """Replace row i by the old row `rows[i]`. `rows`, int64 `[B']`, may permute, drop and repeat rows."""
         for buffers in (self._keys, self._values):
             for layer, old in enumerate(buffers):
                 length = self._lengths[layer]
@@ -94,26 +94,25 @@ class KVCache:
                 buffers[layer] = new
 
     def copy(self, length: int, capacity: int) -> KVCache:
-        """Another cache that holds the first `length` positions, with room for `capacity` in all."""
+        """A new cache of `capacity` positions with the first `length` positions of this one."""
         other = copy.copy(self)
-        other._keys, other._values = (
-            [_resized(t, length, capacity) for t in side] for side in (self._keys, self._values)
-        )
+        other._keys = [resized(buffer, length, capacity) for buffer in self._keys]
+        other._values = [resized(buffer, length, capacity) for buffer in self._values]
         other._lengths = [length] * len(self._lengths)
         return other
 
     def crop(self, length: int) -> None:
-        """Forget every position from `length` on."""
+        """Drop the positions from `length` on."""
         self._lengths = [min(length, n) for n in self._lengths]
 
     def _grow(self, layer: int, needed: int) -> None:
         capacity = -(-needed // BLOCK) * BLOCK
         for buffers in (self._keys, self._values):
-            buffers[layer] = _resized(buffers[layer], self._lengths[layer], capacity)
+            buffers[layer] = resized(buffers[layer], self._lengths[layer], capacity)
 
 
-def _resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:
-    """A buffer with room for `capacity` positions and the first `length` of `old` in it."""
+def resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:
+    """A copy of a buffer [B, kv_heads, S, D] with `capacity` positions, of which the first `length` are filled."""
     new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
     new[:, :, :length] = old[:, :, :length]
     return new

@@ -1,15 +1,15 @@
-"""The audio encoder: Whisper's, plus a pooling by two before the last LayerNorm.
+"""The audio encoder: Whisper's, with a pooling by two before the last LayerNorm.
 
-A clips, F mel frames, E = ceil(F / 2) encoder frames, N = audio tokens = E // 2, d model width.
+A clips, F mel frames, E = ceil(F / 2) encoder frames, N = E // 2 audio tokens, d model width.
 
-Two ways in, one stack of layers:
+Two entry points share the layers:
 
-    forward(window)  the reference's contract: every clip padded to the whole window, padded keys masked
-    encode(clips)    only the valid frames are computed, clips laid end to end; the same numbers, because the
-                     mask hides padded frames from every valid one
+    forward(window)  as the reference: every clip is padded to the full window, and padded keys are masked
+    encode(clips)    computes only the valid frames, clips concatenated; the result is the same, because the mask
+                     hides padded frames from every valid frame
 
-Encoder frame j sees mel frames 2j-2 .. 2j+2 through the two convolutions, so the last valid frame sees up to two
-frames beyond the clip: `encode` needs `frames_needed(L)` of them, not L.
+Through the two convolutions, encoder frame j depends on mel frames 2j-2 .. 2j+2. The last valid frame therefore depends
+on up to two mel frames after the clip: `encode` needs `frames_needed(L)` mel frames, not L.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .outputs import EncoderOutput
 
 
 def frames_needed(mel_frames: int, window: int) -> int:
-    """Mel frames that the valid encoder frames see, `window` at most."""
+    """Mel frames that the valid encoder frames of a clip depend on; at most `window`."""
     return min(2 * num_encoder_frames(mel_frames) + 1, window)
 
 
@@ -49,23 +49,23 @@ class Qwen2AudioAttention(nn.Module):
     def forward(
         self, x: torch.Tensor, visible: AttentionMask, spans: list[int] | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """x [A, T, d], or [1, sum(spans), d] with several clips end to end."""
+        """x [A, T, d], or [1, sum(spans), d] with clips concatenated -> the same shape, and the weights if eager."""
         heads = (*x.shape[:2], self.num_heads, self.head_dim)
-        # q is scaled right after its projection, as in the reference; the attention itself then scales by 1.
+        # q is scaled after its projection, as in the reference, so that the attention's own scale is 1.
         q = (self.q_proj(x) * self.head_dim**-0.5).view(heads).transpose(1, 2)  # [A, heads, T, head_dim]
         k = self.k_proj(x).view(heads).transpose(1, 2)
         v = self.v_proj(x).view(heads).transpose(1, 2)
-        how = self.config._attn_implementation
+        implementation = self.config._attn_implementation
         dropout = self.config.attention_dropout if self.training else 0.0
         if spans is not None:
-            out, weights = attend_spans(how, q, k, v, spans, scale=1.0, dropout=dropout), None
+            out, weights = attend_spans(implementation, q, k, v, spans, scale=1.0, dropout=dropout), None
         else:
-            out, weights = attend(how, q, k, v, visible, scale=1.0, dropout=dropout)
+            out, weights = attend(implementation, q, k, v, visible, scale=1.0, dropout=dropout)
         return self.out_proj(out.transpose(1, 2).reshape(x.shape)), weights
 
 
 class Qwen2AudioEncoderLayer(nn.Module):
-    """Pre-LN: attention, then a GELU feed-forward."""
+    """A pre-LayerNorm transformer layer: attention, then a feed-forward with GELU."""
 
     def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Qwen2AudioEncoderLayer(nn.Module):
         x = x + self._drop(attended, self.config.dropout)
         hidden = self._drop(F.gelu(self.fc1(self.final_layer_norm(x))), self.config.activation_dropout)
         x = x + self._drop(self.fc2(hidden), self.config.dropout)
-        if x.dtype == torch.float16:  # the reference's guard against overflow
+        if x.dtype == torch.float16:  # as the reference does, against overflow
             limit = torch.finfo(x.dtype).max - 1000
             x = x.clamp(-limit, limit)
         return x, weights
@@ -93,7 +93,7 @@ class Qwen2AudioEncoderLayer(nn.Module):
 
 
 class Qwen2AudioEncoder(nn.Module):
-    """Log-mel in, audio embeddings out (before the projector)."""
+    """Log-mel to audio embeddings, before the projector."""
 
     def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Qwen2AudioEncoder(nn.Module):
 
     @property
     def window(self) -> int:
-        """Mel frames of a whole window: 3000 in the official checkpoints."""
+        """Mel frames of a window: 3000 in the official checkpoints."""
         return 2 * self.config.max_source_positions
 
     def forward(
@@ -118,18 +118,18 @@ class Qwen2AudioEncoder(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> EncoderOutput:
-        """Whole windows, all frames computed.
+        """Encode full windows, padded frames included.
 
         Args:
             input_features: [A, mel bins, window], any float dtype.
-            attention_mask: which encoder frames may be attended to: [A, E] of 0 and 1, or bool [A, 1, 1 or E, E].
-                None attends to all, as some other runtimes do.
-            output_attentions: return each layer's weights; needs attn_implementation "eager".
-            output_hidden_states: return the input of the first layer and the output of each.
+            attention_mask: the encoder frames to attend to: 0/1 [A, E], or bool [A, 1, 1 or E, E]. None: all of them,
+                as in some other runtimes.
+            output_attentions: return the attention weights of each layer; needs attn_implementation "eager".
+            output_hidden_states: return the input of the first layer and the output of each layer.
 
         Raises:
             AudioError: the features are not as long as the window.
-            ConfigError: attentions were asked of an implementation that has none.
+            ConfigError: output_attentions with an implementation other than "eager".
         """
         if input_features.shape[-1] != self.window:
             raise AudioError(
@@ -161,17 +161,17 @@ class Qwen2AudioEncoder(nn.Module):
         )
 
     def encode(self, input_features: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """Only the valid frames of each clip, clips end to end.
+        """Encode only the valid frames of each clip.
 
         Args:
-            input_features: [A, mel bins, F]. F may be anything from what the longest clip needs (`frames_needed`) on.
+            input_features: [A, mel bins, F] with F at least `frames_needed` of the longest clip.
             lengths: valid mel frames L of each clip.
 
         Returns:
-            [sum of audio tokens, d]: clip after clip.
+            [sum of N_a, d]: the N_a audio tokens of each clip, concatenated.
 
         Raises:
-            AudioError: F is too short for the clips.
+            AudioError: F is too short for the clips, or a clip is longer than the window.
         """
         steps = self.encode_in_steps(input_features, lengths)
         while True:
@@ -181,7 +181,7 @@ class Qwen2AudioEncoder(nn.Module):
                 return done.value  # type: ignore[no-any-return]
 
     def encode_in_steps(self, input_features: torch.Tensor, lengths: list[int]) -> Generator[None, None, torch.Tensor]:
-        """`encode`, with a pause before each layer, for whoever has other work in between."""
+        """`encode` as a generator that yields before each layer, so that the caller can do other work in between."""
         needed = max((frames_needed(n, self.window) for n in lengths), default=0)
         if input_features.shape[-1] < needed:
             raise AudioError(
@@ -192,12 +192,12 @@ class Qwen2AudioEncoder(nn.Module):
             raise AudioError(
                 f"A clip has {max(lengths)} mel frames; the encoder's window holds {self.window}. Split it."
             )
-        heard = [i for i, n in enumerate(lengths) if num_audio_tokens(n)]  # the others, 20 ms at most, give nothing
-        if not heard:
+        nonempty = [i for i, n in enumerate(lengths) if num_audio_tokens(n)]  # a clip of at most 20 ms has no tokens
+        if not nonempty:
             return input_features.new_zeros((0, self.config.d_model), dtype=self.conv1.weight.dtype)
-        features = input_features if len(heard) == len(input_features) else input_features[heard]
-        frames = [num_encoder_frames(lengths[i]) for i in heard]
-        if len(set(frames)) == 1:  # equal lengths: an ordinary batch
+        features = input_features if len(nonempty) == len(input_features) else input_features[nonempty]
+        frames = [num_encoder_frames(lengths[i]) for i in nonempty]
+        if len(set(frames)) == 1:  # equal lengths: a batch without padding
             x, spans = self._embed(features, frames[0]), None
         else:
             clips = [self._embed(clip[None], n) for clip, n in zip(features, frames, strict=True)]
@@ -210,15 +210,15 @@ class Qwen2AudioEncoder(nn.Module):
         return torch.cat([self._pool(clip)[0] for clip in x.split(frames, dim=1)])
 
     def _embed(self, mel: torch.Tensor, frames: int) -> torch.Tensor:
-        """Convolutions and positions: [A, mel bins, F] -> [A, frames, d]."""
+        """Convolutions and position embeddings: [A, mel bins, F] -> [A, frames, d]."""
         mel = mel[..., : frames * 2 + 1].to(self.conv1.weight)
-        x = F.gelu(self.conv1(mel))[..., : frames * 2]  # the last one, next to the cut, would have seen too little
+        x = F.gelu(self.conv1(mel))[..., : frames * 2]  # drop the last frame, whose right neighbour was cut off
         x = F.gelu(self.conv2(x)).transpose(1, 2)
         x = x + self.embed_positions.weight[:frames]
         return F.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
     def _pool(self, x: torch.Tensor) -> torch.Tensor:
-        """[A, E, d] -> [A, E // 2, d]: mean of pairs, then LayerNorm (in this order, unlike Whisper)."""
+        """[A, E, d] -> [A, E // 2, d]: the mean of pairs of frames, then LayerNorm. Whisper has no pooling."""
         x = F.avg_pool1d(x.transpose(1, 2), 2, 2).transpose(1, 2)
         return self.layer_norm(x)  # type: ignore[no-any-return]
 

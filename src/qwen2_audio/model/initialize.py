@@ -1,4 +1,4 @@
-"""How parameters begin: drawn at random, or not at all because a checkpoint will give them."""
+"""Initialize parameters: with random values, or without storage when a checkpoint will provide them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class _NoDraws(TorchFunctionMode):
 
 @contextlib.contextmanager
 def without_weights() -> Iterator[None]:
-    """Models built in here have names and shapes but no storage.
+    """Inside this context, models are built on the meta device: parameters have names and shapes, but no storage.
 
-    Drawing on the meta device computes nothing, yet torch imports two seconds of modules for it; so it is left out.
+    Random initialization is skipped: on the meta device it computes nothing, but makes torch import modules for 2 s.
     """
     with torch.device("meta"), _NoDraws():
         yield
@@ -37,9 +37,9 @@ def without_weights() -> Iterator[None]:
 
 @torch.no_grad()
 def initialize(model: nn.Module, config: Qwen2AudioConfig) -> None:
-    """Fresh weights: N(0, initializer_range), biases 0, norms 1 and 0. Skips a model on the meta device.
+    """Draw weights from N(0, initializer_range); set biases to 0 and norm weights to 1. Skips the meta device.
 
-    `embed_positions` is drawn like any embedding, as in the reference: the sinusoids come with a checkpoint.
+    `embed_positions` is drawn like any embedding, as in the reference; a checkpoint contains the sinusoids.
     """
     for name, module in model.named_modules():
         part = config.audio_config if name.startswith("audio_tower") else config.text_config

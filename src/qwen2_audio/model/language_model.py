@@ -23,7 +23,7 @@ Cache = KVCache | PagedAttentionBatch | DecodeBatch
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in fp32, cast back, then times the weight (in this order)."""
+    """weight * (x / rms(x)); x / rms(x) is computed in fp32 and cast back before the product."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -31,20 +31,20 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
+        normalized = x.float()
+        normalized = normalized * torch.rsqrt(normalized.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * normalized.to(x.dtype)
 
 
 class RotaryEmbedding:
-    """cos and sin of position times frequency. Not a module: it has nothing to load, on any device."""
+    """cos and sin of position times frequency: RoPE, https://arxiv.org/abs/2104.09864. Not a module: no weights."""
 
     def __init__(self, config: Qwen2Config) -> None:
         self.theta, self.dim = config.rope_theta, config.head_dim
-        self._inv_freq: torch.Tensor | None = None  # fp32 [D / 2], made on first use on the device that asks
+        self._inv_freq: torch.Tensor | None = None  # fp32 [D / 2], made on first use on the device of the positions
 
     def __call__(self, position_ids: torch.Tensor, dtype: torch.dtype) -> Rope:
-        """Positions [B, q] -> cos, sin [B, 1, q, D]; angles in fp32, cast at the end."""
+        """Positions [B, q] -> cos, sin [B, 1, q, D] in `dtype`; the angles are fp32."""
         if self._inv_freq is None or self._inv_freq.device != position_ids.device:
             exponents = torch.arange(0, self.dim, 2, dtype=torch.int64).float() / self.dim
             self._inv_freq = (1.0 / self.theta**exponents).to(position_ids.device)
@@ -54,7 +54,7 @@ class RotaryEmbedding:
 
 
 def rotate(x: torch.Tensor, rope: Rope) -> torch.Tensor:
-    """RoPE on [B, heads, q, D]: the first half pairs with the second."""
+    """Apply RoPE to [B, heads, q, D]; element i of the first half is paired with element i of the second."""
     cos, sin = rope
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
@@ -73,7 +73,7 @@ class Qwen2Attention(nn.Module):
     def forward(
         self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """x [B, q, H]; q and k are rotated before k is cached."""
+        """x [B, q, H] -> [B, q, H], and the weights [B, heads, q, kv] if eager. k is cached after its rotation."""
         heads = (*x.shape[:2], -1, self.head_dim)
         q = rotate(self.q_proj(x).view(heads).transpose(1, 2), rope)  # [B, heads, q, D]
         k = rotate(self.k_proj(x).view(heads).transpose(1, 2), rope)
@@ -92,7 +92,7 @@ class Qwen2Attention(nn.Module):
 
 
 class Qwen2MLP(nn.Module):
-    """SwiGLU."""
+    """SwiGLU feed-forward, https://arxiv.org/abs/2002.05202."""
 
     def __init__(self, config: Qwen2Config) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Qwen2DecoderLayer(nn.Module):
 
 
 class Qwen2Model(nn.Module):
-    """Embedding, layers and final norm: the part the checkpoint calls `language_model.model`."""
+    """Embedding, layers and final norm: the checkpoint's `language_model.model`."""
 
     def __init__(self, config: Qwen2Config) -> None:
         super().__init__()
@@ -131,12 +131,12 @@ class Qwen2Model(nn.Module):
 
 
 class Qwen2LanguageModel(nn.Module):
-    """`model` and, unless headless, `lm_head`."""
+    """`model` and, with `head`, `lm_head`."""
 
     def __init__(self, config: Qwen2Config, *, head: bool = True, tied: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.cached = config  # whose heads are cached: fewer where several processes share them
+        self.cached = config  # the config for KV caches; with tensor parallelism it has this process's heads only
         self.model = Qwen2Model(config)
         self.rotary = RotaryEmbedding(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if head else None
@@ -155,21 +155,21 @@ class Qwen2LanguageModel(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> LanguageModelOutput:
-        """New positions through the layers, appended to `past_key_values` when there is one.
+        """Run new positions through the layers and append them to `past_key_values`, if given.
 
         Args:
-            input_ids: int64 [B, q], or
+            input_ids: int64 [B, q]; or inputs_embeds.
             inputs_embeds: [B, q, H].
-            attention_mask: 0/1 [B, kv], cached positions included. None when every position is valid.
-            position_ids: int64 [B, q]. None counts from the cache's length.
-            past_key_values: written in place.
-            logits_to_keep: positions that get logits: 0 all, n the last n, int64 [B] one of each row; bool [B, q]
-                those N that are true, as logits [N, V].
-            output_attentions: return each layer's weights; needs attn_implementation "eager".
-            output_hidden_states: return the input of the first layer and the output of each.
+            attention_mask: 0/1 [B, kv], for cached and new positions. None: every position is valid.
+            position_ids: int64 [B, q]. None: counts from the cache's length.
+            past_key_values: a cache, which is written in place.
+            logits_to_keep: the positions that get logits. 0: all; n: the last n; int64 [B]: one per row; bool [B, q]:
+                the N true ones, as logits [N, V].
+            output_attentions: return the attention weights of each layer; needs attn_implementation "eager".
+            output_hidden_states: return the input of the first layer and the output of each layer.
 
         Raises:
-            ConfigError: attentions were asked of an implementation that has none.
+            ConfigError: output_attentions with an implementation other than "eager", or a mask of another length.
         """
         if output_attentions and self.config._attn_implementation != "eager":
             raise ConfigError("output_attentions needs attn_implementation='eager'; load the model with it.")
@@ -178,7 +178,7 @@ class Qwen2LanguageModel(nn.Module):
         if position_ids is None:
             position_ids = torch.arange(past, past + x.shape[1], device=x.device)[None]
         rope = self.rotary(position_ids, x.dtype)
-        visible = self._visible(attention_mask, x.shape[1], past, x.device)
+        visible = self._make_mask(attention_mask, x.shape[1], past, x.device)
         states: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []
         x = self.run_layers(
@@ -209,9 +209,9 @@ class Qwen2LanguageModel(nn.Module):
         states: list[torch.Tensor] | None = None,
         attentions: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """x [B, q, H] through all layers. Their inputs and weights are appended to the lists that are there."""
+        """Run x [B, q, H] through all layers. Appends their inputs to `states` and their weights to `attentions`."""
         for layer in self.model.layers:
-            if states is not None:  # else each layer's input is freed as soon as the next one has it
+            if states is not None:  # without the list, a layer's input is freed as soon as the next layer has run
                 states.append(x)
             x, weights = layer(x, rope, visible, cache)
             if attentions is not None:
@@ -219,20 +219,21 @@ class Qwen2LanguageModel(nn.Module):
         return x
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
-        """An empty KV cache for `batch` rows, with room for `capacity` positions before it must grow."""
+        """An empty KV cache for `batch` rows that holds `capacity` positions before it grows."""
         like = self.model.norm.weight
         return KVCache(self.cached, batch, dtype=like.dtype, device=like.device, capacity=capacity)
 
     def new_paged(self, blocks: int) -> PagedStorage:
-        """Room for the keys and values of many sequences, in `blocks` blocks."""
+        """A paged KV cache of `blocks` blocks for many sequences."""
         like = self.model.norm.weight
         return PagedStorage(self.cached, blocks, dtype=like.dtype, device=like.device)
 
     @staticmethod
-    def _visible(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> AttentionMask:
+    def _make_mask(attention_mask: torch.Tensor | None, queries: int, past: int, device: torch.device) -> AttentionMask:
+        """The mask of `queries` new positions after `past` cached ones; `attention_mask` 0/1 [B, past + queries]."""
         if attention_mask is None:
-            whole = causal_mask(queries, past + queries, device) if past and queries > 1 else None
-            return AttentionMask(causal=True, mask=whole) if queries > 1 else ALL
+            causal = causal_mask(queries, past + queries, device) if past and queries > 1 else None
+            return AttentionMask(causal=True, mask=causal) if queries > 1 else ALL
         keys = attention_mask.bool().to(device)  # [B, kv]
         if keys.shape[1] != past + queries:
             raise ConfigError(
@@ -241,14 +242,17 @@ class Qwen2LanguageModel(nn.Module):
             )
         mask = keys[:, None, None, :]  # [B, 1, 1, kv]
         if queries > 1:
-            # A padded query would see nothing, and a softmax over nothing is NaN: let each see itself.
-            itself = torch.ones(queries, past + queries, dtype=torch.bool, device=device).tril(past).triu(past)
-            mask = mask & causal_mask(queries, past + queries, device) | itself  # [B, 1, q, kv]
+            # A padded query has no valid key, and a softmax over no keys is NaN: let every query attend to itself.
+            diagonal = torch.ones(queries, past + queries, dtype=torch.bool, device=device).tril(past).triu(past)
+            mask = mask & causal_mask(queries, past + queries, device) | diagonal  # [B, 1, q, kv]
         return AttentionMask(causal=queries > 1, mask=mask, keys=keys)
 
 
 def keep_positions(x: torch.Tensor, keep: int | torch.Tensor) -> torch.Tensor:
-    """[B, q, H] -> the positions that get logits: all (0), the last n, one a row (int64 [B]), the true ones [N, H]."""
+    """The positions of [B, q, H] that get logits: all (0), the last n, one per row (int64 [B]), or the N true ones.
+
+    Returns [B, kept, H], or [N, H] for a bool mask.
+    """
     if isinstance(keep, torch.Tensor):
         keep = keep.to(x.device)
         return x[keep] if keep.dtype == torch.bool else x[torch.arange(x.shape[0], device=x.device), keep][:, None]

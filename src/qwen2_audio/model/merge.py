@@ -1,11 +1,11 @@
-"""Audio into text: which prompt positions belong to which clip.
+"""Match the clips of a batch with the placeholders of its prompts.
 
 B rows, T positions, A clips in the order of their placeholders (row by row, left to right), N_a audio tokens of clip a.
 
-Two kinds of prompt are understood, and told apart by counting:
+Two kinds of prompt are accepted, and distinguished by the number of placeholders:
 
-    expanded  N_a placeholders a clip, as our processor writes them
-    legacy    one placeholder a clip (transformers 4.45 and before); expanded here first
+    expanded  N_a placeholders per clip, as our processor writes them
+    legacy    one placeholder per clip (transformers 4.45 and before), which is expanded here
 """
 
 from __future__ import annotations
@@ -18,25 +18,23 @@ from ..errors import PromptError
 
 
 @dataclass
-class Prompt:
-    """A prompt ready for the language model."""
+class EmbeddedPrompt:
+    """A batch of prompts as inputs of the language model."""
 
     input_ids: torch.Tensor  # int64 [B, T], placeholders expanded
     attention_mask: torch.Tensor  # int64 [B, T]
-    inputs_embeds: torch.Tensor  # [B, T, H], audio in its place
-    num_audio_positions: list[int]  # per row
-    num_clips: list[int]  # per row
+    inputs_embeds: torch.Tensor  # [B, T, H], with the audio embeddings at the placeholders
     labels: torch.Tensor | None = None  # int64 [B, T]
 
 
 @dataclass
 class Slots:
-    """Expanded ids and where each clip goes."""
+    """Prompts with expanded placeholders, and the row of each clip."""
 
     input_ids: torch.Tensor  # int64 [B, T]
     attention_mask: torch.Tensor  # int64 [B, T]
     labels: torch.Tensor | None  # int64 [B, T]
-    clip_rows: list[int]  # the row of each clip
+    clip_rows: list[int]  # the row of each clip; -1 for a clip without audio tokens
 
 
 def find_slots(
@@ -49,18 +47,18 @@ def find_slots(
     pad_id: int,
     ignore_index: int,
 ) -> Slots:
-    """Match the clips' `tokens` (N_a each) with the placeholders of the prompt.
+    """Match the clips, of `tokens[a]` = N_a audio tokens each, with the placeholders of the prompts.
 
     Raises:
-        PromptError: the numbers do not fit, or a clip's positions would lie in two rows or be torn apart.
+        PromptError: the numbers do not match, or a clip's placeholders are not consecutive positions of one row.
     """
     is_audio = input_ids == audio_id
-    found, expected = int(is_audio.sum()), sum(tokens)
-    if found == expected:
+    placeholders, expected = int(is_audio.sum()), sum(tokens)
+    if placeholders == expected:
         return Slots(input_ids, attention_mask, labels, _clip_rows(is_audio, tokens))
-    if found != len(tokens):
+    if placeholders != len(tokens):
         raise PromptError(
-            f"Audio features and audio tokens do not match, tokens: {found}, features: {expected}. "
+            f"Audio features and audio tokens do not match, tokens: {placeholders}, features: {expected}. "
             f"{len(tokens)} clips need either {expected} placeholders or one each; make the prompt with the processor."
         )
     if 0 in tokens:
@@ -72,7 +70,7 @@ def find_slots(
 
 
 def _clip_rows(is_audio: torch.Tensor, tokens: list[int]) -> list[int]:
-    """Row of each clip in an expanded prompt; a clip's positions must be neighbours in one row."""
+    """The row of each clip in an expanded prompt. Raises PromptError unless its positions are one run in one row."""
     rows, columns = (t.tolist() for t in is_audio.nonzero(as_tuple=True))
     clip_rows, start = [], 0
     for number, count in enumerate(tokens, 1):
@@ -97,33 +95,33 @@ def _expand(
     pad_id: int,
     ignore_index: int,
 ) -> Slots:
-    """Legacy prompt: repeat each placeholder, then pad the rows to the longest on the side they were padded on."""
+    """Expand a legacy prompt: repeat each placeholder N_a times, then pad all rows on the side of their padding."""
     repeats = torch.ones_like(input_ids)
     repeats[is_audio] = torch.tensor(tokens, device=input_ids.device)
     labels = labels if labels is None else labels.masked_fill(is_audio, ignore_index)
-    left = padded_left(attention_mask)
+    on_the_left = padded_left(attention_mask)
     length = int(repeats.sum(1).max())
 
-    def grow(values: torch.Tensor, fill: int) -> torch.Tensor:
+    def expanded(values: torch.Tensor, fill: int) -> torch.Tensor:
         out = values.new_full((values.shape[0], length), fill)
         for row, (value, repeat) in enumerate(zip(values, repeats, strict=True)):
-            long = value.repeat_interleave(repeat)
-            if left:
-                out[row, length - long.numel() :] = long
+            repeated = value.repeat_interleave(repeat)
+            if on_the_left:
+                out[row, length - repeated.numel() :] = repeated
             else:
-                out[row, : long.numel()] = long
+                out[row, : repeated.numel()] = repeated
         return out
 
     return Slots(
-        grow(input_ids, pad_id),
-        grow(attention_mask, 0),
-        None if labels is None else grow(labels, ignore_index),
+        expanded(input_ids, pad_id),
+        expanded(attention_mask, 0),
+        None if labels is None else expanded(labels, ignore_index),
         clip_rows,
     )
 
 
 def check_tensor(name: str, value: object) -> None:
-    """Raises PromptError for lists and numpy arrays, which the processor makes unless told otherwise."""
+    """Raises PromptError for lists and numpy arrays, which the processor returns without return_tensors='pt'."""
     if not isinstance(value, torch.Tensor):
         raise PromptError(
             f"{name} is a {type(value).__name__}; expected a tensor: make it with the processor's return_tensors='pt'."
@@ -131,7 +129,7 @@ def check_tensor(name: str, value: object) -> None:
 
 
 def padded_left(attention_mask: torch.Tensor) -> bool:
-    """Whether rows 0/1 [B, T] are padded on the left (also when none is). Raises PromptError for both sides."""
+    """Whether a mask 0/1 [B, T] is padded on the left; True without padding. Raises PromptError for both sides."""
     left, right = bool((attention_mask[:, 0] == 0).any()), bool((attention_mask[:, -1] == 0).any())
     if left and right:
         raise PromptError("attention_mask has padding on both sides; pad all rows of a batch on one side.")
@@ -139,5 +137,5 @@ def padded_left(attention_mask: torch.Tensor) -> bool:
 
 
 def position_ids_of(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions [B, T] that count valid tokens only; padding gets 0."""
+    """Positions int64 [B, T] that count only the valid tokens of a mask 0/1 [B, T]; padding gets 0."""
     return (attention_mask.cumsum(-1) - 1).clamp(min=0).masked_fill(attention_mask == 0, 0)

@@ -1,4 +1,4 @@
-"""What the forward passes return: dataclasses that also answer to `out["logits"]` and `out[0]`."""
+"""Results of the forward passes: dataclasses that also support `out["logits"]` and `out[0]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tensors = tuple[torch.Tensor, ...]
 
 @dataclass
 class Output:
-    """Attributes, a mapping of what is not None, and an index into its values: what the reference's outputs offer."""
+    """Base of the results. As in the reference, the fields that are not None can be read by name and by index."""
 
     def items(self) -> list[tuple[str, Any]]:
         named = ((f.name, getattr(self, f.name)) for f in fields(self))
@@ -34,7 +34,7 @@ class Output:
     def get(self, key: str, default: Any = None) -> Any:
         return dict(self.items()).get(key, default)
 
-    # Without these two, Python would look for a name among the tensors, and `"loss" in out` be false always.
+    # Without these two methods, `"loss" in out` would compare the string with the tensors and always be False.
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
 
@@ -57,7 +57,7 @@ class Output:
 
 @dataclass
 class EncoderOutput(Output):
-    """The encoder on whole windows."""
+    """The encoder's result for full windows."""
 
     last_hidden_state: torch.Tensor  # [A, window // 4, d]
     hidden_states: Tensors | None = None  # before the first layer and after each: [A, window // 2, d]
@@ -66,18 +66,18 @@ class EncoderOutput(Output):
 
 @dataclass
 class LanguageModelOutput(Output):
-    """The language model on embeddings."""
+    """The language model's result."""
 
     logits: torch.Tensor | None = None  # [B, kept positions, V]; None without a head
     last_hidden_state: torch.Tensor | None = None  # [B, q, H]
     past_key_values: KVCache | PagedAttentionBatch | DecodeBatch | None = None
-    hidden_states: Tensors | None = None  # before the first layer and after each; the last one normalised
+    hidden_states: Tensors | None = None  # before the first layer and after each; the last one after the final norm
     attentions: Tensors | None = None  # [B, heads, q, kv], eager only
 
 
 @dataclass
 class Qwen2AudioModelOutput(Output):
-    """The headless model. `attention_mask` and `labels` are those of the expanded prompt."""
+    """The result of the model without its head. `attention_mask` and `labels` are those of the expanded prompt."""
 
     last_hidden_state: torch.Tensor
     past_key_values: KVCache | PagedAttentionBatch | DecodeBatch | None = None
@@ -89,7 +89,7 @@ class Qwen2AudioModelOutput(Output):
 
 @dataclass
 class Qwen2AudioCausalLMOutput(Output):
-    """The whole model, with the loss when labels were given."""
+    """The result of the complete model, with the loss when labels were given."""
 
     loss: torch.Tensor | None = None  # scalar
     logits: torch.Tensor | None = None  # [B, kept positions, V]

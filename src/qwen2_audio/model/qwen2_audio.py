@@ -21,13 +21,13 @@ from .cache import KVCache
 from .encoder import Qwen2AudioEncoder, Qwen2AudioMultiModalProjector
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
-from .merge import Prompt, check_tensor, find_slots, position_ids_of
+from .merge import EmbeddedPrompt, check_tensor, find_slots, position_ids_of
 from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput
 
 
 @dataclass
 class Inputs:
-    """What a forward pass was given; shapes as in `Qwen2AudioForConditionalGeneration.forward`."""
+    """The tensors of a forward call; shapes as in `Qwen2AudioForConditionalGeneration.forward`."""
 
     input_ids: torch.Tensor | None
     input_features: torch.Tensor | None
@@ -39,14 +39,14 @@ class Inputs:
 
 
 class Qwen2AudioModel(nn.Module):
-    """The model without its head: hidden states out."""
+    """The model without its head; it returns hidden states."""
 
     has_head = False
 
     def __init__(self, config: Qwen2AudioConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder_mask = True  # False: attend to padded frames, as some runtimes do; for comparison only
+        self.encoder_mask = True  # False: attend to padded frames too, as some runtimes do; for comparison only
         self.audio_tower = Qwen2AudioEncoder(config.audio_config)
         self.multi_modal_projector = Qwen2AudioMultiModalProjector(config)
         self.language_model = Qwen2LanguageModel(config.text_config, head=self.has_head, tied=config.tied)
@@ -65,38 +65,39 @@ class Qwen2AudioModel(nn.Module):
         return self.language_model.model.embed_tokens
 
     def set_attn_implementation(self, name: str) -> None:
-        """Choose "eager", "sdpa" or "flash_attention_2" for all parts. Raises ConfigError when it cannot run here."""
+        """Set "eager", "sdpa" or "flash_attention_2" for all parts. Raises ConfigError if it cannot run here."""
         check_implementation(name)
         for config in (self.config, self.config.audio_config, self.config.text_config):
             config._attn_implementation = name
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
-        """An empty KV cache for `batch` rows, with room for `capacity` positions before it must grow."""
+        """An empty KV cache for `batch` rows that holds `capacity` positions before it grows."""
         return self.language_model.new_cache(batch, capacity)
 
     def encode_audio(
         self, input_features: torch.Tensor, feature_attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, list[int]]:
-        """Log-mel to what the language model hears.
+        """Log-mel to audio embeddings of the language model's width.
 
         Args:
-            input_features: [A, mel bins, F]: whole windows, or no longer than the clips need.
-            feature_attention_mask: 0/1 [A, >= valid frames]; ones are valid mel frames. None: all F are.
+            input_features: [A, mel bins, F], with F the full window or at least what the longest clip needs.
+            feature_attention_mask: 0/1 [A, >= valid frames]; 1 marks a valid mel frame.
 
         Returns:
-            Projected embeddings [sum of N_a, H], clip after clip, and each clip's N_a.
+            The projected embeddings [sum of N_a, H] of all clips, concatenated, and N_a of each clip.
 
         Raises:
-            AudioError: the mask does not describe the features, or F fits neither a window nor the clips.
+            PromptError: features without a mask.
+            AudioError: features or mask of a wrong shape, or F too short for the clips.
         """
         lengths = self._mel_lengths(input_features, feature_attention_mask)
         tokens = [num_audio_tokens(n) for n in lengths]
         features = input_features.to(self.audio_tower.conv1.weight)
         if self.encoder_mask:
             return self.multi_modal_projector(self.audio_tower.encode(features, lengths)), tokens
-        whole = self.audio_tower(features).last_hidden_state  # [A, window // 4, d], padding heard as sound
-        kept = torch.cat([clip[:n] for clip, n in zip(whole, tokens, strict=True)])
-        return self.multi_modal_projector(kept), tokens
+        windows = self.audio_tower(features).last_hidden_state  # [A, window // 4, d]; padded frames are attended to
+        valid = torch.cat([clip[:n] for clip, n in zip(windows, tokens, strict=True)])
+        return self.multi_modal_projector(valid), tokens
 
     def _mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
         if features.dim() != 3 or features.shape[1] != self.config.audio_config.num_mel_bins:
@@ -111,7 +112,7 @@ class Qwen2AudioModel(nn.Module):
             )
         if mask.shape[0] != features.shape[0]:
             raise AudioError(f"feature_attention_mask has {mask.shape[0]} rows for {features.shape[0]} clips.")
-        return [int(n) for n in (mask != 0).sum(-1).tolist()]  # counted as integers: 2999 is no number of bf16
+        return [int(n) for n in (mask != 0).sum(-1).tolist()]  # counted as integers: bf16 cannot represent 2999
 
     def embed_prompt(
         self,
@@ -120,8 +121,8 @@ class Qwen2AudioModel(nn.Module):
         attention_mask: torch.Tensor | None = None,
         feature_attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-    ) -> Prompt:
-        """Ids and clips to embeddings; legacy one-placeholder prompts come out expanded.
+    ) -> EmbeddedPrompt:
+        """Embed ids and clips; legacy prompts with one placeholder per clip are expanded.
 
         Args:
             input_ids: int64 [B, T].
@@ -131,7 +132,8 @@ class Qwen2AudioModel(nn.Module):
             labels: int64 [B, T].
 
         Raises:
-            PromptError: clips and placeholders do not fit together.
+            PromptError: clips and placeholders do not match, or a mask or labels of another shape.
+            AudioError: features of a wrong shape.
         """
         input_ids = input_ids.to(self.device)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids)
@@ -148,8 +150,7 @@ class Qwen2AudioModel(nn.Module):
                     f"The prompt has {int((input_ids == audio_id).sum())} audio placeholders but no input_features: "
                     "the model would not hear anything. Pass the processor's whole output to the model."
                 )
-            embeds = self.get_input_embeddings()(input_ids)
-            return Prompt(input_ids, mask, embeds, [0] * len(input_ids), [0] * len(input_ids), labels)
+            return EmbeddedPrompt(input_ids, mask, self.get_input_embeddings()(input_ids), labels)
         audio, tokens = self.encode_audio(input_features, feature_attention_mask)
         pad = self.config.text_config.pad_token_id
         slots = find_slots(
@@ -158,14 +159,13 @@ class Qwen2AudioModel(nn.Module):
             labels,
             tokens,
             audio_id=audio_id,
-            pad_id=0 if pad is None else pad,  # any id will do: masked, and never embedded into a valid position
+            pad_id=0 if pad is None else pad,  # any id works, because padded positions are masked
             ignore_index=self.config.ignore_index,
         )
         is_audio = slots.input_ids == audio_id
         embeds = self.get_input_embeddings()(slots.input_ids)
         embeds = embeds.masked_scatter(is_audio[..., None], audio.to(embeds))
-        clips = [slots.clip_rows.count(row) for row in range(len(input_ids))]
-        return Prompt(slots.input_ids, slots.attention_mask, embeds, is_audio.sum(1).tolist(), clips, slots.labels)
+        return EmbeddedPrompt(slots.input_ids, slots.attention_mask, embeds, slots.labels)
 
     def forward(
         self,
@@ -182,7 +182,7 @@ class Qwen2AudioModel(nn.Module):
         output_hidden_states: bool = False,
         return_dict: bool = True,
     ) -> Any:
-        """One pass over prompt and clips; see `Qwen2AudioForConditionalGeneration.forward` for the arguments."""
+        """One forward pass; the arguments are those of `Qwen2AudioForConditionalGeneration.forward`."""
         inputs = Inputs(
             input_ids, input_features, attention_mask, feature_attention_mask, position_ids, inputs_embeds, labels
         )
@@ -200,42 +200,42 @@ class Qwen2AudioModel(nn.Module):
         return result if return_dict else result.to_tuple()
 
     def _run(
-        self, given: Inputs, cache: KVCache | None, use_cache: bool | None, **options: Any
+        self, inputs: Inputs, cache: KVCache | None, use_cache: bool | None, **options: Any
     ) -> tuple[LanguageModelOutput, torch.Tensor | None, torch.Tensor | None]:
-        """The language model's output, the attention mask that held, and the labels, both after expansion."""
-        if (given.input_ids is None) == (given.inputs_embeds is None):
+        """The language model's output, and the attention mask and the labels of the expanded prompt."""
+        if (inputs.input_ids is None) == (inputs.inputs_embeds is None):
             raise PromptError("Pass exactly one of input_ids and inputs_embeds.")
-        for name, value in vars(given).items():
+        for name, value in vars(inputs).items():
             if value is not None:
                 check_tensor(name, value)
         past = cache.length if cache is not None else 0
         embeds, positions = (
-            None if t is None else t.to(self.device) for t in (given.inputs_embeds, given.position_ids)
+            None if t is None else t.to(self.device) for t in (inputs.inputs_embeds, inputs.position_ids)
         )
-        mask, labels = given.attention_mask, given.labels
-        if given.input_ids is not None and past and given.input_ids.shape[1] == 1 and given.input_features is None:
-            # A decode step: the audio is in the cache already, and a placeholder is what the model has said.
-            embeds = self.get_input_embeddings()(given.input_ids.to(self.device))
-        elif given.input_ids is not None:
+        mask, labels = inputs.attention_mask, inputs.labels
+        if inputs.input_ids is not None and past and inputs.input_ids.shape[1] == 1 and inputs.input_features is None:
+            # A decode step: the audio is in the cache; an <|AUDIO|> here is a token that the model generated.
+            embeds = self.get_input_embeddings()(inputs.input_ids.to(self.device))
+        elif inputs.input_ids is not None:
             prompt = self.embed_prompt(
-                given.input_ids,
-                given.input_features,
+                inputs.input_ids,
+                inputs.input_features,
                 None if mask is None else mask[:, past:],
-                given.feature_attention_mask,
+                inputs.feature_attention_mask,
                 labels,
             )
             embeds, labels = prompt.inputs_embeds, prompt.labels
-            if prompt.input_ids.shape != given.input_ids.shape:  # legacy: whatever positions were given no longer fit
-                here = prompt.attention_mask
-                before = here.new_ones(len(here), past) if mask is None else mask[:, :past].to(here)
-                mask, positions = torch.cat((before, here), 1), None
+            if prompt.input_ids.shape != inputs.input_ids.shape:  # expanded: the caller's position_ids no longer match
+                new_mask = prompt.attention_mask
+                past_mask = new_mask.new_ones(len(new_mask), past) if mask is None else mask[:, :past].to(new_mask)
+                mask, positions = torch.cat((past_mask, new_mask), 1), None
         assert embeds is not None
-        # A mask of ones says nothing and is dropped, unless it is too short: the language model then refuses it.
+        # Drop a mask of only ones, unless its length is wrong: then the language model refuses it.
         padded = mask is not None and (mask.shape[1] != past + embeds.shape[1] or not bool(mask.all()))
         keys = mask.to(self.device) if mask is not None and padded else None
         if positions is None and keys is not None:
             positions = position_ids_of(keys)[:, past:]
-        if use_cache is None:  # in training nobody reads it, and it would hold every layer's keys and values
+        if use_cache is None:  # not in training, where the cache would hold every layer's keys and values for nothing
             use_cache = self.config.text_config.use_cache and not self.training
         if cache is None and use_cache:
             cache = self.new_cache(embeds.shape[0], embeds.shape[1])
@@ -246,7 +246,7 @@ class Qwen2AudioModel(nn.Module):
 
 
 class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
-    """The whole model: logits out, and the loss when labels are given."""
+    """The complete model; it returns logits, and the loss when labels are given."""
 
     has_head = True
 
@@ -270,28 +270,28 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
         return_dict: bool = True,
         logits_to_keep: int | torch.Tensor = 0,
     ) -> Any:
-        """One pass over prompt and clips.
+        """One forward pass over prompts and clips.
 
         Args:
-            input_ids: int64 [B, T]; placeholders expanded, or one a clip (legacy).
-            input_features: [A, mel bins, F], clips in the order of their placeholders. F is the whole window
-                (3000), or anything from what the longest clip needs on.
+            input_ids: int64 [B, T], with N_a placeholders per clip, or one per clip (legacy).
+            input_features: [A, mel bins, F], clips in the order of their placeholders. F is the full window (3000),
+                or at least what the longest clip needs.
             attention_mask: 0/1 [B, T], or [B, cached + T] with a cache.
-            feature_attention_mask: 0/1 [A, F]: which mel frames are sound.
-            position_ids: int64 [B, T]. None counts valid positions.
-            past_key_values: a KVCache, written in place; `input_ids` are then the new positions only.
-            inputs_embeds: [B, T, H] in place of input_ids; audio is then yours to merge.
-            labels: int64 [B, T]; -100 is not trained on, nor is any padded position.
-            use_cache: return a cache. None: as the config says, but not in training.
-            output_attentions: return weights of every layer; needs attn_implementation "eager".
-            output_hidden_states: return the hidden states around every layer.
-            return_dict: False returns a plain tuple of what is not None.
-            logits_to_keep: 0 all positions, n the last n, bool [B, T] the N that are true, as logits [N, V].
-                Loss needs all.
+            feature_attention_mask: 0/1 [A, F]; 1 marks a valid mel frame.
+            position_ids: int64 [B, T]. None: counts the valid positions.
+            past_key_values: a KVCache, which is written in place; `input_ids` are then only the new positions.
+            inputs_embeds: [B, T, H] in place of input_ids, with the audio embeddings merged by the caller.
+            labels: int64 [B, T]; positions with -100 and padded positions are not trained on.
+            use_cache: return a cache. None: as the config says, but never in training.
+            output_attentions: return the attention weights of every layer; needs attn_implementation "eager".
+            output_hidden_states: return the hidden states before the first layer and after each layer.
+            return_dict: False returns a tuple of the values that are not None.
+            logits_to_keep: the positions that get logits. 0: all; n: the last n; bool [B, T]: the N true ones, as
+                logits [N, V]. Labels need all.
 
         Raises:
-            PromptError: clips and placeholders do not fit together.
-            AudioError: features of the wrong shape.
+            PromptError: clips and placeholders do not match.
+            AudioError: features of a wrong shape.
             ConfigError: an option that cannot work.
         """
         if labels is not None and (isinstance(logits_to_keep, torch.Tensor) or logits_to_keep):
@@ -320,11 +320,11 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
 def causal_lm_loss(
     logits: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None, ignore_index: int = -100
 ) -> torch.Tensor:
-    """Mean cross-entropy of position t's logits [B, T, V] against label t + 1 of [B, T].
+    """Mean cross-entropy of the logits [B, T, V] at position t against the label [B, T] at position t + 1.
 
-    A pair counts when both positions are valid in `attention_mask` and the label is not `ignore_index`, so that the
-    loss does not depend on the padding side. (The reference also counts the first token of a left-padded row, which
-    it predicts from a padded position.) Computed in the logits' dtype.
+    A pair counts if both positions are valid in `attention_mask` and the label is not `ignore_index`. The loss
+    therefore does not depend on the padding side. (The reference also counts the first token of a left-padded row,
+    which it predicts from a padded position.) Computed in the logits' dtype; returns a scalar.
     """
     targets = labels[:, 1:].to(logits.device)
     if attention_mask is not None:

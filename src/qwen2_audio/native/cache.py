@@ -17,7 +17,7 @@ import torch
 
 from ..checkpoint.config import Qwen2Config
 from ..errors import ConfigError
-from ..model.cache import BLOCK, KVCache
+from ..model.cache import BLOCK, KVCache, resized
 from ..model.paged import quantize_heads
 from .fused import KVStruct
 
@@ -102,7 +102,7 @@ class NativeKVCache(KVCache):
         other = super().copy(length, capacity)
         assert isinstance(other, NativeKVCache)
         for name in ("_key_scales", "_value_scales"):
-            setattr(other, name, [_resized(t, length, capacity) for t in getattr(self, name)])
+            setattr(other, name, [resized(t, length, capacity) for t in getattr(self, name)])
         other._structs = None
         return other
 
@@ -115,11 +115,5 @@ class NativeKVCache(KVCache):
         super()._grow(layer, needed)
         for scales in (self._key_scales, self._value_scales):
             if scales:
-                scales[layer] = _resized(scales[layer], self._lengths[layer], -(-needed // BLOCK) * BLOCK)
+                scales[layer] = resized(scales[layer], self._lengths[layer], -(-needed // BLOCK) * BLOCK)
         self._structs = None
-
-
-def _resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:
-    new = old.new_empty((*old.shape[:2], capacity, old.shape[3]))
-    new[:, :, :length] = old[:, :, :length]
-    return new

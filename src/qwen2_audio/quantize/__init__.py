@@ -1,1 +1,1 @@
-"""Weights in 4 and 8 bits: how they are found, how they lie in files and memory, how a model computes with them."""
+"""Weights in 4 and 8 bits: how they are quantised, stored in files and memory, and used by a model."""

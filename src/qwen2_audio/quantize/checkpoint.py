@@ -1,4 +1,4 @@
-"""Weights into a quantised model: from a quantised checkpoint as they lie, from a plain one quantised on the way."""
+"""Load a quantised model, from a quantised checkpoint or by quantising a plain one, and save it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..checkpoint.weights import Checkpoint
 from ..errors import WeightsError
 from . import files
 from .calibrate import Calibration
-from .linear import Stored
+from .linear import QuantizedLayer
 from .scheme import EMBEDDING, Scheme
 from .search import SLICE, Loss, quantize_linear, quantize_rows
 
-WORKSPACE = 64 * SLICE * 4  # bytes that the search and the allocator need beside the result
+WORKSPACE = 64 * SLICE * 4  # bytes that the search and the allocator need in addition to the result
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, or the part of it whose tensors begin with `prefix`, without those called `ignore`."""
+    """A checkpoint, or the tensors of it whose names begin with `prefix`, without the tensors `ignore`."""
 
     checkpoint: Checkpoint
     prefix: str = ""
@@ -32,12 +32,12 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What one tensor of a plain checkpoint became."""
+class QuantizedTensors:
+    """The tensors of a quantised model that were made from one tensor of a plain checkpoint."""
 
     tensors: dict[str, torch.Tensor]  # by the quantised model's names
     loss: Loss = field(default_factory=Loss)
-    module: str = ""  # whose weight it is, if it was quantised
+    module: str = ""  # the path of the quantised layer; "" if the tensor was not quantised
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -51,10 +51,10 @@ def nbytes(model: nn.Module) -> int:
 
 
 def load_quantized(model: nn.Module, source: Source, scheme: Scheme, device: torch.device) -> None:
-    """Fill a plain model on the meta device from a checkpoint that was saved in `scheme`.
+    """Load a checkpoint that was saved in `scheme` into a plain model on the meta device.
 
-    On the CPU the tensors stay mapped from the file: nothing is read until it is used, and several processes share it.
-    Raises WeightsError: tensors missing, left over, of another shape or dtype; the message names them.
+    On the CPU the tensors stay mapped from the file: the system reads them on first use, and processes share them.
+    Raises WeightsError when tensors are missing, unexpected, or of another shape or dtype; the message names them.
     """
     scheme.install(model, source.prefix)
     expected, checkpoint = tensors_of(model), source.checkpoint
@@ -62,57 +62,60 @@ def load_quantized(model: nn.Module, source: Source, scheme: Scheme, device: tor
     weights.check_tensors(checkpoint, expected, prefix=source.prefix, ignore=ignore, exact=True)
     for name, tensor in weights.with_progress(expected, lambda name: checkpoint.read(source.prefix + name)):
         tensor = tensor.to(device)
-        if tensor.data_ptr() % files.ALIGNMENT:  # kernels read whole lines
+        if tensor.data_ptr() % files.ALIGNMENT:  # the kernels need aligned tensors
             tensor = tensor.clone()
         assign(model, name, tensor)
 
 
 def quantize_while_loading(model: nn.Module, source: Source, scheme: Scheme, device: torch.device) -> None:
-    """Fill a plain model on the meta device from a plain checkpoint; memory holds the result and one tensor more.
+    """Quantise a plain checkpoint into a plain model on the meta device; memory holds the result and one more tensor.
 
     Raises:
         WeightsError: as `weights.load_checkpoint`; or a weight is not finite.
-        CapacityError: the result has no room in the memory that is available.
+        CapacityError: the available memory is too small for the result.
     """
-    pieces = quantized_pieces(model, source, scheme)
+    quantized = quantize_tensors(model, source, scheme)
     if device.type == "cpu":
         require_memory(nbytes(model) + WORKSPACE, f"The model in {scheme.name}")
-    for piece in pieces:
-        for name, tensor in piece.tensors.items():
+    for item in quantized:
+        for name, tensor in item.tensors.items():
             assign(model, name, tensor.to(device))
 
 
-def quantized_pieces(
+def quantize_tensors(
     model: nn.Module,
     source: Source,
     scheme: Scheme,
     calibration: Calibration | None = None,
-    what: str = "Quantising weights",
-) -> Iterator[Piece]:
-    """Put `scheme`'s empty layers into a plain model on the meta device; then, tensor by tensor, what goes into it.
+    title: str = "Quantising weights",
+) -> Iterator[QuantizedTensors]:
+    """Put `scheme`'s empty layers into a plain model on the meta device, and return an iterator over their tensors.
 
-    Raises WeightsError before the first tensor.
+    Iterating reads and quantises one tensor of the checkpoint at a time, with a progress bar called `title`.
+    Raises WeightsError, before the first tensor, as `weights.check_tensors`.
     """
     plain: dict[str, torch.Tensor] = dict(model.named_parameters())
-    everything = dict(model.named_parameters(remove_duplicate=False))
-    first = {id(parameter): name for name, parameter in plain.items()}  # a tied head is read as the embedding
-    weights.check_tensors(source.checkpoint, plain, prefix=source.prefix, optional=everything, ignore=source.ignore)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    stored_names = {id(parameter): name for name, parameter in plain.items()}  # a tied head is read as the embedding
+    weights.check_tensors(source.checkpoint, plain, prefix=source.prefix, optional=parameters, ignore=source.ignore)
     scheme.install(model, source.prefix)
 
-    def read(name: str) -> Piece:
-        stored = source.checkpoint.read(source.prefix + first[id(everything[name])])
-        return _piece(name, stored, model, source.prefix, calibration)
+    def read(name: str) -> QuantizedTensors:
+        tensor = source.checkpoint.read(source.prefix + stored_names[id(parameters[name])])
+        return _quantize(name, tensor, model, source.prefix, calibration)
 
-    return (piece for _, piece in weights.with_progress(everything, read, what))
+    return (quantized for _, quantized in weights.with_progress(parameters, read, title))
 
 
-def _piece(name: str, tensor: torch.Tensor, model: nn.Module, prefix: str, calibration: Calibration | None) -> Piece:
+def _quantize(
+    name: str, tensor: torch.Tensor, model: nn.Module, prefix: str, calibration: Calibration | None
+) -> QuantizedTensors:
     path, _, leaf = name.rpartition(".")
     layer = model.get_submodule(path)
     calibration = calibration or Calibration()
     tensor = calibration.apply(name, tensor)
-    if leaf != "weight" or not isinstance(layer, Stored):
-        return Piece({name: tensor.float().contiguous()})
+    if leaf != "weight" or not isinstance(layer, QuantizedLayer):
+        return QuantizedTensors({name: tensor.float().contiguous()})
     if prefix + path == EMBEDDING:
         stored = quantize_rows(tensor, layer.form, name)
     else:
@@ -120,11 +123,11 @@ def _piece(name: str, tensor: torch.Tensor, model: nn.Module, prefix: str, calib
     tensors = {f"{path}.weight_codes": stored.codes}
     if stored.scales is not None:
         tensors[f"{path}.weight_scales"] = stored.scales
-    return Piece(tensors, stored.loss, path)
+    return QuantizedTensors(tensors, stored.loss, path)
 
 
 def assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Put `tensor` where the model has a parameter or buffer `name`."""
+    """Replace the model's parameter or buffer `name` by `tensor`."""
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
     if leaf in owner._buffers:
@@ -135,28 +138,28 @@ def assign(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def save_quantized(model: nn.Module, blank: nn.Module, folder: Path, max_shard_bytes: int) -> None:
-    """Write a quantised model's tensors to `folder`, next to what is there, as `qwen2-audio quantize` writes them.
+    """Write a quantised model's tensors to `folder`, which may hold other files, as `qwen2-audio quantize` does.
 
     `blank` is the quantised model that its config describes, on the meta device. Raises WeightsError if they differ.
     """
-    expected, held = tensors_of(blank), tensors_of(model)
-    for name in sorted({*expected, *held}):
-        mine, wanted = held.get(name), expected.get(name)
-        if mine is None or wanted is None or (mine.shape, mine.dtype) != (wanted.shape, wanted.dtype):
+    expected, actual = tensors_of(blank), tensors_of(model)
+    for name in sorted({*expected, *actual}):
+        ours, theirs = actual.get(name), expected.get(name)
+        if ours is None or theirs is None or (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
             raise WeightsError(
                 f"This quantised model is not as its config builds it (look at {name}); save it as it was loaded, "
                 "without an adapter and in float32."
             )
     folder.mkdir(parents=True, exist_ok=True)
-    with files.writing(folder, expected, max_shard_bytes) as write:
-        for name, tensor in held.items():
+    with files.tensor_writer(folder, expected, max_shard_bytes) as write:
+        for name, tensor in actual.items():
             write(name, tensor)
 
 
 def _is_ignored(name: str, ignore: tuple[str, ...]) -> bool:
-    """Whether `name` belongs to a tensor of `ignore`, itself or as it is quantised."""
+    """Whether `name` is a tensor of `ignore`, or the codes or scales of one."""
     return any(name.startswith(plain + suffix) for plain in ignore for suffix in ("", "_codes", "_scales"))
 
 
 def is_quantized(model: nn.Module) -> bool:
-    return any(isinstance(module, Stored) for module in model.modules())
+    return any(isinstance(module, QuantizedLayer) for module in model.modules())

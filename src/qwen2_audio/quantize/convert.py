@@ -1,4 +1,4 @@
-"""A plain checkpoint to a quantised one on disk, tensor by tensor, whole or not at all."""
+"""Convert a plain checkpoint to a quantised one on disk, one tensor at a time; the folder appears when complete."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from ..text.tokenizer_files import TOKENIZER_FILES
 from . import files
 from .calibrate import Calibration
-from .checkpoint import WORKSPACE, Piece, Source, nbytes, quantized_pieces, tensors_of
-from .linear import QuantizedEmbedding, Stored
+from .checkpoint import WORKSPACE, QuantizedTensors, Source, nbytes, quantize_tensors, tensors_of
+from .linear import QuantizedEmbedding, QuantizedLayer
 from .scheme import HEAD, KEY, Scheme
 from .scheme import untied as untied_config
 from .search import Loss
@@ -36,10 +36,10 @@ PATTERNS = (*weights.PATTERNS, *FILES_ALONG)
 
 @dataclass
 class Part:
-    """What a part of the model became."""
+    """The size and the error of a part of the quantised model."""
 
-    name: str
-    stored_as: str
+    name: str  # "encoder", "head", ...
+    stored_as: str  # "int4, groups of 64", ...
     parameters: int = 0
     bytes: int = 0
     loss: Loss = field(default_factory=Loss)
@@ -47,25 +47,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """A checkpoint, and how it is to be quantised. `group`: of the language model's Linears; None is the default."""
+    """A checkpoint to quantise, and how."""
 
     source: str | Path
     target: Path
     scheme: str
-    group: int | None = None
+    group: int | None = None  # the group size of the language model's Linears; None: the scheme's default
 
 
 def convert(job: Job, calibration: Calibration | None = None, about: dict[str, Any] | None = None) -> list[Part]:
-    """Write the quantised checkpoint; returns its parts. What is checked is checked before anything is written.
+    """Write the quantised checkpoint; returns its parts. All checks are made before anything is written.
 
     Args:
-        calibration: what hearing some clips told about the weights.
-        about: more keys for the quantization_config, such as what was calibrated on.
+        calibration: factors and importance from `calibrate`; None: quantise without calibration.
+        about: additional keys of the quantization_config, such as the source of the calibration.
 
     Raises:
-        ConfigError: the target is not empty, the source is quantised already, no such scheme or group.
-        WeightsError: the source is absent, incomplete or damaged.
-        CapacityError: the disk or the memory has no room; the message says for how much.
+        ConfigError: the target is not empty, the source is already quantised, or an unknown scheme or group.
+        WeightsError: the source is missing, incomplete or damaged.
+        CapacityError: disk or memory are too small; the message says how much is needed.
     """
     check_target(job.target)
     folder = hub.resolve(job.source, PATTERNS)
@@ -76,11 +76,11 @@ def convert(job: Job, calibration: Calibration | None = None, about: dict[str, A
     with without_weights():
         model = Qwen2AudioForConditionalGeneration(config)
     scheme = Scheme.for_model(model, job.scheme, job.group)
-    pieces = quantized_pieces(model, Source(checkpoint), scheme, calibration)
-    _check_room(model, scheme, job.target, changed=calibration is not None)
+    quantized = quantize_tensors(model, Source(checkpoint), scheme, calibration)
+    _check_memory_and_disk(model, scheme, job.target, calibrated=calibration is not None)
     setattr(config, KEY, scheme.to_config() | (about or {}))
-    with _appearing(job.target) as unfinished:
-        parts = _write(model, pieces, unfinished)
+    with _atomic_folder(job.target) as unfinished:
+        parts = _write(model, quantized, unfinished)
         data = untied_config(config).to_checkpoint_dict(type(model).__name__, "float32")
         write_json(unfinished / CONFIG_FILE, data)
         for name in FILES_ALONG:
@@ -90,23 +90,23 @@ def convert(job: Job, calibration: Calibration | None = None, about: dict[str, A
 
 
 def check_target(target: Path) -> None:
-    """Raise ConfigError for a folder that holds something."""
+    """Raise ConfigError for a folder that is not empty."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is not empty; name a new folder, so that nothing is overwritten.")
 
 
 def refuse_quantized(folder: Path, config: Qwen2AudioConfig) -> None:
-    """Raise ConfigError for a checkpoint in one of our schemes, WeightsError for one that another tool quantised."""
+    """Raise ConfigError for a checkpoint in one of our schemes, WeightsError for one quantised by another tool."""
     stored = getattr(config, KEY, None)
     if stored:
         name = Scheme.from_config(stored, folder).name
         raise ConfigError(f"{folder} is quantised to {name} already; take the checkpoint that it was made from.")
 
 
-def _check_room(model: nn.Module, scheme: Scheme, target: Path, *, changed: bool) -> None:
-    layers = [module for module in model.modules() if isinstance(module, Stored)]
+def _check_memory_and_disk(model: nn.Module, scheme: Scheme, target: Path, *, calibrated: bool) -> None:
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLayer)]
     largest = max(sum(buffer.nbytes for buffer in layer.buffers()) for layer in layers)
-    if changed:
+    if calibrated:  # a weight times its factors is a float32 copy
         largest += max(_numel(layer) for layer in layers) * torch.float32.itemsize
     require_memory(largest + WORKSPACE, f"Quantising to {scheme.name}, one tensor at a time,")
     parent = next(folder for folder in target.absolute().parents if folder.is_dir())
@@ -114,8 +114,8 @@ def _check_room(model: nn.Module, scheme: Scheme, target: Path, *, changed: bool
 
 
 @contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that becomes it in one step, or goes away."""
+def _atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `target`; rename it to `target` on success, delete it on failure."""
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -123,47 +123,47 @@ def _appearing(target: Path) -> Iterator[Path]:
         unfinished.mkdir()
         yield unfinished
         if target.is_dir():
-            target.rmdir()  # it is empty
+            target.rmdir()  # `check_target` made sure that it is empty
         unfinished.rename(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(model: nn.Module, pieces: Iterator[Piece], folder: Path) -> list[Part]:
+def _write(model: nn.Module, quantized: Iterator[QuantizedTensors], folder: Path) -> list[Part]:
     parts: dict[tuple[str, str], Part] = {}
-    with files.writing(folder, tensors_of(model), weights.MAX_SHARD_BYTES) as write:
-        for piece in pieces:
-            for name, tensor in piece.tensors.items():
+    with files.tensor_writer(folder, tensors_of(model), weights.MAX_SHARD_BYTES) as write:
+        for item in quantized:
+            for name, tensor in item.tensors.items():
                 write(name, tensor)
-            key = _part_of(model, piece)
+            key = _part_of(model, item.module)
             part = parts.setdefault(key, Part(*key))
-            part.bytes += sum(tensor.nbytes for tensor in piece.tensors.values())
-            layer = model.get_submodule(piece.module) if piece.module else None
-            numbers = sum(tensor.numel() for tensor in piece.tensors.values())
-            part.parameters += _numel(layer) if isinstance(layer, Stored) else numbers
-            part.loss += piece.loss
+            part.bytes += sum(tensor.nbytes for tensor in item.tensors.values())
+            layer = model.get_submodule(item.module) if item.module else None
+            numbers = sum(tensor.numel() for tensor in item.tensors.values())
+            part.parameters += _numel(layer) if isinstance(layer, QuantizedLayer) else numbers
+            part.loss += item.loss
     return list(parts.values())
 
 
-def _part_of(model: nn.Module, piece: Piece) -> tuple[str, str]:
-    """The part of the model that a piece belongs to, and how it is stored."""
-    if not piece.module:
+def _part_of(model: nn.Module, module: str) -> tuple[str, str]:
+    """The part of the model that `module` belongs to, and its format; `module` is "" for tensors not quantised."""
+    if not module:
         return "biases, norms, convolutions, positions", "float32"
-    layer = model.get_submodule(piece.module)
-    assert isinstance(layer, Stored)
+    layer = model.get_submodule(module)
+    assert isinstance(layer, QuantizedLayer)
     if isinstance(layer, QuantizedEmbedding):
         name = "embedding"
-    elif piece.module == HEAD:
+    elif module == HEAD:
         name = "head"
     else:
         name = {"audio_tower": "encoder", "multi_modal_projector": "projector"}.get(
-            piece.module.partition(".")[0], "language model"
+            module.partition(".")[0], "language model"
         )
-    return name, Stored.extra_repr(layer)
+    return name, QuantizedLayer.extra_repr(layer)
 
 
-def _numel(layer: Stored) -> int:
-    """Weights of a layer, padding not counted."""
+def _numel(layer: QuantizedLayer) -> int:
+    """Weights of a layer, without padding."""
     if isinstance(layer, QuantizedEmbedding):
         return layer.num_embeddings * layer.embedding_dim
     return int(layer.in_features) * int(layer.out_features)  # type: ignore[arg-type]

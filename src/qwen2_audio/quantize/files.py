@@ -1,4 +1,4 @@
-"""Safetensors files whose tensors begin at multiples of 64 bytes, written in any order, one tensor at a time."""
+"""Write safetensors files whose tensors begin at multiples of 64 bytes, one tensor at a time, in any order."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import torch
 from ..checkpoint.json_file import replacing
 from ..checkpoint.weights import KINDS, split_into_shards, write_index
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest register
+ALIGNMENT = 64  # bytes of a cache line and of the widest register
 _KIND_OF = {dtype: kind for kind, dtype in KINDS.items()}
 Write = Callable[[str, torch.Tensor], None]
 
 
 @contextlib.contextmanager
-def writing(folder: Path, tensors: Mapping[str, torch.Tensor], max_shard_bytes: int) -> Iterator[Write]:
-    """Gives a function that writes one tensor; the files appear under their names when all are written.
+def tensor_writer(folder: Path, tensors: Mapping[str, torch.Tensor], max_shard_bytes: int) -> Iterator[Write]:
+    """Yield a function that writes one tensor. The files get their names when all tensors are written.
 
     Args:
-        folder: exists. Weights that it held before go last.
-        tensors: what will be written; only shapes and dtypes count, so that they can be on the meta device.
-        max_shard_bytes: more than this are split over several files with an index.
+        folder: an existing folder. Older weights in it are removed last.
+        tensors: the tensors to write; only shapes and dtypes are used, so that they may be on the meta device.
+        max_shard_bytes: more bytes than this are split over several files with an index.
     """
     shards = split_into_shards(tensors, max_shard_bytes)
-    places: dict[str, tuple[str, int]] = {}  # tensor -> file, offset
+    locations: dict[str, tuple[str, int]] = {}  # tensor -> file, offset
     with contextlib.ExitStack() as stack:
         paths = {file: stack.enter_context(replacing(folder / file)) for file in shards}
         opened = {file: stack.enter_context(path.open("wb")) for file, path in paths.items()}
@@ -36,27 +36,27 @@ def writing(folder: Path, tensors: Mapping[str, torch.Tensor], max_shard_bytes: 
             header, offsets, size = lay_out(shard)
             opened[file].truncate(size)
             opened[file].write(header)
-            places |= {name: (file, offset) for name, offset in offsets.items()}
-        left = set(tensors)
+            locations |= {name: (file, offset) for name, offset in offsets.items()}
+        unwritten = set(tensors)
 
         def write(name: str, tensor: torch.Tensor) -> None:
             assert tensor.shape == tensors[name].shape and tensor.dtype == tensors[name].dtype, name
-            file, offset = places[name]
+            file, offset = locations[name]
             opened[file].seek(offset)
             if tensor.numel():
                 opened[file].write(tensor.detach().cpu().contiguous().numpy().data.cast("B"))
-            left.discard(name)
+            unwritten.discard(name)
 
         yield write
-        assert not left, f"not written: {sorted(left)[:3]}"
+        assert not unwritten, f"not written: {sorted(unwritten)[:3]}"
     write_index(folder, shards)
 
 
 def lay_out(tensors: Mapping[str, torch.Tensor]) -> tuple[bytes, dict[str, int], int]:
-    """A file's header, where in the file each tensor begins, and the size of the whole.
+    """A file's header, the offset of each tensor in the file, and the file's size in bytes.
 
-    The format leaves no holes, so what is no multiple of 64 bytes long comes last, most regular first; a reader must
-    expect those of odd shapes to lie unevenly.
+    The format allows no gaps, so tensors whose size is not a multiple of 64 bytes come last, those with the larger
+    power of two first. A reader must expect these tensors at unaligned offsets.
     """
     order = sorted(tensors, key=lambda name: -math.gcd(tensors[name].nbytes, ALIGNMENT))
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -69,5 +69,5 @@ def lay_out(tensors: Mapping[str, torch.Tensor]) -> tuple[bytes, dict[str, int],
         }  # fmt: skip
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    begin = 8 + len(text)
-    return len(text).to_bytes(8, "little") + text, {name: begin + at for name, at in offsets.items()}, begin + end
+    start = 8 + len(text)
+    return len(text).to_bytes(8, "little") + text, {name: start + at for name, at in offsets.items()}, start + end

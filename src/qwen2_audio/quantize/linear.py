@@ -1,4 +1,4 @@
-"""Layers that compute with quantised weights: they stand where the model had a Linear and an Embedding."""
+"""Layers that compute with quantised weights, in place of the model's Linear and Embedding."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..native import ops
 from .packing import PANEL, Format, dequantize
 from .search import Quantized
 
-SLICE = 2**22  # weights that are made float32 at a time where no native kernel runs: 16 MB
+SLICE = 2**22  # weights that are dequantised at a time when no native kernel runs: 16 MB
 
 
-class Stored(nn.Module):
-    """What the two layers share: tensors that keep their dtype whatever the model is cast to."""
+class QuantizedLayer(nn.Module):
+    """Base of the two layers. Its tensors keep their dtype when the model is cast to another."""
 
     weight_codes: torch.Tensor
     weight_scales: torch.Tensor | None
@@ -29,12 +29,12 @@ class Stored(nn.Module):
 
     @property
     def group(self) -> int:
-        """Inputs that share a scale; 0 for 16 bits, which have none."""
+        """Inputs that share a scale; 0 for 16 bits, which has no scales."""
         return self.form.group
 
-    def give(self, stored: Quantized) -> None:
-        """Take codes and scales as they are, without a copy."""
-        self.weight_codes, self.weight_scales = stored.codes, stored.scales
+    def set_weight(self, weight: Quantized) -> None:
+        """Use the codes and scales of `weight`, without a copy."""
+        self.weight_codes, self.weight_scales = weight.codes, weight.scales
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         for name, tensor in self._buffers.items():
@@ -48,12 +48,12 @@ class Stored(nn.Module):
         return f"{kind}, groups of {self.group}" if self.group else kind
 
 
-class QuantizedLinear(Stored):
-    """y = W x + b with W in 4, 8 or 16 bits, laid out as `packing` says; b is float32 or None.
+class QuantizedLinear(QuantizedLayer):
+    """y = W x + b with W in 4, 8 or 16 bits in the layout of `packing`; b is float32 or None.
 
-    A float32 input on the CPU goes through the native kernels where they are there (activations then have 8 bits too,
-    unless W has 16); every other input meets the exact float32 weights, slice by slice. Gradients flow to the input,
-    never to W and b.
+    A float32 input on the CPU uses the native kernels if they are available; unless W has 16 bits, they quantise the
+    input to 8 bits. Any other input is multiplied by the dequantised weights, slice by slice. Gradients flow to the
+    input, but not to W and b.
     """
 
     bias: torch.Tensor | None
@@ -93,7 +93,7 @@ class QuantizedLinear(Stored):
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
     def slices(self) -> Iterator[torch.Tensor]:
-        """The weight as float32 [n, K], some outputs at a time."""
+        """The weight as float32 [n, K], n outputs at a time."""
         panels = max(1, SLICE // (PANEL * self.in_features))
         for start in range(0, self.weight_codes.shape[0], panels):
             part = slice(start, start + panels)
@@ -111,7 +111,7 @@ class QuantizedLinear(Stored):
 
 
 class _Product(torch.autograd.Function):
-    """W x for an x that wants a gradient: W is made again on the way back, not kept."""
+    """W x for an x that requires a gradient: the backward pass dequantises W again instead of keeping it."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, layer: QuantizedLinear) -> torch.Tensor:
@@ -128,8 +128,8 @@ class _Product(torch.autograd.Function):
         return total, None
 
 
-class QuantizedEmbedding(Stored):
-    """Rows in 8 bits: `weight_codes` int8 [V, H], `weight_scales` float16 [V, ceil(H / group)]; float32 out."""
+class QuantizedEmbedding(QuantizedLayer):
+    """An embedding in 8 bits: `weight_codes` int8 [V, H], `weight_scales` float16 [V, ceil(H / group)]."""
 
     weight_scales: torch.Tensor
 
@@ -151,5 +151,5 @@ class QuantizedEmbedding(Stored):
 
 
 def native_ops() -> Any:
-    """The native kernels, or None where there are none for this machine."""
+    """The native kernels, or None if this machine has none."""
     return ops if ops.available() else None

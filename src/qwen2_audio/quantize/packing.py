@@ -1,15 +1,15 @@
-"""How quantised weights lie in memory and in files: panels of 16 outputs, groups of inputs, chunks of 64 bytes.
+"""The layout of quantised weights in memory and in files: panels of 16 outputs, groups of inputs, chunks of 64 bytes.
 
 N outputs, K inputs, P = ceil(N / 16) panels, G = ceil(K / group) groups. Byte 4 j + i of a chunk belongs to output j of
-the panel:
+its panel:
 
     4 bits   codes uint8 [P, G, 8 group]:  chunk t has input 8 t + i in the low nibble, 8 t + 4 + i in the high one
     8 bits   codes uint8 [P, G, 16 group]: chunk t has input 4 t + i
     16 bits  codes float16 [P, K, 16]: the weights themselves, input by input
     scales   float16 [P, G, 16], for 4 and 8 bits: weight = (code - 8 or 128) * scale
 
-What pads N and K to whole panels and groups is zero: zero-point codes, and scale 0 where there is no output. A kernel
-reads a panel from its first byte to its last, whatever its width.
+N and K are padded to full panels and groups with zeros: padded inputs have zero-point codes, padded outputs scale 0. A
+kernel reads each panel sequentially, from its first byte to its last.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
-PANEL = 16  # outputs that lie together
-BYTES = 4  # inputs of one output that lie together
+PANEL = 16  # outputs per panel
+BYTES = 4  # adjacent inputs of one output
 BITS, GROUPS = (4, 8, 16), (32, 64)
 LIMITS = {4: (-8, 7), 8: (-127, 127)}  # of a quantised weight q = code - zero point
 ZERO = {4: 8, 8: 128}
@@ -54,7 +54,7 @@ def pack(q: torch.Tensor, bits: int, group: int) -> torch.Tensor:
     padded = pad(q, group)
     panels, groups = padded.shape[0] // PANEL, padded.shape[1] // group
     shifted = (padded.to(torch.int16) + ZERO[bits]).to(torch.uint8)
-    words = shifted.view(torch.int32)  # [N, K / 4]: the four inputs that stay together move as one number
+    words = shifted.view(torch.int32)  # [N, K / 4]: four adjacent inputs are moved as one number
     if bits == 8:
         words = words.view(panels, PANEL, groups, group // BYTES)
     else:
@@ -96,6 +96,6 @@ def dequantize(codes: torch.Tensor, scales: torch.Tensor | None, bits: int, grou
 
 
 def pad(tensor: torch.Tensor, group: int) -> torch.Tensor:
-    """[N, K] with zeros up to whole panels and groups; contiguous."""
+    """[N, K] padded with zeros to full panels and groups; contiguous."""
     rows, columns = -tensor.shape[0] % PANEL, -tensor.shape[1] % group
     return torch.nn.functional.pad(tensor, (0, columns, 0, rows)).contiguous()

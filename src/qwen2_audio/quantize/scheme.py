@@ -1,4 +1,4 @@
-"""Which part of the model gets which format, and how config.json says so."""
+"""Schemes: the format of each part of the model, and its description in config.json."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ METHOD, VERSION = "qwen2-audio", 1
 SCHEMES = ("int4", "int8")
 KEY = "quantization_config"  # in config.json
 EMBEDDING, HEAD = "language_model.model.embed_tokens", "language_model.lm_head"
-# The encoder and the head are kept at 8 bits, the projector, through which all sound goes, at 16.
+# The encoder and the head have 8 bits in every scheme; the projector, which all audio passes through, has 16.
 _INT8, _ROWS, _HALF = Format(8, 32), Format(8, 64), Format(16)
 _DEFAULT_GROUPS = {"int4": 64, "int8": 32}
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A name and the format of every quantised Linear and embedding, by its path in the whole model."""
+    """A name and the format of every quantised Linear and embedding, by its path in the complete model."""
 
     name: str
     modules: dict[str, Format]
 
     def to_config(self) -> dict[str, Any]:
-        """The object that stands in config.json."""
+        """The quantization_config object of config.json."""
         modules = {
             path: {"bits": form.bits} | ({"group": form.group} if form.group else {})
             for path, form in self.modules.items()
@@ -38,9 +38,9 @@ class Scheme:
 
     @classmethod
     def for_model(cls, model: nn.Module, name: str, group: int | None = None, prefix: str = "") -> Scheme:
-        """The formats of scheme `name` for `model`, whose paths begin behind `prefix`.
+        """The formats of scheme `name` for `model`; `prefix` + a path of `model` is a path of the complete model.
 
-        `group` is that of the language model's Linears. Raises ConfigError for an unknown name or group.
+        `group` is the group size of the language model's Linears. Raises ConfigError for an unknown name or group.
         """
         check_name(name)
         if group is not None and group not in GROUPS:
@@ -54,9 +54,9 @@ class Scheme:
 
     @classmethod
     def from_config(cls, data: Any, where: Any) -> Scheme:
-        """Read what `to_config` wrote; `where` is the folder, for the message.
+        """Read the result of `to_config`; `where` is the folder, for messages.
 
-        Raises WeightsError: another method, a layout of another version, a scheme or format that is not known.
+        Raises WeightsError for another method, another layout version, or an unknown scheme or format.
         """
         method = data.get("quant_method", "unknown") if isinstance(data, dict) else data
         if method != METHOD or not isinstance(data, dict):
@@ -80,17 +80,17 @@ class Scheme:
         return cls(str(name), {path: _read_format(path, entry, where) for path, entry in modules.items()})
 
     def install(self, model: nn.Module, prefix: str = "") -> None:
-        """Put empty quantised layers, on the meta device, in the place of the model's.
+        """Replace the model's layers by empty quantised layers on the meta device.
 
-        Paths outside `prefix` are not looked at, nor is the head of a model without one.
-        Raises WeightsError: a path is no Linear and no embedding of the model.
+        Skips paths outside `prefix`, and the head if the model has none.
+        Raises WeightsError for a path that is neither a Linear nor an embedding of the model.
         """
-        known = dict(model.named_modules())
+        layers = dict(model.named_modules())
         for path, form in self.modules.items():
-            own = path.removeprefix(prefix)
-            if not path.startswith(prefix) or (path == HEAD and HEAD not in known):
+            own_path = path.removeprefix(prefix)
+            if not path.startswith(prefix) or (path == HEAD and HEAD not in layers):
                 continue
-            old = known.get(own)
+            old = layers.get(own_path)
             if path == EMBEDDING and isinstance(old, nn.Embedding) and form.bits == 8:
                 sizes = (old.num_embeddings, old.embedding_dim)
                 new: nn.Module = QuantizedEmbedding(*sizes, form, device="meta")
@@ -102,11 +102,11 @@ class Scheme:
                     f"{KEY} names {path} with {form.bits} bits, which this model has no such layer for; "
                     "check that config.json belongs to these weights."
                 )
-            replace(model, own, new.train(old.training))
+            replace(model, own_path, new.train(old.training))
 
 
 def check_name(name: Any) -> None:
-    """Raise ConfigError for what is no scheme."""
+    """Raise ConfigError unless `name` is a scheme."""
     if name not in SCHEMES:
         raise ConfigError(
             f"quantize is {name!r}; expected None, 'int4' or 'int8'.{did_you_mean(str(name), list(SCHEMES))}"
@@ -114,12 +114,13 @@ def check_name(name: Any) -> None:
 
 
 def untied(config: Qwen2AudioConfig) -> Qwen2AudioConfig:
-    """`config`, changed in place: quantised, head and embedding are two tensors, whatever they were."""
+    """Set `config` to untied head and embedding, in place, and return it: quantised, they are always two tensors."""
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
     return config
 
 
 def replace(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Put `module` at `path` of `model`."""
     owner, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(owner), leaf, module)
 

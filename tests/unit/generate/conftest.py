@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qwen2_audio.generate.config import GenerationConfig
-from qwen2_audio.model.merge import Prompt
+from qwen2_audio.model.merge import EmbeddedPrompt
 
 VOCABULARY, AUDIO_ID, CONTEXT = 32, 31, 64
 
@@ -58,8 +58,7 @@ class ScriptedModel:
 
     def embed_prompt(self, input_ids, input_features=None, attention_mask=None, feature_attention_mask=None):
         self.encoded += 1
-        audio = (input_ids == AUDIO_ID).sum(1).tolist()
-        return Prompt(input_ids, attention_mask, input_ids[..., None].float(), audio, [0] * len(audio))
+        return EmbeddedPrompt(input_ids, attention_mask, input_ids[..., None].float())
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ BAD = {
 def test_values_that_cannot_work(name):
     value, message = BAD[name]
     with pytest.raises(ConfigError) as error:
-        GenerationConfig(**{name: value}).check()
+        GenerationConfig(**{name: value}).check_values()
     assert message in str(error.value)
 
 
@@ -93,4 +93,4 @@ def test_values_that_work():
         eos_token_id=3,
         length_penalty=-1.0,
         temperature=1,
-    ).check()
+    ).check_values()

@@ -15,7 +15,7 @@ def test_precedence():
     options = resolve(of_model, GenerationConfig(top_k=10, top_p=0.6), {"top_p": 0.9})
     config = options.config
     assert (config.temperature, config.top_k, config.top_p, config.num_beams) == (0.7, 10, 0.9, 1)
-    assert options.asked == {"top_k", "top_p"}
+    assert options.caller_names == {"top_k", "top_p"}
     assert of_model == GenerationConfig(temperature=0.7, top_k=20, top_p=0.5, do_sample=True), "it was changed"
 
 
@@ -42,8 +42,8 @@ def test_a_typing_error_in_a_dict_is_not_swallowed():
     ):
         resolve(None, {"max_new_token": 3}, {})
     options = resolve(None, {"transformers_version": "5", "_from_model_config": True}, {})
-    assert options.asked == frozenset()
-    assert resolve(None, {}, {}).asked == frozenset()
+    assert options.caller_names == frozenset()
+    assert resolve(None, {}, {}).caller_names == frozenset()
 
 
 def test_numbers_of_numpy_and_torch_are_numbers():

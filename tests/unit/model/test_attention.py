@@ -114,8 +114,10 @@ def test_the_whole_model_with_flash_attention(side, monkeypatch):
     feature_mask = (torch.arange(14) < torch.tensor([[12], [9]])).int()
     inputs = dict(input_features=torch.randn(2, 4, 14), feature_attention_mask=feature_mask)
     outputs, packed = {}, []
-    packing_of = attention.Packing.of
-    monkeypatch.setattr(attention.Packing, "of", lambda valid: packed.append(valid.shape[1]) or packing_of(valid))
+    packing_of = attention.Packing.from_mask
+    monkeypatch.setattr(
+        attention.Packing, "from_mask", lambda valid: packed.append(valid.shape[1]) or packing_of(valid)
+    )
     for name in ("sdpa", "flash_attention_2"):
         model.set_attn_implementation(name)
         first = model(input_ids=ids, attention_mask=mask, **inputs)

@@ -46,7 +46,7 @@ def quantise(model, form_of):
         if form is None:
             continue
         new = QuantizedLinear(linear.in_features, linear.out_features, form, bias=linear.bias is not None)
-        new.give(quantize_linear(linear.weight.detach(), form))
+        new.set_weight(quantize_linear(linear.weight.detach(), form))
         if linear.bias is not None:
             new.bias = linear.bias.detach().clone()
         owner, _, name = path.rpartition(".")

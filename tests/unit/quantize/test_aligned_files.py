@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from qwen2_audio.quantize.files import lay_out, writing
+from qwen2_audio.quantize.files import lay_out, tensor_writer
 
 TENSORS = {
     "odd": torch.arange(3, dtype=torch.float32),
@@ -21,7 +21,7 @@ TENSORS = {
 
 
 def write_all(folder, tensors, limit=10**9):
-    with writing(folder, tensors, limit) as write:
+    with tensor_writer(folder, tensors, limit) as write:
         for name in reversed(list(tensors)):
             write(name, tensors[name])
 
@@ -72,10 +72,10 @@ def test_more_than_the_limit_is_split_with_an_index(tmp_path):
 
 def test_nothing_half_written_stays(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"old")
-    with pytest.raises(KeyError), writing(tmp_path, TENSORS, 10**9) as write:
+    with pytest.raises(KeyError), tensor_writer(tmp_path, TENSORS, 10**9) as write:
         write_some(write, "codes", "no such tensor")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
     assert (tmp_path / "model.safetensors").read_bytes() == b"old"
-    with pytest.raises(AssertionError, match="not written"), writing(tmp_path, TENSORS, 10**9) as write:
+    with pytest.raises(AssertionError, match="not written"), tensor_writer(tmp_path, TENSORS, 10**9) as write:
         write_some(write, "codes")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]

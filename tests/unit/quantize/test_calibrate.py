@@ -7,7 +7,7 @@ from torch import nn
 from qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.quantize import calibrate as calibrating
-from qwen2_audio.quantize.calibrate import Group, Seen, calibrate, find, groups_of, strength
+from qwen2_audio.quantize.calibrate import Group, InputStatistics, best_factors, calibrate, groups_of, scaling_factors
 from qwen2_audio.quantize.packing import Format
 from qwen2_audio.quantize.scheme import Scheme
 from qwen2_audio.quantize.search import rounded
@@ -26,6 +26,7 @@ def scaled(model, scaling):
 
 
 def test_scaling_changes_nothing_but_the_rounding(odd_model):
+    torch.manual_seed(0)
     odd_model = copy.deepcopy(odd_model)
     for name, parameter in odd_model.named_parameters():
         if name.endswith("bias"):
@@ -58,11 +59,11 @@ def layer_with_outliers() -> tuple[nn.Module, torch.Tensor]:
 
 def test_it_helps_where_channels_stand_out():
     model, x = layer_with_outliers()
-    seen = Seen(128)
+    seen = InputStatistics(128)
     seen.add(x[:300])
     weight, form = model["layer"].weight.detach(), Format(4, 64)
     with torch.no_grad():
-        s = find(model, Group(("layer",)), seen, form)
+        s = best_factors(model, Group(("layer",)), seen, form)
     unseen = x[300:]
 
     def error(of):
@@ -77,16 +78,16 @@ def test_it_helps_where_channels_stand_out():
 
 def test_it_is_left_alone_where_it_would_not_help(monkeypatch):
     model, x = layer_with_outliers()
-    seen = Seen(128)
+    seen = InputStatistics(128)
     seen.add(x)
     monkeypatch.setattr(calibrating, "EXPONENTS", (0.0, 40.0))
     with torch.no_grad():
-        s = find(model, Group(("layer",)), seen, Format(4, 64))
+        s = best_factors(model, Group(("layer",)), seen, Format(4, 64))
     assert torch.equal(s, torch.ones(128))
 
 
 def test_what_is_kept_of_the_inputs_is_bounded_and_drawn_from_all():
-    seen = Seen(3)
+    seen = InputStatistics(3)
     for number in range(50):
         seen.add(torch.full((100, 3), float(number)))
     assert (seen.count, len(seen.rows)) == (5000, calibrating.ROWS)
@@ -100,19 +101,19 @@ def test_heads_that_share_values_share_factors(odd_model):
     assert len(groups) == 8
     group = groups["language_model.model.layers.1.self_attn.o_proj"]
     assert (group.producer, group.repeats, group.head) == ("language_model.model.layers.1.self_attn.v_proj", 2, 10)
-    seen = Seen(40)
+    seen = InputStatistics(40)
     seen.add(torch.rand(50, 40) * torch.arange(1, 41))
     with torch.no_grad():
-        s = find(odd_model, group, seen, Format(4, 32)).view(2, 2, 10)
+        s = best_factors(odd_model, group, seen, Format(4, 32)).view(2, 2, 10)
     torch.testing.assert_close(s[:, 0], s[:, 1])
     assert s.max() > 1.2 * s.min()
 
 
 def test_a_channel_that_is_never_used_gets_a_finite_factor():
     for mean in (torch.tensor([0.0, 1.0, 2.0]), torch.zeros(3)):
-        s = strength(mean, 0.5)
+        s = scaling_factors(mean, 0.5)
         assert s.isfinite().all() and (s > 0).all()
-        assert torch.equal(strength(mean, 0.0), torch.ones(3))
+        assert torch.equal(scaling_factors(mean, 0.0), torch.ones(3))
 
 
 def test_nothing_to_calibrate_on_is_refused(odd_model):

@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_leaves_nothing_behind(odd_folder, tmp_path):
     held["language_model.lm_head.weight"][3, 3] = float("nan")
     save_file(held, odd_folder / "model.safetensors")
     assert refusal(WeightsError, Job(odd_folder, tmp_path / "q", "int4")) == (
-        "language_model.lm_head.weight holds numbers that are infinite or no numbers; the checkpoint is damaged."
+        "language_model.lm_head.weight holds NaN or infinite numbers; the checkpoint is damaged."
     )
     (odd_folder / "model.safetensors").write_bytes((odd_folder / "model.safetensors").read_bytes()[:-8])
     assert "where its header promises" in refusal(WeightsError, Job(odd_folder, tmp_path / "q", "int4"))

@@ -247,7 +247,7 @@ def test_a_plain_checkpoint_that_does_not_fit_is_refused_before_anything_is_quan
     held = load_file(odd_folder / "model.safetensors")
     del held["language_model.model.norm.weight"]
     save_file(held, odd_folder / "model.safetensors")
-    monkeypatch.setattr(quantized, "_piece", None)
+    monkeypatch.setattr(quantized, "_quantize", None)
     assert "1 missing: language_model.model.norm.weight" in refusal(WeightsError, odd_folder, quantize="int4")
 
 

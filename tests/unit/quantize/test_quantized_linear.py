@@ -14,7 +14,7 @@ FORMS = [Format(4, 64), Format(4, 32), Format(8, 32), Format(8, 64), Format(16)]
 def made(form: Format, inputs: int = 100, outputs: int = 37, *, bias: bool = True) -> QuantizedLinear:
     torch.manual_seed(0)
     layer = QuantizedLinear(inputs, outputs, form, bias=bias)
-    layer.give(quantize_linear(torch.randn(outputs, inputs), form))
+    layer.set_weight(quantize_linear(torch.randn(outputs, inputs), form))
     if layer.bias is not None:
         layer.bias.normal_()
     return layer
@@ -88,7 +88,7 @@ def test_an_embedding_gives_rows():
     form = Format(8, 64)
     embedding = QuantizedEmbedding(30, 100, form)
     stored = quantize_rows(table, form)
-    embedding.give(stored)
+    embedding.set_weight(stored)
     ids = torch.tensor([[0, 29, 7], [7, 7, 1]])
     out = embedding(ids)
     assert out.shape == (2, 3, 100)

@@ -50,7 +50,7 @@ def test_no_candidate_is_better_than_what_was_found(form):
 def test_least_squares_finds_what_is_between_the_candidates(monkeypatch):
     weight = gaussian(64, 256)
     with_it = quantize_linear(weight, Format(4, 64)).loss.relative
-    monkeypatch.setattr(searching._Trial, "fitted", lambda self: torch.zeros_like(self.scale))
+    monkeypatch.setattr(searching._ScaleSearch, "fitted", lambda self: torch.zeros_like(self.best))
     assert quantize_linear(weight, Format(4, 64)).loss.relative > 1.001 * with_it
 
 
@@ -78,9 +78,9 @@ def test_weights_that_are_no_numbers_are_refused(bad):
     weight = gaussian(20, 64)
     weight[18, 3] = bad
     for form in (Format(4, 64), Format(16)):
-        with pytest.raises(WeightsError, match=r"^layer holds numbers that are infinite or no numbers; the checkpoint"):
+        with pytest.raises(WeightsError, match=r"^layer holds NaN or infinite numbers; the checkpoint"):
             quantize_linear(weight, form, "layer")
-    with pytest.raises(WeightsError, match=r"^layer holds numbers that are infinite"):
+    with pytest.raises(WeightsError, match=r"^layer holds NaN or infinite numbers"):
         quantize_rows(weight, Format(8, 64), "layer")
 
 

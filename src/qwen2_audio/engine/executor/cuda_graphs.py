@@ -22,7 +22,7 @@ from torch import nn
 
 from ...distributed.tensor_parallel import tensor_parallel_group
 from ...model.paged import DecodeBatch, PagedStorage
-from ...quantize.linear import Stored
+from ...quantize.linear import QuantizedLayer
 from ..model_interface import EngineModel
 from .forward_batch import ForwardBatch, ForwardOutput
 
@@ -60,7 +60,7 @@ def reason_against_graphs(model: EngineModel, storage: PagedStorage) -> str | No
         return "the KV cache is one that native kernels read"
     if tensor_parallel_group(model) is not None:
         return "several processes share the model"
-    if any(isinstance(module, Stored) for module in text.modules()):
+    if any(isinstance(module, QuantizedLayer) for module in text.modules()):
         return "weights are quantised, and unpacked in every step"
     if text.training:
         return "the model is in training mode"
