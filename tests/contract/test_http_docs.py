@@ -108,7 +108,7 @@ def test_every_field_of_speech_is_documented():
 
 
 def test_every_code_of_an_error_is_documented():
-    source = "".join(path.read_text() for path in (ROOT / "src/qwen2_audio/serve").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "src/qwen2_audio/serve").rglob("*.py"))
     codes = set(re.findall(r"code=\"(\w+)\"", source)) | set(re.findall(r"40\d: \"(\w+)\"", source))
     codes |= set(re.findall(r"\(4\d\d, \"(\w+)\"\)", source)) | {"overloaded", "too_many_clips"}
     codes -= {"authentication_error", "permission_error", "invalid_request"}

@@ -14,7 +14,7 @@ from fuzz_requests import dumps, post
 from live_server import live, wait_for
 from sounds import wav_bytes
 
-from qwen2_audio.serve import run, stream
+from qwen2_audio.serve import event_stream, run
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
 SIZE = len(wav_bytes())
@@ -123,7 +123,7 @@ def stuck(server):
 
 
 def test_a_stream_that_nobody_reads_frees_its_place_after_the_deadline(serving, backend, monkeypatch):
-    monkeypatch.setattr(stream, "_LAST_WORDS", 0.2)
+    monkeypatch.setattr(event_stream, "_LAST_WORDS", 0.2)
     monkeypatch.setattr(run, "_STALL_SECONDS", 1000)
     client, server = serving(deadline=1.0, concurrency=1)
     with stuck(server):
@@ -156,14 +156,14 @@ def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatc
         yield b""
 
     async def ask() -> None:
-        monkeypatch.setattr(stream, "_LAST_WORDS", 0.1)
+        monkeypatch.setattr(event_stream, "_LAST_WORDS", 0.1)
         now = asyncio.get_running_loop().time()
-        answer = stream.EventStream(never(), Ticket(), Settings(deadline=0.1), now)
+        answer = event_stream.EventStream(never(), Ticket(), Settings(deadline=0.1), now)
 
         async def send(message):
             pass
 
-        with pytest.raises(stream.ClientGoneError):
+        with pytest.raises(event_stream.ClientGoneError):
             await answer({"type": "http"}, asyncio.Event().wait, send)
 
     asyncio.run(ask())

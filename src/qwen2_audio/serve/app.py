@@ -17,12 +17,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from .audio import Audio
 from .backend import Backend
-from .chat import Chat
 from .errors import on_http_error, respond, shutting_down
-from .gate import Gate
 from .metrics import Metrics
+from .middleware import Gate
+from .routes.audio import Audio
+from .routes.chat import Chat
 from .settings import Settings
 from .state import State
 

@@ -16,7 +16,7 @@ from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Message
 from .errors import ApiError
-from .fetch import fetch
+from .safe_fetch import fetch
 from .settings import FetchPolicy, Settings
 
 

@@ -13,8 +13,8 @@ from ..engine.request import Ticket
 from ..types import Chunk, Message, SamplingParams
 from .backend import Backend
 from .errors import ApiError, busy, shutting_down, too_slow
-from .reading import pieces
 from .settings import Settings
+from .stream_reader import pieces
 
 PLACE = "qwen2_audio.place"  # key of a request's Place in its scope
 

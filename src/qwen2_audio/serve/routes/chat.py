@@ -9,16 +9,16 @@ from contextlib import aclosing
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ..types import Message, SamplingParams
-from .answers import Head, completion_body
-from .bodies import check_type, parse_json, read_body
-from .convert import messages_of, params_of
-from .media import fetch_links, links_of
-from .protocol import ChatRequest, parse_chat
-from .reading import first_of, while_there, whole
-from .settings import Settings
-from .state import PLACE, Place, State
-from .stream import ChatEvents, EventStream, all_of
+from ...types import Message, SamplingParams
+from ..answers import Head, completion_body
+from ..bodies import check_type, parse_json, read_body
+from ..convert import messages_of, params_of
+from ..event_stream import ChatEvents, EventStream, all_of
+from ..media import fetch_links, links_of
+from ..protocol import ChatRequest, parse_chat
+from ..settings import Settings
+from ..state import PLACE, Place, State
+from ..stream_reader import first_of, while_there, whole
 
 log = logging.getLogger(__name__)
 _SMALL = 64 << 10  # bytes of a body that is parsed at once; a larger one would hold up the other requests

@@ -10,16 +10,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from ..types import Chunk, Message, SamplingParams, TokenLogprob
-from .bodies import Form, check_type, parse_form, read_body
-from .convert import drawn_as
-from .errors import ApiError
-from .protocol import SpeechRequest, parse_speech
-from .reading import first_of, while_there, whole
-from .speech import UNKNOWN, Unquote, instruction, language_of
-from .state import State
-from .stream import EventStream, all_of, event
-from .transcripts import Transcript, cut, json_body, logprobs_body, srt, usage_body, verbose_body, vtt
+from ...types import Chunk, Message, SamplingParams, TokenLogprob
+from ..bodies import Form, check_type, parse_form, read_body
+from ..convert import drawn_as
+from ..errors import ApiError
+from ..event_stream import EventStream, all_of, event
+from ..protocol import SpeechRequest, parse_speech
+from ..speech import UNKNOWN, Unquote, instruction, language_of
+from ..state import State
+from ..stream_reader import first_of, while_there, whole
+from ..transcripts import Transcript, cut, json_body, logprobs_body, srt, usage_body, verbose_body, vtt
 
 _NUMBERS: dict[str, type] = {
     "temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float, "seed": int,

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from qwen2_audio.serve import fetch as fetching
+from qwen2_audio.serve import safe_fetch
 from qwen2_audio.serve.errors import ApiError
-from qwen2_audio.serve.fetch import fetch
+from qwen2_audio.serve.safe_fetch import fetch
 from qwen2_audio.serve.settings import FetchPolicy
 
 HERE = FetchPolicy(private_hosts=("127.0.0.1",), seconds=3, redirects=2)
@@ -119,7 +119,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(web, monkeypatch):
         seen.append(host)
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(fetching, "resolve", resolve)
+    monkeypatch.setattr(safe_fetch, "resolve", resolve)
     assert get(url.replace("127.0.0.1", "rebinding.example")) == b"ok"
     assert seen == ["rebinding.example"]
 

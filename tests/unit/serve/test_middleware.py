@@ -5,7 +5,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from qwen2_audio.serve.app import create_app
-from qwen2_audio.serve.gate import LOOPBACK_HOSTS
+from qwen2_audio.serve.middleware import LOOPBACK_HOSTS
 from qwen2_audio.serve.settings import Settings
 
 CHAT = {"messages": [{"role": "user", "content": "say hi"}]}
