@@ -75,25 +75,26 @@ def test_named_clips_count_until_the_request_ends(serving, backend, folder, url,
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(post("/v1/chat/completions", dumps(body)))
         wait_for(lambda: backend.open)
-        assert server.state.held == len(dumps(body)) + 2 * SIZE
+        assert server.state.reserved_bytes == len(dumps(body)) + 2 * SIZE
     wait_for(lambda: server.state.requests == 0)
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 @pytest.mark.parametrize("url", ["web", "file"], indirect=True)
 def test_named_clips_find_no_room_beside_other_requests(serving, backend, folder, url):
-    client, server = serving(fetch=policy(folder), held_bytes=3 * SIZE)
+    client, server = serving(fetch=policy(folder), max_reserved_bytes=3 * SIZE)
     assert client.post("/v1/chat/completions", json=named(*[url] * 4)).status_code == 200  # alone
+    wait_for(lambda: not backend.open)  # else the next wait could meet this request
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(post("/v1/chat/completions", dumps(named(url, url, text="hang"))))
         wait_for(lambda: backend.open)
-        before = server.state.held
+        before = server.state.reserved_bytes
         full = client.post("/v1/chat/completions", json=named(url))
         assert (full.status_code, full.json()["error"]["code"]) == (429, "overloaded")
         assert int(full.headers["retry-after"]) > 0
-        assert server.state.held == before
+        assert server.state.reserved_bytes == before
     wait_for(lambda: server.state.requests == 0)
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 @pytest.mark.parametrize("url", ["web", "file"], indirect=True)
@@ -105,7 +106,7 @@ def test_a_request_names_no_more_than_it_may_send(serving, folder, url):
     assert (much.status_code, much.json()["error"]["code"]) == (413, "clip_too_large")
     assert "together larger than" in much.json()["error"]["message"]
     assert time.monotonic() - began < 4  # it does not wait for a body that has arrived
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 # -- clients that do not read
@@ -123,7 +124,7 @@ def stuck(server):
 
 
 def test_a_stream_that_nobody_reads_frees_its_place_after_the_deadline(serving, backend, monkeypatch):
-    monkeypatch.setattr(event_stream, "_LAST_WORDS", 0.2)
+    monkeypatch.setattr(event_stream, "_AFTER_DEADLINE", 0.2)
     monkeypatch.setattr(run, "_STALL_SECONDS", 1000)
     client, server = serving(deadline=1.0, concurrency=1)
     with stuck(server):
@@ -156,7 +157,7 @@ def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatc
         yield b""
 
     async def ask() -> None:
-        monkeypatch.setattr(event_stream, "_LAST_WORDS", 0.1)
+        monkeypatch.setattr(event_stream, "_AFTER_DEADLINE", 0.1)
         now = asyncio.get_running_loop().time()
         answer = event_stream.EventStream(never(), Ticket(), Settings(deadline=0.1), now)
 

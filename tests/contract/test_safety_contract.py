@@ -87,7 +87,7 @@ def test_a_full_queue_and_too_many_requests_are_told_to_come_back(serving, backe
 
 
 def test_bodies_that_are_too_large_or_too_many(serving):
-    client, server = serving(body_bytes=1000, held_bytes=1500)
+    client, server = serving(body_bytes=1000, max_reserved_bytes=1500)
     assert client.post("/v1/chat/completions", json=chat("say " + "x" * 2000)).status_code == 413
 
     def endless():
@@ -96,9 +96,9 @@ def test_bodies_that_are_too_large_or_too_many(serving):
 
     headers = {"content-type": "application/json"}
     assert client.post("/v1/chat/completions", content=endless(), headers=headers).status_code == 413
-    server.state.requests, server.state.held = 1, 1000
+    server.state.requests, server.state.reserved_bytes = 1, 1000
     assert client.post("/v1/chat/completions", json=chat("say " + "x" * 800)).status_code == 429
-    server.state.requests = server.state.held = 0
+    server.state.requests = server.state.reserved_bytes = 0
 
 
 def test_a_client_that_sends_before_it_reads_learns_that_it_was_too_much(serving):
@@ -219,7 +219,7 @@ def test_two_hundred_streams_a_third_of_them_left(serving, backend):
     assert len(backend.ends) == 200
     assert len(whole) == 133 and all(whole)
     assert backend.ends.count("cancelled") + backend.ends.count("stop") == 200
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 def test_tls(backend, tmp_path):

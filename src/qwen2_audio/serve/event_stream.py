@@ -1,4 +1,4 @@
-"""Server-sent events: chat chunks as OpenAI's clients take them, transcript events, and errors in the middle."""
+"""Responses as server-sent events: chat chunks in OpenAI's form, keep-alive comments, and errors after the start."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine.request import Ticket
 from ..types import Chunk, Heard, Usage
-from .answers import Head, delta_choice, usage_body
+from .answers import Envelope, delta_choice, usage_body
 from .errors import ClientGoneError, as_api_error
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
-ALIVE = b": still working\n\n"  # a comment: clients skip it
-_LAST_WORDS = 5.0  # s after a request's deadline, to say that it has passed
-_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies are to pass pieces on at once
+ALIVE = b": still working\n\n"  # a comment, which clients skip
+_AFTER_DEADLINE = 5.0  # s that a stream may go on after its deadline, to send the error
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # tells proxies not to buffer
 
 
-def event(body: Mapping[str, Any]) -> bytes:
-    """One event."""
+def encode_event(body: Mapping[str, Any]) -> bytes:
+    """`body` as one server-sent event."""
     return b"data: " + json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 class EventStream(Response):
-    """A response that sends events as they come, and comments when there are none for long.
+    """A response that sends events as they come, and a comment whenever none has been sent for `settings.ping` seconds.
 
-    When the client leaves, the ticket is cancelled: then its last piece ends the stream. A client that does not read
-    holds its place until the request's deadline, and no longer: then the stream breaks off.
+    If the client disconnects, the request is cancelled, and its terminal chunk ends the stream. If the client does not
+    read, the stream is broken off shortly after the request's deadline, which frees the request's reservation.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], ticket: Ticket, settings: Settings, arrived: float) -> None:
-        """`arrived`: when the request did, by the clock of the event loop."""
+    def __init__(self, events: AsyncIterator[bytes], handle: Ticket, settings: Settings, arrived: float) -> None:
+        """`arrived`: the request's arrival by the event loop's clock, in seconds."""
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
-        self._events, self._ticket, self._ping = events, ticket, settings.ping
-        self._end = arrived + settings.deadline + _LAST_WORDS
+        self._events, self._handle, self._ping = events, handle, settings.ping
+        self._end = arrived + settings.deadline + _AFTER_DEADLINE
         self._sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,18 +57,18 @@ class EventStream(Response):
             raise ClientGoneError from None
 
     async def _run(self, receive: Receive, send: Send) -> None:
-        aside: list[asyncio.Future[None]] = []
+        background: list[asyncio.Future[None]] = []
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            aside = [asyncio.ensure_future(self._watch(receive)), asyncio.ensure_future(self._keep_alive(send))]
-            async for one in _guarded(self._events):
-                await self._send(send, one)
+            background = [asyncio.ensure_future(self._watch(receive)), asyncio.ensure_future(self._keep_alive(send))]
+            async for event in _errors_as_events(self._events):
+                await self._send(send, event)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            for task in aside:
+            for task in background:
                 task.cancel()
-            if not self._ticket.done:
-                self._ticket.cancel()
+            if not self._handle.done:
+                self._handle.cancel()
 
     async def _send(self, send: Send, data: bytes) -> None:
         self._sent = asyncio.get_running_loop().time()
@@ -77,7 +77,7 @@ class EventStream(Response):
     async def _watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._ticket.cancel()
+        self._handle.cancel()
 
     async def _keep_alive(self, send: Send) -> None:
         while True:
@@ -86,56 +86,56 @@ class EventStream(Response):
                 await self._send(send, ALIVE)
 
 
-async def _guarded(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The events; an error becomes the last one."""
+async def _errors_as_events(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """`events`; if they raise an error, it is the last event."""
     try:
-        async for one in events:
-            yield one
+        async for event in events:
+            yield event
     except Exception as error:
-        yield event(as_api_error(error).body)
+        yield encode_event(as_api_error(error).body)
 
 
-async def all_of(first: Awaitable[Chunk], rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """The pieces of a stream whose first one is waited for apart."""
+async def prepend(first: Awaitable[Chunk], rest: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
+    """`first`, which is awaited, and then the chunks of `rest`."""
     yield await first
     async for chunk in rest:
         yield chunk
 
 
 class ChatEvents:
-    """Turns the pieces of a chat answer into events: role, text, finish; then usage, if it was asked for."""
+    """Encodes chunks of chat answers as events: role, text, finish; at the end usage, if the request asks for it."""
 
-    def __init__(self, head: Head, *, logprobs: bool, usage: bool) -> None:
-        self.head = head
+    def __init__(self, envelope: Envelope, *, logprobs: bool, usage: bool) -> None:
+        self.envelope = envelope
         self.logprobs = logprobs
         self.usage = usage
-        self._begun: set[int] = set()
+        self._started: set[int] = set()  # indices of answers whose role was sent
         self._usages: list[Usage] = []
 
-    async def of(self, chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
-        """The whole stream."""
+    async def encode(self, chunks: AsyncIterator[Chunk]) -> AsyncIterator[bytes]:
+        """The events of the whole stream."""
         heard: Sequence[Heard] = ()
         async for chunk in chunks:
             heard = chunk.heard or heard
             yield self._events(chunk)
         if self.usage and self._usages:
             usage = usage_body(self._usages, heard)
-            yield event(self.head.with_choices([], usage=usage))
+            yield encode_event(self.envelope.with_choices([], usage=usage))
         yield DONE
 
     def _events(self, chunk: Chunk) -> bytes:
-        made = b""
-        if chunk.index not in self._begun:
-            self._begun.add(chunk.index)
-            made += self._event(delta_choice(Chunk("", index=chunk.index), self._role, logprobs=False))
+        events = b""
+        if chunk.index not in self._started:
+            self._started.add(chunk.index)
+            events += self._event(delta_choice(Chunk("", index=chunk.index), self._role, logprobs=False))
         if chunk.text or chunk.logprobs:
-            made += self._event(delta_choice(chunk, {"content": chunk.text}, logprobs=self.logprobs))
+            events += self._event(delta_choice(chunk, {"content": chunk.text}, logprobs=self.logprobs))
         if chunk.finish_reason is not None:
-            made += self._event(delta_choice(chunk, {}, logprobs=False, last=True))
+            events += self._event(delta_choice(chunk, {}, logprobs=False, last=True))
             self._usages += [] if chunk.usage is None else [chunk.usage]
-        return made
+        return events
 
-    _role = {"role": "assistant", "content": ""}  # noqa: RUF012  never changed
+    _role = {"role": "assistant", "content": ""}  # noqa: RUF012  a constant
 
     def _event(self, choice: dict[str, Any]) -> bytes:
-        return event(self.head.with_choices([choice], **({"usage": None} if self.usage else {})))
+        return encode_event(self.envelope.with_choices([choice], **({"usage": None} if self.usage else {})))

@@ -1,7 +1,7 @@
-"""Reading a ticket on behalf of a client: while it is there, and until the deadline.
+"""Reads the chunks of a request for a client, as long as the client is connected and the deadline has not passed.
 
-Few trips through the event loop for each piece: beside an engine that computes in the same process, each may cost
-milliseconds.
+Each chunk takes as few turns of the event loop as possible: the engine computes in the same process, and while it
+does, one turn may cost milliseconds.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from .settings import Settings
 T = TypeVar("T")
 
 
-async def while_there(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`. When the client leaves, `work` is cancelled and ClientGoneError raised.
+async def run_while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`. If the client disconnects first, cancels `work` and raises ClientGoneError.
 
-    The request's body must have been read: what the connection says next is that it is closed.
+    Call this only after the request's body has been read: the next message of the connection must be the disconnect.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(request))
+    disconnect = asyncio.ensure_future(wait_for_disconnect(request))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
         raise ClientGoneError
     finally:
-        gone.cancel()
+        disconnect.cancel()
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def disconnected(request: Request) -> None:
-    """Returns when the client has left."""
+async def wait_for_disconnect(request: Request) -> None:
+    """Returns when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-async def pieces(ticket: Ticket, settings: Settings) -> AsyncGenerator[Chunk, None]:
-    """The ticket's chunks; leaving early cancels what runs.
+async def stream(handle: Ticket, settings: Settings) -> AsyncGenerator[Chunk, None]:
+    """The request's chunks. Closing the generator early cancels the request.
 
-    Raises ApiError for an answer that ends in anything but a finish.
+    Raises ApiError if an answer ends without a finish: by an error, a passed deadline or a cancellation.
     """
     try:
-        async for chunk in ticket:
-            if (error := failure_of(chunk, settings)) is not None:
+        async for chunk in handle:
+            if (error := error_of(chunk, settings)) is not None:
                 raise error
             yield chunk
     finally:
-        if not ticket.done:
-            ticket.cancel()
+        if not handle.done:
+            handle.cancel()
 
 
-def failure_of(chunk: Chunk, settings: Settings) -> ApiError | None:
-    """What the client is told where this piece ends an answer without finishing it."""
+def error_of(chunk: Chunk, settings: Settings) -> ApiError | None:
+    """The error to send to the client if `chunk` ends an answer without a finish; otherwise None."""
     if chunk.error is not None:
         return as_api_error(chunk.error, settings.retry)
     if chunk.finish_reason == "deadline":
@@ -69,25 +69,27 @@ def failure_of(chunk: Chunk, settings: Settings) -> ApiError | None:
     return shutting_down(settings.retry) if chunk.finish_reason == "cancelled" else None
 
 
-async def whole(chunks: AsyncGenerator[Chunk, None], answers: int) -> list[Completion]:
-    """All answers of a request, complete."""
-    found = [chunk async for chunk in chunks]
-    return completions_of(found, answers)
+async def collect(chunks: AsyncGenerator[Chunk, None], num_answers: int) -> list[Completion]:
+    """All answers of a request, complete, in the order of their index."""
+    return completions_of([chunk async for chunk in chunks], num_answers)
 
 
-async def first_of(chunks: AsyncGenerator[Chunk, None], request: Request, settings: Settings) -> asyncio.Future[Chunk]:
-    """The first piece, so that a request which fails at once is an error and not a stream that holds one.
+async def wait_for_first_chunk(
+    chunks: AsyncGenerator[Chunk, None], request: Request, settings: Settings
+) -> asyncio.Future[Chunk]:
+    """The first chunk, awaited before the stream starts: a request that fails at once gets an error status this way.
 
-    Where it takes longer than a ping it is still to come: then the stream begins, as proxies lose patience. Raises
-    what the piece raises, ClientGoneError where nobody waits any more; then `chunks` is closed.
+    After `settings.ping` seconds the future is returned still pending: the stream must start then, because proxies
+    close connections that stay silent. Closes `chunks` and raises what the first chunk raised, or ClientGoneError if
+    the client has disconnected.
     """
     first = asyncio.ensure_future(_next(chunks))
-    gone = asyncio.ensure_future(disconnected(request))
+    disconnect = asyncio.ensure_future(wait_for_disconnect(request))
     try:
-        await asyncio.wait({first, gone}, timeout=settings.ping, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({first, disconnect}, timeout=settings.ping, return_when=asyncio.FIRST_COMPLETED)
         if first.done():
             first.result()
-        elif gone.done():
+        elif disconnect.done():
             raise ClientGoneError
         return first
     except BaseException:
@@ -96,7 +98,7 @@ async def first_of(chunks: AsyncGenerator[Chunk, None], request: Request, settin
         await chunks.aclose()
         raise
     finally:
-        gone.cancel()
+        disconnect.cancel()
 
 
 async def _next(chunks: AsyncGenerator[Chunk, None]) -> Chunk:

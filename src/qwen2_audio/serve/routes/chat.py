@@ -10,59 +10,59 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...types import Message, SamplingParams
-from ..answers import Head, completion_body
-from ..bodies import check_type, parse_json, read_body
+from ..answers import Envelope, completion_body
+from ..bodies import check_content_type, parse_json, read_body
 from ..convert import messages_of, params_of
-from ..event_stream import ChatEvents, EventStream, all_of
+from ..event_stream import ChatEvents, EventStream, prepend
 from ..media import fetch_links, links_of
 from ..protocol import ChatRequest, parse_chat
 from ..settings import Settings
-from ..state import PLACE, Place, State
-from ..stream_reader import first_of, while_there, whole
+from ..state import RESERVATION, Reservation, State
+from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 
 log = logging.getLogger(__name__)
-_SMALL = 64 << 10  # bytes of a body that is parsed at once; a larger one would hold up the other requests
+_PARSE_IN_THREAD = 64 << 10  # bytes; a larger body is parsed in a thread, so that other requests need not wait
 
 
-class Chat:
-    """Answers conversations."""
+class ChatRoutes:
+    """Answers chat requests."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     async def complete(self, request: Request) -> Response:
-        """The route."""
+        """POST /v1/chat/completions."""
         state, arrived = self._state, asyncio.get_running_loop().time()
-        check_type(request, "application/json")
+        check_content_type(request, "application/json")
         body = await read_body(request, state.settings)
-        read = asyncio.to_thread(_read, body, state.settings) if len(body) > _SMALL else None
-        asked, messages, params = await read if read else _read(body, state.settings)
+        in_thread = asyncio.to_thread(_parse, body, state.settings) if len(body) > _PARSE_IN_THREAD else None
+        chat, messages, params = await in_thread if in_thread else _parse(body, state.settings)
         del body
-        state.check_model(asked.model)
-        _log_labels(asked)
+        state.check_model(chat.model)
+        _log_labels(chat)
         if links := links_of(messages):
-            place: Place = request.scope[PLACE]
-            await while_there(request, fetch_links(links, state.settings, place.take))
-        ticket, chunks = state.ask(messages, params, arrived, asked.priority)
-        head = Head(state.names[0], "chat.completion.chunk" if asked.stream else "chat.completion")
-        if not asked.stream:
+            reservation: Reservation = request.scope[RESERVATION]
+            await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
+        handle, chunks = state.submit(messages, params, arrived, chat.priority)
+        envelope = Envelope(state.names[0], "chat.completion.chunk" if chat.stream else "chat.completion")
+        if not chat.stream:
             async with aclosing(chunks):
-                answers = await while_there(request, whole(chunks, ticket.answers))
-            return JSONResponse(completion_body(head, answers, logprobs=asked.logprobs))
-        first = await first_of(chunks, request, state.settings)
-        usage = asked.stream_options is not None and asked.stream_options.include_usage
-        events = ChatEvents(head, logprobs=asked.logprobs, usage=usage)
-        return EventStream(events.of(all_of(first, chunks)), ticket, state.settings, arrived)
+                answers = await run_while_connected(request, collect(chunks, handle.answers))
+            return JSONResponse(completion_body(envelope, answers, logprobs=chat.logprobs))
+        first = await wait_for_first_chunk(chunks, request, state.settings)
+        usage = chat.stream_options is not None and chat.stream_options.include_usage
+        events = ChatEvents(envelope, logprobs=chat.logprobs, usage=usage)
+        return EventStream(events.encode(prepend(first, chunks)), handle, state.settings, arrived)
 
 
-def _read(body: bytes, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
-    """The request, its conversation and how it is to be answered. ApiError."""
-    asked = parse_chat(parse_json(body))
-    return asked, messages_of(asked, settings), params_of(asked, settings)
+def _parse(body: bytes, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
+    """The request, its messages and its sampling parameters. ApiError for a field that is wrong."""
+    chat = parse_chat(parse_json(body))
+    return chat, messages_of(chat, settings), params_of(chat, settings)
 
 
-def _log_labels(asked: ChatRequest) -> None:
-    """What a client calls its user: for whoever reads the log."""
-    labels = {"user": asked.user, "safety_identifier": asked.safety_identifier, "metadata": asked.metadata}
+def _log_labels(chat: ChatRequest) -> None:
+    """Logs the names that the client gives its user and its request."""
+    labels = {"user": chat.user, "safety_identifier": chat.safety_identifier, "metadata": chat.metadata}
     if any(labels.values()):
         log.info("chat for %r", {name: value for name, value in labels.items() if value})
