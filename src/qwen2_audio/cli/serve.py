@@ -1,4 +1,4 @@
-"""`qwen2-audio serve`: a checkpoint behind the OpenAI API, and a page to talk to."""
+"""`qwen2-audio serve`: serves a checkpoint with the OpenAI API and a web page to talk to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_NEEDED = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
+_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
 
 
 def command(
@@ -68,8 +68,11 @@ def command(
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
-    draft: terminal.Draft = None,
-    num_speculative_tokens: terminal.NumSpeculativeTokens = 4,
+    draft: Annotated[
+        str | None,
+        typer.Option(help="A smaller checkpoint that proposes tokens (speculative decoding).", show_default=False),
+    ] = None,
+    num_speculative_tokens: Annotated[int, typer.Option(help="Most tokens that the draft proposes a step.", min=1)] = 4,
 ) -> None:
     _check_installed()
     from ..serve.app import create_app
@@ -78,7 +81,7 @@ def command(
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("qwen2_audio.serve").setLevel(logging.INFO)
-    warnings.simplefilter("always", UserWarning)  # else each damaged clip's message would be kept for ever
+    warnings.simplefilter("always", UserWarning)  # the default filter never forgets a damaged clip's message
     address = Address(host, port, ssl_certfile, ssl_keyfile)
     fetch = FetchPolicy(
         web=not no_media_fetch,
@@ -89,7 +92,7 @@ def command(
         folder=allowed_local_media_path,
     )
     settings = Settings(
-        api_keys=_keys(api_key),
+        api_keys=_api_keys(api_key),
         names=tuple(served_model_name or ()),
         origins=tuple(cors_origin or ()),
         hosts=tuple(allowed_host or (_LOOPBACK if host in _LOOPBACK else ())),
@@ -101,27 +104,19 @@ def command(
         grace=grace,
         fetch=fetch,
     )
-    load = partial(
-        terminal.load_model,
-        model,
-        device,
-        dtype,
-        adapter,
-        quantize,
-        draft=draft,
-        num_speculative_tokens=num_speculative_tokens,
-    )
+    speculative = {"draft": draft, "num_speculative_tokens": num_speculative_tokens}
+    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **speculative)
     if not terminal.is_first():
-        load()  # exits when the first process ends
-    with listening(address) as listener:  # a port that is taken is said before the model is loaded
+        load()  # raises typer.Exit when the first process ends
+    with listening(address) as listener:  # before the model, so that a port in use fails at once
         backend = _load(load, model)
         app = create_app(backend, settings)
-        _say(address.at(listener), settings, app.state.server.names[0])
+        _announce(address.at(listener), settings, app.state.server.names[0])
         serve(app, address, listener)
 
 
 def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
-    """The checkpoint behind an engine, called as people call it: nano, owner/name, or its folder's last name."""
+    """The checkpoint with its engine. Its name in the API: nano, owner/name, or the last part of its folder."""
     from ..api.loading import NANO, find, nano_path
     from ..api.service import Service
 
@@ -131,20 +126,20 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     return Service(loaded.model, loaded.processor, loaded.settings, name=name, about=loaded.about, draft=loaded.draft)
 
 
-def _keys(given: list[str] | None) -> tuple[str, ...]:
-    """Keys from the command line and the environment, where other users of the machine do not see them."""
-    return (*(given or ()), *os.environ.get(KEY_VARIABLE, "").replace(",", " ").split())
+def _api_keys(options: list[str] | None) -> tuple[str, ...]:
+    """Keys from the options and from the environment, which other users of the machine cannot read."""
+    return (*(options or ()), *os.environ.get(KEY_VARIABLE, "").replace(",", " ").split())
 
 
-def _say(url: str, settings: Settings, name: str) -> None:
-    """Where it is, and what is unusual about it."""
+def _announce(url: str, settings: Settings, name: str) -> None:
+    """Prints the URL, and a warning if anybody may send requests."""
     if settings.hosts == () and not settings.api_keys:
         note("Anybody who reaches this address may ask; --api-key lets in only those who have the key.")
     note(f"Serving {name} at {url} (API: {url}/v1). Ctrl-C ends it.")
 
 
 def _check_installed() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED_PACKAGES if find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"serve needs packages that are not installed ({', '.join(missing)}): pip install 'qwen2-audio[server]'."

@@ -72,9 +72,18 @@ def test_every_option_arrives(serving, tmp_path, monkeypatch):
 def test_a_draft_arrives_where_models_are_loaded(serving, monkeypatch):
     asked = []
     monkeypatch.setattr(command, "_load", lambda load, model: asked.append((load, model)) or FakeBackend())
-    assert serving("--model", "large", "--draft", "small", "--draft-tokens", 6)[0] == 0
+    assert serving("--model", "large", "--draft", "small", "--num-speculative-tokens", 6)[0] == 0
     ((load, model),) = asked
-    assert (model, load.args[0], load.keywords) == ("large", "large", {"draft": "small", "draft_tokens": 6})
+    assert (model, load.args[0], load.keywords) == ("large", "large", {"draft": "small", "num_speculative_tokens": 6})
+
+
+def test_an_old_option_does_what_the_new_one_does_and_says_so(serving, monkeypatch, capsys):
+    loads = []
+    monkeypatch.setattr(command, "_load", lambda load, model: loads.append(load.keywords) or FakeBackend())
+    assert serving("--draft", "small", "--draft-tokens", 6)[0] == serving("--draft=small", "--draft-tokens=6")[0] == 0
+    assert loads == [{"draft": "small", "num_speculative_tokens": 6}] * 2
+    notice = "qwen2-audio: --draft-tokens is now --num-speculative-tokens; the old name goes in 0.3.\n"
+    assert capsys.readouterr().err.count(notice) == 2
 
 
 def test_an_open_door_is_said(serving, capsys):
@@ -92,7 +101,7 @@ def test_an_open_door_is_said(serving, capsys):
         (("--allowed-local-media-path", "/no/such/folder"), "is not a folder"),
         (("--api-key", "two words"), "characters that no header carries"),
         (("--port", "99999"), "65535"),
-        (("--draft-tokens", "0"), "--draft-tokens"),
+        (("--num-speculative-tokens", "0"), "--num-speculative-tokens"),
     ],
 )
 def test_mistakes_end_in_a_sentence_before_a_model_is_loaded(serving, monkeypatch, capsys, options, words):
