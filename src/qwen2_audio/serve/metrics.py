@@ -36,8 +36,13 @@ NAMES = {
     "end_to_end": ("e2e_request_latency_seconds", "From arrival to the end of an answer"),
     "queue_wait": ("request_queue_time_seconds", "From arrival to the first step"),
     "prompt_size": ("request_prompt_tokens", "Tokens of a prompt"),
+    "sounds_bytes": ("encoder_cache_bytes", "Bytes of encoded clips in the encoder cache"),
 }
-GAUGES = ("waiting", "running", "blocks_used", "blocks_cached", "blocks_total", "sounds_bytes")
+OLD_NAMES = {"encoder_cache_bytes": "sounds_bytes"}  # name -> old name, sent as well until 0.3
+GAUGES = {
+    "num_requests_waiting", "num_requests_running", "blocks_used", "blocks_cached", "blocks_total",
+    "encoder_cache_bytes", "sounds_bytes",
+}  # fmt: skip
 
 
 class Metrics(Collector):
@@ -56,7 +61,11 @@ class Metrics(Collector):
         """All metrics; prometheus_client calls this for each scrape."""
         stats = self._state.backend.stats()
         for item in fields(stats):
-            yield _metric(item.name, getattr(stats, item.name))
+            value = getattr(stats, item.name)
+            name, text = NAMES.get(item.name, (item.name, item.name.replace("_", " ")))
+            yield _metric(name, text, value)
+            if name in OLD_NAMES:
+                yield _metric(OLD_NAMES[name], f"Old name of {PREFIX}{name}", value)
         yield from self._server_metrics()
 
     def _server_metrics(self) -> Iterator[Metric]:
@@ -75,8 +84,7 @@ class Metrics(Collector):
         )
 
 
-def _metric(field: str, value: Any) -> Metric:
-    name, text = NAMES.get(field, (field, field.replace("_", " ")))
+def _metric(name: str, text: str, value: Any) -> Metric:
     if isinstance(value, Histogram):
         family = HistogramMetricFamily(PREFIX + name, text)
         family.add_metric((), _buckets(value), value.sum)
@@ -86,7 +94,7 @@ def _metric(field: str, value: Any) -> Metric:
         for reason, count in sorted(value.items()):
             counter.add_metric((str(reason),), count)
         return counter
-    kind = GaugeMetricFamily if field in GAUGES else CounterMetricFamily
+    kind = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
     return kind(PREFIX + name, text, value)
 
 
