@@ -1,4 +1,4 @@
-"""What clients may hold: memory by the clips they name, a place by not reading; and what a stop tells them."""
+"""Limits for clients: the memory of clips they link to, streams they do not read; and what they get at a shutdown."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 
 import httpx2 as httpx
 import pytest
+from clip_files import wav_bytes
 from fake_backend import FakeBackend
 from fuzz_requests import dumps, post
 from live_server import live, wait_for
-from sounds import wav_bytes
 
 from qwen2_audio.serve import event_stream, run
 from qwen2_audio.serve.settings import FetchPolicy, Settings
@@ -34,7 +34,7 @@ def backend():
     return FakeBackend()
 
 
-# -- clips that are named
+# -- clips that requests link to
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def policy(folder):
 
 @pytest.mark.parametrize("url", ["web", "file"], indirect=True)
 @pytest.mark.parametrize("stream", [False, True])
-def test_named_clips_count_until_the_request_ends(serving, backend, folder, url, stream):
+def test_linked_clips_count_until_the_request_ends(serving, backend, folder, url, stream):
     _, server = serving(fetch=policy(folder))
     body = {**named(url, url, text="hang"), "stream": stream}
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
@@ -81,7 +81,7 @@ def test_named_clips_count_until_the_request_ends(serving, backend, folder, url,
 
 
 @pytest.mark.parametrize("url", ["web", "file"], indirect=True)
-def test_named_clips_find_no_room_beside_other_requests(serving, backend, folder, url):
+def test_linked_clips_are_refused_if_other_requests_hold_the_memory(serving, backend, folder, url):
     client, server = serving(fetch=policy(folder), max_reserved_bytes=3 * SIZE)
     assert client.post("/v1/chat/completions", json=named(*[url] * 4)).status_code == 200  # alone
     wait_for(lambda: not backend.open)  # else the next wait could meet this request
@@ -113,7 +113,7 @@ def test_a_request_names_no_more_than_it_may_send(serving, folder, url):
 
 
 def stuck(server):
-    """A client that has asked for a stream of half a megabyte and takes nothing of it."""
+    """A client that requests a stream of half a megabyte and reads nothing of it."""
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -123,7 +123,7 @@ def stuck(server):
     return connection
 
 
-def test_a_stream_that_nobody_reads_frees_its_place_after_the_deadline(serving, backend, monkeypatch):
+def test_a_stream_that_nobody_reads_frees_its_memory_after_the_deadline(serving, backend, monkeypatch):
     monkeypatch.setattr(event_stream, "_AFTER_DEADLINE", 0.2)
     monkeypatch.setattr(run, "_STALL_SECONDS", 1000)
     client, server = serving(deadline=1.0, concurrency=1)
@@ -143,7 +143,7 @@ def test_a_connection_that_takes_nothing_is_broken_off(serving, backend, monkeyp
 
 
 def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatch):
-    """The ticket is cancelled, and nothing waits for it."""
+    """The request is cancelled, and nothing waits for it."""
     cancelled = []
 
     class Ticket:

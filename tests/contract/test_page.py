@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_backend import ANSWER, PageBackend, clips_of, sounds_of
+from page_backend import ANSWER, PageBackend, clips_of, wav_files_of
 from page_kit import DONE, VOICE, answer, ask, serving, until, wav_of
 
 from qwen2_audio.api.loading import nano_path
@@ -55,7 +55,7 @@ def test_the_browser_is_told_to_take_nothing_else_in(page, url):
 
 def test_the_empty_page_says_what_to_do_and_what_answers(page):
     assert page.inner_text("#serving").strip() == "listener"
-    assert [one.split("\n")[0] for one in page.locator(".tries button").all_inner_texts()] == [
+    assert [button.split("\n")[0] for button in page.locator(".tries button").all_inner_texts()] == [
         "Talk", "Drop a clip", "Type",
     ]  # fmt: skip
     page.click("#try-type")
@@ -76,8 +76,8 @@ def test_hold_space_talk_let_go_read_the_answer(page, backend):
     assert re.search(r"first word \d+ ms", page.inner_text(f"{DONE} .meta"))
     work = float(re.search(r"sent ([\d.]+) ms", page.get_attribute(f"{DONE} .meta span", "title"))[1])
     assert work < 50
-    (sound,) = sounds_of(messages)
-    assert np.abs(np.frombuffer(sound[44:], "<i2")).max() > 300, "the microphone's voice is in it"
+    (wav_file,) = wav_files_of(messages)
+    assert np.abs(np.frombuffer(wav_file[44:], "<i2")).max() > 300, "the microphone's voice is in it"
 
 
 def test_tap_to_begin_tap_to_send_and_escape_drops_it(page, backend):
@@ -152,7 +152,7 @@ def test_several_files_dropped_with_a_question(page):
     for name in ("dog.wav", "rain.wav"):
         with wave.open(str(CLIPS / name)) as file:
             lengths.append(file.getnframes() / file.getframerate())
-    assert answer(page) == "2 clips: " + ", ".join(f"{one:.2f} s" for one in lengths)
+    assert answer(page) == "2 clips: " + ", ".join(f"{length:.2f} s" for length in lengths)
     assert page.locator("article.asked figure").count() == 2
     assert page.inner_text("article.asked figcaption >> nth=0").startswith("dog.wav")
 

@@ -46,8 +46,8 @@ def test_by_default_only_this_machine_may_ask(serving, capsys):
     assert settings.hosts == ("127.0.0.1", "localhost", "::1")
     assert settings.api_keys == settings.origins == settings.names == settings.fetch.domains == ()
     assert settings.fetch.folder is None and settings.fetch.private_hosts == ()
-    told = capsys.readouterr().err
-    assert "Serving fake at http://127.0.0.1:" in told and "Anybody" not in told
+    err = capsys.readouterr().err
+    assert "Serving fake at http://127.0.0.1:" in err and "Anybody" not in err
 
 
 def test_every_option_arrives(serving, tmp_path, monkeypatch):
@@ -70,10 +70,10 @@ def test_every_option_arrives(serving, tmp_path, monkeypatch):
 
 
 def test_a_draft_arrives_where_models_are_loaded(serving, monkeypatch):
-    asked = []
-    monkeypatch.setattr(command, "_load", lambda load, model: asked.append((load, model)) or FakeBackend())
+    calls = []
+    monkeypatch.setattr(command, "_load", lambda load, model: calls.append((load, model)) or FakeBackend())
     assert serving("--model", "large", "--draft", "small", "--num-speculative-tokens", 6)[0] == 0
-    ((load, model),) = asked
+    ((load, model),) = calls
     assert (model, load.args[0], load.keywords) == ("large", "large", {"draft": "small", "num_speculative_tokens": 6})
 
 
@@ -141,8 +141,8 @@ def test_the_command_serves_nano_and_ends_on_a_signal(tmp_path):
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
         assert 1 <= answer["usage"]["completion_tokens"] <= 4
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert f"Serving nano at http://127.0.0.1:{port}" in told
-    assert "Traceback" not in told
+    assert f"Serving nano at http://127.0.0.1:{port}" in err
+    assert "Traceback" not in err
