@@ -32,7 +32,7 @@ def is_public(address: str) -> bool:
 def check_host(host: str, policy: FetchPolicy) -> None:
     """ApiError if the policy lists domains and `host` is not in one of them."""
     if policy.domains and not _within(host, (*policy.domains, *policy.private_hosts)):
-        raise _refused(f"Clips are not fetched from {host}: it is none of the domains this server's operator allows.")
+        raise _refused(f"Clips are not fetched from {host}: it is in none of the domains that the operator allows.")
 
 
 async def resolve(host: str, port: int, policy: FetchPolicy) -> list[str]:

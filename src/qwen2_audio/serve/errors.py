@@ -88,9 +88,8 @@ def as_api_error(error: BaseException, retry: int = 2) -> ApiError:
             headers = {"Retry-After": str(retry)} if status == 429 else {}
             return ApiError(str(error), status=status, code=code, headers=headers)
     log.error("A request failed", exc_info=error)
-    message = (
-        str(error) if isinstance(error, Qwen2AudioError) else "The server failed on this request; its log says why."
-    )
+    is_ours = isinstance(error, Qwen2AudioError)
+    message = str(error) if is_ours else "The server failed on this request; its log says why."
     return ApiError(message, status=500, code="internal_error")
 
 

@@ -99,7 +99,9 @@ class RequestMiddleware:
         except ValueError:
             same = False
         if not same:
-            raise ApiError("Web pages of this origin may not ask here.", status=403, code="wrong_origin")
+            raise ApiError(
+                "Web pages of this origin may not send requests to this server.", status=403, code="wrong_origin"
+            )
 
     def _check_key(self, headers: Headers) -> None:
         """Refuses a wrong key. The comparison takes constant time, so that timing does not reveal parts of a key."""

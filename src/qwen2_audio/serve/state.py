@@ -51,7 +51,7 @@ class State:
         if self.closing:
             raise shutting_down(self.settings.retry)
         if self.requests >= self.settings.concurrency:
-            raise busy(f"{self.requests} requests are being served, as many as may; try again.", self.settings.retry)
+            raise busy(f"{self.requests} requests are being served, the limit; try again.", self.settings.retry)
         self._check_memory(body_bytes, num_others=self.requests)
         reservation = Reservation(self)
         self.requests += 1
@@ -70,7 +70,9 @@ class State:
     def _check_memory(self, size: int, num_others: int) -> None:
         """A request without others beside it passes at any size; otherwise a large one would never pass."""
         if num_others and self.reserved_bytes + size > self.settings.max_reserved_bytes:
-            raise busy("The requests being served hold as much memory as they may; try again.", self.settings.retry)
+            raise busy(
+                "The requests being served have reserved all memory for requests; try again.", self.settings.retry
+            )
 
     def submit(
         self, messages: list[Message], params: SamplingParams, arrived: float, priority: int = 0
@@ -108,8 +110,8 @@ class Reservation:
         limit = max(settings.body_bytes, settings.clip_bytes)
         if self.linked_bytes + size > limit:
             raise ApiError(
-                f"The clips that this request names are together larger than {limit:,} bytes, the limit for a request; "
-                "name fewer or compressed ones.",
+                f"The clips that this request links to are together larger than {limit:,} bytes, the limit for a "
+                "request; send fewer or compressed ones.",
                 status=413,
                 code="clip_too_large",
             )
