@@ -73,7 +73,7 @@ def parse_json(body: bytes) -> Any:
 
 
 async def parse_form(headers: Headers, body: bytes, settings: Settings) -> Form:
-    """The form's fields and its file. ApiError if it is malformed, or does not have exactly one file."""
+    """The form's fields and its file. ApiError where it is malformed, or has no file, or several."""
 
     async def blocks() -> AsyncGenerator[bytes, None]:
         yield body

@@ -22,10 +22,10 @@ from .errors import ApiError, ClientGoneError, as_api_error, respond
 from .state import RESERVATION, State
 
 log = logging.getLogger(__name__)
-_CLIENT_CLOSED = 499  # nginx's status for a client that disconnected before a response began
+_GONE = 499  # nginx's status for a client that disconnected before a response began
 _DRAIN_SECONDS = 5.0
 _PROBES = frozenset(("/health", "/ready"))
-_PUBLIC = _PROBES | {"/", "/version"}  # these and the page's files need no key; every other path does
+_OPEN = _PROBES | {"/", "/version"}  # these and the page's files need no key; every other path does
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -55,7 +55,7 @@ class RequestMiddleware:
         except ClientGoneError:
             pass
         except Exception as error:
-            if record.status != _CLIENT_CLOSED:  # a response has begun, so the connection can only be broken off
+            if record.status != _GONE:  # a response has begun, so the connection can only be broken off
                 raise
             refusal = as_api_error(error, self._state.settings.retry)
             if refusal.code == "body_too_large":  # only this client may still be sending
@@ -68,7 +68,7 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         if path not in _PROBES:  # load balancers ask by address; these two paths reveal nothing
             self._check_host(headers)
-        if not _is_public(path) and scope["method"] != "OPTIONS":
+        if not _is_open(path) and scope["method"] != "OPTIONS":
             self._check_origin(headers)
             self._check_key(headers)
         if scope["method"] != "POST":
@@ -141,7 +141,7 @@ class RequestMiddleware:
     def _log(self, record: _RequestRecord) -> None:
         route = record.path if record.path in self._paths else "other"
         self._state.served[route, record.status] += 1
-        if not _is_public(record.path):
+        if not _is_open(record.path):
             seconds = time.monotonic() - record.started
             log.info("%s %r %s %.3fs %s", record.method, record.path, record.status, seconds, record.id)
 
@@ -152,13 +152,13 @@ class _RequestRecord:
     def __init__(self, scope: Scope) -> None:
         self.id = f"req_{uuid.uuid4().hex}"
         self.method = scope["method"]
-        self.path = get_route_path(scope)  # as the router sees it: without the prefix of a mounted application
+        self.path = get_route_path(scope)  # as the router sees it: without what the application is mounted below
         self.started = time.monotonic()
-        self.status = _CLIENT_CLOSED
+        self.status = _GONE
 
 
-def _is_public(path: str) -> bool:
-    return path in _PUBLIC or path.startswith("/static/")
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith("/static/")
 
 
 def _host_of(header: str) -> str:
