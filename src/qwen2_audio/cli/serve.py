@@ -30,25 +30,29 @@ _REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "p
 def command(
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses of this machine.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks one.", min=0, max=65535)] = 8000,
     api_key: Annotated[
         list[str] | None, typer.Option(help=f"A key that clients must send; repeatable. Also ${KEY_VARIABLE}.")
     ] = None,
     served_model_name: Annotated[
-        list[str] | None, typer.Option(help="What clients call the model, in place of its own name; repeatable.")
+        list[str] | None, typer.Option(help="The model's name in the API, in place of its own; repeatable.")
     ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="TLS certificate with its chain, PEM.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(help="A web page's origin that may ask, such as https://example.org; repeatable."),
+        typer.Option(help="Origin of web pages that may send requests, such as https://example.org; repeatable."),
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="A host name to answer to; default this machine's own, or any with --host.")
+        list[str] | None,
+        typer.Option(help="A host name that requests may use; default this machine's own, or any with --host."),
     ] = None,
     allowed_media_domain: Annotated[
-        list[str] | None, typer.Option(help="Fetch clips from this domain (and such) only; default any public host.")
+        list[str] | None,
+        typer.Option(help="Fetch clips only from this domain and its subdomains; repeatable; default any public host."),
     ] = None,
     allowed_private_host: Annotated[
         list[str] | None, typer.Option(help="Fetch clips from this host even if its address is private; repeatable.")
@@ -56,15 +60,17 @@ def command(
     allowed_local_media_path: Annotated[
         Path | None, typer.Option(help="Folder whose files clients may name as file: URLs.")
     ] = None,
-    media_redirects: Annotated[int, typer.Option(help="Redirects to follow when a clip is fetched.", min=0)] = 3,
-    media_timeout: Annotated[float, typer.Option(help="Seconds to fetch a clip.")] = 10.0,
+    media_redirects: Annotated[int, typer.Option(help="Most redirects to follow when a clip is fetched.", min=0)] = 3,
+    media_timeout: Annotated[float, typer.Option(help="Most seconds to fetch a clip.")] = 10.0,
     no_media_fetch: Annotated[bool, typer.Option("--no-media-fetch", help="Fetch no clips from the web.")] = False,
-    max_body_mb: Annotated[int, typer.Option(help="Megabytes of a request.", min=1)] = 35,
-    max_clip_mb: Annotated[int, typer.Option(help="Megabytes of a clip, encoded.", min=1)] = 25,
-    max_clips: Annotated[int, typer.Option(help="Clips in a request.", min=1)] = 64,
-    max_concurrency: Annotated[int, typer.Option(help="Requests at a time, waiting ones included.", min=1)] = 256,
-    deadline: Annotated[float, typer.Option(help="Seconds from a request to the end of its answer.")] = 600.0,
-    grace: Annotated[float, typer.Option(help="Seconds that answers get to finish when the server is stopped.")] = 20.0,
+    max_body_mb: Annotated[int, typer.Option(help="Most megabytes of a request.", min=1)] = 35,
+    max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip.", min=1)] = 25,
+    max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
+    max_concurrency: Annotated[int, typer.Option(help="Most requests at a time, queued ones included.", min=1)] = 256,
+    deadline: Annotated[float, typer.Option(help="Most seconds from a request to the end of its answer.")] = 600.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that running answers get to finish when the server stops.")
+    ] = 20.0,
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
