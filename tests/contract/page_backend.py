@@ -13,7 +13,7 @@ import time
 import wave
 from collections.abc import Iterator
 
-from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.types import Chunk, Heard, SamplingParams, Usage
 
@@ -34,9 +34,9 @@ class PageBackend:
         self.seen: list[tuple[list, SamplingParams]] = []
         self.arrived: list[float] = []
         self.ends: list[str] = []
-        self._cancelled: set[Ticket] = set()
+        self._cancelled: set[RequestHandle] = set()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0) -> Ticket:
+    def submit(self, messages, params=None, *, timeout=None, priority=0) -> RequestHandle:
         self.arrived.append(time.time())
         text = text_of(messages[-1])
         if text == "busy" and self.busy:
@@ -45,11 +45,11 @@ class PageBackend:
         if text == "too much":
             raise ContextLengthError("The prompt has 9000 positions; the model has 8192.")
         self.seen.append((messages, params))
-        handle = Ticket(1, self._cancelled.add)
+        handle = RequestHandle(1, self._cancelled.add)
         threading.Thread(target=self._answer, args=(handle, messages, text), daemon=True).start()
         return handle
 
-    def _answer(self, handle: Ticket, messages: list, text: str) -> None:
+    def _answer(self, handle: RequestHandle, messages: list, text: str) -> None:
         heard = tuple(Heard(seconds, round(25 * seconds)) for seconds in clips_of(messages))
         audio, words, end = sum(clip.tokens for clip in heard), 0, "stop"
         for word in self._words(messages, text):
@@ -76,7 +76,7 @@ class PageBackend:
         else:
             yield from (f"{word} " for word in self.answer.split(" "))
 
-    def _end(self, handle: Ticket, chunk: Chunk) -> None:
+    def _end(self, handle: RequestHandle, chunk: Chunk) -> None:
         self.ends.append(chunk.finish_reason)
         handle.put(chunk)
 

@@ -146,7 +146,7 @@ def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatc
     """The request is cancelled, and nothing waits for it."""
     cancelled = []
 
-    class Ticket:
+    class Handle:
         done = False
 
         def cancel(self):
@@ -159,7 +159,7 @@ def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatc
     async def ask() -> None:
         monkeypatch.setattr(event_stream, "_AFTER_DEADLINE", 0.1)
         now = asyncio.get_running_loop().time()
-        answer = event_stream.EventStream(never(), Ticket(), Settings(deadline=0.1), now)
+        answer = event_stream.EventStream(never(), Handle(), Settings(deadline=0.1), now)
 
         async def send(message):
             pass

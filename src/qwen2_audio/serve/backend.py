@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..types import Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Backend(Protocol):
         *,
         timeout: float | None = None,
         priority: int = 0,
-    ) -> Ticket:
+    ) -> RequestHandle:
         """Queues a conversation and returns at once; a clip is `{"type": "audio", "audio": bytes}`.
 
         `timeout`: seconds until the request ends as "deadline"; `priority`: 0 runs first. Raises PromptError,

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..types import Chunk, Heard, Usage
 from .answers import Envelope, delta_choice, usage_body
 from .errors import ClientGoneError, as_api_error
@@ -38,7 +38,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], handle: Ticket, settings: Settings, arrived: float) -> None:
+    def __init__(self, events: AsyncIterator[bytes], handle: RequestHandle, settings: Settings, arrived: float) -> None:
         """`arrived`: the request's arrival by the event loop's clock, in seconds."""
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]

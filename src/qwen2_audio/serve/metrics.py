@@ -36,9 +36,20 @@ NAMES = {
     "end_to_end": ("e2e_request_latency_seconds", "From arrival to the end of an answer"),
     "queue_wait": ("request_queue_time_seconds", "From arrival to the first step"),
     "prompt_size": ("request_prompt_tokens", "Tokens of a prompt"),
-    "sounds_bytes": ("encoder_cache_bytes", "Bytes of encoded clips in the encoder cache"),
+    "lookup_tokens_proposed": ("lookup_tokens_proposed", "Tokens proposed by prompt lookup"),
+    "lookup_tokens_accepted": ("lookup_tokens_accepted", "Tokens of prompt lookup that were accepted"),
+    "draft_tokens_proposed": ("draft_tokens_proposed", "Tokens proposed by the draft model"),
+    "draft_tokens_accepted": ("draft_tokens_accepted", "Tokens of the draft model that were accepted"),
+    "encoder_cache_bytes": ("encoder_cache_bytes", "Bytes of encoded clips in the encoder cache"),
 }
-OLD_NAMES = {"encoder_cache_bytes": "sounds_bytes"}  # name -> old name, sent as well until 0.3
+OLD_NAMES = {  # name -> old name, sent as well until 0.3
+    "lookup_tokens_proposed": "guesses_made",
+    "lookup_tokens_accepted": "guesses_accepted",
+    "draft_tokens_proposed": "draft_guesses_made",
+    "draft_tokens_accepted": "draft_guesses_accepted",
+    "draft_cache_full": "draft_without_room",
+    "encoder_cache_bytes": "sounds_bytes",
+}
 GAUGES = {
     "num_requests_waiting", "num_requests_running", "blocks_used", "blocks_cached", "blocks_total",
     "encoder_cache_bytes", "sounds_bytes",

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..types import Chunk, Message, SamplingParams
 from .backend import Backend
 from .errors import ApiError, busy, shutting_down, too_slow
@@ -76,7 +76,7 @@ class State:
 
     def submit(
         self, messages: list[Message], params: SamplingParams, arrived: float, priority: int = 0
-    ) -> tuple[Ticket, AsyncGenerator[Chunk, None]]:
+    ) -> tuple[RequestHandle, AsyncGenerator[Chunk, None]]:
         """Submits a conversation to the model: the request's handle, and its chunks as `stream_reader.stream` has them.
 
         `arrived`: the request's arrival by the event loop's clock, in seconds; the deadline counts from there.

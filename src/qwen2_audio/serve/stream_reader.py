@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from ..engine.request import Ticket, completions_of
+from ..engine.request import RequestHandle, completions_of
 from ..types import Chunk, Completion
 from .errors import ApiError, ClientGoneError, as_api_error, shutting_down, too_slow
 from .settings import Settings
@@ -45,7 +45,7 @@ async def wait_for_disconnect(request: Request) -> None:
         pass
 
 
-async def stream(handle: Ticket, settings: Settings) -> AsyncGenerator[Chunk, None]:
+async def stream(handle: RequestHandle, settings: Settings) -> AsyncGenerator[Chunk, None]:
     """The request's chunks. Closing the generator early cancels the request.
 
     Raises ApiError if an answer ends without a finish: by an error, a passed deadline or a cancellation.

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from qwen2_audio.engine.metrics import Stats
-from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.text.chat_template import check_messages
@@ -32,20 +32,20 @@ class FakeBackend:
     def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
         self.waiting, self.delay = waiting, delay
         self.seen: list[tuple[list, SamplingParams, float | None, int]] = []
-        self.open: set[Ticket] = set()
-        self.cancelled: set[Ticket] = set()
+        self.open: set[RequestHandle] = set()
+        self.cancelled: set[RequestHandle] = set()
         self.ends: list[str] = []
         self.closed = False
         self._stats = Stats()
         self._lock = threading.Lock()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0) -> Ticket:
+    def submit(self, messages, params=None, *, timeout=None, priority=0) -> RequestHandle:
         params = params or SamplingParams()
         sources = check_messages(messages)
         with self._lock:
             if self.closed or len(self.open) >= self.waiting:
                 raise BusyError(f"{len(self.open)} requests wait already, as many as may; try again later.")
-            handle = Ticket(params.n, self.cancelled.add)
+            handle = RequestHandle(params.n, self.cancelled.add)
             self.open.add(handle)
             self.seen.append((messages, params, timeout, priority))
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -107,7 +107,7 @@ class FakeBackend:
         usage = Usage(20 + audio, audio, tokens, cached_tokens=3)
         self._end(handle, Chunk("", reason, usage, heard, index))
 
-    def _end(self, handle: Ticket, chunk: Chunk) -> None:
+    def _end(self, handle: RequestHandle, chunk: Chunk) -> None:
         self.ends.append(chunk.finish_reason)
         if chunk.usage is not None:
             self._stats.submitted += 1

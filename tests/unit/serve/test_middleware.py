@@ -174,6 +174,8 @@ PUBLIC_METRICS = {  # name -> type: dashboards are built on these
     "seconds_decode": "counter", "seconds_encoder": "counter", "seconds_overhead": "counter", "preemptions": "counter",
     "clips_encoded": "counter", "clips_cached": "counter", "guesses_made": "counter", "guesses_accepted": "counter",
     "draft_guesses_made": "counter", "draft_guesses_accepted": "counter", "draft_without_room": "counter",
+    "lookup_tokens_proposed": "counter", "lookup_tokens_accepted": "counter", "draft_tokens_proposed": "counter",
+    "draft_tokens_accepted": "counter", "draft_cache_full": "counter",
     "draft_failures": "counter", "seconds_draft": "counter", "num_requests_waiting": "gauge",
     "num_requests_running": "gauge", "blocks_used": "gauge", "blocks_cached": "gauge", "blocks_total": "gauge",
     "encoder_cache_bytes": "gauge", "sounds_bytes": "gauge", "request_queue_time_seconds": "histogram",
@@ -184,7 +186,7 @@ PUBLIC_METRICS = {  # name -> type: dashboards are built on these
 
 
 def test_metrics_keep_their_names_whatever_the_engine_calls_them(client, backend):
-    backend._stats.sounds_bytes = 77
+    backend._stats.encoder_cache_bytes = 77
     client.get("/health")
     families = list(text_string_to_metric_families(client.get("/metrics").text))
     assert {family.name.removeprefix("qwen2_audio_"): family.type for family in families} == PUBLIC_METRICS
