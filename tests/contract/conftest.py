@@ -12,9 +12,9 @@ SHARED = str(Path(__file__).parents[1] / "unit" / "serve")
 if SHARED not in sys.path:
     sys.path.insert(0, SHARED)
 
+from clip_files import wav_bytes  # noqa: E402
 from fake_backend import FakeBackend  # noqa: E402
 from live_server import live  # noqa: E402
-from sounds import wav_bytes  # noqa: E402
 
 from qwen2_audio.serve.settings import FetchPolicy, Settings  # noqa: E402
 

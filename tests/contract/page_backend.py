@@ -1,8 +1,8 @@
-"""A backend for the page's tests: it counts what it is given and answers by a script.
+"""A backend for the page's tests: it records requests and answers by a script.
 
-The last text says what happens: "count" (how many clips, and their seconds), "on and on" (words without end), "busy"
-(the queue is full, the first time), "too much" (the context is), "break" (two words, then a fault). Anything else,
-sound alone included, gets one sentence.
+The last text selects the answer: "count" (the number of clips, and their seconds), "on and on" (endless words), "busy"
+(the queue is full, the first time), "too much" (the context is full), "break" (two words, then an error). Any other
+message, also clips without text, gets one sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import wave
 from collections.abc import Iterator
 
-from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.types import Chunk, Heard, SamplingParams, Usage
 
@@ -34,9 +34,9 @@ class PageBackend:
         self.seen: list[tuple[list, SamplingParams]] = []
         self.arrived: list[float] = []
         self.ends: list[str] = []
-        self._cancelled: set[Ticket] = set()
+        self._cancelled: set[RequestHandle] = set()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0) -> Ticket:
+    def submit(self, messages, params=None, *, timeout=None, priority=0) -> RequestHandle:
         self.arrived.append(time.time())
         text = text_of(messages[-1])
         if text == "busy" and self.busy:
@@ -45,24 +45,24 @@ class PageBackend:
         if text == "too much":
             raise ContextLengthError("The prompt has 9000 positions; the model has 8192.")
         self.seen.append((messages, params))
-        ticket = Ticket(1, self._cancelled.add)
-        threading.Thread(target=self._answer, args=(ticket, messages, text), daemon=True).start()
-        return ticket
+        handle = RequestHandle(1, self._cancelled.add)
+        threading.Thread(target=self._answer, args=(handle, messages, text), daemon=True).start()
+        return handle
 
-    def _answer(self, ticket: Ticket, messages: list, text: str) -> None:
+    def _answer(self, handle: RequestHandle, messages: list, text: str) -> None:
         heard = tuple(Heard(seconds, round(25 * seconds)) for seconds in clips_of(messages))
         audio, words, end = sum(clip.tokens for clip in heard), 0, "stop"
         for word in self._words(messages, text):
             time.sleep(self.delay)
-            if ticket in self._cancelled:
+            if handle in self._cancelled:
                 end = "cancelled"
                 break
             if word == "!":
-                self._end(ticket, Chunk("", "error", error=RuntimeError("a secret of the server")))
+                self._end(handle, Chunk("", "error", error=RuntimeError("a secret of the server")))
                 return
             words += 1
-            ticket.put(Chunk(word))
-        self._end(ticket, Chunk("", end, Usage(24 + audio, audio, words), heard))
+            handle.put(Chunk(word))
+        self._end(handle, Chunk("", end, Usage(24 + audio, audio, words), heard))
 
     def _words(self, messages: list, text: str) -> Iterator[str]:
         if text == "on and on":
@@ -72,13 +72,13 @@ class PageBackend:
             yield from ("Two ", "words ", "!")
         elif text == "count":
             seconds = clips_of(messages[-1:])
-            yield f"{len(seconds)} clips: " + ", ".join(f"{one:.2f} s" for one in seconds)
+            yield f"{len(seconds)} clips: " + ", ".join(f"{length:.2f} s" for length in seconds)
         else:
             yield from (f"{word} " for word in self.answer.split(" "))
 
-    def _end(self, ticket: Ticket, chunk: Chunk) -> None:
+    def _end(self, handle: RequestHandle, chunk: Chunk) -> None:
         self.ends.append(chunk.finish_reason)
-        ticket.put(chunk)
+        handle.put(chunk)
 
     def stats(self):
         raise NotImplementedError("the page asks for no metrics")
@@ -93,7 +93,7 @@ def text_of(message: dict) -> str:
     return "".join(part.get("text", "") for part in parts)
 
 
-def sounds_of(messages: list) -> list[bytes]:
+def wav_files_of(messages: list) -> list[bytes]:
     """The WAV files, in order."""
     parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
     return [part["audio"] for part in parts if part["type"] == "audio"]
@@ -102,8 +102,8 @@ def sounds_of(messages: list) -> list[bytes]:
 def clips_of(messages: list) -> list[float]:
     """Seconds of each clip. Fails for anything but 16-bit mono at 16 kHz, which is what the page is to send."""
     seconds = []
-    for sound in sounds_of(messages):
-        with wave.open(io.BytesIO(sound)) as file:
+    for wav_file in wav_files_of(messages):
+        with wave.open(io.BytesIO(wav_file)) as file:
             assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
             seconds.append(file.getnframes() / file.getframerate())
     return seconds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import openai
 import pytest
+from clip_files import encoded, wav_bytes
 from openai.types.audio import Transcription, TranscriptionVerbose, TranslationVerbose
-from sounds import encoded, wav_bytes
 
 from qwen2_audio.serve.speech import TRANSCRIBE, TRANSLATE
 
@@ -99,9 +99,9 @@ def test_a_streamed_transcript(client, wav, says, logprobs):
 
 def test_a_transcript_that_was_cut_says_so(client, wav, says):
     says("one two three")
-    asked = dict(model="fake", file=("a.wav", wav), extra_body={"max_completion_tokens": 2})
-    assert client.audio.transcriptions.create(**asked).model_dump()["finish_reason"] == "length"
-    raw = client.audio.transcriptions.with_raw_response.create(**asked, response_format="srt")
+    options = dict(model="fake", file=("a.wav", wav), extra_body={"max_completion_tokens": 2})
+    assert client.audio.transcriptions.create(**options).model_dump()["finish_reason"] == "length"
+    raw = client.audio.transcriptions.with_raw_response.create(**options, response_format="srt")
     assert raw.headers["x-finish-reason"] == "length"
 
 

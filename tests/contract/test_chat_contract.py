@@ -9,8 +9,8 @@ import threading
 
 import openai
 import pytest
+from clip_files import encoded, wav_bytes
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from sounds import encoded, wav_bytes
 
 from qwen2_audio.types import SamplingParams
 
@@ -20,7 +20,7 @@ def spoken(data: bytes, text: str | None = None, form: str = "wav"):
     return [{"role": "user", "content": parts + ([{"type": "text", "text": text}] if text else [])}]
 
 
-def said(text: str):
+def user(text: str):
     return [{"role": "user", "content": text}]
 
 
@@ -40,40 +40,40 @@ def test_a_whole_answer_has_every_field_the_client_knows(client, wav):
 
 
 def test_a_stream_says_the_same_and_ends_in_usage(client):
-    whole = client.chat.completions.create(model="fake", messages=said("say one two  three"))
+    complete = client.chat.completions.create(model="fake", messages=user("say one two  three"))
     stream = client.chat.completions.create(
-        model="fake", messages=said("say one two  three"), stream=True, stream_options={"include_usage": True}
+        model="fake", messages=user("say one two  three"), stream=True, stream_options={"include_usage": True}
     )
     chunks = [ChatCompletionChunk.model_validate(chunk.model_dump(), strict=True) for chunk in stream]
     assert len({chunk.id for chunk in chunks}) == len({chunk.created for chunk in chunks}) == 1
     assert chunks[0].choices[0].delta.role == "assistant" and chunks[0].choices[0].delta.content == ""
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1])
-    assert text == whole.choices[0].message.content == "one two  three"
+    assert text == complete.choices[0].message.content == "one two  three"
     assert [c.choices[0].finish_reason for c in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]
     assert chunks[-1].choices == []
-    assert chunks[-1].usage.model_dump() == whole.usage.model_dump()
+    assert chunks[-1].usage.model_dump() == complete.usage.model_dump()
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
 def test_without_include_usage_no_chunk_has_a_usage(client):
-    stream = client.chat.completions.create(model="fake", messages=said("say hi"), stream=True)
+    stream = client.chat.completions.create(model="fake", messages=user("say hi"), stream=True)
     assert all("usage" not in chunk.model_dump(exclude_unset=True) for chunk in stream)
 
 
 def test_the_stream_helper_of_the_client(client):
-    with client.chat.completions.stream(model="fake", messages=said("say one two")) as stream:
+    with client.chat.completions.stream(model="fake", messages=user("say one two")) as stream:
         done = [event for event in stream if event.type == "content.done"]
     assert done[0].content == "one two"
     assert stream.get_final_completion().choices[0].message.content == "one two"
 
 
 def test_several_answers_stream_side_by_side(client):
-    whole = client.chat.completions.create(model="fake", messages=said("say a b"), n=3)
-    assert [choice.index for choice in whole.choices] == [0, 1, 2]
-    assert whole.usage.completion_tokens == 6
+    complete = client.chat.completions.create(model="fake", messages=user("say a b"), n=3)
+    assert [choice.index for choice in complete.choices] == [0, 1, 2]
+    assert complete.usage.completion_tokens == 6
     texts = ["", "", ""]
     ends = []
-    for chunk in client.chat.completions.create(model="fake", messages=said("say a b"), n=3, stream=True):
+    for chunk in client.chat.completions.create(model="fake", messages=user("say a b"), n=3, stream=True):
         choice = chunk.choices[0]
         texts[choice.index] += choice.delta.content or ""
         ends += [choice.index] if choice.finish_reason else []
@@ -82,12 +82,12 @@ def test_several_answers_stream_side_by_side(client):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_logprobs(client, stream):
-    asked = dict(model="fake", messages=said("say one two"), logprobs=True, top_logprobs=2)
+    options = dict(model="fake", messages=user("say one two"), logprobs=True, top_logprobs=2)
     if stream:
-        chunks = client.chat.completions.create(**asked, stream=True)
+        chunks = client.chat.completions.create(**options, stream=True)
         tokens = [t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content]
     else:
-        tokens = client.chat.completions.create(**asked).choices[0].logprobs.content
+        tokens = client.chat.completions.create(**options).choices[0].logprobs.content
     assert [token.token for token in tokens] == ["one", " two"]
     assert tokens[0].logprob == -0.25 and bytes(tokens[1].bytes) == b" two"
     assert [top.logprob for top in tokens[0].top_logprobs] == [-1.0, -2.0]
@@ -95,7 +95,7 @@ def test_logprobs(client, stream):
 
 def test_every_sampling_field_reaches_the_model(client, backend):
     client.chat.completions.create(
-        model="fake", messages=said("say hi"), temperature=0.5, top_p=0.9, n=2, stop=["x", "y"], seed=7,
+        model="fake", messages=user("say hi"), temperature=0.5, top_p=0.9, n=2, stop=["x", "y"], seed=7,
         max_completion_tokens=9, frequency_penalty=0.1, presence_penalty=-0.2, logit_bias={"5": -100, "6": 1.5},
         logprobs=True, top_logprobs=3, user="me", metadata={"a": "b"},
         extra_body={"top_k": 4, "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 2, "priority": 3},
@@ -110,14 +110,14 @@ def test_every_sampling_field_reaches_the_model(client, backend):
 
 
 def test_what_is_left_out_is_left_to_the_checkpoint(client, backend):
-    client.chat.completions.create(model="fake", messages=said("say hi"))
+    client.chat.completions.create(model="fake", messages=user("say hi"))
     assert backend.seen[-1][1] == SamplingParams()
 
 
 def test_length_and_stop_end_an_answer(client):
-    cut = client.chat.completions.create(model="fake", messages=said("say one two three"), max_tokens=2)
+    cut = client.chat.completions.create(model="fake", messages=user("say one two three"), max_tokens=2)
     assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("one two", "length")
-    stopped = client.chat.completions.create(model="fake", messages=said("say one two three"), stop=" th")
+    stopped = client.chat.completions.create(model="fake", messages=user("say one two three"), stop=" th")
     assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("one two", "stop")
 
 
@@ -225,22 +225,22 @@ def test_a_redirect_is_checked_as_the_first_address_was(client, web, path, words
 )
 def test_what_cannot_be_honoured_is_refused_by_name(client, fields, param, code):
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="fake", messages=said("say hi"), **fields)
+        client.chat.completions.create(model="fake", messages=user("say hi"), **fields)
     assert (refused.value.param, refused.value.code) == (param, code)
     assert refused.value.type == "invalid_request_error"
 
 
 def test_a_client_that_writes_out_its_defaults_is_served(client):
     client.chat.completions.create(
-        model="fake", messages=said("say hi"), tools=[], modalities=["text"], response_format={"type": "text"},
+        model="fake", messages=user("say hi"), tools=[], modalities=["text"], response_format={"type": "text"},
         store=False, parallel_tool_calls=True, service_tier="auto", stream_options=None,
     )  # fmt: skip
 
 
 def test_an_earlier_answer_goes_back_as_the_client_has_it(client, backend):
-    first = client.chat.completions.create(model="fake", messages=said("say hi"))
+    first = client.chat.completions.create(model="fake", messages=user("say hi"))
     earlier = first.choices[0].message.model_dump()
-    client.chat.completions.create(model="fake", messages=[*said("say hi"), earlier, *said("say again")])
+    client.chat.completions.create(model="fake", messages=[*user("say hi"), earlier, *user("say again")])
     assert [m["role"] for m in backend.seen[-1][0]] == ["user", "assistant", "user"]
 
 
@@ -260,21 +260,21 @@ def test_too_many_clips(client, wav):
     with pytest.raises(openai.BadRequestError, match="more than 64 clips") as refused:
         client.chat.completions.create(model="fake", messages=spoken(wav)[:1] * 65)
     assert refused.value.code == "too_many_clips"
-    assert client.chat.completions.create(model="fake", messages=said("say alive")).choices  # and nothing is broken
+    assert client.chat.completions.create(model="fake", messages=user("say alive")).choices  # and nothing is broken
 
 
 def test_errors_of_the_model(client):
     with pytest.raises(openai.BadRequestError) as full:
-        client.chat.completions.create(model="fake", messages=said("say " + "x" * 30_000))
+        client.chat.completions.create(model="fake", messages=user("say " + "x" * 30_000))
     assert full.value.code == "context_length_exceeded"
     with pytest.raises(openai.InternalServerError) as fault:
-        client.chat.completions.create(model="fake", messages=said("fault"))
+        client.chat.completions.create(model="fake", messages=user("fault"))
     assert "secret" not in str(fault.value) and fault.value.status_code == 500
 
 
 def test_a_fault_in_the_middle_of_a_stream_is_its_last_event(client):
     texts: list[str] = []
-    chunks = client.chat.completions.create(model="fake", messages=said("break"), stream=True)
+    chunks = client.chat.completions.create(model="fake", messages=user("break"), stream=True)
     with pytest.raises(openai.APIError, match="failed on this request"):
         texts.extend(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert "".join(texts) == "two words"
@@ -287,7 +287,7 @@ def test_models_and_keys(client, server):
         client.models.retrieve("gpt-5")
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError, match="expected 'fake'"):
-        client.chat.completions.create(model="gpt-5", messages=said("say hi"))
+        client.chat.completions.create(model="gpt-5", messages=user("say hi"))
     with pytest.raises(openai.AuthenticationError) as stranger:
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0).models.list()
     assert stranger.value.code == "invalid_api_key"
@@ -296,7 +296,7 @@ def test_models_and_keys(client, server):
 @pytest.mark.anyio
 async def test_the_asynchronous_client(server, client):
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=client.api_key, max_retries=0) as other:
-        stream = await other.chat.completions.create(model="fake", messages=said("say one two"), stream=True)
+        stream = await other.chat.completions.create(model="fake", messages=user("say one two"), stream=True)
         assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "one two"
 
 

@@ -1,7 +1,7 @@
 """Hundreds of requests that no client means. QWEN2_AUDIO_FUZZ=10000 sends so many; QWEN2_AUDIO_FUZZ_FROM=n begins at n.
 
 None is answered by a 5xx (but a stated lack of capacity), none hangs, memory stays flat, and a healthy request is
-answered right after. The sounds are really decoded. QWEN2_AUDIO_FUZZ_MODEL=nano asks the real engine, not the fake one.
+answered right after. The clips are really decoded. QWEN2_AUDIO_FUZZ_MODEL=nano asks the real engine, not the fake one.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ def send(port: int, case: Case) -> tuple[int | None, bytes]:
 
 
 def check(number: int, case: Case, status: int | None, body: bytes) -> None:
-    told = f"case {number} ({case.kind}): {status} {body[:300]!r}"
+    context = f"case {number} ({case.kind}): {status} {body[:300]!r}"
     if status is not None and status >= 500:
-        assert status == 503 and json.loads(body)["error"]["code"] in CAPACITY, told
+        assert status == 503 and json.loads(body)["error"]["code"] in CAPACITY, context
     if status is not None and 400 <= status < 500 and body.startswith(b"{"):
         error = json.loads(body)["error"]
-        assert set(error) == {"message", "type", "param", "code"} and error["message"], told
-    assert b"failed on this request" not in body, told  # a fault inside a stream
+        assert set(error) == {"message", "type", "param", "code"} and error["message"], context
+    assert b"failed on this request" not in body, context  # a fault inside a stream
 
 
 def resident() -> int:
@@ -94,9 +94,9 @@ def test_nothing_breaks_the_server(fuzzed):
     assert sum(seen.values()) == COUNT
     deadline = time.monotonic() + SECONDS
     while fuzzed.state.requests:
-        assert time.monotonic() < deadline, "a place is still taken"
+        assert time.monotonic() < deadline, "a request is still counted"
         time.sleep(0.02)
-    assert fuzzed.state.held == 0
+    assert fuzzed.state.reserved_bytes == 0
     if COUNT > 1000:
         print({str(key): count for key, count in sorted(seen.items(), key=str)})
 

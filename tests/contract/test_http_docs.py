@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from clip_files import encoded, wav_bytes
 from fake_backend import FakeBackend
 from live_server import live
-from sounds import encoded, wav_bytes
 
 from qwen2_audio.serve.convert import messages_of
 from qwen2_audio.serve.media import Link
@@ -90,8 +90,8 @@ def test_every_form_of_a_clip_is_taken():
         if str(part.get("audio_url")).count("data:"):
             part["audio_url"]["url"] = "data:audio/webm;base64,AAAA"
     (message,) = messages_of(parse_chat(example), Settings())
-    sounds = [part["audio"] for part in message["content"] if part["type"] == "audio"]
-    assert [type(sound) for sound in sounds] == [bytes, Link, bytes, Link, Link, Link]
+    clips = [part["audio"] for part in message["content"] if part["type"] == "audio"]
+    assert [type(clip) for clip in clips] == [bytes, Link, bytes, Link, Link, Link]
 
 
 def test_every_field_of_chat_is_documented():
@@ -108,7 +108,7 @@ def test_every_field_of_speech_is_documented():
 
 
 def test_every_code_of_an_error_is_documented():
-    source = "".join(path.read_text() for path in (ROOT / "src/qwen2_audio/serve").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "src/qwen2_audio/serve").rglob("*.py"))
     codes = set(re.findall(r"code=\"(\w+)\"", source)) | set(re.findall(r"40\d: \"(\w+)\"", source))
     codes |= set(re.findall(r"\(4\d\d, \"(\w+)\"\)", source)) | {"overloaded", "too_many_clips"}
     codes -= {"authentication_error", "permission_error", "invalid_request"}

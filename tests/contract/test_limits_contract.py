@@ -1,4 +1,4 @@
-"""What clients may hold: memory by the clips they name, a place by not reading; and what a stop tells them."""
+"""Limits for clients: the memory of clips they link to, streams they do not read; and what they get at a shutdown."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 
 import httpx2 as httpx
 import pytest
+from clip_files import wav_bytes
 from fake_backend import FakeBackend
 from fuzz_requests import dumps, post
 from live_server import live, wait_for
-from sounds import wav_bytes
 
-from qwen2_audio.serve import run, stream
+from qwen2_audio.serve import event_stream, run
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
 SIZE = len(wav_bytes())
@@ -34,7 +34,7 @@ def backend():
     return FakeBackend()
 
 
-# -- clips that are named
+# -- clips that requests link to
 
 
 @pytest.fixture
@@ -69,31 +69,32 @@ def policy(folder):
 
 @pytest.mark.parametrize("url", ["web", "file"], indirect=True)
 @pytest.mark.parametrize("stream", [False, True])
-def test_named_clips_count_until_the_request_ends(serving, backend, folder, url, stream):
+def test_linked_clips_count_until_the_request_ends(serving, backend, folder, url, stream):
     _, server = serving(fetch=policy(folder))
     body = {**named(url, url, text="hang"), "stream": stream}
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(post("/v1/chat/completions", dumps(body)))
         wait_for(lambda: backend.open)
-        assert server.state.held == len(dumps(body)) + 2 * SIZE
+        assert server.state.reserved_bytes == len(dumps(body)) + 2 * SIZE
     wait_for(lambda: server.state.requests == 0)
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 @pytest.mark.parametrize("url", ["web", "file"], indirect=True)
-def test_named_clips_find_no_room_beside_other_requests(serving, backend, folder, url):
-    client, server = serving(fetch=policy(folder), held_bytes=3 * SIZE)
+def test_linked_clips_are_refused_if_other_requests_hold_the_memory(serving, backend, folder, url):
+    client, server = serving(fetch=policy(folder), max_reserved_bytes=3 * SIZE)
     assert client.post("/v1/chat/completions", json=named(*[url] * 4)).status_code == 200  # alone
+    wait_for(lambda: not backend.open)  # else the next wait could meet this request
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(post("/v1/chat/completions", dumps(named(url, url, text="hang"))))
         wait_for(lambda: backend.open)
-        before = server.state.held
+        before = server.state.reserved_bytes
         full = client.post("/v1/chat/completions", json=named(url))
         assert (full.status_code, full.json()["error"]["code"]) == (429, "overloaded")
         assert int(full.headers["retry-after"]) > 0
-        assert server.state.held == before
+        assert server.state.reserved_bytes == before
     wait_for(lambda: server.state.requests == 0)
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 @pytest.mark.parametrize("url", ["web", "file"], indirect=True)
@@ -105,14 +106,14 @@ def test_a_request_names_no_more_than_it_may_send(serving, folder, url):
     assert (much.status_code, much.json()["error"]["code"]) == (413, "clip_too_large")
     assert "together larger than" in much.json()["error"]["message"]
     assert time.monotonic() - began < 4  # it does not wait for a body that has arrived
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 # -- clients that do not read
 
 
 def stuck(server):
-    """A client that has asked for a stream of half a megabyte and takes nothing of it."""
+    """A client that requests a stream of half a megabyte and reads nothing of it."""
     server.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -122,8 +123,8 @@ def stuck(server):
     return connection
 
 
-def test_a_stream_that_nobody_reads_frees_its_place_after_the_deadline(serving, backend, monkeypatch):
-    monkeypatch.setattr(stream, "_LAST_WORDS", 0.2)
+def test_a_stream_that_nobody_reads_frees_its_memory_after_the_deadline(serving, backend, monkeypatch):
+    monkeypatch.setattr(event_stream, "_AFTER_DEADLINE", 0.2)
     monkeypatch.setattr(run, "_STALL_SECONDS", 1000)
     client, server = serving(deadline=1.0, concurrency=1)
     with stuck(server):
@@ -142,10 +143,10 @@ def test_a_connection_that_takes_nothing_is_broken_off(serving, backend, monkeyp
 
 
 def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatch):
-    """The ticket is cancelled, and nothing waits for it."""
+    """The request is cancelled, and nothing waits for it."""
     cancelled = []
 
-    class Ticket:
+    class Handle:
         done = False
 
         def cancel(self):
@@ -156,14 +157,14 @@ def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatc
         yield b""
 
     async def ask() -> None:
-        monkeypatch.setattr(stream, "_LAST_WORDS", 0.1)
+        monkeypatch.setattr(event_stream, "_AFTER_DEADLINE", 0.1)
         now = asyncio.get_running_loop().time()
-        answer = stream.EventStream(never(), Ticket(), Settings(deadline=0.1), now)
+        answer = event_stream.EventStream(never(), Handle(), Settings(deadline=0.1), now)
 
         async def send(message):
             pass
 
-        with pytest.raises(stream.ClientGoneError):
+        with pytest.raises(event_stream.ClientGoneError):
             await answer({"type": "http"}, asyncio.Event().wait, send)
 
     asyncio.run(ask())

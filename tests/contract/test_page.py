@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_backend import ANSWER, PageBackend, clips_of, sounds_of
+from page_backend import ANSWER, PageBackend, clips_of, wav_files_of
 from page_kit import DONE, VOICE, answer, ask, serving, until, wav_of
 
 from qwen2_audio.api.loading import nano_path
@@ -55,8 +55,8 @@ def test_the_browser_is_told_to_take_nothing_else_in(page, url):
 
 def test_the_empty_page_says_what_to_do_and_what_answers(page):
     assert page.inner_text("#serving").strip() == "listener"
-    assert [one.split("\n")[0] for one in page.locator(".tries button").all_inner_texts()] == [
-        "Talk", "Drop a sound", "Type",
+    assert [button.split("\n")[0] for button in page.locator(".tries button").all_inner_texts()] == [
+        "Talk", "Drop a clip", "Type",
     ]  # fmt: skip
     page.click("#try-type")
     assert page.evaluate("document.activeElement.id") == "text"
@@ -76,8 +76,8 @@ def test_hold_space_talk_let_go_read_the_answer(page, backend):
     assert re.search(r"first word \d+ ms", page.inner_text(f"{DONE} .meta"))
     work = float(re.search(r"sent ([\d.]+) ms", page.get_attribute(f"{DONE} .meta span", "title"))[1])
     assert work < 50
-    (sound,) = sounds_of(messages)
-    assert np.abs(np.frombuffer(sound[44:], "<i2")).max() > 300, "the microphone's voice is in it"
+    (wav_file,) = wav_files_of(messages)
+    assert np.abs(np.frombuffer(wav_file[44:], "<i2")).max() > 300, "the microphone's voice is in it"
 
 
 def test_tap_to_begin_tap_to_send_and_escape_drops_it(page, backend):
@@ -145,14 +145,14 @@ def test_several_files_dropped_with_a_question(page):
         }""",
         [[name, list((CLIPS / name).read_bytes())] for name in ("dog.wav", "cat.wav", "rain.wav")],
     )
-    page.wait_for_selector("#tray li:nth-child(3)")
-    page.click("#tray li:nth-child(2) [aria-label='Leave out cat.wav']")
+    page.wait_for_selector("#attachments li:nth-child(3)")
+    page.click("#attachments li:nth-child(2) [aria-label='Leave out cat.wav']")
     ask(page, "count")
     lengths = []
     for name in ("dog.wav", "rain.wav"):
         with wave.open(str(CLIPS / name)) as file:
             lengths.append(file.getnframes() / file.getframerate())
-    assert answer(page) == "2 clips: " + ", ".join(f"{one:.2f} s" for one in lengths)
+    assert answer(page) == "2 clips: " + ", ".join(f"{length:.2f} s" for length in lengths)
     assert page.locator("article.asked figure").count() == 2
     assert page.inner_text("article.asked figcaption >> nth=0").startswith("dog.wav")
 
@@ -174,7 +174,7 @@ def test_files_that_cannot_be_heard_are_refused_in_words(page, tmp_path, backend
     notice = page.wait_for_selector("#notice p").inner_text()
     assert "talk.wav is 1 min 4 s long; a clip holds 30 s at most." in notice
     assert "notes.wav is not sound that this browser can decode." in notice
-    assert page.locator("#tray li").count() == 0
+    assert page.locator("#attachments li").count() == 0
     page.click("#notice button")
     assert page.is_hidden("#notice")
 
@@ -273,6 +273,55 @@ def test_the_browser_keeps_conversations(page, backend):
     page.reload()
     page.wait_for_selector("#serving[data-state=up]")
     assert page.locator("#history li").count() == 0
+
+
+# What the page of 0.1.0 saved: settings, and a conversation with a clip of half a second.
+SAVED = """
+localStorage.setItem("qwen2-audio.settings", JSON.stringify({
+    model: "test/listener", system: "Be brief.", temperature: "0.3", top_p: "", max_tokens: "", seed: "7",
+    theme: "dark", key: "", aloud: false,
+}));
+window.saved = new Promise((resolve) => {
+    const request = indexedDB.open("qwen2-audio", 1);
+    request.onupgradeneeded = () => request.result.createObjectStore("conversations", {keyPath: "id"});
+    request.onsuccess = () => {
+        const wav = new Uint8Array(44 + 16000);
+        wav.set(new TextEncoder().encode("RIFF"));
+        wav.set([128, 62, 0, 0, 87, 65, 86, 69, 102, 109, 116, 32, 16, 0, 0, 0, 1, 0, 1, 0, 128, 62, 0, 0], 4);
+        wav.set([0, 125, 0, 0, 2, 0, 16, 0, 100, 97, 116, 97, 128, 62, 0, 0], 28);
+        const usage = {prompt_tokens: 36, completion_tokens: 9, context: 8192};
+        const transaction = request.result.transaction("conversations", "readwrite");
+        transaction.objectStore("conversations").put({
+            id: "1750000000000-0.5", title: "What is it?", changed: 1750000000000,
+            turns: [
+                {role: "user", text: "What is it?", clips: [{wav, name: "dog.wav", heard: {seconds: 0.5, tokens: 12}}]},
+                {role: "assistant", text: "A dog.", end: "stop", model: "listener",
+                 timing: {work: 1, first: 90, span: 100}, usage},
+            ],
+        });
+        transaction.oncomplete = () => (request.result.close(), resolve());
+    };
+});
+"""
+
+
+def test_what_an_earlier_version_saved_is_read(page, backend):
+    page.evaluate(SAVED)
+    page.evaluate("window.saved")
+    page.reload()
+    page.wait_for_selector("#serving[data-state=up]")
+    assert page.get_attribute("html", "data-theme") == "dark"
+    page.click("#history .open")
+    assert page.inner_text(".question") == "What is it?"
+    assert page.inner_text(".answer").strip() == "A dog."
+    assert "0.5 s, 12 tokens heard" in page.inner_text("article.asked figcaption")
+    assert "first word 90 ms" in page.inner_text(f"{DONE} .meta")
+    ask(page, "count")
+    page.wait_for_selector(f"article:nth-of-type(4){DONE[7:]}")
+    messages, params = backend.seen[0]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
+    assert clips_of(messages) == [0.5]
+    assert (params.temperature, params.seed) == (0.3, 7)
 
 
 def test_settings_reach_the_model_and_last(page, backend):

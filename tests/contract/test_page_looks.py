@@ -54,7 +54,7 @@ def test_everything_can_be_read_named_and_hit(opened, url, width, scheme):
     page = opened(url, viewport={"width": width, "height": 740}, color_scheme=scheme, reduced_motion="reduce")
     seen = [page.evaluate(CONTRAST)]
     page.set_input_files("#files", [CLIPS / "dog.wav", CLIPS / "rain.wav"])
-    page.wait_for_selector("#tray li:nth-child(2)")
+    page.wait_for_selector("#attachments li:nth-child(2)")
     ask(page, "What are these? " + "Unbreakable" * 20)
     answer(page)
     ask(page, "too much")

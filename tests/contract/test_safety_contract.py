@@ -41,7 +41,7 @@ def test_a_client_that_leaves_frees_its_slot(serving, backend, stream, text):
 
 
 def test_a_client_that_leaves_while_its_clip_is_fetched(serving, backend):
-    """A web server that accepts and says nothing; whoever asked hangs up."""
+    """A web server that accepts and sends nothing; the client disconnects."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x.wav"
         client, server = serving(fetch=FetchPolicy(private_hosts=("127.0.0.1",), seconds=30))
@@ -72,8 +72,8 @@ def test_the_deadline_ends_an_answer(serving, backend):
 def test_a_full_queue_and_too_many_requests_are_told_to_come_back(serving, backend):
     client, server = serving(concurrency=2)
     backend.waiting = 1
-    held = threading.Thread(target=client.post, args=("/v1/chat/completions",), kwargs={"json": chat("late word")})
-    held.start()
+    first = threading.Thread(target=client.post, args=("/v1/chat/completions",), kwargs={"json": chat("late word")})
+    first.start()
     wait_for(lambda: backend.open)
     full = client.post("/v1/chat/completions", json=chat("say hi"))
     assert (full.status_code, full.json()["error"]["code"]) == (429, "queue_full")
@@ -82,12 +82,12 @@ def test_a_full_queue_and_too_many_requests_are_told_to_come_back(serving, backe
     busy = client.post("/v1/chat/completions", json=chat("say hi"))
     assert (busy.status_code, busy.json()["error"]["code"]) == (429, "overloaded")
     server.state.requests -= 1
-    held.join()
+    first.join()
     assert client.get("/health").status_code == 200
 
 
 def test_bodies_that_are_too_large_or_too_many(serving):
-    client, server = serving(body_bytes=1000, held_bytes=1500)
+    client, server = serving(body_bytes=1000, max_reserved_bytes=1500)
     assert client.post("/v1/chat/completions", json=chat("say " + "x" * 2000)).status_code == 413
 
     def endless():
@@ -96,9 +96,9 @@ def test_bodies_that_are_too_large_or_too_many(serving):
 
     headers = {"content-type": "application/json"}
     assert client.post("/v1/chat/completions", content=endless(), headers=headers).status_code == 413
-    server.state.requests, server.state.held = 1, 1000
+    server.state.requests, server.state.reserved_bytes = 1, 1000
     assert client.post("/v1/chat/completions", json=chat("say " + "x" * 800)).status_code == 429
-    server.state.requests = server.state.held = 0
+    server.state.requests = server.state.reserved_bytes = 0
 
 
 def test_a_client_that_sends_before_it_reads_learns_that_it_was_too_much(serving):
@@ -146,9 +146,9 @@ def test_a_connection_that_says_nothing_is_closed_and_one_that_asks_is_not(servi
     client.get("/health")
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as silent:
         assert silent.recv(1) == b""
-    (kept,) = server.server.server_state.connections
+    (connection,) = server.server.server_state.connections
     assert client.get("/health").status_code == 200
-    assert server.server.server_state.connections == {kept}
+    assert server.server.server_state.connections == {connection}
 
 
 def test_silence_on_a_stream_is_broken_by_comments(serving):
@@ -160,16 +160,16 @@ def test_silence_on_a_stream_is_broken_by_comments(serving):
 
 def test_a_stop_lets_answers_finish_and_turns_others_away(serving, backend):
     client, server = serving(grace=5)
-    found = []
+    answers = []
     running = threading.Thread(
-        target=lambda: found.append(client.post("/v1/chat/completions", json=chat("late words come")))
+        target=lambda: answers.append(client.post("/v1/chat/completions", json=chat("late words come")))
     )
     running.start()
     wait_for(lambda: backend.open)
     assert client.get("/ready").status_code == 200
     server.server.should_exit = True
     running.join()
-    assert found[0].status_code == 200 and found[0].json()["choices"][0]["message"]["content"] == "words come"
+    assert answers[0].status_code == 200 and answers[0].json()["choices"][0]["message"]["content"] == "words come"
     server.thread.join(5)
     assert backend.closed and not server.thread.is_alive()
 
@@ -177,29 +177,29 @@ def test_a_stop_lets_answers_finish_and_turns_others_away(serving, backend):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_stop_ends_what_takes_too_long(serving, backend, stream):
     client, server = serving(grace=0.2, ping=0.05)
-    found = []
+    answers = []
     running = threading.Thread(
-        target=lambda: found.append(client.post("/v1/chat/completions", json=chat("hang", stream=stream)))
+        target=lambda: answers.append(client.post("/v1/chat/completions", json=chat("hang", stream=stream)))
     )
     running.start()
     wait_for(lambda: backend.open)
     time.sleep(0.1)
     server.server.should_exit = True
     running.join(10)
-    assert "shutting_down" in found[0].text
-    assert found[0].status_code == (200 if stream else 503)
+    assert "shutting_down" in answers[0].text
+    assert answers[0].status_code == (200 if stream else 503)
     assert backend.ends == ["cancelled"]
 
 
 def test_two_hundred_streams_a_third_of_them_left(serving, backend):
-    """Every answer ends once, and every place is free again."""
+    """Every answer ends once, and all memory is free again."""
     _, server = serving()
     backend.delay = 0.005
     words = "say " + " ".join(map(str, range(40)))
     request = post("/v1/chat/completions", dumps(chat(words, stream=True)))
-    whole = []
+    complete = []
 
-    def one(number: int) -> None:
+    def run_client(number: int) -> None:
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(request)
             if number % 3 == 0:
@@ -208,18 +208,18 @@ def test_two_hundred_streams_a_third_of_them_left(serving, backend):
             data = b""
             while block := connection.recv(65536):
                 data += block
-            whole.append(data.count(b"data: [DONE]") == 1 and data.count(b'"finish_reason":"stop"') == 1)
+            complete.append(data.count(b"data: [DONE]") == 1 and data.count(b'"finish_reason":"stop"') == 1)
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(200)]
+    threads = [threading.Thread(target=run_client, args=(number,)) for number in range(200)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     wait_for(lambda: not backend.open and server.state.requests == 0)
     assert len(backend.ends) == 200
-    assert len(whole) == 133 and all(whole)
+    assert len(complete) == 133 and all(complete)
     assert backend.ends.count("cancelled") + backend.ends.count("stop") == 200
-    assert server.state.held == 0
+    assert server.state.reserved_bytes == 0
 
 
 def test_tls(backend, tmp_path):

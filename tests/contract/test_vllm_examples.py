@@ -13,7 +13,7 @@ import subprocess
 
 import httpx2 as httpx
 import pytest
-from sounds import encoded, wav_bytes
+from clip_files import encoded, wav_bytes
 
 QUESTION = {"type": "text", "text": "What's in this audio?"}
 
@@ -41,12 +41,12 @@ def contents(sound: str, file: str):
 @pytest.mark.parametrize("stream", [False, True])
 def test_chat_with_audio(client, model, sound, folder, number, stream):
     content, clips = list(contents(sound, f"file://{folder}/dog.wav"))[number]
-    asked = dict(messages=[{"role": "user", "content": content}], model=model, max_completion_tokens=64)
+    options = dict(messages=[{"role": "user", "content": content}], model=model, max_completion_tokens=64)
     if stream:
-        *chunks, last = client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+        *chunks, last = client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True})
         text, usage = "".join(chunk.choices[0].delta.content or "" for chunk in chunks), last.usage
     else:
-        answer = client.chat.completions.create(**asked)
+        answer = client.chat.completions.create(**options)
         text, usage = answer.choices[0].message.content, answer.usage
     assert text == "I heard " + " and ".join(["1 s"] * clips)
     assert usage.prompt_tokens_details.audio_tokens == 25 * clips

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import Qwen2AudioError, did_you_mean
+from .renamed import with_new_names
 
 COMMANDS = {
     "demo": "voice chat, audio analysis and a batch on the bundled checkpoint and clips",
@@ -88,6 +89,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         import_module(f".{name}", __package__).command
     )
     warnings.showwarning = _show_warning
+    arguments = with_new_names(name, arguments)
     try:
         status = typer.main.get_command(app).main(arguments, prog_name=f"qwen2-audio {name}", standalone_mode=False)
     except Qwen2AudioError as error:

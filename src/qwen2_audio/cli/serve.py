@@ -1,4 +1,4 @@
-"""`qwen2-audio serve`: a checkpoint behind the OpenAI API, and a page to talk to."""
+"""`qwen2-audio serve`: serves a checkpoint with the OpenAI API and a web page to talk to it."""
 
 from __future__ import annotations
 
@@ -24,31 +24,35 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_NEEDED = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
+_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
 
 
 def command(
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses of this machine.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks one.", min=0, max=65535)] = 8000,
     api_key: Annotated[
         list[str] | None, typer.Option(help=f"A key that clients must send; repeatable. Also ${KEY_VARIABLE}.")
     ] = None,
     served_model_name: Annotated[
-        list[str] | None, typer.Option(help="What clients call the model, in place of its own name; repeatable.")
+        list[str] | None, typer.Option(help="The model's name in the API, in place of its own; repeatable.")
     ] = None,
     ssl_certfile: Annotated[Path | None, typer.Option(help="TLS certificate with its chain, PEM.")] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="The certificate's key, PEM.")] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(help="A web page's origin that may ask, such as https://example.org; repeatable."),
+        typer.Option(help="Origin of web pages that may send requests, such as https://example.org; repeatable."),
     ] = None,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="A host name to answer to; default this machine's own, or any with --host.")
+        list[str] | None,
+        typer.Option(help="A host name that requests may use; default this machine's own, or any with --host."),
     ] = None,
     allowed_media_domain: Annotated[
-        list[str] | None, typer.Option(help="Fetch clips from this domain (and such) only; default any public host.")
+        list[str] | None,
+        typer.Option(help="Fetch clips only from this domain and its subdomains; repeatable; default any public host."),
     ] = None,
     allowed_private_host: Annotated[
         list[str] | None, typer.Option(help="Fetch clips from this host even if its address is private; repeatable.")
@@ -56,20 +60,25 @@ def command(
     allowed_local_media_path: Annotated[
         Path | None, typer.Option(help="Folder whose files clients may name as file: URLs.")
     ] = None,
-    media_redirects: Annotated[int, typer.Option(help="Redirects to follow when a clip is fetched.", min=0)] = 3,
-    media_timeout: Annotated[float, typer.Option(help="Seconds to fetch a clip.")] = 10.0,
+    media_redirects: Annotated[int, typer.Option(help="Most redirects to follow when a clip is fetched.", min=0)] = 3,
+    media_timeout: Annotated[float, typer.Option(help="Most seconds to fetch a clip.")] = 10.0,
     no_media_fetch: Annotated[bool, typer.Option("--no-media-fetch", help="Fetch no clips from the web.")] = False,
-    max_body_mb: Annotated[int, typer.Option(help="Megabytes of a request.", min=1)] = 35,
-    max_clip_mb: Annotated[int, typer.Option(help="Megabytes of a clip, encoded.", min=1)] = 25,
-    max_clips: Annotated[int, typer.Option(help="Clips in a request.", min=1)] = 64,
-    max_concurrency: Annotated[int, typer.Option(help="Requests at a time, waiting ones included.", min=1)] = 256,
-    deadline: Annotated[float, typer.Option(help="Seconds from a request to the end of its answer.")] = 600.0,
-    grace: Annotated[float, typer.Option(help="Seconds that answers get to finish when the server is stopped.")] = 20.0,
+    max_body_mb: Annotated[int, typer.Option(help="Most megabytes of a request.", min=1)] = 35,
+    max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip.", min=1)] = 25,
+    max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
+    max_concurrency: Annotated[int, typer.Option(help="Most requests at a time, queued ones included.", min=1)] = 256,
+    deadline: Annotated[float, typer.Option(help="Most seconds from a request to the end of its answer.")] = 600.0,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that running answers get to finish when the server stops.")
+    ] = 20.0,
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
-    draft: terminal.Draft = None,
-    num_speculative_tokens: terminal.NumSpeculativeTokens = 4,
+    draft: Annotated[
+        str | None,
+        typer.Option(help="A smaller checkpoint that proposes tokens (speculative decoding).", show_default=False),
+    ] = None,
+    num_speculative_tokens: Annotated[int, typer.Option(help="Most tokens that the draft proposes a step.", min=1)] = 4,
 ) -> None:
     _check_installed()
     from ..serve.app import create_app
@@ -78,7 +87,7 @@ def command(
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("qwen2_audio.serve").setLevel(logging.INFO)
-    warnings.simplefilter("always", UserWarning)  # else each damaged clip's message would be kept for ever
+    warnings.simplefilter("always", UserWarning)  # the default filter never forgets a damaged clip's message
     address = Address(host, port, ssl_certfile, ssl_keyfile)
     fetch = FetchPolicy(
         web=not no_media_fetch,
@@ -89,7 +98,7 @@ def command(
         folder=allowed_local_media_path,
     )
     settings = Settings(
-        api_keys=_keys(api_key),
+        api_keys=_api_keys(api_key),
         names=tuple(served_model_name or ()),
         origins=tuple(cors_origin or ()),
         hosts=tuple(allowed_host or (_LOOPBACK if host in _LOOPBACK else ())),
@@ -101,27 +110,19 @@ def command(
         grace=grace,
         fetch=fetch,
     )
-    load = partial(
-        terminal.load_model,
-        model,
-        device,
-        dtype,
-        adapter,
-        quantize,
-        draft=draft,
-        num_speculative_tokens=num_speculative_tokens,
-    )
+    speculative = {"draft": draft, "num_speculative_tokens": num_speculative_tokens}
+    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **speculative)
     if not terminal.is_first():
-        load()  # exits when the first process ends
-    with listening(address) as listener:  # a port that is taken is said before the model is loaded
+        load()  # raises typer.Exit when the first process ends
+    with listening(address) as listener:  # before the model, so that a port in use fails at once
         backend = _load(load, model)
         app = create_app(backend, settings)
-        _say(address.at(listener), settings, app.state.server.names[0])
+        _announce(address.at(listener), settings, app.state.server.names[0])
         serve(app, address, listener)
 
 
 def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
-    """The checkpoint behind an engine, called as people call it: nano, owner/name, or its folder's last name."""
+    """The checkpoint with its engine. Its name in the API: nano, owner/name, or the last part of its folder."""
     from ..api.loading import NANO, find, nano_path
     from ..api.service import Service
 
@@ -131,20 +132,20 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     return Service(loaded.model, loaded.processor, loaded.settings, name=name, about=loaded.about, draft=loaded.draft)
 
 
-def _keys(given: list[str] | None) -> tuple[str, ...]:
-    """Keys from the command line and the environment, where other users of the machine do not see them."""
-    return (*(given or ()), *os.environ.get(KEY_VARIABLE, "").replace(",", " ").split())
+def _api_keys(options: list[str] | None) -> tuple[str, ...]:
+    """Keys from the options and from the environment, which other users of the machine cannot read."""
+    return (*(options or ()), *os.environ.get(KEY_VARIABLE, "").replace(",", " ").split())
 
 
-def _say(url: str, settings: Settings, name: str) -> None:
-    """Where it is, and what is unusual about it."""
+def _announce(url: str, settings: Settings, name: str) -> None:
+    """Prints the URL, and a warning if anybody may send requests."""
     if settings.hosts == () and not settings.api_keys:
         note("Anybody who reaches this address may ask; --api-key lets in only those who have the key.")
     note(f"Serving {name} at {url} (API: {url}/v1). Ctrl-C ends it.")
 
 
 def _check_installed() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in _REQUIRED_PACKAGES if find_spec(name) is None]
     if missing:
         raise ConfigError(
             f"serve needs packages that are not installed ({', '.join(missing)}): pip install 'qwen2-audio[server]'."

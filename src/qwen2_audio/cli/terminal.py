@@ -23,10 +23,6 @@ DType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Quantize = Annotated[
     str | None, typer.Option(help="int8 or int4: quantise the weights while loading.", show_default=False)
 ]
-Draft = Annotated[
-    str | None, typer.Option(help="A smaller checkpoint that guesses what this one will say.", show_default=False)
-]
-NumSpeculativeTokens = Annotated[int, typer.Option(help="Tokens that the draft guesses at a time, at most.", min=1)]
 Adapter = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter to add to the model.", show_default=False)]
 MaxTokens = Annotated[int | None, typer.Option(help="New tokens at most; default the checkpoint's, else 256.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default the checkpoint's.")]

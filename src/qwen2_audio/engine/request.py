@@ -168,6 +168,3 @@ class Sequence:
     def order(self) -> tuple[int, int, int]:
         """Scheduling order: by priority, then by arrival."""
         return (self.request.priority, self.request.number, self.index)
-
-
-Ticket = RequestHandle  # until serve/ has taken the new name

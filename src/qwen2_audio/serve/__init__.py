@@ -1,1 +1,1 @@
-"""A checkpoint as a service: the OpenAI API, and a page to talk to. No torch in here: the model is a `Backend`."""
+"""The HTTP server: the OpenAI API and a web page. It imports no torch; the model is behind the `Backend` protocol."""

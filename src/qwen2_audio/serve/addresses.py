@@ -1,4 +1,4 @@
-"""Which addresses a client may send this server to: public ones, asked after the name is resolved."""
+"""Which IP addresses a client's URL may make this server connect to: public ones, checked after name resolution."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ import socket
 from .errors import ApiError
 from .settings import FetchPolicy
 
-# Where IPv6 unicast is in use (NAT64 lies outside), less what leads into IPv4 by another road and what is for examples.
-_GLOBAL_6 = ipaddress.ip_network("2000::/3")
-_NOT_6 = tuple(map(ipaddress.ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
-_NOT_4 = tuple(map(ipaddress.ip_network, ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15")))
+# The IPv6 unicast range in use (NAT64 lies outside), and in it the networks that tunnel to IPv4 or serve as examples.
+_UNICAST_6 = ipaddress.ip_network("2000::/3")
+_NOT_PUBLIC_6 = tuple(map(ipaddress.ip_network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+_NOT_PUBLIC_4 = tuple(map(ipaddress.ip_network, ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15")))
 
 
 def is_public(address: str) -> bool:
-    """Whether `address` (IPv4 or IPv6) is one host on the open internet.
+    """Whether `address` (IPv4 or IPv6) is a single host on the public internet.
 
-    Not so: private, loopback, link-local, CGNAT, multicast, reserved and documentation addresses, and IPv6 addresses
-    that stand for an IPv4 one (mapped, 6to4, Teredo, NAT64), whatever that is.
+    Private, loopback, link-local, CGNAT, multicast, reserved and documentation addresses are not public. Neither are
+    IPv6 addresses that stand for an IPv4 address (mapped, 6to4, Teredo, NAT64), even for a public one.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if ip.is_multicast or ip.is_reserved or not ip.is_global:
         return False
     if isinstance(ip, ipaddress.IPv4Address):
-        return not any(ip in network for network in _NOT_4)
-    return ip in _GLOBAL_6 and not any(ip in network for network in _NOT_6)
+        return not any(ip in network for network in _NOT_PUBLIC_4)
+    return ip in _UNICAST_6 and not any(ip in network for network in _NOT_PUBLIC_6)
 
 
 def check_host(host: str, policy: FetchPolicy) -> None:
-    """ApiError where the policy's list of domains does not have `host`."""
+    """ApiError if the policy lists domains and `host` is not in one of them."""
     if policy.domains and not _within(host, (*policy.domains, *policy.private_hosts)):
-        raise _refused(f"Clips are not fetched from {host}: it is none of the domains this server's operator allows.")
+        raise _refused(f"Clips are not fetched from {host}: it is in none of the domains that the operator allows.")
 
 
 async def resolve(host: str, port: int, policy: FetchPolicy) -> list[str]:
-    """The addresses of `host`, all of them allowed. ApiError where one is not, or where there is none.
+    """The addresses of `host`. ApiError if it has none, or if the policy does not allow one of them.
 
-    The caller must connect to one of these and not to the name: by then the name may mean something else.
+    The caller must connect to one of these addresses and not to the name, which may resolve to another one by then.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise _refused(f"The clip's host {host} has no address: check its name.") from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
     if host not in policy.private_hosts:
         for address in addresses:
             if not is_public(address):

@@ -1,4 +1,4 @@
-"""The bodies of chat answers, whole and streamed, in the shapes of OpenAI's client types (`openai` 3.x)."""
+"""Response bodies of chat completions, complete and streamed, in the shapes of OpenAI's client (`openai` 3.x)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from ..types import Chunk, Completion, FinishReason, Heard, TokenLogprob, Usage
 
-# OpenAI's words for how an answer ends; one that ends in another way is an error there.
-FINISH: dict[FinishReason, str] = {"stop": "stop", "length": "length", "context": "length"}
-FLOOR = -9999.0  # stands for the logarithm of 0, as OpenAI has it
+# Our finish reasons in OpenAI's words. An answer that ends for any other reason is sent as an error.
+OPENAI_FINISH_REASON: dict[FinishReason, str] = {"stop": "stop", "length": "length", "context": "length"}
+MIN_LOGPROB = -9999.0  # OpenAI's stand-in for the logarithm of 0
 
 
 @dataclass(frozen=True)
-class Head:
-    """What all parts of one answer have in common."""
+class Envelope:
+    """The fields that all bodies of one response share."""
 
     model: str
     object: str = "chat.completion"
@@ -25,15 +25,15 @@ class Head:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def with_choices(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        """A body."""
+        """A response body with these choices and `more` top-level fields."""
         return {
             "id": self.id, "object": self.object, "created": self.created, "model": self.model,
             "system_fingerprint": None, "choices": choices, **more,
         }  # fmt: skip
 
 
-def completion_body(head: Head, answers: Sequence[Completion], *, logprobs: bool) -> dict[str, Any]:
-    """The answer to a request that does not stream."""
+def completion_body(envelope: Envelope, answers: Sequence[Completion], *, logprobs: bool) -> dict[str, Any]:
+    """The body of a response that is not streamed."""
     choices = [
         {
             "index": index,
@@ -43,11 +43,11 @@ def completion_body(head: Head, answers: Sequence[Completion], *, logprobs: bool
         }
         for index, answer in enumerate(answers)
     ]
-    return head.with_choices(choices, usage=usage_body([a.usage for a in answers], answers[0].heard))
+    return envelope.with_choices(choices, usage=usage_body([a.usage for a in answers], answers[0].heard))
 
 
 def delta_choice(chunk: Chunk, delta: dict[str, Any], *, logprobs: bool, last: bool = False) -> dict[str, Any]:
-    """The one choice of a streamed piece."""
+    """The only choice of a streamed chunk; `last`: the one that tells the finish reason."""
     return {
         "index": chunk.index,
         "delta": delta,
@@ -57,23 +57,23 @@ def delta_choice(chunk: Chunk, delta: dict[str, Any], *, logprobs: bool, last: b
 
 
 def finish_fields(reason: FinishReason) -> dict[str, Any]:
-    """`finish_reason` in OpenAI's words, and ours beside it where those say less."""
-    said = FINISH[reason]
-    return {"finish_reason": said} if said == reason else {"finish_reason": said, "finish_detail": reason}
+    """`finish_reason` in OpenAI's words, and `finish_detail` in ours if it says more."""
+    fields = {"finish_reason": OPENAI_FINISH_REASON[reason]}
+    return fields if fields["finish_reason"] == reason else {**fields, "finish_detail": reason}
 
 
 def logprobs_body(tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
-    """A choice's logprobs."""
-    content = [{**_token(one), "top_logprobs": [_token(other) for other in one.top]} for one in tokens]
+    """The `logprobs` of a choice."""
+    content = [{**_token(token), "top_logprobs": [_token(other) for other in token.top]} for token in tokens]
     return {"content": content, "refusal": None}
 
 
-def _token(one: TokenLogprob) -> dict[str, Any]:
-    return {"token": one.text, "logprob": max(one.logprob, FLOOR), "bytes": list(one.data)}
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {"token": token.text, "logprob": max(token.logprob, MIN_LOGPROB), "bytes": list(token.data)}
 
 
 def usage_body(usages: Sequence[Usage], heard: Sequence[Heard]) -> dict[str, Any]:
-    """What a request cost: the prompt once, however many answers; and what was heard of each clip."""
+    """The `usage` of a request, its prompt counted once for all answers, and what was heard of each clip."""
     first, completion = usages[0], sum(usage.completion_tokens for usage in usages)
     return {
         "prompt_tokens": first.prompt_tokens,

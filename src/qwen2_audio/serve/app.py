@@ -1,4 +1,4 @@
-"""The application: which path does what. Any ASGI server runs it; `run.py` is ours."""
+"""The ASGI application: its routes, middleware and the page. `run.py` runs it on uvicorn; any ASGI server can."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from .audio import Audio
 from .backend import Backend
-from .chat import Chat
 from .errors import on_http_error, respond, shutting_down
-from .gate import Gate
 from .metrics import Metrics
+from .middleware import RequestMiddleware
+from .routes.audio import AudioRoutes
+from .routes.chat import ChatRoutes
 from .settings import Settings
 from .state import State
 
 STATIC = Path(__file__).parent / "static"
-# Nothing of the page comes from elsewhere, it speaks to nobody else, and nobody may frame it.
+# The page loads nothing from other hosts, sends nothing to them, and no other page may frame it.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -39,18 +39,18 @@ PAGE_HEADERS = {
 
 
 def create_app(backend: Backend, settings: Settings | None = None) -> Starlette:
-    """The server around a loaded model. `app.state.server` is its State; its `close` ends the model gracefully."""
+    """The application that serves `backend`. `app.state.server` is its State; its `close` ends the model gracefully."""
     state = State(backend, settings or Settings())
-    chat, audio, about = Chat(state), Audio(state), _About(state)
+    chat, audio, info = ChatRoutes(state), AudioRoutes(state), _InfoRoutes(state)
     routes: list[Route | Mount] = [
         Route("/v1/chat/completions", chat.complete, methods=["POST"]),
         Route("/v1/audio/transcriptions", audio.transcribe, methods=["POST"]),
         Route("/v1/audio/translations", audio.translate, methods=["POST"]),
-        Route("/v1/models", about.models),
-        Route("/v1/models/{name:path}", about.model),
-        Route("/health", about.health),
-        Route("/ready", about.ready),
-        Route("/version", about.version),
+        Route("/v1/models", info.models),
+        Route("/v1/models/{name:path}", info.model),
+        Route("/health", info.health),
+        Route("/ready", info.ready),
+        Route("/version", info.version),
         Route("/metrics", Metrics(state).scrape),
     ]
     paths = frozenset(route.path for route in routes if isinstance(route, Route))
@@ -58,8 +58,8 @@ def create_app(backend: Backend, settings: Settings | None = None) -> Starlette:
         routes += [Route("/", _page), Mount("/static", _Static(directory=STATIC))]
     app = Starlette(
         routes=routes,
-        middleware=[*_cors(state.settings), Middleware(Gate, state=state, paths=paths)],
-        exception_handlers={HTTPException: on_http_error},  # the gate answers for the others
+        middleware=[*_cors(state.settings), Middleware(RequestMiddleware, state=state, paths=paths)],
+        exception_handlers={HTTPException: on_http_error},  # RequestMiddleware handles all other errors
         lifespan=_lifespan,
     )
     app.state.server = state
@@ -73,7 +73,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 def _cors(settings: Settings) -> list[Middleware]:
-    """Nothing, unless pages of other origins were named."""
+    """Empty unless the settings allow web pages of other origins."""
     if not settings.origins:
         return []
     return [
@@ -81,19 +81,19 @@ def _cors(settings: Settings) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=list(settings.origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["*"],  # OpenAI's client sends a dozen of its own, x-stainless-arch and so on
+            allow_headers=["*"],  # OpenAI's client sends a dozen of its own, such as x-stainless-arch
             expose_headers=["x-request-id", "retry-after"],
         )
     ]
 
 
 async def _page(request: Request) -> Response:
-    """The page to talk to."""
+    """The web page at /."""
     return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
 
 class _Static(StaticFiles):
-    """What the page is made of."""
+    """The page's files, with its headers."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -101,8 +101,8 @@ class _Static(StaticFiles):
         return response
 
 
-class _About:
-    """What the server says of itself."""
+class _InfoRoutes:
+    """Models, health, readiness and version."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -124,11 +124,11 @@ class _About:
         }  # fmt: skip
 
     async def health(self, request: Request) -> Response:
-        """The process lives."""
+        """200 as long as the process runs."""
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """The model is loaded and takes requests: a load balancer may send some."""
+        """200 while the server takes requests, 503 once it shuts down: for load balancers."""
         if self._state.closing:
             return respond(shutting_down(self._state.settings.retry))
         return JSONResponse({"status": "ready"})

@@ -1,11 +1,11 @@
-"""What the server asks of a model. `api/service.py` is the real one; tests have one that knows its answers by heart."""
+"""The interface between server and model. `api/service.py` implements it; tests use a fake with scripted answers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..types import Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A loaded model that answers many conversations at a time."""
+    """A loaded model that answers many conversations concurrently."""
 
     @property
     def name(self) -> str:
@@ -21,11 +21,11 @@ class Backend(Protocol):
 
     @property
     def about(self) -> str:
-        """One line: what this checkpoint is good for."""
+        """One line that says what this checkpoint is good for."""
 
     @property
     def context(self) -> int:
-        """Positions that prompt and answer share."""
+        """Tokens of context, prompt and answer together."""
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -33,7 +33,7 @@ class Backend(Protocol):
 
     @property
     def version(self) -> str:
-        """Of this package."""
+        """The version of this package."""
 
     def submit(
         self,
@@ -42,15 +42,16 @@ class Backend(Protocol):
         *,
         timeout: float | None = None,
         priority: int = 0,
-    ) -> Ticket:
-        """Put a conversation in the queue and return at once; a clip is `{"type": "audio", "audio": bytes}`.
+    ) -> RequestHandle:
+        """Queues a conversation and returns at once; a clip is `{"type": "audio", "audio": bytes}`.
 
-        Raises PromptError, ConfigError or ContextLengthError for what can be seen without hearing the clips, and
-        BusyError where the queue is full. Whatever goes wrong later ends each answer with an error.
+        `timeout`: seconds until the request ends as "deadline"; `priority`: 0 runs first. Raises PromptError,
+        ConfigError or ContextLengthError for faults that show before the clips are decoded, and BusyError if the queue
+        is full. A later fault ends each answer with an error.
         """
 
     def stats(self) -> Stats:
-        """A snapshot of the engine's counters."""
+        """A copy of the engine's counters."""
 
     def close(self, grace: float) -> None:
-        """Take no more requests; what runs gets `grace` seconds, then ends as "cancelled". Returns when it is over."""
+        """Refuses new requests, gives running ones `grace` seconds, cancels the rest; returns when all have ended."""

@@ -1,4 +1,4 @@
-"""A request's body, no larger and no slower than allowed, read as JSON or as a form."""
+"""Reads a request's body within the limits of size and time, and parses it as JSON or as a form."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _FIELD_BYTES = 64 << 10
 class Form:
     """A multipart form with one file."""
 
-    fields: dict[str, str | list[str]]  # a name that ends in [] is a list
+    fields: dict[str, str | list[str]]  # a field whose name ends in [] is a list
     file: bytes
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
-    """All of it. ApiError where it is too large (413) or too slow (408), ClientGoneError where it breaks off."""
+    """The body. ApiError if it is too large (413) or too slow (408); ClientGoneError if the client disconnects."""
     body = bytearray()
     try:
         async with asyncio.timeout(settings.body_seconds):
@@ -44,7 +44,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
 
 
 def check_length(length: int, settings: Settings) -> None:
-    """ApiError where a body of `length` bytes is too large."""
+    """ApiError (413) if a body of `length` bytes is too large."""
     if length > settings.body_bytes:
         raise ApiError(
             f"The body is larger than {settings.body_bytes:,} bytes, the limit for a request.",
@@ -54,16 +54,16 @@ def check_length(length: int, settings: Settings) -> None:
         )
 
 
-def check_type(request: Request, wanted: str) -> None:
-    """ApiError (415) for another Content-Type. A web page of another origin cannot send JSON without asking first."""
-    found = request.headers.get("content-type", "")
-    if found.partition(";")[0].strip().lower() != wanted:
-        message = f"The Content-Type is {found[:80]!r}; expected {wanted}."
+def check_content_type(request: Request, expected: str) -> None:
+    """ApiError (415) for any other Content-Type. A page of another origin can send JSON only if CORS allows it."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != expected:
+        message = f"The Content-Type is {content_type[:80]!r}; expected {expected}."
         raise ApiError(message, status=415, code="unsupported_media_type")
 
 
 def parse_json(body: bytes) -> Any:
-    """What the body says. ApiError where it is not JSON; NaN and Infinity are not."""
+    """The body's JSON value. ApiError if it is not JSON, which NaN and Infinity are not."""
     from pydantic_core import from_json
 
     try:
@@ -101,7 +101,7 @@ async def parse_form(headers: Headers, body: bytes, settings: Settings) -> Form:
         else:
             fields[name] = value
     if file is None:
-        raise ApiError("The form has no file: send the sound as the file 'file'.", param="file", code="missing_file")
+        raise ApiError("The form has no file: send the clip as the file 'file'.", param="file", code="missing_file")
     if len(file) > settings.clip_bytes:
         message = f"The file is larger than {settings.clip_bytes:,} bytes, the limit for a clip."
         raise ApiError(message, status=413, param="file", code="clip_too_large")

@@ -1,4 +1,4 @@
-"""A chat request to what the engine takes: messages with their clips, and how the answer is to be drawn."""
+"""Converts a chat request to what the engine takes: messages with their clips, and sampling parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .protocol import ChatRequest, Sampling
 from .settings import Settings
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# What sounds are called in input_audio. The bytes decide; raw samples have no header, so they cannot be told.
+# Values of input_audio.format. The format is read from the clip's bytes; raw samples have none, so they are refused.
 FORMATS = (
     "wav", "mp3", "flac", "ogg", "opus", "webm", "m4a", "mp4", "aac", "mpga", "mpeg", "aiff", "caf", "amr", "3gp",
 )  # fmt: skip
@@ -23,83 +23,86 @@ _KINDS = ("text", "input_audio", "audio_url", "audio")
 
 
 @dataclass
-class _Reader:
-    """Walks the messages of one request."""
+class _MessageConverter:
+    """Converts the messages of one request and counts their clips."""
 
     settings: Settings
     clips: int = 0
 
-    def message(self, message: Mapping[str, Any], where: str) -> Message:
-        given = {key: value for key, value in message.items() if value is not None and value != []}
-        role = given.get("role")
+    def convert(self, message: Mapping[str, Any], where: str) -> Message:
+        fields = {key: value for key, value in message.items() if value is not None and value != []}
+        role = fields.get("role")
         if not isinstance(role, str) or role not in ROLES:
             what = "has no role" if role is None else f"has the role {role!r}"
-            raise _wrong(f"{where} {what}; expected one of {', '.join(ROLES)}.", f"{where}.role")
-        for key in given:
+            raise _invalid(f"{where} {what}; expected one of {', '.join(ROLES)}.", f"{where}.role")
+        for key in fields:
             if key not in _MESSAGE_KEYS or key == "name":
                 near = did_you_mean(key, _MESSAGE_KEYS)
-                raise _wrong(f"{where}.{key} would not reach the model; leave it out.{near}", f"{where}.{key}")
-        content = given.get("content")
+                raise _invalid(f"{where}.{key} would not reach the model; leave it out.{near}", f"{where}.{key}")
+        content = fields.get("content")
         if isinstance(content, str):
             return {"role": ROLES[role], "content": _text(content, f"{where}.content")}
         if not isinstance(content, list):
-            raise _wrong(f"{where} has no content; expected a string or a list of parts.", f"{where}.content")
-        parts = [self.part(part, f"{where}.content[{number}]") for number, part in enumerate(content)]
+            raise _invalid(f"{where} has no content; expected a string or a list of parts.", f"{where}.content")
+        parts = [self.convert_part(part, f"{where}.content[{number}]") for number, part in enumerate(content)]
         return {"role": ROLES[role], "content": parts}
 
-    def part(self, part: Any, where: str) -> dict[str, Any]:
+    def convert_part(self, part: Any, where: str) -> dict[str, Any]:
         if not isinstance(part, dict):
-            raise _wrong(f"{where} is a {type(part).__name__}; expected an object with a type.", where)
+            raise _invalid(f"{where} is a {type(part).__name__}; expected an object with a type.", where)
         part = {key: value for key, value in part.items() if value is not None}
         kind = part.get("type", next((key for key in _KINDS if key in part), None))
         if kind not in _KINDS:
-            raise _wrong(
+            raise _invalid(
                 f"{where} has the type {kind!r}; the model takes {', '.join(_KINDS)}."
                 f"{did_you_mean(kind, list(_KINDS)) if isinstance(kind, str) else ''}",
                 where,
             )
         if kind == "text":
-            _only(part, ("type", "text"), where)
+            _refuse_unknown(part, ("type", "text"), where)
             return {"type": "text", "text": _text(part.get("text"), f"{where}.text")}
         self.clips += 1
         if self.clips > self.settings.clips:
-            raise _wrong(f"The request has more than {self.settings.clips} clips, the limit.", where, "too_many_clips")
-        return {"type": "audio", "audio": self.sound(kind, part, where)}
+            raise _invalid(
+                f"The request has more than {self.settings.clips} clips, the limit.", where, "too_many_clips"
+            )
+        return {"type": "audio", "audio": self.clip(kind, part, where)}
 
-    def sound(self, kind: str, part: dict[str, Any], where: str) -> bytes | Link:
+    def clip(self, kind: str, part: dict[str, Any], where: str) -> bytes | Link:
         if kind == "input_audio":
-            _only(part, ("type", "input_audio", "uuid"), where)
-            return self.sent(part.get("input_audio"), f"{where}.input_audio")
+            _refuse_unknown(part, ("type", "input_audio", "uuid"), where)
+            return self.inline_clip(part.get("input_audio"), f"{where}.input_audio")
         keys = ("audio_url",) if kind == "audio_url" else ("audio_url", "audio", "url")
-        _only(part, ("type", "uuid", *keys), where)
-        named = [key for key in keys if key in part]
-        if len(named) != 1:
-            raise _wrong(f"{where} names {len(named)} sounds; expected one, under {' or '.join(keys)}.", where)
-        source, param = part[named[0]], f"{where}.{named[0]}"
+        _refuse_unknown(part, ("type", "uuid", *keys), where)
+        present = [key for key in keys if key in part]
+        if len(present) != 1:
+            raise _invalid(f"{where} names {len(present)} clips; expected one, under {' or '.join(keys)}.", where)
+        source, param = part[present[0]], f"{where}.{present[0]}"
         if isinstance(source, dict):
-            _only(source, ("url",), param)
+            _refuse_unknown(source, ("url",), param)
             source, param = source.get("url"), f"{param}.url"
-        return self.named(_text(source, param), param)
+        return self.clip_of_url(_text(source, param), param)
 
-    def sent(self, sound: Any, where: str) -> bytes:
-        if not isinstance(sound, dict):
-            raise _wrong(f"{where} is missing or no object; expected {{'data': base64, 'format': 'wav'}}.", where)
-        _only(sound, ("data", "format"), where)
-        form = sound.get("format", "wav")
-        if form not in FORMATS:
-            raise _wrong(
-                f"{where}.format is {form!r}; expected one of {', '.join(FORMATS)}. Raw samples need a WAV header.",
+    def inline_clip(self, source: Any, where: str) -> bytes:
+        if not isinstance(source, dict):
+            raise _invalid(f"{where} is missing or no object; expected {{'data': base64, 'format': 'wav'}}.", where)
+        _refuse_unknown(source, ("data", "format"), where)
+        audio_format = source.get("format", "wav")
+        if audio_format not in FORMATS:
+            raise _invalid(
+                f"{where}.format is {audio_format!r}; expected one of {', '.join(FORMATS)}. "
+                "Raw samples need a WAV header.",
                 f"{where}.format",
             )
-        data = _text(sound.get("data"), f"{where}.data")
+        data = _text(source.get("data"), f"{where}.data")
         return from_base64(data, f"{where}.data", self.settings.clip_bytes)
 
-    def named(self, url: str, param: str) -> bytes | Link:
+    def clip_of_url(self, url: str, param: str) -> bytes | Link:
         scheme = url[:6].lower()
         if scheme.startswith("data:"):
             return from_data_url(url, param, self.settings.clip_bytes)
         if not scheme.startswith(("http:", "https:", "file:")):
-            raise _wrong(
+            raise _invalid(
                 f"{param} is {url[:60]!r}; expected an http(s) URL, a data: URL, or a file: URL in the allowed folder.",
                 param,
                 "invalid_audio_url",
@@ -108,36 +111,36 @@ class _Reader:
 
 
 def messages_of(request: ChatRequest, settings: Settings) -> list[Message]:
-    """The conversation; clips are bytes, or a Link where they are still to be fetched. ApiError names the place."""
+    """The conversation; a clip is its bytes, or a Link that `media.fetch_links` replaces. ApiError names the field."""
     if not request.messages:
-        raise _wrong("messages is empty; expected at least one message.", "messages")
-    reader = _Reader(settings)
-    return [reader.message(message, f"messages[{number}]") for number, message in enumerate(request.messages)]
+        raise _invalid("messages is empty; expected at least one message.", "messages")
+    converter = _MessageConverter(settings)
+    return [converter.convert(message, f"messages[{number}]") for number, message in enumerate(request.messages)]
 
 
 def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
-    """How the answers are drawn. ApiError for values that cannot be, or that exclude each other."""
+    """The sampling parameters. ApiError for a value out of range, or for fields that contradict each other."""
     if request.n > settings.answers:
-        raise _wrong(f"n is {request.n}; expected at most {settings.answers}.", "n")
+        raise _invalid(f"n is {request.n}; expected at most {settings.answers}.", "n")
     if request.stream_options is not None and not request.stream:
-        raise _wrong("stream_options was given without stream; leave it out, or set stream.", "stream_options")
+        raise _invalid("stream_options was given without stream; leave it out, or set stream.", "stream_options")
     if request.top_logprobs is not None and not request.logprobs:
-        raise _wrong("top_logprobs was given without logprobs; set logprobs to true.", "top_logprobs")
+        raise _invalid("top_logprobs was given without logprobs; set logprobs to true.", "top_logprobs")
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
-        raise _wrong("max_tokens and max_completion_tokens differ; give one of them.", "max_tokens")
-    return drawn_as(
+        raise _invalid("max_tokens and max_completion_tokens differ; give one of them.", "max_tokens")
+    return sampling_params(
         request,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         min_tokens=request.min_tokens,
-        logit_bias=_biases(request.logit_bias or {}),
+        logit_bias=_logit_bias(request.logit_bias or {}),
         stop=tuple(request.stop),
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         n=request.n,
     )
 
 
-def drawn_as(request: Sampling, **others: Any) -> SamplingParams:
-    """SamplingParams from the fields that chat and speech share, and `others`."""
+def sampling_params(request: Sampling, **others: Any) -> SamplingParams:
+    """SamplingParams from the fields that chat and audio requests share, and from `others`."""
     shared = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "seed")
     fields = {name: getattr(request, name) for name in shared}
     top_k = None if request.top_k is None else max(request.top_k, 0)
@@ -147,35 +150,35 @@ def drawn_as(request: Sampling, **others: Any) -> SamplingParams:
         raise ApiError(str(error), param=str(error).partition(" ")[0]) from error
 
 
-def _biases(given: Mapping[str, float]) -> dict[int, float]:
+def _logit_bias(bias_by_token: Mapping[str, float]) -> dict[int, float]:
     biases = {}
-    for token, bias in given.items():
+    for token, bias in bias_by_token.items():
         if not (token.isascii() and token.isdecimal() and len(token) < 10):
-            raise _wrong(f"logit_bias has the key {token[:40]!r}; expected token ids such as '50256'.", "logit_bias")
+            raise _invalid(f"logit_bias has the key {token[:40]!r}; expected token ids such as '50256'.", "logit_bias")
         if not -100 <= bias <= 100:
-            raise _wrong(f"logit_bias of {token} is {bias:g}; expected a number between -100 and 100.", "logit_bias")
+            raise _invalid(f"logit_bias of {token} is {bias:g}; expected a number between -100 and 100.", "logit_bias")
         biases[int(token)] = float(bias)
     return biases
 
 
-def _only(part: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+def _refuse_unknown(part: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     for key in part:
         if key not in known:
             near = did_you_mean(key, known)
-            raise _wrong(f"{where}.{key} is not read; expected {', '.join(known)}.{near}", f"{where}.{key}")
+            raise _invalid(f"{where}.{key} is not read; expected {', '.join(known)}.{near}", f"{where}.{key}")
 
 
 def _text(value: Any, param: str) -> str:
     if not isinstance(value, str):
         what = "is missing" if value is None else f"is a {type(value).__name__}"
-        raise _wrong(f"{param} {what}; expected a string.", param)
+        raise _invalid(f"{param} {what}; expected a string.", param)
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise _wrong(f"{param} holds half of a surrogate pair, which is no character.", param) from error
+            raise _invalid(f"{param} holds half of a surrogate pair, which is no character.", param) from error
     return value
 
 
-def _wrong(message: str, param: str, code: str = "invalid_value") -> ApiError:
+def _invalid(message: str, param: str, code: str = "invalid_value") -> ApiError:
     return ApiError(message, param=param, code=code)

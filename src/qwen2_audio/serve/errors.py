@@ -1,4 +1,4 @@
-"""What went wrong, as OpenAI clients expect to read it: one table from our errors to their statuses and bodies."""
+"""Errors in OpenAI's form: one table maps this package's errors to HTTP statuses and codes."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from ..errors import (
 
 log = logging.getLogger(__name__)
 
-# error -> status, code
+# error -> HTTP status, code
 TABLE: dict[type[Exception], tuple[int, str]] = {
     AudioError: (400, "invalid_audio"),
     PromptError: (400, "invalid_messages"),
     ContextLengthError: (400, "context_length_exceeded"),
     ConfigError: (400, "invalid_value"),
     BusyError: (429, "queue_full"),
-    CapacityError: (400, "request_too_large"),  # there will never be room: asking again is no use
+    CapacityError: (400, "request_too_large"),  # it can never fit, so that a retry is no use
 }
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 class ApiError(Exception):
-    """An answer that is a refusal. `param` names the field it is about."""
+    """An error response. `param` names the request's field that is wrong."""
 
     def __init__(
         self,
@@ -59,28 +59,28 @@ class ApiError(Exception):
 
 
 class ClientGoneError(Exception):
-    """Whoever asked is not there any more."""
+    """The client has disconnected."""
 
 
 def busy(message: str, retry: int, code: str = "overloaded") -> ApiError:
-    """Come back later."""
+    """429: the client may retry after `retry` seconds."""
     return ApiError(message, status=429, code=code, headers={"Retry-After": str(retry)})
 
 
 def shutting_down(retry: int) -> ApiError:
-    """This server ends; another may be up soon."""
+    """503: the client may retry after `retry` seconds, when another server may have started."""
     message = "The server is shutting down and did not finish this request; try again."
     return ApiError(message, status=503, code="shutting_down", headers={"Retry-After": str(retry)})
 
 
 def too_slow(seconds: float) -> ApiError:
-    """A deadline has passed. Asking again would take as long, so clients are told not to."""
+    """503: the deadline has passed. A retry would take as long, so the header tells clients not to."""
     message = f"The answer was not finished within {seconds:g} s, the limit for a request; ask for fewer tokens."
     return ApiError(message, status=503, code="deadline_exceeded", headers={"x-should-retry": "false"})
 
 
 def as_api_error(error: BaseException, retry: int = 2) -> ApiError:
-    """What a client is told of `error`. Of an unexpected one it is told nothing, and the log everything."""
+    """`error` as the client sees it. The details of an unexpected error go to the log only."""
     if isinstance(error, ApiError):
         return error
     for kind, (status, code) in TABLE.items():
@@ -88,18 +88,18 @@ def as_api_error(error: BaseException, retry: int = 2) -> ApiError:
             headers = {"Retry-After": str(retry)} if status == 429 else {}
             return ApiError(str(error), status=status, code=code, headers=headers)
     log.error("A request failed", exc_info=error)
-    known = isinstance(error, Qwen2AudioError)
-    message = str(error) if known else "The server failed on this request; its log says why."
+    is_ours = isinstance(error, Qwen2AudioError)
+    message = str(error) if is_ours else "The server failed on this request; its log says why."
     return ApiError(message, status=500, code="internal_error")
 
 
 def respond(error: ApiError) -> Response:
-    """The refusal as a response."""
+    """The error as a response."""
     return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals, in the same form."""
+    """Starlette's own errors (404, 405) in OpenAI's form."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     code, path = CODES.get(error.status_code, "invalid_request"), request.url.path

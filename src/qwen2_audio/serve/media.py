@@ -1,4 +1,4 @@
-"""The clips of a request to the bytes of sound files: sent along, read from the allowed folder, or fetched."""
+"""Gets the bytes of a request's clips: inline as base64, from the allowed folder, or from the web."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Message
 from .errors import ApiError
-from .fetch import fetch
+from .safe_fetch import fetch
 from .settings import FetchPolicy, Settings
 
 
 @dataclass(frozen=True)
 class Link:
-    """A clip that is named, not sent. `param` is its place in the request."""
+    """A clip that the request links to. `param`: the field with the URL, such as `messages[0].content[1].audio_url`."""
 
     url: str
     param: str
 
 
 def from_base64(data: str, param: str, limit: int) -> bytes:
-    """The bytes of `data`; a data: URL is taken as well. ApiError where it is not base64, or too much."""
+    """The bytes of `data`, which may also be a data: URL. ApiError if it is not base64, or more than `limit` bytes."""
     if data[:5].lower() == "data:":
         return from_data_url(data, param, limit)
     _check_size(len(data) * 3 // 4 - 2, param, limit)
@@ -37,11 +37,11 @@ def from_base64(data: str, param: str, limit: int) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _refused(f"{param} is not base64 ({error}); encode the bytes of the sound file.", param) from error
+        raise _refused(f"{param} is not base64 ({error}); encode the bytes of the audio file.", param) from error
 
 
 def from_data_url(url: str, param: str, limit: int) -> bytes:
-    """The bytes in a data: URL."""
+    """The bytes of a data: URL. ApiError if it is malformed, or more than `limit` bytes."""
     try:
         return read_data_uri(url, Limits(max_bytes=limit))
     except AudioError as error:
@@ -49,32 +49,32 @@ def from_data_url(url: str, param: str, limit: int) -> bytes:
 
 
 def links_of(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The parts of a conversation whose clip is still to be fetched."""
+    """The parts of a conversation whose clip is a Link."""
     parts = [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
     return [part for part in parts if isinstance(part.get("audio"), Link)]
 
 
-async def fetch_links(parts: Sequence[dict[str, Any]], settings: Settings, take: Callable[[int], None]) -> None:
-    """Replace the Link of each part by its bytes; all are fetched at a time. ApiError where one cannot be.
+async def fetch_links(parts: Sequence[dict[str, Any]], settings: Settings, reserve: Callable[[int], None]) -> None:
+    """Replaces the Link of each part by its bytes, all concurrently. ApiError if one cannot be read.
 
-    `take` is told of bytes before they are kept, and raises where there is no room for them.
+    `reserve` is called with a number of bytes before they are read, and raises if memory is short.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_read(part["audio"], settings, take)) for part in parts]
-    except ExceptionGroup as errors:  # the first one ended the others
+            tasks = [group.create_task(_read(part["audio"], settings, reserve)) for part in parts]
+    except ExceptionGroup as errors:  # the first error has cancelled the other tasks
         raise errors.exceptions[0] from errors
     for part, task in zip(parts, tasks, strict=True):
         part["audio"] = task.result()
 
 
-async def _read(link: Link, settings: Settings, take: Callable[[int], None]) -> bytes:
+async def _read(link: Link, settings: Settings, reserve: Callable[[int], None]) -> bytes:
     try:
         if link.url[:5].lower() != "file:":
-            return await fetch(link.url, settings.fetch, settings.clip_bytes, take)
+            return await fetch(link.url, settings.fetch, settings.clip_bytes, reserve)
         path, size = await asyncio.to_thread(_find_file, link.url, settings.fetch)
         _check_size(size, path.name, settings.clip_bytes)
-        take(size)
+        reserve(size)
         return await asyncio.to_thread(_read_file, path, size)
     except ApiError as error:
         error.param = link.param
@@ -82,35 +82,35 @@ async def _read(link: Link, settings: Settings, take: Callable[[int], None]) -> 
 
 
 def _find_file(url: str, policy: FetchPolicy) -> tuple[Path, int]:
-    """The file and its bytes. One sentence for whatever is wrong outside the folder: nobody learns what is there."""
-    closed = _closed()
+    """The file's path and size in bytes. Outside the folder all faults give one message, which reveals no files."""
+    outside = _outside_folder()
     parts = urlsplit(url)
     if policy.folder is None or parts.netloc not in ("", "localhost"):
-        raise closed
+        raise outside
     try:
         path = Path(unquote(parts.path)).resolve()
         if not path.is_relative_to(policy.folder):
-            raise closed
+            raise outside
         if not path.is_file():
             raise ApiError(f"There is no file {path.name} in the allowed folder.", code="invalid_audio_url")
         return path, path.stat().st_size
-    except (OSError, ValueError) as error:  # names that no file can have
-        raise closed from error
+    except (OSError, ValueError) as error:  # no file can have such a name
+        raise outside from error
 
 
 def _read_file(path: Path, size: int) -> bytes:
-    """No more than the bytes that there is room for, though it may grow meanwhile."""
+    """At most `size` bytes, which are reserved; the file may have grown since."""
     try:
         with path.open("rb") as file:
             return file.read(size)
     except OSError as error:
-        raise _closed() from error
+        raise _outside_folder() from error
 
 
-def _closed() -> ApiError:
+def _outside_folder() -> ApiError:
     return ApiError(
         "file: URLs are read from the folder that this server's operator allows, and nowhere else; "
-        "send the sound itself, as input_audio or a data: URL.",
+        "send the clip itself, as input_audio or a data: URL.",
         code="invalid_audio_url",
     )
 

@@ -1,7 +1,7 @@
-"""The requests of the OpenAI API, as far as this server honours them, and vLLM's additions to it.
+"""The request schemas: the fields of OpenAI's API, and of vLLM's additions, that this server honours.
 
-Every field here acts. One that asks for something else is refused by name, unless its value asks for nothing:
-`NEUTRAL` has those, so that a client which writes out its defaults is served.
+Every field below has an effect, and an unknown field is an error that names it. Fields in `NEUTRAL` have no effect;
+they are accepted with values that ask for nothing, so that clients which send all their defaults are served.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from ..errors import did_you_mean
 from .errors import ApiError
 
-# What other values of these would ask for.
+# field -> values that change nothing, reason why other values are refused
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "tools": (([],), "no tools are called"),
     "tool_choice": (("none", "auto"), "no tools are called"),
@@ -51,19 +51,19 @@ def _listed(value: Any) -> Any:
 
 
 class StreamOptions(_Fields):
-    """What a stream tells besides the text."""
+    """What a stream sends besides the text."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
 class Sampling(_Fields):
-    """How the answer is drawn: what both APIs have in common."""
+    """Sampling fields that chat and audio requests share."""
 
     model: str | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=2**31)] | None = None  # vLLM writes -1 for all of them
+    top_k: Annotated[int, Field(ge=-1, le=2**31)] | None = None  # 0 and vLLM's -1: all tokens
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -75,7 +75,7 @@ class Sampling(_Fields):
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
-    messages: list[dict[str, Any]]  # read by convert.py
+    messages: list[dict[str, Any]]  # checked in convert.py
     max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
     min_tokens: Annotated[int, Field(ge=0, le=2**31)] | None = None
     n: Annotated[int, Field(ge=1)] = 1
@@ -85,14 +85,14 @@ class ChatRequest(Sampling):
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
-    priority: Annotated[int, Field(ge=0, le=1000)] = 0  # vLLM's: higher waits longer; nobody may push in
-    user: Annotated[str, Field(max_length=256)] | None = None  # this and the next two are written to the log
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0  # vLLM's: a higher value waits longer
+    user: Annotated[str, Field(max_length=256)] | None = None  # this and the next two are only logged
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
 
 
 class SpeechRequest(Sampling):
-    """The fields of POST /v1/audio/transcriptions and translations, the file apart."""
+    """POST /v1/audio/transcriptions and /v1/audio/translations, without the file."""
 
     language: str | None = None
     prompt: Annotated[str, Field(max_length=4000)] | None = None
@@ -100,37 +100,37 @@ class SpeechRequest(Sampling):
     timestamp_granularities: list[Literal["segment"]] = []
     include: list[Literal["logprobs"]] = []
     stream: bool = False
-    chunking_strategy: Literal["auto"] | None = None  # a clip of one window is one chunk
+    chunking_strategy: Literal["auto"] | None = None  # accepted: a clip is one window and so one chunk
 
 
 _Request = TypeVar("_Request", bound=Sampling)
 
 
 def parse_chat(fields: Any) -> ChatRequest:
-    """A request body, checked. ApiError names the field that is wrong."""
+    """Validates a request body. ApiError names the field that is wrong."""
     if not isinstance(fields, dict):
         raise ApiError(f"The body is a JSON {type(fields).__name__}; expected an object with 'messages'.")
     return _validated(ChatRequest, without_neutral(fields))
 
 
 def parse_speech(fields: Mapping[str, Any]) -> SpeechRequest:
-    """The fields of a form, checked. ApiError names the field that is wrong."""
+    """Validates the fields of a form. ApiError names the field that is wrong."""
     return _validated(SpeechRequest, dict(fields))
 
 
 def without_neutral(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Less the fields that ask for nothing: those that are null, and those whose value is what happens anyway."""
-    kept = {}
+    """`fields` without those that are null or in NEUTRAL. ApiError for a NEUTRAL field with any other value."""
+    remaining = {}
     for name, value in fields.items():
         if value is None:
             continue
         if name in NEUTRAL:
             accepted, reason = NEUTRAL[name]
-            if not any(value == one and type(value) is type(one) for one in accepted):
+            if not any(value == neutral and type(value) is type(neutral) for neutral in accepted):
                 raise ApiError(f"{name} cannot be honoured: {reason}.", param=name, code="unsupported_value")
             continue
-        kept[name] = value
-    return kept
+        remaining[name] = value
+    return remaining
 
 
 def _validated(model: type[_Request], fields: dict[str, Any]) -> _Request:
@@ -141,7 +141,7 @@ def _validated(model: type[_Request], fields: dict[str, Any]) -> _Request:
 
 
 def _explain(errors: ValidationError, fields: dict[str, Any], known: list[str]) -> ApiError:
-    """The first thing that is wrong, in a sentence."""
+    """The first validation error as a sentence."""
     error = errors.errors(include_url=False, include_context=False)[0]
     param = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:80]}" for key in error["loc"]).lstrip(".")
     if error["type"] == "extra_forbidden":
@@ -151,6 +151,6 @@ def _explain(errors: ValidationError, fields: dict[str, Any], known: list[str]) 
         )
     if error["type"] == "missing":
         return ApiError(f"{param} is missing; it is required.", param=param, code="missing_required_parameter")
-    found = repr(error["input"])
-    found = found if len(found) <= 100 else found[:100] + "..."
-    return ApiError(f"{param} is {found}. {error['msg']}.", param=param)
+    value = repr(error["input"])
+    value = value if len(value) <= 100 else value[:100] + "..."
+    return ApiError(f"{param} is {value}. {error['msg']}.", param=param)

@@ -1,4 +1,4 @@
-"""The application on uvicorn: sockets, certificates, and an end that lets answers finish."""
+"""Runs the application on uvicorn: sockets, TLS, and a shutdown that lets running answers finish."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..errors import ConfigError
 from .settings import Settings
 from .state import State
 
-_HEAD_SECONDS = 15.0  # for a request's head to arrive on a new connection
-_STALL_SECONDS = 60.0  # for a client to take what waits for it
-_TICK = 0.1  # s between two looks for a second Ctrl-C
-_AFTER_GRACE = 6  # s for the last words to be sent
+_HEAD_SECONDS = 15.0  # until a new connection must have sent the headers of a request
+_STALL_SECONDS = 60.0  # until a client must have read what was sent
+_TICK = 0.1  # s between two checks for a second Ctrl-C
+_AFTER_GRACE = 6  # s to send the last events
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the server listens. ConfigError for certificates that are not there."""
+    """Where the server listens. ConfigError if a certificate file does not exist."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -39,13 +39,13 @@ class Address:
                 raise ConfigError(f"There is no file {file}; expected a certificate or key in PEM.")
 
     def at(self, listener: socket.socket) -> str:
-        """The URL, with the port that was really had."""
+        """The URL, with the port that the listener really has."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http{'s' if self.certificate else ''}://{host}:{listener.getsockname()[1]}"
 
 
 class Server(uvicorn.Server):
-    """Ends in order: no new requests, the grace for those that run, then the sockets."""
+    """Shuts down in order: refuses new requests, gives running ones the grace, then closes the sockets."""
 
     def __init__(self, app: Starlette, address: Address) -> None:
         self._state: State = app.state.server
@@ -53,10 +53,10 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         closing = asyncio.create_task(self._state.close())
-        left = self._state.settings.grace
-        while left > 0 and not closing.done() and not self.force_exit:  # whoever asks meanwhile is told, by a 503
-            await asyncio.wait({closing}, timeout=min(left, _TICK))
-            left -= _TICK
+        seconds_left = self._state.settings.grace
+        while seconds_left > 0 and not closing.done() and not self.force_exit:  # new requests get a 503 meanwhile
+            await asyncio.wait({closing}, timeout=min(seconds_left, _TICK))
+            seconds_left -= _TICK
         await super().shutdown(sockets)
         await closing
 
@@ -70,7 +70,7 @@ def _config(app: Starlette, address: Address, settings: Settings) -> uvicorn.Con
         ssl_keyfile=address.key,
         http=_Impatient,
         ws="none",
-        access_log=False,  # the gate writes its own
+        access_log=False,  # RequestMiddleware logs requests
         log_config=None,
         server_header=False,
         proxy_headers=False,
@@ -113,9 +113,9 @@ class _Impatient(H11Protocol):
 
 
 def listening(address: Address) -> socket.socket:
-    """A socket that has the address; it takes connections once `serve` runs. ConfigError where it cannot be had."""
+    """A socket bound to the address; it accepts connections once `serve` runs. ConfigError if it cannot be bound."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    # With its protocol named, else asyncio leaves Nagle's algorithm on: that held the first token back by 40 ms.
+    # Name the protocol: otherwise asyncio leaves Nagle's algorithm on, which delayed the first token by 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -127,6 +127,6 @@ def listening(address: Address) -> socket.socket:
 
 
 def serve(app: Starlette, address: Address, listener: socket.socket) -> None:
-    """Run until SIGINT or SIGTERM."""
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it is done
+    """Runs until SIGINT or SIGTERM."""
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after its shutdown
         Server(app, address).run(sockets=[listener])

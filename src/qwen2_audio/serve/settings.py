@@ -1,4 +1,4 @@
-"""What whoever runs the server decides: who may ask, and how much."""
+"""Settings of the server: access, limits, timeouts, and where clips may be fetched from."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class FetchPolicy:
-    """Where a clip that is named, not sent, may come from. ConfigError where a field cannot work."""
+    """Where a clip may come from if the request links to it. ConfigError for a value that cannot work."""
 
-    web: bool = True  # http and https at all
-    domains: tuple[str, ...] = ()  # these hosts and what lies below them, on every redirect too; empty: any public host
-    private_hosts: tuple[str, ...] = ()  # these may have addresses that are not public
-    redirects: int = 3  # followed at most
-    seconds: float = 10.0  # for one clip, names and redirects included
-    folder: Path | None = None  # file: URLs below it are read; None: none are
+    web: bool = True  # whether http(s) URLs are fetched
+    domains: tuple[str, ...] = ()  # hosts, with their subdomains, also of redirects; empty: any public host
+    private_hosts: tuple[str, ...] = ()  # hosts whose addresses need not be public
+    redirects: int = 3  # maximum to follow
+    seconds: float = 10.0  # s for one clip, name resolution and redirects included
+    folder: Path | None = None  # file: URLs may name files below it; None: no file is read
 
     def __post_init__(self) -> None:
         _at_least(self, redirects=0)
@@ -36,29 +36,29 @@ class FetchPolicy:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the server behaves, address and certificates apart. ConfigError where a field cannot work."""
+    """Settings of the server except its address and certificates. ConfigError for a value that cannot work."""
 
-    api_keys: tuple[str, ...] = ()  # empty: everybody may ask
-    names: tuple[str, ...] = ()  # the model's names in the API, in place of its own; the first is told to clients
-    origins: tuple[str, ...] = ()  # web pages of other origins that may ask: "https://example.org", or "*"
-    hosts: tuple[str, ...] = ()  # what the Host header may say, without the port; empty: anything
-    body_bytes: int = 35 * _MEGABYTE  # of one request; 25 MB of sound in base64, and room
-    held_bytes: int = 1024 * _MEGABYTE  # of all request bodies, and the clips that they name, at a time
+    api_keys: tuple[str, ...] = ()  # empty: no key is needed
+    names: tuple[str, ...] = ()  # names of the model in the API; responses carry the first; empty: its own
+    origins: tuple[str, ...] = ()  # other origins whose web pages may send requests: "https://example.org", or "*"
+    hosts: tuple[str, ...] = ()  # values allowed in the Host header, without the port; empty: any
+    body_bytes: int = 35 * _MEGABYTE  # of one request: 25 MB of audio in base64, and some text
+    max_reserved_bytes: int = 1024 * _MEGABYTE  # of all open requests: their bodies and the clips they link to
     clip_bytes: int = 25 * _MEGABYTE  # of one encoded clip
     clips: int = 64  # in one request
-    answers: int = 16  # n at most
-    concurrency: int = 256  # requests at a time, waiting ones included
-    connections: int = 1024  # open at a time
+    answers: int = 16  # maximum of n
+    concurrency: int = 256  # open requests, queued ones included
+    connections: int = 1024  # open connections
     deadline: float = 600.0  # s from a request's arrival to the end of its answer
     body_seconds: float = 60.0  # for a request's body to arrive
-    ping: float = 10.0  # s of silence on a stream before a comment says that it is alive
-    grace: float = 20.0  # s that running requests get when the server is told to stop
-    retry: int = 2  # s after which a client that was turned away may come back
+    ping: float = 10.0  # s without an event before a stream sends a comment to stay open
+    grace: float = 20.0  # s that running requests get to finish when the server stops
+    retry: int = 2  # s that Retry-After tells a client to wait
     fetch: FetchPolicy = field(default_factory=FetchPolicy)
 
     def __post_init__(self) -> None:
-        for name in ("hosts", "origins"):  # browsers write them in lower case
-            object.__setattr__(self, name, tuple(one.lower() for one in getattr(self, name)))
+        for name in ("hosts", "origins"):  # browsers send them in lower case
+            object.__setattr__(self, name, tuple(value.lower() for value in getattr(self, name)))
         _at_least(self, grace=0)
         _above_zero(
             self, *(item.name for item in fields(self) if item.type in ("int", "float") and item.name != "grace")

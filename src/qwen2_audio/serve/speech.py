@@ -1,6 +1,6 @@
-"""Transcription and translation as questions to a model that chats: what it is asked, and the words out of its answer.
+"""Transcription and translation by a chat model: the instruction, and the extraction of the transcript from the answer.
 
-Qwen2-Audio-7B-Instruct likes to answer "The original content of this audio is: '...'": only what it quotes is wanted.
+Qwen2-Audio-7B-Instruct often answers "The original content of this audio is: '...'"; the transcript is the quoted text.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ LANGUAGES = {
     "vi": "Vietnamese",
 }  # fmt: skip
 TRANSCRIBE, TRANSLATE = "Transcribe the speech.", "Translate the speech into English."
-UNKNOWN = "unknown"  # what verbose_json calls a language that nobody named: the model does not tell
+UNKNOWN = "unknown"  # language in verbose_json if the request has none: the model does not tell it
 _LEADS = tuple(
     f"the {kind}content of this {sound} is"
     for kind in ("original ", "")
     for sound in ("audio", "recording", "speech", "clip")
 )
-_QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
-_WRAPPED = re.compile(rf"""(?:{"|".join(_LEADS)}):?\s*(['"‘“])""", re.IGNORECASE)
+_CLOSING_QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
+_FRAME_START = re.compile(rf"""(?:{"|".join(_LEADS)}):?\s*(['"‘“])""", re.IGNORECASE)
 
 
 def language_of(code: str | None) -> str | None:
-    """The English name of the language with the ISO 639 code `code`. ApiError for one that is not known."""
+    """The English name of the language with the ISO 639 code `code`. ApiError for an unknown code."""
     if code is None:
         return None
     name = LANGUAGES.get(code.lower().partition("-")[0])
@@ -40,50 +40,50 @@ def language_of(code: str | None) -> str | None:
 
 
 def instruction(*, translate: bool, language: str | None, prompt: str | None) -> str:
-    """What the model is asked about the clip."""
-    asked = TRANSLATE if translate else TRANSCRIBE
+    """The text that the model is asked about the clip."""
+    text = TRANSLATE if translate else TRANSCRIBE
     if language is not None:
-        asked += f" It is in {language}."
-    return asked if not prompt else f"{asked} Context: {prompt}"
+        text += f" It is in {language}."
+    return text if not prompt else f"{text} Context: {prompt}"
 
 
 class Unquote:
-    """Takes "The original content of this audio is: '...'" off an answer that arrives in pieces; others stay."""
+    """Removes the frame "The original content of this audio is: '...'" from a streamed answer, if it has one."""
 
     def __init__(self) -> None:
-        self._held = ""  # not told yet
-        self._close: str | None = None  # the quote that ends it
-        self._decided = False
+        self._pending = ""  # text that was not returned yet
+        self._closing_quote: str | None = None  # ends the quoted text; None: the answer has no frame
+        self._frame_checked = False
 
     def push(self, text: str, *, last: bool = False) -> str:
-        """What `text` adds to the transcript; with `last`, all that is left."""
-        self._held += text
-        if not self._decided:
-            found = _WRAPPED.match(self._held.lstrip())
-            if found is None and not last and _may_lead(self._held.lstrip()):
+        """What `text` adds to the transcript; with `last`, also all that is still pending."""
+        self._pending += text
+        if not self._frame_checked:
+            opening = _FRAME_START.match(self._pending.lstrip())
+            if opening is None and not last and _may_become_lead(self._pending.lstrip()):
                 return ""
-            self._decided = True
-            self._held = self._held.lstrip()
-            if found is not None:
-                self._close = _QUOTES[found[1]]
-                self._held = self._held[found.end() :]
-        told, self._held = self._split(last)
-        return told
+            self._frame_checked = True
+            self._pending = self._pending.lstrip()
+            if opening is not None:
+                self._closing_quote = _CLOSING_QUOTES[opening[1]]
+                self._pending = self._pending[opening.end() :]
+        transcript, self._pending = self._split(last)
+        return transcript
 
     def _split(self, last: bool) -> tuple[str, str]:
-        """What can be told now, and what may turn out to be the end of the quotation."""
-        if self._close is None:
-            end = len(self._held.rstrip())
-            return (self._held[:end], "") if last else (self._held[:end], self._held[end:])
+        """The part of the pending text to return now, and the part that may be the end of the quotation."""
+        if self._closing_quote is None:
+            end = len(self._pending.rstrip())
+            return (self._pending[:end], "") if last else (self._pending[:end], self._pending[end:])
         if last:
-            return re.sub(rf"{self._close}\s*\.?\s*$", "", self._held).rstrip(), ""
-        end = len(self._held.rstrip(f"{self._close}. \n"))
-        return self._held[:end], self._held[end:]
+            return re.sub(rf"{self._closing_quote}\s*\.?\s*$", "", self._pending).rstrip(), ""
+        end = len(self._pending.rstrip(f"{self._closing_quote}. \n"))
+        return self._pending[:end], self._pending[end:]
 
 
-def _may_lead(text: str) -> bool:
-    """Whether more text could make a lead of this."""
-    begun = text.lower()
+def _may_become_lead(text: str) -> bool:
+    """Whether `text` is the beginning of a lead, so that more text has to arrive before the answer is known."""
+    lower = text.lower()
     return any(
-        lead.startswith(begun) or (begun.startswith(lead) and not begun[len(lead) :].strip(": \n")) for lead in _LEADS
+        lead.startswith(lower) or (lower.startswith(lead) and not lower[len(lead) :].strip(": \n")) for lead in _LEADS
     )

@@ -1,4 +1,4 @@
-"""What all requests to one server share: the model, the rules, and how much is going on."""
+"""State that all requests of one server share: the model, the settings, and counts of requests and reserved bytes."""
 
 from __future__ import annotations
 
@@ -9,102 +9,111 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ..engine.request import Ticket
+from ..engine.request import RequestHandle
 from ..types import Chunk, Message, SamplingParams
 from .backend import Backend
 from .errors import ApiError, busy, shutting_down, too_slow
-from .reading import pieces
 from .settings import Settings
+from .stream_reader import stream
 
-PLACE = "qwen2_audio.place"  # key of a request's Place in its scope
+RESERVATION = "qwen2_audio.reservation"  # key of a request's Reservation in its ASGI scope
 
 
 @dataclass(eq=False)
 class State:
-    """One server. Used on its event loop only."""
+    """One server. Only code on the server's event loop may use it."""
 
     backend: Backend
     settings: Settings
     started: float = field(default_factory=time.time)
     closing: bool = False
     requests: int = 0  # being served
-    held: int = 0  # bytes of their bodies and of the clips that they name, at most
-    served: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route and status
+    reserved_bytes: int = 0  # upper bound of the memory for their bodies and the clips that they link to
+    served: Counter[tuple[str, int]] = field(default_factory=Counter)  # responses, by route and status
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the model is called; the first is told to clients."""
+        """Names of the model that clients may use; responses carry the first one."""
         return self.settings.names or (self.backend.name,)
 
-    def check_model(self, asked: str | None) -> None:
-        """ApiError where a client wants another model. There is one, so naming none is fine."""
-        if asked is not None and asked not in self.names:
-            message = f"There is no model {asked[:100]!r} here; expected {', '.join(map(repr, self.names))}."
+    def check_model(self, name: str | None) -> None:
+        """ApiError (404) if a request names another model. It may name none, because there is only one."""
+        if name is not None and name not in self.names:
+            message = f"There is no model {name[:100]!r} here; expected {', '.join(map(repr, self.names))}."
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
     @contextmanager
-    def place(self, length: int) -> Iterator[Place]:
-        """Room for a request whose body may have `length` bytes. ApiError where there is none, or no time left."""
+    def admit(self, body_bytes: int) -> Iterator[Reservation]:
+        """Counts a request, whose body has at most `body_bytes` bytes, until the block ends.
+
+        Raises ApiError: 503 if the server is shutting down, 429 if there are too many requests or too little memory.
+        """
         if self.closing:
             raise shutting_down(self.settings.retry)
         if self.requests >= self.settings.concurrency:
-            raise busy(f"{self.requests} requests are being served, as many as may; try again.", self.settings.retry)
-        self._check_memory(length, others=self.requests)
-        place = Place(self)
+            raise busy(f"{self.requests} requests are being served, the limit; try again.", self.settings.retry)
+        self._check_memory(body_bytes, num_others=self.requests)
+        reservation = Reservation(self)
         self.requests += 1
-        self.held += length
+        self.reserved_bytes += body_bytes
         try:
-            yield place
+            yield reservation
         finally:
             self.requests -= 1
-            self.held -= length + place.fetched
+            self.reserved_bytes -= body_bytes + reservation.linked_bytes
 
-    def take(self, size: int) -> None:
-        """Room for `size` bytes more of a request that has a place. ApiError where there is none."""
-        self._check_memory(size, others=self.requests - 1)
-        self.held += size
+    def reserve(self, size: int) -> None:
+        """Reserves `size` bytes more for a request that was admitted. ApiError (429) if memory is short."""
+        self._check_memory(size, num_others=self.requests - 1)
+        self.reserved_bytes += size
 
-    def _check_memory(self, size: int, others: int) -> None:
-        """A request that is alone always has room: else a large one never would."""
-        if others and self.held + size > self.settings.held_bytes:
-            raise busy("The requests being served hold as much memory as they may; try again.", self.settings.retry)
+    def _check_memory(self, size: int, num_others: int) -> None:
+        """A request without others beside it passes at any size; otherwise a large one would never pass."""
+        if num_others and self.reserved_bytes + size > self.settings.max_reserved_bytes:
+            raise busy(
+                "The requests being served have reserved all memory for requests; try again.", self.settings.retry
+            )
 
-    def ask(
+    def submit(
         self, messages: list[Message], params: SamplingParams, arrived: float, priority: int = 0
-    ) -> tuple[Ticket, AsyncGenerator[Chunk, None]]:
-        """Hand a conversation to the model: its ticket, and its pieces as `reading.pieces` gives them."""
-        left = arrived + self.settings.deadline - asyncio.get_running_loop().time()
-        if left <= 0:
+    ) -> tuple[RequestHandle, AsyncGenerator[Chunk, None]]:
+        """Submits a conversation to the model: the request's handle, and its chunks as `stream_reader.stream` has them.
+
+        `arrived`: the request's arrival by the event loop's clock, in seconds; the deadline counts from there.
+        """
+        seconds_left = arrived + self.settings.deadline - asyncio.get_running_loop().time()
+        if seconds_left <= 0:
             raise too_slow(self.settings.deadline)
         if self.closing:
             raise shutting_down(self.settings.retry)
-        ticket = self.backend.submit(messages, params, timeout=left, priority=priority)
-        return ticket, pieces(ticket, self.settings)
+        handle = self.backend.submit(messages, params, timeout=seconds_left, priority=priority)
+        return handle, stream(handle, self.settings)
 
     async def close(self) -> None:
-        """Let what runs finish within the grace, then end it. Any number of times."""
+        """Gives running answers the grace to finish, then ends them. Further calls do nothing."""
         if not self.closing:
             self.closing = True
             await asyncio.to_thread(self.backend.close, self.settings.grace)
 
 
 @dataclass(eq=False)
-class Place:
-    """What a request holds beside its body, until it ends."""
+class Reservation:
+    """The memory that one request has reserved for the clips it links to; its body is counted apart."""
 
     state: State
-    fetched: int = 0  # bytes of clips that it names
+    linked_bytes: int = 0  # of the clips it links to
 
-    def take(self, size: int) -> None:
-        """Room for `size` bytes more of its clips. ApiError: 413 where they are too many, 429 where memory is short."""
+    def reserve(self, size: int) -> None:
+        """Reserves `size` bytes more for linked clips. ApiError: 413 if the request's clips are too large, 429 if
+        memory is short."""
         settings = self.state.settings
-        most = max(settings.body_bytes, settings.clip_bytes)
-        if self.fetched + size > most:
+        limit = max(settings.body_bytes, settings.clip_bytes)
+        if self.linked_bytes + size > limit:
             raise ApiError(
-                f"The clips that this request names are together larger than {most:,} bytes, the limit for a request; "
-                "name fewer or compressed ones.",
+                f"The clips that this request links to are together larger than {limit:,} bytes, the limit for a "
+                "request; send fewer or compressed ones.",
                 status=413,
                 code="clip_too_large",
             )
-        self.state.take(size)
-        self.fetched += size
+        self.state.reserve(size)
+        self.linked_bytes += size

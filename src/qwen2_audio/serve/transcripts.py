@@ -1,6 +1,6 @@
-"""The bodies of transcriptions: json, text, srt, vtt, verbose_json, and the events of a stream.
+"""Response bodies of transcriptions: json, text, srt, vtt and verbose_json.
 
-The model hears a clip as a whole and tells no times, so a transcript is one segment from the clip's start to its end.
+The model hears a clip at once and gives no times, so a transcript is one segment from the clip's start to its end.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..types import Completion, FinishReason, Heard, TokenLogprob, Usage
-from .answers import FINISH, FLOOR
+from .answers import MIN_LOGPROB, OPENAI_FINISH_REASON
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in one clip."""
+    """The transcript of one clip."""
 
     answer: Completion
-    text: str  # the words out of it
+    text: str  # the answer's text without the model's frame around it
     temperature: float
 
     @property
     def seconds(self) -> float:
-        """Of the clip."""
+        """The length of the clip."""
         return sum(clip.seconds for clip in self.answer.heard)
 
 
-def cut(reason: FinishReason) -> dict[str, str]:
-    """Told where the model did not come to an end by itself."""
-    return {} if reason == "stop" else {"finish_reason": FINISH[reason]}
+def truncation_fields(reason: FinishReason) -> dict[str, str]:
+    """`finish_reason`, if a limit cut the transcript; otherwise nothing."""
+    return {} if reason == "stop" else {"finish_reason": OPENAI_FINISH_REASON[reason]}
 
 
 def json_body(transcript: Transcript, *, logprobs: bool) -> dict[str, Any]:
-    """response_format json."""
+    """The body of response_format json."""
     body: dict[str, Any] = {
         "text": transcript.text,
         "usage": usage_body(transcript.answer.usage, transcript.answer.heard),
     }
-    body |= cut(transcript.answer.finish_reason)
+    body |= truncation_fields(transcript.answer.finish_reason)
     return {**body, "logprobs": logprobs_body(transcript.answer.logprobs)} if logprobs else body
 
 
 def verbose_body(transcript: Transcript, *, task: str, language: str) -> dict[str, Any]:
-    """response_format verbose_json. no_speech_prob is 0 always: the model does not tell."""
-    text, logprobs = transcript.text, [max(one.logprob, FLOOR) for one in transcript.answer.logprobs]
+    """The body of response_format verbose_json. no_speech_prob is always 0, because the model does not give it."""
+    text, logprobs = transcript.text, [max(token.logprob, MIN_LOGPROB) for token in transcript.answer.logprobs]
     segment = {
         "id": 0, "seek": 0, "start": 0.0, "end": transcript.seconds, "text": text,
-        "tokens": [one.token for one in transcript.answer.logprobs],
+        "tokens": [token.token for token in transcript.answer.logprobs],
         "temperature": transcript.temperature,
         "avg_logprob": sum(logprobs) / len(logprobs) if logprobs else 0.0,
         "compression_ratio": len(text.encode()) / len(zlib.compress(text.encode())),
@@ -58,19 +58,19 @@ def verbose_body(transcript: Transcript, *, task: str, language: str) -> dict[st
         "task": task, "language": language, "duration": transcript.seconds, "text": text,
         "segments": [segment] if text else [],
         "usage": {"type": "duration", "seconds": transcript.seconds},
-        **cut(transcript.answer.finish_reason),
+        **truncation_fields(transcript.answer.finish_reason),
     }  # fmt: skip
 
 
 def srt(transcript: Transcript) -> str:
-    """SubRip."""
+    """The transcript as SubRip."""
     if not transcript.text:
         return ""
     return f"1\n{_clock(0, ',')} --> {_clock(transcript.seconds, ',')}\n{_cue(transcript.text)}\n\n"
 
 
 def vtt(transcript: Transcript) -> str:
-    """WebVTT (W3C)."""
+    """The transcript as WebVTT (W3C)."""
     if not transcript.text:
         return "WEBVTT\n"
     text = _cue(transcript.text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -78,7 +78,7 @@ def vtt(transcript: Transcript) -> str:
 
 
 def usage_body(usage: Usage, heard: Sequence[Heard]) -> dict[str, Any]:
-    """What a transcription cost."""
+    """The `usage` of a transcription."""
     return {
         "type": "tokens",
         "input_tokens": usage.prompt_tokens,
@@ -94,12 +94,12 @@ def usage_body(usage: Usage, heard: Sequence[Heard]) -> dict[str, Any]:
 
 
 def logprobs_body(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-    """include[]=logprobs."""
-    return [{"token": one.text, "logprob": max(one.logprob, FLOOR), "bytes": list(one.data)} for one in tokens]
+    """The `logprobs` that include[]=logprobs asks for."""
+    return [{"token": t.text, "logprob": max(t.logprob, MIN_LOGPROB), "bytes": list(t.data)} for t in tokens]
 
 
 def _cue(text: str) -> str:
-    """A subtitle's text: an empty line would end it."""
+    """The text of a cue, without empty lines, which would end the cue."""
     return "\n".join(line for line in text.splitlines() if line.strip())
 
 

@@ -1,12 +1,12 @@
-"""An application around the fake backend, asked without sockets."""
+"""An application with the fake backend, called without sockets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
+from clip_files import wav_bytes
 from fake_backend import FakeBackend
-from sounds import wav_bytes
 from starlette.testclient import TestClient
 
 from qwen2_audio.serve.app import create_app

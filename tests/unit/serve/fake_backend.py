@@ -1,8 +1,8 @@
-"""A backend that knows its answers by heart: everything of a model but the thinking.
+"""A backend with scripted answers, which behaves like a model in all other respects.
 
-The last text of a conversation says what happens: "say WORDS" (a token a word), "loop" (words without end), "hang"
-(nothing, until it is cancelled or its time is up), "late WORDS" (after half a second), "break" (two words, then a
-fault), "fault" (at once). Anything else is answered by what was heard. Clips are really decoded.
+The last text of a conversation selects the answer: "say WORDS" (one token per word), "loop" (endless words), "hang"
+(nothing until it is cancelled or its deadline passes), "late WORDS" (after half a second), "break" (two words, then an
+error), "fault" (an error at once). The answer to any other text tells what was heard. Clips are really decoded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from qwen2_audio.engine.metrics import Stats
-from qwen2_audio.engine.request import Ticket
+from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.text.chat_template import check_messages
@@ -32,25 +32,25 @@ class FakeBackend:
     def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
         self.waiting, self.delay = waiting, delay
         self.seen: list[tuple[list, SamplingParams, float | None, int]] = []
-        self.open: set[Ticket] = set()
-        self.cancelled: set[Ticket] = set()
+        self.open: set[RequestHandle] = set()
+        self.cancelled: set[RequestHandle] = set()
         self.ends: list[str] = []
         self.closed = False
         self._stats = Stats()
         self._lock = threading.Lock()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0) -> Ticket:
+    def submit(self, messages, params=None, *, timeout=None, priority=0) -> RequestHandle:
         params = params or SamplingParams()
         sources = check_messages(messages)
         with self._lock:
             if self.closed or len(self.open) >= self.waiting:
                 raise BusyError(f"{len(self.open)} requests wait already, as many as may; try again later.")
-            ticket = Ticket(params.n, self.cancelled.add)
-            self.open.add(ticket)
+            handle = RequestHandle(params.n, self.cancelled.add)
+            self.open.add(handle)
             self.seen.append((messages, params, timeout, priority))
         deadline = None if timeout is None else time.monotonic() + timeout
-        threading.Thread(target=self._run, args=(ticket, messages, sources, params, deadline), daemon=True).start()
-        return ticket
+        threading.Thread(target=self._run, args=(handle, messages, sources, params, deadline), daemon=True).start()
+        return handle
 
     def stats(self) -> Stats:
         return self._stats.snapshot()
@@ -64,31 +64,31 @@ class FakeBackend:
         while self.open:
             time.sleep(0.005)
 
-    def _run(self, ticket, messages, sources, params, deadline) -> None:
+    def _run(self, handle, messages, sources, params, deadline) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of damaged sounds
+                warnings.simplefilter("ignore")  # about damaged clips
                 heard = tuple(load_clip(source, number).heard for number, source in enumerate(sources, 1))
             prompt = 20 + sum(clip.tokens for clip in heard) + len(text_of(messages)) // 10
             if prompt >= self.context:
                 raise ContextLengthError(f"The prompt has {prompt} positions; the model has {self.context}.")
             for index in range(params.n):
-                self._answer(ticket, index, words_of(messages, heard), params, deadline, heard)
+                self._answer(handle, index, words_of(messages, heard), params, deadline, heard)
         except Exception as error:
             for index in range(params.n):
-                self._end(ticket, Chunk("", "error", index=index, error=error))
+                self._end(handle, Chunk("", "error", index=index, error=error))
         finally:
             with self._lock:
-                self.open.discard(ticket)
+                self.open.discard(handle)
 
-    def _answer(self, ticket, index, words, params, deadline, heard) -> None:
+    def _answer(self, handle, index, words, params, deadline, heard) -> None:
         tokens, reason, text = 0, "stop", ""
-        most = params.max_tokens or 256
+        max_tokens = params.max_tokens or 256
         for word in words:
-            while word == "" and ticket not in self.cancelled and (deadline is None or time.monotonic() < deadline):
+            while word == "" and handle not in self.cancelled and (deadline is None or time.monotonic() < deadline):
                 time.sleep(0.002)
-            if ticket in self.cancelled or (deadline is not None and time.monotonic() >= deadline):
-                reason = "cancelled" if ticket in self.cancelled else "deadline"
+            if handle in self.cancelled or (deadline is not None and time.monotonic() >= deadline):
+                reason = "cancelled" if handle in self.cancelled else "deadline"
                 break
             if word == "!":
                 raise RuntimeError("a secret of the server")
@@ -97,23 +97,23 @@ class FakeBackend:
             new = (text + word)[: min(stops)][len(text) :] if stops else word
             text, tokens = text + new, tokens + 1
             logprobs = () if params.logprobs is None else (token_of(word, params.logprobs),)
-            ticket.put(Chunk(new, index=index, logprobs=logprobs))
+            handle.put(Chunk(new, index=index, logprobs=logprobs))
             if stops:
                 break
-            if tokens >= most:
+            if tokens >= max_tokens:
                 reason = "length"
                 break
         audio = sum(clip.tokens for clip in heard)
         usage = Usage(20 + audio, audio, tokens, cached_tokens=3)
-        self._end(ticket, Chunk("", reason, usage, heard, index))
+        self._end(handle, Chunk("", reason, usage, heard, index))
 
-    def _end(self, ticket: Ticket, chunk: Chunk) -> None:
+    def _end(self, handle: RequestHandle, chunk: Chunk) -> None:
         self.ends.append(chunk.finish_reason)
         if chunk.usage is not None:
             self._stats.submitted += 1
             seconds = sum(clip.seconds for clip in chunk.heard)
             self._stats.finish(chunk.finish_reason, chunk.usage, seconds, chunk.index)
-        ticket.put(chunk)
+        handle.put(chunk)
 
 
 def text_of(messages) -> str:
@@ -139,7 +139,7 @@ def words_of(messages, heard: tuple[Heard, ...]) -> Iterator[str]:
             time.sleep(0.5)
         yield from re.findall(r"\s*\S+", rest)
     else:
-        yield from re.findall(r"\s*\S+", "I heard " + " and ".join(f"{one.seconds:g} s" for one in heard))
+        yield from re.findall(r"\s*\S+", "I heard " + " and ".join(f"{clip.seconds:g} s" for clip in heard))
 
 
 def token_of(word: str, top: int) -> TokenLogprob:

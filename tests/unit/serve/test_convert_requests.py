@@ -85,7 +85,7 @@ def test_clips_that_are_named(url):
         (user({"type": "input_audio", "input_audio": {"data": "%"}}),
          "messages[0].content[0].input_audio.data", "base64"),
         (user({"type": "audio_url", "audio_url": {"url": 7}}), "messages[0].content[0].audio_url.url", "is a int"),
-        (user({"type": "audio_url"}), "messages[0].content[0]", "names 0 sounds"),
+        (user({"type": "audio_url"}), "messages[0].content[0]", "names 0 clips"),
         (user({"type": "audio", "audio": "http://a", "audio_url": "http://b"}), "messages[0].content[0]", "names 2"),
         (user({"type": "audio_url", "uuid": "x"}), "messages[0].content[0]", "names 0"),
         (user({"type": "audio", "audio": SOUND}), "messages[0].content[0].audio", "data: URL"),

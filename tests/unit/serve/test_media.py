@@ -9,11 +9,11 @@ from qwen2_audio.serve.media import Link, fetch_links, from_base64, links_of
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
 
-def read(url, folder, take=lambda size: None, **settings):
+def read(url, folder, reserve=lambda size: None, **settings):
     part = {"type": "audio", "audio": Link(url, "here")}
     rules = Settings(fetch=FetchPolicy(folder=folder), **settings)
     messages = [{"role": "user", "content": "hi"}, {"role": "user", "content": [part, {"type": "text", "text": "x"}]}]
-    asyncio.run(fetch_links(links_of(messages), rules, take))
+    asyncio.run(fetch_links(links_of(messages), rules, reserve))
     return part["audio"]
 
 
@@ -40,17 +40,17 @@ def test_a_file_in_the_folder_and_none_outside(tmp_path):
     assert large.value.param == "here"
 
 
-def test_room_is_taken_before_a_file_is_read(tmp_path, monkeypatch):
+def test_memory_is_reserved_before_a_file_is_read(tmp_path, monkeypatch):
     (tmp_path / "a.wav").write_bytes(b"sound")
-    taken = []
-    assert read(f"file://{tmp_path}/a.wav", tmp_path, taken.append) == b"sound"
-    assert taken == [5]
+    reserved = []
+    assert read(f"file://{tmp_path}/a.wav", tmp_path, reserved.append) == b"sound"
+    assert reserved == [5]
 
     def full(size):
-        raise ApiError("no room", status=429)
+        raise ApiError("memory is short", status=429)
 
     monkeypatch.setattr(media, "_read_file", lambda *_: pytest.fail("it was read"))
-    with pytest.raises(ApiError, match="no room"):
+    with pytest.raises(ApiError, match="memory is short"):
         read(f"file://{tmp_path}/a.wav", tmp_path, full)
 
 

@@ -46,8 +46,8 @@ def test_by_default_only_this_machine_may_ask(serving, capsys):
     assert settings.hosts == ("127.0.0.1", "localhost", "::1")
     assert settings.api_keys == settings.origins == settings.names == settings.fetch.domains == ()
     assert settings.fetch.folder is None and settings.fetch.private_hosts == ()
-    told = capsys.readouterr().err
-    assert "Serving fake at http://127.0.0.1:" in told and "Anybody" not in told
+    err = capsys.readouterr().err
+    assert "Serving fake at http://127.0.0.1:" in err and "Anybody" not in err
 
 
 def test_every_option_arrives(serving, tmp_path, monkeypatch):
@@ -70,11 +70,20 @@ def test_every_option_arrives(serving, tmp_path, monkeypatch):
 
 
 def test_a_draft_arrives_where_models_are_loaded(serving, monkeypatch):
-    asked = []
-    monkeypatch.setattr(command, "_load", lambda load, model: asked.append((load, model)) or FakeBackend())
-    assert serving("--model", "large", "--draft", "small", "--draft-tokens", 6)[0] == 0
-    ((load, model),) = asked
-    assert (model, load.args[0], load.keywords) == ("large", "large", {"draft": "small", "draft_tokens": 6})
+    calls = []
+    monkeypatch.setattr(command, "_load", lambda load, model: calls.append((load, model)) or FakeBackend())
+    assert serving("--model", "large", "--draft", "small", "--num-speculative-tokens", 6)[0] == 0
+    ((load, model),) = calls
+    assert (model, load.args[0], load.keywords) == ("large", "large", {"draft": "small", "num_speculative_tokens": 6})
+
+
+def test_an_old_option_does_what_the_new_one_does_and_says_so(serving, monkeypatch, capsys):
+    loads = []
+    monkeypatch.setattr(command, "_load", lambda load, model: loads.append(load.keywords) or FakeBackend())
+    assert serving("--draft", "small", "--draft-tokens", 6)[0] == serving("--draft=small", "--draft-tokens=6")[0] == 0
+    assert loads == [{"draft": "small", "num_speculative_tokens": 6}] * 2
+    notice = "qwen2-audio: --draft-tokens is now --num-speculative-tokens; the old name goes in 0.3.\n"
+    assert capsys.readouterr().err.count(notice) == 2
 
 
 def test_an_open_door_is_said(serving, capsys):
@@ -92,7 +101,7 @@ def test_an_open_door_is_said(serving, capsys):
         (("--allowed-local-media-path", "/no/such/folder"), "is not a folder"),
         (("--api-key", "two words"), "characters that no header carries"),
         (("--port", "99999"), "65535"),
-        (("--draft-tokens", "0"), "--draft-tokens"),
+        (("--num-speculative-tokens", "0"), "--num-speculative-tokens"),
     ],
 )
 def test_mistakes_end_in_a_sentence_before_a_model_is_loaded(serving, monkeypatch, capsys, options, words):
@@ -132,8 +141,8 @@ def test_the_command_serves_nano_and_ends_on_a_signal(tmp_path):
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
         assert 1 <= answer["usage"]["completion_tokens"] <= 4
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert f"Serving nano at http://127.0.0.1:{port}" in told
-    assert "Traceback" not in told
+    assert f"Serving nano at http://127.0.0.1:{port}" in err
+    assert "Traceback" not in err

@@ -31,12 +31,12 @@ def test_the_words_out_of_an_answer(answer, words):
 def test_streamed_as_whole(answer, words):
     draw = random.Random(1)
     for _ in range(50):
-        unquote, told, at = Unquote(), "", 0
+        unquote, transcript, at = Unquote(), "", 0
         while at < len(answer):
             step = draw.randint(0, 9)
-            told += unquote.push(answer[at : at + step])
+            transcript += unquote.push(answer[at : at + step])
             at += step
-        assert told + unquote.push("", last=True) == words
+        assert transcript + unquote.push("", last=True) == words
 
 
 def test_a_plain_answer_is_told_at_once():

@@ -4,29 +4,29 @@ import { Problem } from "./problem.js";
 
 const DOWN = "The server does not answer. Is qwen2-audio serve still running?";
 
-/** What an answer that is no success means to a person. */
+/** The Problem that a failed response stands for. */
 async function refusal(response) {
 	const body = await response.json().catch(() => ({}));
 	const words = body.error?.message ?? `The server answered ${response.status} and said nothing more.`;
-	const code = body.error?.code ?? "";
-	const wait = Number.parseFloat(response.headers.get("retry-after") ?? "");
+	const code = body.error?.code;
+	const wait = Number.parseFloat(response.headers.get("retry-after"));
 	if (response.status === 401) return new Problem("key", "This server asks for an API key.");
 	if (response.status === 429 || (response.status === 503 && wait)) return new Problem("busy", words, wait || 2);
 	if (code === "context_length_exceeded" || code === "too_many_clips" || response.status === 413) return new Problem("full", words);
 	return new Problem("server", words);
 }
 
-/** The `data:` payloads of a server-sent event stream, however its bytes are cut. */
+/** The `data:` payloads of a stream of server-sent events. */
 async function* events(body) {
 	const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-	let held = "";
+	let rest = "";
 	try {
 		for (;;) {
 			const { value, done } = await reader.read();
 			if (done) return;
-			held += value;
-			const lines = held.split(/\r?\n/);
-			held = lines.pop();
+			rest += value;
+			const lines = rest.split(/\r?\n/);
+			rest = lines.pop();
 			for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
 		}
 	} finally {
@@ -50,13 +50,13 @@ export class Api {
 		return response;
 	}
 
-	/** [{id, context, about, defaults}], the context in positions. */
+	/** [{id, context, about, defaults}], the context in tokens. */
 	async models() {
 		const { data } = await (await this.#fetch("v1/models")).json();
 		return data.map(({ id, max_model_len: context, about, defaults }) => ({ id, context, about, defaults }));
 	}
 
-	/** Streams an answer: {text}, then {finish}, then {usage}. Problem or AbortError where it breaks off. */
+	/** Streams an answer: {text}, then {finish}, then {usage}. Throws Problem or AbortError. */
 	async *chat(request, signal) {
 		const response = await this.#fetch("v1/chat/completions", {
 			method: "POST",
@@ -67,7 +67,7 @@ export class Api {
 		try {
 			for await (const data of events(response.body)) {
 				if (data === "[DONE]") return;
-				yield* pieces(JSON.parse(data));
+				yield* deltas(JSON.parse(data));
 			}
 		} catch (error) {
 			if (error instanceof Problem || error.name === "AbortError") throw error;
@@ -76,7 +76,7 @@ export class Api {
 	}
 }
 
-function* pieces(chunk) {
+function* deltas(chunk) {
 	if (chunk.error) throw new Problem(chunk.error.code === "context_length_exceeded" ? "full" : "server", chunk.error.message);
 	const [choice] = chunk.choices;
 	if (choice?.delta?.content) yield { text: choice.delta.content };

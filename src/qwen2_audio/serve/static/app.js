@@ -9,7 +9,7 @@ import { drawHero } from "./hero.js";
 import { History } from "./history.js";
 import { Microphone } from "./mic.js";
 import { Settings } from "./settings.js";
-import { LiveSonagram, TOKENS_A_SECOND } from "./sonagram.js";
+import { LiveSpectrogram, TOKENS_A_SECOND } from "./spectrogram.js";
 import { Reader } from "./speak.js";
 import { loadSettings, openStore } from "./store.js";
 import { Talk } from "./talk.js";
@@ -28,19 +28,19 @@ const HINTS = {
 const api = new Api();
 const player = new Player();
 const reader = new Reader();
-const live = new LiveSonagram(byId("live-canvas"));
-const settings = new Settings(loadSettings(), (name) => name === "model" && meet());
+const live = new LiveSpectrogram(byId("live-canvas"));
+const settings = new Settings(loadSettings(), (name) => name === "model" && connect());
 const talk = new Talk(new Microphone(), {
 	changed: refresh,
 	block: recorded,
 	begun: () => conversation.stop("interrupted"),
-	clip: (samples, since) => send(composer.take({ wav: toWav(samples), name: "", heard: null }), since),
+	clip: (samples, since) => send(composer.flush({ wav: toWav(samples), name: "", heard: null }), since),
 	full: () => composer.problem(`A clip holds ${LONGEST} s: it was sent as it was then, and nothing after that.`),
 	problem: (problem) => composer.problem(problem.message),
 });
 const composer = new Composer(player, { send, changed: refresh });
-const history = new History(await openStore(), { open: begin, removed: (id) => (id === conversation.id ? begin() : history.show(conversation.id)) });
-let asking = 0; // timer
+const history = new History(await openStore(), { open: start, removed: (id) => (id === conversation.id ? start() : history.show(conversation.id)) });
+let retry = 0; // timer
 const page = {
 	api,
 	settings,
@@ -48,11 +48,11 @@ const page = {
 	player,
 	list: byId("turns"),
 	changed: refresh,
-	saved: (row) => history.keep(row).then(() => history.show(conversation.id)),
+	saved: (row) => history.save(row).then(() => history.show(conversation.id)),
 	say: (words) => (byId("said").textContent = words),
-	failed: (problem) => problem.kind === "down" && meet(),
-	again: (question) => (begin(), send(question)),
-	key: (key) => (settings.set("key", (api.key = key)), meet()),
+	failed: (problem) => problem.kind === "down" && connect(),
+	askAnew: (question) => (start(), send(question)),
+	key: (key) => (settings.set("key", (api.key = key)), connect()),
 };
 let conversation = new Conversation(page);
 
@@ -63,25 +63,25 @@ function send(question, since) {
 	refresh(true);
 }
 
-/** A new conversation, or one that was kept. */
-function begin(kept) {
+/** Starts a new conversation, or opens a saved one. */
+function start(saved) {
 	conversation.stop("stopped");
 	player.stop();
-	conversation = new Conversation(page, kept);
+	conversation = new Conversation(page, saved);
 	history.show(conversation.id);
 	byId("rail").hidePopover();
 	refresh(true);
 }
 
-/** Shows the state as it is now. Keeps the newest words in view, unless the reader has scrolled away from them. */
+/** Shows the current state, and scrolls to its end unless the user has scrolled up. */
 function refresh(always = false) {
 	const box = byId("scroll");
 	const near = conversation.turns.length && box.scrollHeight - box.scrollTop - box.clientHeight < 160;
-	dress();
+	render();
 	if (always || near) box.scrollTop = box.scrollHeight;
 }
 
-function dress() {
+function render() {
 	const { mode } = talk;
 	const busy = conversation.answering || reader.speaking;
 	document.body.dataset.mode = mode;
@@ -113,9 +113,9 @@ function serving(state, words) {
 	byId("serving-text").textContent = words;
 }
 
-/** Asks the server what it serves; where it does not answer, again and again. */
-async function meet() {
-	clearTimeout(asking);
+/** Asks the server for its models, every 3 s until it answers. */
+async function connect() {
+	clearTimeout(retry);
 	try {
 		settings.models(await api.models());
 		serving("up", settings.model.id.split("/").at(-1));
@@ -123,11 +123,11 @@ async function meet() {
 	} catch (problem) {
 		const known = { key: "needs an API key", down: "server does not answer" };
 		serving(problem.kind, known[problem.kind] ?? problem.message);
-		if (problem.kind === "down") asking = setTimeout(meet, 3000);
+		if (problem.kind === "down") retry = setTimeout(connect, 3000);
 	}
 }
 
-function tuneTalkButton() {
+function bindTalkButton() {
 	const button = byId("talk");
 	button.onpointerdown = (event) => {
 		if (event.button !== 0) return;
@@ -135,31 +135,31 @@ function tuneTalkButton() {
 		talk.press();
 	};
 	button.onpointerup = button.onpointercancel = () => talk.release();
-	button.oncontextmenu = (event) => event.preventDefault(); // a long touch is not a menu
+	button.oncontextmenu = (event) => event.preventDefault(); // no menu on a long touch
 	button.onclick = ({ detail }) => {
-		if (detail) return; // the pointer was met above; this is Enter or a screen reader
+		if (detail) return; // pointers are handled above; this is Enter or a screen reader
 		talk.press();
 		talk.release();
 	};
 }
 
-function tuneKeys() {
-	const free = (target) => target === byId("talk") || !target.closest("input, textarea, select, button, a, dialog");
-	let held = false;
+function bindKeys() {
+	const isFree = (target) => target === byId("talk") || !target.closest("input, textarea, select, button, a, dialog");
+	let spaceHeld = false;
 	addEventListener("keydown", (event) => {
-		if (event.key === " " && free(event.target)) {
+		if (event.key === " " && isFree(event.target)) {
 			event.preventDefault();
-			if (!event.repeat) held = (talk.press(), true);
+			if (!event.repeat) spaceHeld = (talk.press(), true);
 		}
 		if (event.key === "Escape" && !document.querySelector("dialog[open], :popover-open")) escape();
 	});
 	addEventListener("keyup", (event) => {
-		if (event.key !== " " || !held) return;
+		if (event.key !== " " || !spaceHeld) return;
 		event.preventDefault();
-		held = false;
+		spaceHeld = false;
 		talk.release();
 	});
-	addEventListener("blur", () => held && ((held = false), talk.release()));
+	addEventListener("blur", () => spaceHeld && ((spaceHeld = false), talk.release()));
 }
 
 function escape() {
@@ -168,10 +168,10 @@ function escape() {
 	composer.problem(null);
 }
 
-function tuneButtons() {
+function bindButtons() {
 	for (const button of document.querySelectorAll(".icon")) button.title = button.getAttribute("aria-label");
 	byId("new").onclick = () => {
-		begin();
+		start();
 		byId("text").focus();
 	};
 	byId("stop").onclick = () => conversation.stop("stopped");
@@ -188,12 +188,12 @@ function tuneButtons() {
 
 api.key = settings.values.key;
 reader.onchange = () => ((talk.reading = reader.speaking), refresh());
-player.onchange = () => (talk.deaf = player.playing);
+player.onchange = () => (talk.muted = player.playing);
 document.addEventListener("themechange", () => document.querySelectorAll(".clip").forEach((clip) => clip.redraw()));
-tuneTalkButton();
-tuneKeys();
-tuneButtons();
+bindTalkButton();
+bindKeys();
+bindButtons();
 drawHero(byId("hero"));
 refresh();
 history.show(conversation.id);
-meet();
+connect();

@@ -1,10 +1,10 @@
-// A clip on the page: its picture, how much of it was heard, and a button to hear it too.
+// A clip on the page: its spectrogram, what was heard of it, and a button to play it.
 
 import { element, icon } from "./element.js";
-import { draw, widthOf } from "./sonagram.js";
+import { draw, widthOf } from "./spectrogram.js";
 import { fromWav, secondsOf, spell } from "./wav.js";
 
-/** One sound plays at a time. */
+/** Plays one clip at a time. */
 export class Player {
 	onchange = () => {};
 	#audio = null;
@@ -53,7 +53,7 @@ export class ClipView {
 	#clip;
 	#name;
 
-	/** clip: {wav, name}; `remove`: a function where the clip can still be taken back. */
+	/** clip: {wav, name, heard}; remove: leaves it out of the question; null once it is sent. */
 	constructor(clip, player, remove = null) {
 		this.#clip = clip;
 		const length = spell(secondsOf(clip.wav));
@@ -62,12 +62,12 @@ export class ClipView {
 		this.#canvas = element("canvas", { role: "img", "aria-label": `Spectrogram of ${this.#name}, ${length}` });
 		this.#head = element("span", { class: "head", "aria-hidden": "true" });
 		this.#caption = element("span", { class: "measure" }, length);
-		const taken = remove && element("button", { class: "icon", "aria-label": `Leave out ${this.#name}`, onclick: remove }, icon("close"));
+		const leaveOut = remove && element("button", { class: "icon", "aria-label": `Leave out ${this.#name}`, onclick: remove }, icon("close"));
 		this.figure = element(
 			"figure",
 			{ class: "clip" },
 			element("div", { class: "picture" }, this.#canvas, this.#head),
-			element("figcaption", {}, this.#button, clip.name ? element("span", { class: "name" }, clip.name) : null, this.#caption, taken),
+			element("figcaption", {}, this.#button, clip.name ? element("span", { class: "name" }, clip.name) : null, this.#caption, leaveOut),
 		);
 		this.figure.style.setProperty("--width", `${widthOf(secondsOf(clip.wav))}px`);
 		this.playing(false);
@@ -76,7 +76,7 @@ export class ClipView {
 		this.figure.redraw = () => this.draw();
 	}
 
-	/** What the server says the model was given: {seconds, tokens}. */
+	/** Shows what the model heard, as the server says: {seconds, tokens}. */
 	heard(heard) {
 		if (!heard) return;
 		this.#caption.textContent = `${spell(heard.seconds)}, ${heard.tokens} tokens heard`;

@@ -26,7 +26,7 @@ export class Composer {
 		};
 		byId("attach").onclick = () => byId("files").click();
 		byId("files").onchange = ({ target }) => this.add([...target.files]).then(() => (target.value = ""));
-		this.#dropping();
+		this.#acceptDrops();
 	}
 
 	get empty() {
@@ -34,16 +34,16 @@ export class Composer {
 	}
 
 	send() {
-		if (!this.empty) this.#on.send(this.take());
+		if (!this.empty) this.#on.send(this.flush());
 	}
 
-	/** The question, with `spoken` as its last clip; the box is empty afterwards. */
-	take(spoken = null) {
+	/** Empties the box and returns the question, with `spoken` as its last clip. */
+	flush(spoken = null) {
 		const question = { text: this.#text.value.trim(), clips: this.#clips };
 		if (spoken) question.clips.push(spoken);
 		this.#clips = [];
 		this.#text.value = "";
-		byId("tray").replaceChildren();
+		byId("attachments").replaceChildren();
 		this.#on.changed();
 		return question;
 	}
@@ -63,7 +63,7 @@ export class Composer {
 		else this.#text.focus();
 	}
 
-	/** Says what went wrong above the question box; null takes it away. */
+	/** Shows an error above the question box; null removes it. */
 	problem(words) {
 		const close = element("button", { class: "icon", "aria-label": "Dismiss", onclick: () => this.problem(null) }, icon("close"));
 		byId("notice").replaceChildren(...(words ? [element("p", {}, words), close] : []));
@@ -79,11 +79,11 @@ export class Composer {
 		};
 		this.#clips.push(clip);
 		const row = element("li", {}, new ClipView(clip, this.#player, remove).figure);
-		byId("tray").append(row);
+		byId("attachments").append(row);
 		this.#on.changed();
 	}
 
-	#dropping() {
+	#acceptDrops() {
 		const carries = (event) => event.dataTransfer?.types.includes("Files");
 		const show = (on) => (byId("drop").hidden = !on);
 		addEventListener("dragover", (event) => {

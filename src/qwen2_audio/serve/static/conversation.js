@@ -1,13 +1,13 @@
-// One conversation: asks the server, streams the answer onto the page, says what went wrong, and goes on later.
+// One conversation: sends questions, streams answers onto the page, shows errors; can be saved and resumed.
 
 import { element } from "./element.js";
-import { Answer, Asked } from "./turns.js";
+import { Answer, Question } from "./turns.js";
 import { base64 } from "./wav.js";
 
 // A turn is {role: "user", text, clips: [{wav, name, heard}]} or
 // {role: "assistant", text, end, timing, usage}; end: "stop" | "length" | "stopped" | "interrupted" | "failed".
 
-const encoded = new WeakMap(); // clip -> base64: a conversation's sound is sent again with each question
+const encoded = new WeakMap(); // clip -> base64: each question sends all clips of the conversation again
 
 function contentOf({ text, clips }) {
 	const parts = clips.map((clip) => {
@@ -18,7 +18,7 @@ function contentOf({ text, clips }) {
 	return text ? [...parts, { type: "text", text }] : parts;
 }
 
-/** The request's messages for the last question of `turns`, without earlier ones that got no answer for a fault. */
+/** The request's messages for the last question of `turns`, without earlier questions that failed. */
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
 	turns.forEach((turn, i) => {
@@ -34,14 +34,14 @@ export class Conversation {
 	turns = [];
 	#page; // see app.js
 	#running = null; // {controller, answer}
-	#waiting = 0; // a countdown's timer
+	#waiting = 0; // timer of the countdown
 
-	constructor(page, kept = null) {
+	constructor(page, saved = null) {
 		this.#page = page;
 		page.list.replaceChildren();
-		if (!kept) return;
-		this.id = kept.id;
-		this.turns = kept.turns;
+		if (!saved) return;
+		this.id = saved.id;
+		this.turns = saved.turns;
 		for (let i = 0; i < this.turns.length; i += 2) this.#show(this.turns[i], this.turns[i + 1]);
 	}
 
@@ -49,21 +49,21 @@ export class Conversation {
 		return this.#running !== null;
 	}
 
-	/** As store.js keeps it. */
-	get kept() {
-		const title = this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Sound";
+	/** As store.js saves it. */
+	get row() {
+		const title = this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip";
 		return { id: this.id, title, changed: Date.now(), turns: this.turns };
 	}
 
-	/** question: {text, clips}; since: when the question was over (performance.now()). */
+	/** question: {text, clips}; since: when the user finished it, by performance.now(). */
 	ask(question, since = performance.now()) {
 		this.stop("interrupted");
 		for (const old of this.#page.list.querySelectorAll(".ways")) old.remove();
-		const asked = { ...question, role: "user" };
+		const turn = { ...question, role: "user" };
 		const answer = { role: "assistant", text: "", end: null, timing: null, usage: null };
-		this.turns.push(asked, answer);
-		const stream = this.#start(answer, since); // the request leaves before anything is drawn
-		const views = this.#show(asked, answer);
+		this.turns.push(turn, answer);
+		const stream = this.#start(answer, since); // the request is sent before anything is drawn
+		const views = this.#show(turn, answer);
 		return this.#follow(stream, views);
 	}
 
@@ -72,23 +72,23 @@ export class Conversation {
 		clearTimeout(this.#waiting);
 		const running = this.#running;
 		this.#running = null;
-		this.#page.reader.cancel(); // its change shows the page's buttons anew
+		this.#page.reader.cancel(); // its onchange refreshes the page's buttons
 		if (!running) return;
 		running.answer.end = how;
 		running.controller.abort();
 	}
 
-	#show(asked, answer) {
+	#show(turn, answer) {
 		const { list, player, reader } = this.#page;
 		const read = (text) => {
 			reader.cancel();
 			reader.push(text);
 			reader.finish();
 		};
-		const question = new Asked(asked, player);
+		const question = new Question(turn, player);
 		const reply = new Answer(answer, answer.model ?? "Answer", reader.possible && read);
 		list.append(question.node, reply.node);
-		return { asked, question, answer, reply };
+		return { turn, question, answer, reply };
 	}
 
 	#start(answer, since) {
@@ -97,22 +97,22 @@ export class Conversation {
 		const { model, system } = settings.values;
 		const messages = messagesOf(this.turns, system);
 		answer.model = model.split("/").at(-1) || "Answer";
-		const pieces = api.chat({ model: model || undefined, messages, ...settings.request() }, controller.signal);
-		const first = pieces.next();
+		const deltas = api.chat({ model: model || undefined, messages, ...settings.request() }, controller.signal);
+		const first = deltas.next();
 		first.catch(() => {}); // reported where it is awaited
 		answer.timing = { work: performance.now() - since, first: null, span: 0 };
 		this.#running = { controller, answer };
-		return { pieces, first, since };
+		return { deltas, first, since };
 	}
 
-	async #follow({ pieces, first, since }, views) {
+	async #follow({ deltas, first, since }, views) {
 		const { answer, reply } = views;
 		const { changed, settings, reader, say } = this.#page;
 		changed();
 		try {
-			for (let step = await first; !step.done; step = await pieces.next()) {
-				if (this.#running?.answer !== answer) break; // stopped: what still arrives is not wanted
-				this.#take(step.value, views, since);
+			for (let step = await first; !step.done; step = await deltas.next()) {
+				if (this.#running?.answer !== answer) break; // stopped: drop what still arrives
+				this.#apply(step.value, views, since);
 			}
 			answer.end ??= "stop";
 		} catch (problem) {
@@ -125,10 +125,10 @@ export class Conversation {
 		reply.finished();
 		say(answer.text ? `Answer: ${answer.text}` : "No answer.");
 		changed();
-		this.#page.saved(this.kept);
+		this.#page.saved(this.row);
 	}
 
-	#take({ text, finish, usage }, views, since) {
+	#apply({ text, finish, usage }, views, since) {
 		const { answer, reply } = views;
 		const { timing } = answer;
 		if (text) {
@@ -144,40 +144,40 @@ export class Conversation {
 		if (usage) this.#count(usage, views);
 	}
 
-	#count(usage, { asked, question, answer }) {
+	#count(usage, { turn, question, answer }) {
 		answer.usage = { ...usage, context: this.#page.settings.model?.context };
-		const first = usage.heard.length - asked.clips.length; // it lists the clips of the whole conversation
-		question.clips.forEach((view, i) => view.heard((asked.clips[i].heard = usage.heard[first + i])));
+		const first = usage.heard.length - turn.clips.length; // it lists the clips of the whole conversation
+		question.clips.forEach((view, i) => view.heard((turn.clips[i].heard = usage.heard[first + i])));
 	}
 
 	#fail(problem, views) {
 		const { answer, reply } = views;
 		this.#running = null;
 		answer.end = "failed";
-		const again = () => this.#again(views);
+		const retry = () => this.#retry(views);
 		const ways = {
-			key: () => [keyForm((key) => this.#page.key(key).then(again))],
-			full: () => [["Ask it in a new conversation", () => this.#page.again(views.asked)]],
-			busy: () => [this.#countdown(problem.wait, again), ["Try now", again]],
+			key: () => [keyForm((key) => this.#page.key(key).then(retry))],
+			full: () => [["Ask it in a new conversation", () => this.#page.askAnew(views.turn)]],
+			busy: () => [this.#countdown(problem.wait, retry), ["Try now", retry]],
 		}[problem.kind];
-		reply.failed(problem.message, ways?.() ?? [["Try again", again]]);
+		reply.failed(problem.message, ways?.() ?? [["Try again", retry]]);
 		reply.node.querySelector("input")?.focus();
 		this.#page.failed(problem);
 		this.#page.changed();
-		this.#page.saved(this.kept);
+		this.#page.saved(this.row);
 	}
 
-	#countdown(wait, again) {
+	#countdown(wait, retry) {
 		const node = element("span", { class: "measure", "aria-hidden": "true" });
 		const tick = (left) => {
 			node.textContent = `Trying again in ${left} s`;
-			this.#waiting = setTimeout(() => (left > 1 ? tick(left - 1) : again()), 1000);
+			this.#waiting = setTimeout(() => (left > 1 ? tick(left - 1) : retry()), 1000);
 		};
 		tick(Math.ceil(wait));
 		return node;
 	}
 
-	#again(views) {
+	#retry(views) {
 		clearTimeout(this.#waiting);
 		const { answer, reply } = views;
 		Object.assign(answer, { text: "", end: null, usage: null });

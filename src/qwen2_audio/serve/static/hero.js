@@ -1,7 +1,7 @@
-// The picture on the empty page: a real spectrogram, of a made-up bird, drawn by the same code as yours.
+// The picture on the empty page: the spectrogram of a made-up bird, drawn by the same code as clips.
 
 import { RATE } from "./resample.js";
-import { draw } from "./sonagram.js";
+import { draw } from "./spectrogram.js";
 
 // Phrases: start in s, then notes of [times, length in s, from Hz, to Hz, wobble in Hz, its depth in Hz]
 const SONG = [

@@ -1,4 +1,4 @@
-// The list of conversations that this browser keeps.
+// The list of conversations that are saved in this browser.
 
 import { byId, element, icon } from "./element.js";
 
@@ -6,13 +6,13 @@ const when = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short"
 
 export class History {
 	#store;
-	#removed = new Set(); // an answer may still end in one of these
-	#on; // {open(kept), removed(id)}
+	#removed = new Set(); // ids; an answer that ends later must not save them again
+	#on; // {open(row), removed(id)}
 
 	constructor(store, on) {
 		this.#store = store;
 		this.#on = on;
-		if (!store.kept) byId("kept").textContent = "This window keeps nothing: conversations end with the page.";
+		if (!store.lasting) byId("kept").textContent = "This window saves nothing: conversations end with the page.";
 	}
 
 	async show(current) {
@@ -20,12 +20,12 @@ export class History {
 		byId("history").replaceChildren(...rows.map((row) => this.#row(row, row.id === current)));
 	}
 
-	async keep(row) {
+	async save(row) {
 		if (this.#removed.has(row.id)) return;
 		try {
 			await this.#store.put(row);
 		} catch {
-			byId("kept").textContent = "The browser has no room left, and did not keep this. Delete older ones.";
+			byId("kept").textContent = "The browser's storage is full: this was not saved. Delete older ones.";
 		}
 	}
 

@@ -1,5 +1,5 @@
-// A log-mel picture of sound, as the model sees it: 25 ms Hann windows, Slaney's mel scale, log10 of power.
-// Rows and padded FFT are for the eye; the model's own front end has 128 rows and a 400-point transform.
+// Log-mel columns as the model has them (25 ms Hann windows, Slaney's mel scale, log10 of power), but of 96 rows, not
+// 128, and from a padded FFT: both are for the eye.
 
 import { RATE } from "./resample.js";
 

@@ -3,11 +3,10 @@
 import { Problem } from "./problem.js";
 import { Resampler } from "./resample.js";
 
-// The model hears sounds, too: nothing may take noise away or pump the level. But echo must go, or the page's reading
-// aloud would interrupt itself.
-const WANTED = { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: false };
+// The model hears noises, too, so nothing suppresses them. Without echo cancellation, reading aloud would interrupt itself.
+const CONSTRAINTS = { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: false };
 
-const START_MS = 4000; // without an output Firefox never starts, nor fails
+const START_MS = 4000; // without a sound output, Firefox neither starts nor fails
 
 function inWords(error) {
 	switch (error.name) {
@@ -16,7 +15,7 @@ function inWords(error) {
 			return "The browser was not allowed to use the microphone. Allow it for this page (the lock next to the address), then press again.";
 		case "NotFoundError":
 		case "OverconstrainedError":
-			return "No microphone was found. Plug one in, or drop a sound file instead.";
+			return "No microphone was found. Plug one in, or drop a clip instead.";
 		case "NotReadableError":
 			return "The microphone gives no sound. Another program may hold it, or the browser lacks a sound output, which it needs, too.";
 		default:
@@ -43,11 +42,11 @@ export class Microphone {
 
 	async #start() {
 		if (!navigator.mediaDevices?.getUserMedia) {
-			throw new Problem("mic", "Browsers give the microphone to https pages and localhost only. Open this page as one of these, or drop a sound file.");
+			throw new Problem("mic", "Browsers give the microphone to https pages and localhost only. Open this page as one of these, or drop a clip.");
 		}
 		let stream;
 		try {
-			stream = await navigator.mediaDevices.getUserMedia({ audio: WANTED });
+			stream = await navigator.mediaDevices.getUserMedia({ audio: CONSTRAINTS });
 			this.#context ??= await Microphone.#prepare();
 			await Promise.race([
 				this.#context.resume(),

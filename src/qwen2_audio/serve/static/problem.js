@@ -1,7 +1,7 @@
-// What went wrong, in words for the person in front of the page; `kind` lets the page offer the way out.
+// An error in words for the user; `kind` decides what the page offers to do.
 
 export class Problem extends Error {
-	/** kind: see api.js, or "mic", "file"; wait: seconds, where the server named them */
+	/** kind: see api.js, or "mic", "file"; wait: seconds, if the server named them */
 	constructor(kind, words, wait = null) {
 		super(words);
 		this.kind = kind;

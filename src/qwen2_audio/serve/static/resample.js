@@ -1,4 +1,4 @@
-// Any sample rate to 16 kHz: a Kaiser-windowed sinc, in blocks, the same samples however the input is cut.
+// Any sample rate to 16 kHz: a Kaiser-windowed sinc, block by block; the output does not depend on how the input is divided.
 
 export const RATE = 16000;
 const CROSSINGS = 24; // zero crossings on each side
@@ -27,53 +27,53 @@ export class Resampler {
 	#scale; // crossings per input sample
 	#step; // input samples per output sample
 	#half; // input samples on each side of an output sample
-	#held; // input that later output still needs
-	#at; // where in `held` the next output sample lies
+	#tail; // input that later output still needs
+	#at; // where in `tail` the next output sample lies
 
 	constructor(from, to = RATE) {
 		this.#scale = ROLLOFF * Math.min(1, to / from);
 		this.#step = from / to;
 		this.#half = Math.ceil(CROSSINGS / this.#scale);
-		this.#held = new Float32Array(this.#half);
+		this.#tail = new Float32Array(this.#half);
 		this.#at = this.#half;
 	}
 
 	push(block) {
-		const held = joined(this.#held, block);
-		const ready = Math.ceil((held.length - this.#half - this.#at) / this.#step);
+		const tail = joined(this.#tail, block);
+		const ready = Math.ceil((tail.length - this.#half - this.#at) / this.#step);
 		const out = new Float32Array(Math.max(0, ready));
-		for (let i = 0; i < out.length; i++) out[i] = this.#sample(held, this.#at + i * this.#step);
+		for (let i = 0; i < out.length; i++) out[i] = this.#sample(tail, this.#at + i * this.#step);
 		const next = this.#at + out.length * this.#step;
 		const gone = Math.max(0, Math.floor(next) - this.#half);
-		this.#held = held.slice(gone);
+		this.#tail = tail.slice(gone);
 		this.#at = next - gone;
 		return out;
 	}
 
-	#sample(held, at) {
+	#sample(tail, at) {
 		const first = Math.max(0, Math.ceil(at - this.#half));
-		const last = Math.min(held.length - 1, Math.floor(at + this.#half));
+		const last = Math.min(tail.length - 1, Math.floor(at + this.#half));
 		let sum = 0;
 		for (let k = first; k <= last; k++) {
 			const x = Math.abs(at - k) * this.#scale * STEPS;
 			const i = x | 0;
-			if (i < CROSSINGS * STEPS) sum += held[k] * (this.#table[i] + (x - i) * (this.#table[i + 1] - this.#table[i]));
+			if (i < CROSSINGS * STEPS) sum += tail[k] * (this.#table[i] + (x - i) * (this.#table[i + 1] - this.#table[i]));
 		}
 		return sum * this.#scale;
 	}
 }
 
 export function joined(...blocks) {
-	const whole = new Float32Array(blocks.reduce((length, block) => length + block.length, 0));
+	const all = new Float32Array(blocks.reduce((length, block) => length + block.length, 0));
 	let at = 0;
 	for (const block of blocks) {
-		whole.set(block, at);
+		all.set(block, at);
 		at += block.length;
 	}
-	return whole;
+	return all;
 }
 
-/** The whole of `samples` at 16 kHz. */
+/** All of `samples` at 16 kHz. */
 export function resample(samples, from) {
 	if (from === RATE) return samples;
 	const length = Math.ceil((samples.length * RATE) / from);

@@ -17,11 +17,11 @@ export class Settings {
 			if (!target.name || !target.validity.valid) return;
 			values[target.name] = target.value;
 			saveSettings(values);
-			if (target.name === "theme") this.#dress();
+			if (target.name === "theme") this.#applyTheme();
 			changed(target.name);
 		});
 		byId("open-settings").onclick = () => this.#sheet.showModal();
-		this.#sheet.addEventListener("click", ({ target }) => target === this.#sheet && this.#sheet.close()); // beside the form
+		this.#sheet.addEventListener("click", ({ target }) => target === this.#sheet && this.#sheet.close()); // outside the form
 		matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themechange")));
 	}
 
@@ -48,7 +48,7 @@ export class Settings {
 		return fields;
 	}
 
-	#dress() {
+	#applyTheme() {
 		if (this.values.theme) document.documentElement.dataset.theme = this.values.theme;
 		else delete document.documentElement.dataset.theme;
 		document.dispatchEvent(new Event("themechange"));

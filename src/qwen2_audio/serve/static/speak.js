@@ -4,7 +4,7 @@ const SENTENCE = /^[\s\S]*?[.!?…。！？\n](?=\s|$|[^\x00-\x7f])/;
 
 export class Reader {
 	onchange = () => {};
-	#held = "";
+	#rest = "";
 	#pending = 0;
 	#turn = 0; // utterances of an earlier answer still report after cancel()
 
@@ -17,20 +17,20 @@ export class Reader {
 	}
 
 	push(text) {
-		this.#held += text;
-		for (let match; (match = this.#held.match(SENTENCE)); ) {
-			this.#held = this.#held.slice(match[0].length);
+		this.#rest += text;
+		for (let match; (match = this.#rest.match(SENTENCE)); ) {
+			this.#rest = this.#rest.slice(match[0].length);
 			this.#say(match[0]);
 		}
 	}
 
 	finish() {
-		this.#say(this.#held);
-		this.#held = "";
+		this.#say(this.#rest);
+		this.#rest = "";
 	}
 
 	cancel() {
-		this.#held = "";
+		this.#rest = "";
 		this.#turn++;
 		this.#pending = 0;
 		if (this.possible) speechSynthesis.cancel();

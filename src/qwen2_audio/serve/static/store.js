@@ -1,4 +1,4 @@
-// What this browser keeps: conversations and their clips in IndexedDB, settings in localStorage.
+// Storage in this browser: conversations and their clips in IndexedDB, settings in localStorage.
 
 const SETTINGS = "qwen2-audio.settings";
 
@@ -8,7 +8,7 @@ const done = (request) =>
 		request.onerror = () => reject(request.error);
 	});
 
-/** {kept, all, put, remove}. A conversation: {id, title, changed, turns}; see conversation.js for a turn. */
+/** {lasting, all, put, remove}. A conversation: {id, title, changed, turns}; see conversation.js for a turn. */
 export async function openStore() {
 	try {
 		const request = indexedDB.open("qwen2-audio", 1);
@@ -16,14 +16,14 @@ export async function openStore() {
 		const database = await done(request);
 		const rows = () => database.transaction("conversations", "readwrite").objectStore("conversations");
 		return {
-			kept: true,
+			lasting: true,
 			all: () => done(rows().getAll()),
 			put: (row) => done(rows().put(row)),
 			remove: (id) => done(rows().delete(id)),
 		};
 	} catch {
-		// Some private windows refuse: the page forgets.
-		return { kept: false, all: async () => [], put: async () => {}, remove: async () => {} };
+		// Some private windows refuse: nothing is saved.
+		return { lasting: false, all: async () => [], put: async () => {}, remove: async () => {} };
 	}
 }
 
@@ -41,6 +41,6 @@ export function saveSettings(settings) {
 	try {
 		localStorage.setItem(SETTINGS, JSON.stringify(settings));
 	} catch {
-		// No storage: they last as long as the page.
+		// No storage: settings last as long as the page.
 	}
 }

@@ -1,4 +1,4 @@
-// From a stream of sound to clips: push-to-talk (hold, or tap to begin and tap to send) and hands-free.
+// From the microphone's stream to clips: push-to-talk (hold, or tap to begin and tap to send) and hands-free.
 
 import { RATE, joined } from "./resample.js";
 import { FRAME, HANG_MS, Vad } from "./vad.js";
@@ -7,19 +7,19 @@ import { LONGEST } from "./wav.js";
 const TAP_MS = 300; // a shorter press records until the next one
 const SHORTEST = 0.15; // seconds; less is a slip of the finger, and dropped
 const WARM_MS = 15000; // the microphone stays open after use: the next press records at once
-const PREROLL = 0.35 * RATE; // samples kept from before speech was sure
+const PREROLL = 0.35 * RATE; // samples from before the detected start of speech
 const TAIL_MS = 200; // of the quiet that ended speech, this much stays in the clip
 
 export class Talk {
 	mode = "off"; // "off" | "opening" | "held" | "latched" | "waiting" (hands-free) | "hearing" (hands-free)
 	handsFree = false;
-	deaf = false; // hands-free takes nothing while a clip plays
+	muted = false; // hands-free does not listen while a clip plays
 	#mic;
 	#on; // changed(), block(samples, recording), begun(), clip(samples, stoppedAt), full(), problem(error)
 	#vad = new Vad();
 	#recorded = []; // blocks of the clip in the making
 	#length = 0; // samples in them
-	#rest = new Float32Array(0); // less than a frame, for the vad
+	#rest = new Float32Array(0); // samples that do not fill a frame of the vad yet
 	#pressed = 0; // when the button went down
 	#down = false;
 	#cooling = 0;
@@ -27,7 +27,7 @@ export class Talk {
 	constructor(mic, on) {
 		this.#mic = mic;
 		this.#on = on;
-		mic.onblock = (block) => this.#take(block);
+		mic.onblock = (block) => this.#push(block);
 		mic.onlost = (problem) => this.#fail(problem);
 	}
 
@@ -47,7 +47,7 @@ export class Talk {
 		if (this.mode === "latched") return this.#finish();
 		if (this.mode === "hearing") {
 			this.#down = true;
-			return this.#change("held"); // what was heard so far stays
+			return this.#change("held"); // what was recorded so far stays
 		}
 		if (this.#down || this.mode === "opening") return;
 		this.#down = true;
@@ -103,13 +103,13 @@ export class Talk {
 		this.#on.begun();
 	}
 
-	#take(block) {
-		if (this.mode === "held" || this.mode === "latched") this.#keep(block);
-		else if (this.handsFree && !this.deaf) this.#listen(block);
+	#push(block) {
+		if (this.mode === "held" || this.mode === "latched") this.#record(block);
+		else if (this.handsFree && !this.muted) this.#listen(block);
 		this.#on.block(block, this.recording);
 	}
 
-	#keep(block) {
+	#record(block) {
 		this.#recorded.push(block);
 		this.#length += block.length;
 		if (this.#length < LONGEST * RATE) return;
@@ -118,12 +118,12 @@ export class Talk {
 	}
 
 	#listen(block) {
-		if (this.mode === "hearing") this.#keep(block);
+		if (this.mode === "hearing") this.#record(block);
 		else this.#preroll(block);
-		const sound = joined(this.#rest, block);
+		const samples = joined(this.#rest, block);
 		let at = 0;
-		for (; at + FRAME <= sound.length; at += FRAME) this.#hear(this.#vad.push(sound.subarray(at, at + FRAME)));
-		this.#rest = sound.slice(at);
+		for (; at + FRAME <= samples.length; at += FRAME) this.#hear(this.#vad.push(samples.subarray(at, at + FRAME)));
+		this.#rest = samples.slice(at);
 	}
 
 	#preroll(block) {
@@ -144,9 +144,9 @@ export class Talk {
 	#finish(dropMs = 0) {
 		const stoppedAt = performance.now();
 		const samples = joined(...this.#recorded);
-		const kept = Math.min(samples.length - (dropMs * RATE) / 1000, LONGEST * RATE);
+		const length = Math.min(samples.length - (dropMs * RATE) / 1000, LONGEST * RATE);
 		this.#down = false;
-		if (kept > SHORTEST * RATE) this.#on.clip(samples.subarray(0, kept), stoppedAt);
+		if (length > SHORTEST * RATE) this.#on.clip(samples.subarray(0, length), stoppedAt);
 		this.#idle();
 	}
 

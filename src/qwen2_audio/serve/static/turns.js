@@ -1,4 +1,4 @@
-// The conversation as it is read: what was asked, what was heard, what was answered. For a turn see conversation.js.
+// Turns on the page: questions with their clips, and answers. For their data see conversation.js.
 
 import { ClipView } from "./clip.js";
 import { element, icon } from "./element.js";
@@ -14,7 +14,7 @@ function article(kind, who) {
 	return { body, node: element("article", { class: `turn ${kind}` }, element("h3", { class: "who" }, who), body) };
 }
 
-export class Asked {
+export class Question {
 	constructor(turn, player) {
 		const { node, body } = article("asked", "You");
 		this.node = node;
@@ -29,7 +29,7 @@ export class Answer {
 	#meta = element("p", { class: "meta measure" });
 	#body;
 
-	/** read: a function of the text, where the browser can read aloud */
+	/** read: reads a text aloud; false where the browser cannot */
 	constructor(turn, who, read) {
 		this.turn = turn;
 		const { node, body } = article("answered", who);
@@ -64,7 +64,7 @@ export class Answer {
 		this.#meta.replaceChildren(...[end && element("span", { class: "end" }, end), measures(turn)].filter(Boolean));
 	}
 
-	/** Says what went wrong; `ways` are [label, function] for a button, or nodes. */
+	/** Shows an error; ways: nodes, or [label, function] for buttons. */
 	failed(words, ways) {
 		this.finished();
 		this.node.dataset.state = "failed";
@@ -77,9 +77,9 @@ function measures({ timing, usage }) {
 	if (!timing?.first) return null;
 	const parts = [`first word ${Math.round(timing.first)} ms`];
 	if (usage) {
-		const { prompt_tokens: asked, completion_tokens: said, context } = usage;
-		const rate = timing.span && said > 1 ? ` at ${Math.round((1000 * (said - 1)) / timing.span)}/s` : "";
-		parts.push(`${said} tokens${rate}`, `${asked + said} of ${context} positions`);
+		const { prompt_tokens: prompt, completion_tokens: completion, context } = usage;
+		const rate = timing.span && completion > 1 ? ` at ${Math.round((1000 * (completion - 1)) / timing.span)}/s` : "";
+		parts.push(`${completion} tokens${rate}`, `${prompt + completion} of ${context} positions`);
 	}
 	return element("span", { title: `sent ${timing.work.toFixed(1)} ms after you stopped` }, parts.join(" · "));
 }

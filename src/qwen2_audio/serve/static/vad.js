@@ -1,8 +1,8 @@
-// When somebody talks: level against a noise floor that adapts, with an onset that must last and a hang-over.
+// Voice activity detection: the level against an adaptive noise floor, with a minimum onset and a hang-over.
 
 export const FRAME = 320; // samples: 20 ms at 16 kHz
 const FRAME_MS = 20;
-export const HANG_MS = 700; // of quiet end speech: people pause for breath
+export const HANG_MS = 700; // of quiet end speech; people pause for breath
 const MARGIN = 10; // dB above the floor that count as speech
 const QUIETEST = -50; // dBFS: nothing below is speech, however silent the room
 const RISE_QUIET = 0.06; // dB a frame towards a louder room, 3 dB/s
@@ -23,7 +23,7 @@ export class Vad {
 		return Math.max(QUIETEST, (this.floor ?? -60) + margin);
 	}
 
-	/** Takes one frame; says "start" once speech is sure, "end" after the hang-over, else null. */
+	/** Takes a frame; returns "start" once speech is certain, "end" after the hang-over, else null. */
 	push(frame) {
 		this.level = this.#measure(frame);
 		this.floor ??= Math.min(this.level, -45);

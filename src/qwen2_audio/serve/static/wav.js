@@ -1,4 +1,4 @@
-// Sound as bytes: 16-bit mono WAV at 16 kHz, base64, and files of any kind the browser can decode.
+// Clips as bytes: 16-bit mono WAV at 16 kHz, base64, and files of any kind the browser can decode.
 
 import { Problem } from "./problem.js";
 import { RATE, resample } from "./resample.js";
@@ -38,21 +38,21 @@ export function spell(seconds) {
 
 /** A file as mono samples at 16 kHz. Problem: not sound, no samples, too long. */
 export async function decode(file) {
-	let sound;
+	let audio;
 	try {
-		// 48 kHz keeps the whole band of common rates; the step to 16 kHz is ours.
-		sound = await new OfflineAudioContext(1, 1, 48000).decodeAudioData(await file.arrayBuffer());
+		// 48 kHz keeps the band of all common rates; resample() goes on to 16 kHz.
+		audio = await new OfflineAudioContext(1, 1, 48000).decodeAudioData(await file.arrayBuffer());
 	} catch {
 		throw new Problem("file", `${file.name} is not sound that this browser can decode. Try wav, mp3 or flac.`);
 	}
-	if (sound.length === 0) throw new Problem("file", `${file.name} holds no sound.`);
-	if (sound.duration > LONGEST + 0.02) {
-		const length = spell(sound.duration);
+	if (audio.length === 0) throw new Problem("file", `${file.name} holds no sound.`);
+	if (audio.duration > LONGEST + 0.02) {
+		const length = spell(audio.duration);
 		throw new Problem("file", `${file.name} is ${length} long; a clip holds ${LONGEST} s at most. Cut it, and drop the part that matters.`);
 	}
-	const mono = new Float32Array(sound.length);
-	for (let c = 0; c < sound.numberOfChannels; c++) {
-		sound.getChannelData(c).forEach((v, i) => (mono[i] += v / sound.numberOfChannels));
+	const mono = new Float32Array(audio.length);
+	for (let c = 0; c < audio.numberOfChannels; c++) {
+		audio.getChannelData(c).forEach((v, i) => (mono[i] += v / audio.numberOfChannels));
 	}
-	return resample(mono, sound.sampleRate).slice(0, LONGEST * RATE);
+	return resample(mono, audio.sampleRate).slice(0, LONGEST * RATE);
 }

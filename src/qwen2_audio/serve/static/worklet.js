@@ -5,7 +5,7 @@ class Tap extends AudioWorkletProcessor {
 	#filled = 0;
 
 	process([input]) {
-		const samples = input[0]; // one channel: the node asks for the mean of what there is
+		const samples = input[0]; // the node mixes all channels down to one
 		if (!samples) return true;
 		this.#block.set(samples, this.#filled);
 		this.#filled += samples.length;

@@ -1,6 +1,6 @@
-"""What every request passes before and after its route: may it ask, is there room, what is written down of it.
+"""The middleware around every route: access checks, admission, error responses, and one log line per request.
 
-Plain ASGI, so that streams and disconnects pass through untouched.
+It is plain ASGI, so that streams and disconnects pass through unchanged.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .bodies import check_length
 from .errors import ApiError, ClientGoneError, as_api_error, respond
-from .state import PLACE, State
+from .state import RESERVATION, State
 
 log = logging.getLogger(__name__)
-_GONE = 499  # nginx's number for a client that left before an answer began
+_GONE = 499  # nginx's status for a client that disconnected before a response began
 _DRAIN_SECONDS = 5.0
 _PROBES = frozenset(("/health", "/ready"))
-_OPEN = _PROBES | {"/", "/version"}  # and what the page is made of; everything else needs the key
+_OPEN = _PROBES | {"/", "/version"}  # these and the page's files need no key; every other path does
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
-class Gate:
+class RequestMiddleware:
     """Wraps the whole application."""
 
     def __init__(self, app: ASGIApp, state: State, paths: frozenset[str]) -> None:
-        """`paths` are those that the log of requests tells apart."""
+        """`paths`: those that are counted by name; all others are counted as "other"."""
         self._app = app
         self._state = state
         self._paths = paths
@@ -42,31 +42,31 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = _Record(scope)
+        record = _RequestRecord(scope)
 
-        async def sending(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = record.id
             await send(message)
 
         try:
-            await self._pass(record.path, scope, receive, sending)
+            await self._check_and_call(record.path, scope, receive, send_with_id)
         except ClientGoneError:
             pass
         except Exception as error:
-            if record.status != _GONE:  # an answer has begun: all that is left is to break it off
+            if record.status != _GONE:  # a response has begun, so the connection can only be broken off
                 raise
             refusal = as_api_error(error, self._state.settings.retry)
-            if refusal.code == "body_too_large":  # any other time it has arrived, and waiting would be for nothing
+            if refusal.code == "body_too_large":  # only this client may still be sending
                 await self._drain(receive)
-            await respond(refusal)(scope, receive, sending)
+            await respond(refusal)(scope, receive, send_with_id)
         finally:
-            self._note(record)
+            self._log(record)
 
-    async def _pass(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _check_and_call(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if path not in _PROBES:  # load balancers ask by address, and nothing is told there
+        if path not in _PROBES:  # load balancers ask by address; these two paths reveal nothing
             self._check_host(headers)
         if not _is_open(path) and scope["method"] != "OPTIONS":
             self._check_origin(headers)
@@ -74,12 +74,12 @@ class Gate:
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        with self._state.place(self._length(headers)) as place:
-            scope[PLACE] = place
+        with self._state.admit(self._max_body_bytes(headers)) as reservation:
+            scope[RESERVATION] = reservation
             await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
-        """A web page whose name was pointed at this machine must not be able to ask as if it were ours."""
+        """Refuses foreign host names: a web page whose name was pointed at this machine would count as our own page."""
         allowed = self._state.settings.hosts
         host = _host_of(headers.get("host", ""))
         if allowed and host not in allowed:
@@ -90,7 +90,7 @@ class Gate:
             )
 
     def _check_origin(self, headers: Headers) -> None:
-        """Browsers say which page asks; pages of others may not, unless they are named."""
+        """Refuses web pages of other origins, which browsers name in the header, unless the settings allow them."""
         origin, allowed = headers.get("origin"), self._state.settings.origins
         if origin is None or origin in allowed or "*" in allowed:
             return
@@ -99,17 +99,19 @@ class Gate:
         except ValueError:
             same = False
         if not same:
-            raise ApiError("Web pages of this origin may not ask here.", status=403, code="wrong_origin")
+            raise ApiError(
+                "Web pages of this origin may not send requests to this server.", status=403, code="wrong_origin"
+            )
 
     def _check_key(self, headers: Headers) -> None:
-        """The key, in a time that does not tell how much of it was right."""
+        """Refuses a wrong key. The comparison takes constant time, so that timing does not reveal parts of a key."""
         keys = self._state.settings.api_keys
         if not keys:
             return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        said = given.strip().encode()
-        right = [hmac.compare_digest(said, key.encode()) for key in keys]
-        if scheme.lower() != "bearer" or not any(right):
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        sent_key = credentials.strip().encode()
+        matches = [hmac.compare_digest(sent_key, key.encode()) for key in keys]
+        if scheme.lower() != "bearer" or not any(matches):
             raise ApiError(
                 "The API key is missing or wrong; expected the header 'Authorization: Bearer KEY'.",
                 status=401,
@@ -118,25 +120,25 @@ class Gate:
             )
 
     async def _drain(self, receive: Receive) -> None:
-        """Read on for a while: many clients send all of a body before they look for an answer."""
-        left = 4 * self._state.settings.body_bytes
+        """Reads and drops the rest of a body for a while: many clients send all of it before they read a response."""
+        bytes_left = 4 * self._state.settings.body_bytes
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while left > 0:
+                while bytes_left > 0:
                     message = await receive()
-                    left -= len(message.get("body", b""))
+                    bytes_left -= len(message.get("body", b""))
                     if not message.get("more_body", False):
                         return
 
-    def _length(self, headers: Headers) -> int:
-        """Bytes that the body may have."""
-        most, said = self._state.settings.body_bytes, headers.get("content-length", "")
-        if not said.isdecimal():
-            return most
-        check_length(int(said[:20]), self._state.settings)
-        return int(said[:20])
+    def _max_body_bytes(self, headers: Headers) -> int:
+        """The Content-Length, or the limit of a body where the header is missing. ApiError (413) above the limit."""
+        content_length = headers.get("content-length", "")
+        if not content_length.isdecimal():
+            return self._state.settings.body_bytes
+        check_length(int(content_length[:20]), self._state.settings)
+        return int(content_length[:20])
 
-    def _note(self, record: _Record) -> None:
+    def _log(self, record: _RequestRecord) -> None:
         route = record.path if record.path in self._paths else "other"
         self._state.served[route, record.status] += 1
         if not _is_open(record.path):
@@ -144,8 +146,8 @@ class Gate:
             log.info("%s %r %s %.3fs %s", record.method, record.path, record.status, seconds, record.id)
 
 
-class _Record:
-    """One request, for the log."""
+class _RequestRecord:
+    """What is logged of one request."""
 
     def __init__(self, scope: Scope) -> None:
         self.id = f"req_{uuid.uuid4().hex}"
@@ -160,7 +162,7 @@ def _is_open(path: str) -> bool:
 
 
 def _host_of(header: str) -> str:
-    """The host without its port: "[::1]:8000" is "::1"."""
+    """The host without its port: "::1" for "[::1]:8000"."""
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
     return header.partition(":")[0].lower()

@@ -5,7 +5,7 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from qwen2_audio.serve.app import create_app
-from qwen2_audio.serve.gate import LOOPBACK_HOSTS
+from qwen2_audio.serve.middleware import LOOPBACK_HOSTS
 from qwen2_audio.serve.settings import Settings
 
 CHAT = {"messages": [{"role": "user", "content": "say hi"}]}
@@ -165,6 +165,33 @@ def test_metrics_are_what_prometheus_reads(client, backend):
     assert (values["0.01"], values["0.025"], values["60.0"], values["+Inf"]) == (0, 1, 1, 2)
     assert next(s.value for s in buckets.samples if s.name.endswith("_sum")) == pytest.approx(99.02)
     assert all(family.documentation for family in families.values())
+
+
+PUBLIC_METRICS = {  # name -> type: dashboards are built on these
+    "requests_submitted": "counter", "requests_finished": "counter", "prompt_tokens": "counter",
+    "cached_tokens": "counter", "audio_tokens": "counter", "generation_tokens": "counter", "heard_seconds": "counter",
+    "steps": "counter", "prefill_tokens": "counter", "decode_tokens": "counter", "seconds_prefill": "counter",
+    "seconds_decode": "counter", "seconds_encoder": "counter", "seconds_overhead": "counter", "preemptions": "counter",
+    "clips_encoded": "counter", "clips_cached": "counter", "guesses_made": "counter", "guesses_accepted": "counter",
+    "draft_guesses_made": "counter", "draft_guesses_accepted": "counter", "draft_without_room": "counter",
+    "lookup_tokens_proposed": "counter", "lookup_tokens_accepted": "counter", "draft_tokens_proposed": "counter",
+    "draft_tokens_accepted": "counter", "draft_cache_full": "counter",
+    "draft_failures": "counter", "seconds_draft": "counter", "num_requests_waiting": "gauge",
+    "num_requests_running": "gauge", "blocks_used": "gauge", "blocks_cached": "gauge", "blocks_total": "gauge",
+    "encoder_cache_bytes": "gauge", "sounds_bytes": "gauge", "request_queue_time_seconds": "histogram",
+    "time_to_first_token_seconds": "histogram", "inter_token_latency_seconds": "histogram",
+    "e2e_request_latency_seconds": "histogram", "step_seconds": "histogram", "request_prompt_tokens": "histogram",
+    "http_requests": "counter", "http_requests_open": "gauge", "http_bytes_held": "gauge", "uptime_seconds": "gauge",
+}  # fmt: skip
+
+
+def test_metrics_keep_their_names_whatever_the_engine_calls_them(client, backend):
+    backend._stats.encoder_cache_bytes = 77
+    client.get("/health")
+    families = list(text_string_to_metric_families(client.get("/metrics").text))
+    assert {family.name.removeprefix("qwen2_audio_"): family.type for family in families} == PUBLIC_METRICS
+    values = {sample.name: sample.value for family in families for sample in family.samples}
+    assert values["qwen2_audio_encoder_cache_bytes"] == values["qwen2_audio_sounds_bytes"] == 77
 
 
 def test_what_the_server_says_of_itself(client_of, backend):

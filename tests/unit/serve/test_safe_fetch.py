@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from qwen2_audio.serve import fetch as fetching
+from qwen2_audio.serve import safe_fetch
 from qwen2_audio.serve.errors import ApiError
-from qwen2_audio.serve.fetch import fetch
+from qwen2_audio.serve.safe_fetch import fetch
 from qwen2_audio.serve.settings import FetchPolicy
 
 HERE = FetchPolicy(private_hosts=("127.0.0.1",), seconds=3, redirects=2)
@@ -16,9 +16,9 @@ HERE = FetchPolicy(private_hosts=("127.0.0.1",), seconds=3, redirects=2)
 
 @pytest.fixture
 def web():
-    """web(b"HTTP/1.1 200 ...", ...) -> the URL of a server that answers with these in turn; web.asked: requests."""
+    """web(b"HTTP/1.1 200 ...", ...) -> the URL of a server that sends these in turn; web.requests: what it received."""
     listeners = []
-    asked = []
+    requests = []
 
     def start(*answers: bytes) -> str:
         listener = socket.create_server(("127.0.0.1", 0))
@@ -31,43 +31,43 @@ def web():
                 except OSError:
                     return
                 with connection:
-                    asked.append(connection.recv(65536))
+                    requests.append(connection.recv(65536))
                     connection.sendall(answer)
 
         threading.Thread(target=run, daemon=True).start()
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-    start.asked = asked
+    start.requests = requests
     yield start
     for listener in listeners:
         listener.close()
 
 
-def get(url: str, policy: FetchPolicy = HERE, limit: int = 1000, take=lambda size: None) -> bytes:
-    return asyncio.run(fetch(url, policy, limit, take))
+def get(url: str, policy: FetchPolicy = HERE, limit: int = 1000, reserve=lambda size: None) -> bytes:
+    return asyncio.run(fetch(url, policy, limit, reserve))
 
 
 def test_a_body_of_known_and_of_unknown_length(web):
     url = web(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
     assert get(url + "/dog.wav?x=1 2".replace(" ", "%20")) == b"abc"
     assert get(url) == b"until the end"
-    assert web.asked[0].startswith(b"GET /dog.wav?x=1%202 HTTP/1.1\r\n")
-    assert b"Host: 127.0.0.1:" in web.asked[0]
+    assert web.requests[0].startswith(b"GET /dog.wav?x=1%202 HTTP/1.1\r\n")
+    assert b"Host: 127.0.0.1:" in web.requests[0]
 
 
-def test_room_is_taken_as_bytes_come(web):
-    """Of a body without a length, too; where there is no room, the rest is not read."""
-    taken = []
+def test_memory_is_reserved_as_bytes_come(web):
+    """Also for a body without a length; if memory is short, the rest is not read."""
+    reserved = []
 
-    def take(size: int) -> None:
-        taken.append(size)
-        if sum(taken) > 70_000:
-            raise ApiError("no room", status=429)
+    def reserve(size: int) -> None:
+        reserved.append(size)
+        if sum(reserved) > 70_000:
+            raise ApiError("memory is short", status=429)
 
     head = b"HTTP/1.1 200 OK\r\n\r\n"
-    assert len(get(web(head + bytes(70_000)), limit=1 << 20, take=take)) == sum(taken) == 70_000
-    with pytest.raises(ApiError, match="no room"):
-        get(web(head + bytes(1000)), limit=1 << 20, take=take)
+    assert len(get(web(head + bytes(70_000)), limit=1 << 20, reserve=reserve)) == sum(reserved) == 70_000
+    with pytest.raises(ApiError, match="memory is short"):
+        get(web(head + bytes(1000)), limit=1 << 20, reserve=reserve)
 
 
 def test_a_chunked_body(web):
@@ -101,7 +101,7 @@ def test_redirects_have_an_end(web):
     again = b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n"
     with pytest.raises(ApiError, match="more than 2 times"):
         get(web(again, again, again, again))
-    assert len(web.asked) == 3
+    assert len(web.requests) == 3
 
 
 def test_a_redirect_out_of_the_allowed_domains(web):
@@ -119,7 +119,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(web, monkeypatch):
         seen.append(host)
         return ["127.0.0.1"]
 
-    monkeypatch.setattr(fetching, "resolve", resolve)
+    monkeypatch.setattr(safe_fetch, "resolve", resolve)
     assert get(url.replace("127.0.0.1", "rebinding.example")) == b"ok"
     assert seen == ["rebinding.example"]
 

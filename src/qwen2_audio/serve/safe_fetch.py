@@ -1,4 +1,4 @@
-"""A clip from an http(s) URL, over a connection to an address that was checked, and no further than the policy goes."""
+"""Fetches a clip from an http(s) URL within the policy. It connects only to addresses that were checked (no SSRF)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 @dataclass(frozen=True)
 class _Hop:
-    """One address of a chain of redirects."""
+    """One URL of a chain of redirects."""
 
     url: str
     parts: SplitResult
@@ -45,24 +45,24 @@ class _Hop:
         return host if self.port == _PORTS[self.parts.scheme] else f"{host}:{self.port}"
 
 
-async def fetch(url: str, policy: FetchPolicy, limit: int, take: Callable[[int], None]) -> bytes:
-    """The body of `url`, at most `limit` bytes. ApiError (400) says why not; it quotes no answer of the other side.
+async def fetch(url: str, policy: FetchPolicy, limit: int, reserve: Callable[[int], None]) -> bytes:
+    """The body of `url`, at most `limit` bytes. ApiError (400) if it cannot be had; it quotes nothing of the response.
 
-    `take` is told of bytes as they come, and raises where there is no room for them.
+    `reserve` is called with the size of each block that arrives, and raises if memory is short.
     """
     if not policy.web:
         raise _refused(
-            "This server fetches no clips from the web; send the sound itself, as input_audio or a data: URL."
+            "This server fetches no clips from the web; send the clip itself, as input_audio or a data: URL."
         )
     try:
         async with asyncio.timeout(policy.seconds):
             for _ in range(policy.redirects + 1):
                 hop = _hop_of(url)
                 check_host(hop.host, policy)
-                found = await _get(hop, policy, limit, take)
-                if isinstance(found, bytes):
-                    return found
-                url = urljoin(url, found)
+                body_or_location = await _get(hop, policy, limit, reserve)
+                if isinstance(body_or_location, bytes):
+                    return body_or_location
+                url = urljoin(url, body_or_location)
     except TimeoutError as error:
         raise _refused(f"The clip at {_short(url)} did not arrive within {policy.seconds:g} s.") from error
     except (OSError, ssl.SSLError, h11.ProtocolError, EOFError) as error:
@@ -86,8 +86,8 @@ def _hop_of(url: str) -> _Hop:
     return _Hop(url, parts, host, _PORTS[parts.scheme] if port is None else port)
 
 
-async def _get(hop: _Hop, policy: FetchPolicy, limit: int, take: Callable[[int], None]) -> bytes | str:
-    """The body, or the address of the next hop."""
+async def _get(hop: _Hop, policy: FetchPolicy, limit: int, reserve: Callable[[int], None]) -> bytes | str:
+    """The body, or the URL that the response redirects to."""
     async with _connect(hop, policy) as (reader, writer):
         connection = h11.Connection(h11.CLIENT)
         headers = [("Host", hop.authority), ("User-Agent", "qwen2-audio"), ("Accept", "audio/*, */*;q=0.8")]
@@ -107,14 +107,14 @@ async def _get(hop: _Hop, policy: FetchPolicy, limit: int, take: Callable[[int],
         body = bytearray()
         while isinstance(event := await _next(connection, reader), h11.Data):
             _check_size(len(body) + len(event.data), limit, hop.url)
-            take(len(event.data))
+            reserve(len(event.data))
             body += event.data
         return bytes(body)
 
 
 @asynccontextmanager
 async def _connect(hop: _Hop, policy: FetchPolicy) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a checked address; the certificate must be the name's."""
+    """A connection to one of the host's checked addresses. With TLS, the certificate must be for the host's name."""
     secure: dict[str, Any] = {"ssl": _tls(), "server_hostname": hop.host} if hop.parts.scheme == "https" else {}
     failure: OSError | None = None
     for address in await resolve(hop.host, hop.port, policy):
@@ -126,14 +126,14 @@ async def _connect(hop: _Hop, policy: FetchPolicy) -> AsyncIterator[tuple[asynci
         try:
             yield reader, writer
         finally:
-            writer.transport.abort()  # a polite goodbye could take for ever
+            writer.transport.abort()  # close() could wait for the other side for ever
         return
     raise failure or OSError("it has no address")
 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()  # reads the certificates of the system: 20 ms
+    return ssl.create_default_context()  # cached: reading the system's certificates takes 20 ms
 
 
 async def _next(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Event:

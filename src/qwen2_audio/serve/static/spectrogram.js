@@ -1,12 +1,12 @@
-// The picture of a sound: waveform above, log-mel spectrogram below, and a ruler with a tick for each audio token.
+// The picture of a clip: waveform above, log-mel spectrogram below, and a ruler with a tick for each audio token.
 
 import { Mel, ROWS } from "./mel.js";
 import { RATE, joined } from "./resample.js";
 
 export const TOKENS_A_SECOND = 25;
-const DECADES = 5.5; // of power, from the loudest down to the paper
+const DECADES = 5.5; // of power, from the loudest down to the background
 const RULER = 9; // CSS pixels of height
-const SCALE = 75; // CSS pixels a second where there is room: three for each token
+const SCALE = 75; // CSS pixels a second, if they fit: three for each token
 
 const LIGHT = [0xffffff, 0xd3dfef, 0x86a9d6, 0x2f62a8, 0x12305f, 0x081429];
 const DARK = [0x161e2d, 0x1d3358, 0x2f5f9f, 0x6ba3dd, 0xc9def0, 0xfff1d6];
@@ -32,11 +32,11 @@ function paint(image, x, column, { top, colours, share = 1 }) {
 		const colour = colours[Math.round(255 * share * value)];
 		const at = 4 * ((ROWS - 1 - row) * image.width + x);
 		for (let c = 0; c < 3; c++) image.data[at + c] = colour[c];
-		image.data[at + 3] = 255 * Math.min(1, 5 * share * value); // the paper shows through silence
+		image.data[at + 3] = 255 * Math.min(1, 5 * share * value); // the background shows through silence
 	}
 }
 
-/** Sizes the canvas to its box; a context in CSS pixels. */
+/** Sizes the canvas to its box and returns its context, which draws in CSS pixels. */
 function fit(canvas) {
 	const { clientWidth: width, clientHeight: height } = canvas;
 	canvas.width = width * devicePixelRatio;
@@ -48,7 +48,7 @@ function fit(canvas) {
 
 export const widthOf = (seconds) => Math.max(120, Math.round(seconds * SCALE));
 
-/** Draws the whole of `samples`; the waveform is `wave` CSS pixels high. */
+/** Draws all of `samples`; the waveform is `wave` CSS pixels high. */
 export function draw(canvas, samples, wave = 20) {
 	const { pen, width, height } = fit(canvas);
 	if (!width || !samples.length) return;
@@ -95,7 +95,7 @@ function drawWave(pen, samples, width, height) {
 
 function drawRuler(pen, seconds, width, height) {
 	const token = width / seconds / TOKENS_A_SECOND;
-	const step = token >= 2.5 ? 1 : TOKENS_A_SECOND; // each token, or each second where those would run together
+	const step = token >= 2.5 ? 1 : TOKENS_A_SECOND; // ticks for seconds only, if those for tokens would run together
 	for (let i = 0; i <= seconds * TOKENS_A_SECOND; i += step) {
 		const second = i % TOKENS_A_SECOND === 0;
 		pen.globalAlpha = second ? 0.9 : 0.4;
@@ -104,13 +104,13 @@ function drawRuler(pen, seconds, width, height) {
 }
 
 /** The picture that grows while the microphone is open. What is not being recorded is drawn pale. */
-export class LiveSonagram {
+export class LiveSpectrogram {
 	#canvas;
 	#mel = new Mel();
 	#tail = new Float32Array(400); // samples that the next columns still need
 	#columns = []; // {column, share}, one a CSS pixel: 10 ms
 	#top = -1;
-	#asked = false;
+	#scheduled = false;
 
 	constructor(canvas) {
 		this.#canvas = canvas;
@@ -128,12 +128,12 @@ export class LiveSonagram {
 			this.#columns.push({ column: this.#mel.column(samples, at), share: recording ? 1 : 0.4 });
 		}
 		this.#tail = samples.slice(at - 200);
-		if (!this.#asked) requestAnimationFrame(() => this.#draw());
-		this.#asked = true;
+		if (!this.#scheduled) requestAnimationFrame(() => this.#draw());
+		this.#scheduled = true;
 	}
 
 	#draw() {
-		this.#asked = false;
+		this.#scheduled = false;
 		const { pen, width, height } = fit(this.#canvas);
 		this.#columns.splice(0, Math.max(0, this.#columns.length - width));
 		if (!width || !this.#columns.length) return;

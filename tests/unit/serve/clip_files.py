@@ -1,4 +1,4 @@
-"""Sounds as files."""
+"""Clips as the bytes of audio files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wav_bytes(seconds: float = 1.0, rate: int = 16_000) -> bytes:
 
 
 def encoded(kind: str, codec: str, seconds: float = 1.0, rate: int = 16_000) -> bytes:
-    """A sound in the container `kind`, by PyAV."""
+    """A clip in the container `kind`, by PyAV."""
     import av
 
     file = io.BytesIO()

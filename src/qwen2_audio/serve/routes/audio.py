@@ -1,0 +1,152 @@
+"""POST /v1/audio/transcriptions and /v1/audio/translations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from ...types import Chunk, Message, SamplingParams, TokenLogprob
+from ..bodies import Form, check_content_type, parse_form, read_body
+from ..convert import sampling_params
+from ..errors import ApiError
+from ..event_stream import EventStream, encode_event, prepend
+from ..protocol import SpeechRequest, parse_speech
+from ..speech import UNKNOWN, Unquote, instruction, language_of
+from ..state import State
+from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
+from ..transcripts import Transcript, json_body, logprobs_body, srt, truncation_fields, usage_body, verbose_body, vtt
+
+_NUMBER_FIELDS: dict[str, type] = {
+    "temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float, "seed": int,
+    "frequency_penalty": float, "presence_penalty": float, "max_completion_tokens": int,
+}  # fmt: skip
+MAX_TOKENS = 448  # default, Whisper's; 30 s of fast speech take about 200
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+
+
+class AudioRoutes:
+    """Transcribes and translates clips."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def transcribe(self, request: Request) -> Response:
+        """POST /v1/audio/transcriptions."""
+        return await self._answer(request, translate=False)
+
+    async def translate(self, request: Request) -> Response:
+        """POST /v1/audio/translations, into English."""
+        return await self._answer(request, translate=True)
+
+    async def _answer(self, request: Request, *, translate: bool) -> Response:
+        state, arrived = self._state, asyncio.get_running_loop().time()
+        check_content_type(request, "multipart/form-data")
+        form = await parse_form(request.headers, await read_body(request, state.settings), state.settings)
+        speech = parse_speech(_values(form.fields))
+        _check_combinations(speech, translate)
+        state.check_model(speech.model)
+        language = language_of(speech.language)
+        text = instruction(translate=translate, language=language, prompt=speech.prompt)
+        handle, chunks = state.submit(_conversation(form, text), _params(speech), arrived)
+        if speech.stream:
+            first = await wait_for_first_chunk(chunks, request, state.settings)
+            events = _events(prepend(first, chunks), logprobs="logprobs" in speech.include)
+            return EventStream(events, handle, state.settings, arrived)
+        async with aclosing(chunks):
+            (answer,) = await run_while_connected(request, collect(chunks, handle.answers))
+        transcript = Transcript(answer, Unquote().push(answer.text, last=True), speech.temperature or 0.0)
+        return _formatted(transcript, speech, "translate" if translate else "transcribe", language)
+
+
+def _values(fields: dict[str, str | list[str]]) -> dict[str, Any]:
+    """The form's strings as JSON values. A string that cannot be converted stays: validation then names its field."""
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        plain = name.removesuffix("[]")
+        if plain in ("timestamp_granularities", "include"):
+            values[plain] = [value] if isinstance(value, str) else value
+        elif plain in values or name.endswith("[]"):
+            raise ApiError(f"The form has {name[:40]!r}, which is no list here.", param=name[:40])
+        else:
+            values[name] = _value(name, str(value))
+    return values
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "stream":
+        return _BOOLEANS.get(text.lower(), text)
+    if name in _NUMBER_FIELDS:
+        try:
+            return _NUMBER_FIELDS[name](text)
+        except ValueError:
+            return text
+    return text
+
+
+def _check_combinations(speech: SpeechRequest, translate: bool) -> None:
+    """ApiError for fields that cannot be combined."""
+    if translate and (speech.language is not None or speech.include or speech.timestamp_granularities):
+        name = "language" if speech.language is not None else "include" if speech.include else "timestamp_granularities"
+        raise ApiError(f"{name} belongs to transcriptions; leave it out.", param=name, code="unknown_parameter")
+    if speech.stream and speech.response_format not in ("json", "text"):
+        raise ApiError(f"{speech.response_format} is not streamed; expected json or text.", param="response_format")
+    if speech.include and speech.response_format != "json":
+        raise ApiError("include needs the response_format json.", param="include")
+    if speech.timestamp_granularities and speech.response_format != "verbose_json":
+        message = "timestamp_granularities needs the response_format verbose_json."
+        raise ApiError(message, param="timestamp_granularities")
+
+
+def _conversation(form: Form, text: str) -> list[Message]:
+    return [{"role": "user", "content": [{"type": "audio", "audio": form.file}, {"type": "text", "text": text}]}]
+
+
+def _params(speech: SpeechRequest) -> SamplingParams:
+    """Greedy unless the request has a temperature, as with OpenAI."""
+    with_logprobs = speech.include or speech.response_format == "verbose_json"
+    return sampling_params(
+        speech,
+        max_tokens=speech.max_completion_tokens or MAX_TOKENS,
+        temperature=speech.temperature or 0.0,
+        logprobs=0 if with_logprobs else None,
+    )
+
+
+def _formatted(transcript: Transcript, speech: SpeechRequest, task: str, language: str | None) -> Response:
+    if speech.response_format == "json":
+        return JSONResponse(json_body(transcript, logprobs=bool(speech.include)))
+    if speech.response_format == "verbose_json":
+        spoken = "english" if task == "translate" else (language or UNKNOWN).lower()
+        return JSONResponse(verbose_body(transcript, task=task, language=spoken))
+    formats = {"text": lambda transcript: transcript.text + "\n", "srt": srt, "vtt": vtt}
+    headers = {
+        f"x-{name.replace('_', '-')}": value
+        for name, value in truncation_fields(transcript.answer.finish_reason).items()
+    }
+    return PlainTextResponse(formats[speech.response_format](transcript), headers=headers)
+
+
+async def _events(chunks: AsyncIterator[Chunk], *, logprobs: bool) -> AsyncIterator[bytes]:
+    """A transcript.text.delta event for each chunk with text, then transcript.text.done."""
+    unquote, transcript, tokens = Unquote(), "", list[TokenLogprob]()
+    async for chunk in chunks:
+        tokens += chunk.logprobs
+        text = unquote.push(chunk.text, last=chunk.finish_reason is not None)
+        transcript += text
+        extra: dict[str, Any] = {"logprobs": logprobs_body(chunk.logprobs)} if logprobs else {}
+        if text:
+            yield encode_event({"type": "transcript.text.delta", "delta": text, **extra})
+        if chunk.finish_reason is not None and chunk.usage is not None:
+            all_logprobs: dict[str, Any] = {"logprobs": logprobs_body(tokens)} if logprobs else {}
+            done = {
+                "type": "transcript.text.done",
+                "text": transcript,
+                **all_logprobs,
+                **truncation_fields(chunk.finish_reason),
+            }
+            yield encode_event({**done, "usage": usage_body(chunk.usage, chunk.heard)})

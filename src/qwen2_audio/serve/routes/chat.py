@@ -1,0 +1,68 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...types import Message, SamplingParams
+from ..answers import Envelope, completion_body
+from ..bodies import check_content_type, parse_json, read_body
+from ..convert import messages_of, params_of
+from ..event_stream import ChatEvents, EventStream, prepend
+from ..media import fetch_links, links_of
+from ..protocol import ChatRequest, parse_chat
+from ..settings import Settings
+from ..state import RESERVATION, Reservation, State
+from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
+
+log = logging.getLogger(__name__)
+_PARSE_IN_THREAD = 64 << 10  # bytes; a larger body is parsed in a thread, so that other requests need not wait
+
+
+class ChatRoutes:
+    """Answers chat requests."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def complete(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        state, arrived = self._state, asyncio.get_running_loop().time()
+        check_content_type(request, "application/json")
+        body = await read_body(request, state.settings)
+        in_thread = asyncio.to_thread(_parse, body, state.settings) if len(body) > _PARSE_IN_THREAD else None
+        chat, messages, params = await in_thread if in_thread else _parse(body, state.settings)
+        del body
+        state.check_model(chat.model)
+        _log_labels(chat)
+        if links := links_of(messages):
+            reservation: Reservation = request.scope[RESERVATION]
+            await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
+        handle, chunks = state.submit(messages, params, arrived, chat.priority)
+        envelope = Envelope(state.names[0], "chat.completion.chunk" if chat.stream else "chat.completion")
+        if not chat.stream:
+            async with aclosing(chunks):
+                answers = await run_while_connected(request, collect(chunks, handle.answers))
+            return JSONResponse(completion_body(envelope, answers, logprobs=chat.logprobs))
+        first = await wait_for_first_chunk(chunks, request, state.settings)
+        usage = chat.stream_options is not None and chat.stream_options.include_usage
+        events = ChatEvents(envelope, logprobs=chat.logprobs, usage=usage)
+        return EventStream(events.encode(prepend(first, chunks)), handle, state.settings, arrived)
+
+
+def _parse(body: bytes, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
+    """The request, its messages and its sampling parameters. ApiError for a field that is wrong."""
+    chat = parse_chat(parse_json(body))
+    return chat, messages_of(chat, settings), params_of(chat, settings)
+
+
+def _log_labels(chat: ChatRequest) -> None:
+    """Logs the names that the client gives its user and its request."""
+    labels = {"user": chat.user, "safety_identifier": chat.safety_identifier, "metadata": chat.metadata}
+    if any(labels.values()):
+        log.info("chat for %r", {name: value for name, value in labels.items() if value})
