@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MODEL_VARIABLE = "QWEN2_AUDIO_MODEL"
 NANO = "nano"
-NUM_SPECULATIVE_TOKENS = 4  # guesses at a time; EngineSettings has the same
+NUM_SPECULATIVE_TOKENS = 4  # EngineSettings has the same
 FOR_REAL_RECORDINGS = "Qwen/Qwen2-Audio-7B-Instruct"
 
 logger = logging.getLogger(__name__)
@@ -53,10 +53,11 @@ def load(
     attn_implementation: str | None = None,
     revision: str | None = None,
     local_files_only: bool = False,
-    reuse: bool = True,
+    enable_prefix_caching: bool = True,
     tensor_parallel: bool = False,
     draft: str | Path | None = None,
     num_speculative_tokens: int = NUM_SPECULATIVE_TOKENS,
+    **renamed: Any,
 ) -> AudioChat:
     """Load a checkpoint to talk to.
 
@@ -75,13 +76,13 @@ def load(
         attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
         revision: branch, tag or commit on the hub.
         local_files_only: never ask the hub.
-        reuse: keep what clips and conversations cost to compute while the engine's memory lasts (docs/engine.md), so
+        enable_prefix_caching: keep encoded clips, keys and values while the engine's memory lasts (docs/engine.md), so
             that a second question about a clip needs neither the encoder nor its part of the prompt again.
         tensor_parallel: divide the language model among the processes of torchrun. The first one answers; the others
-            call `engine.follow.follow(m.model)`, which returns when it ends.
-        draft: a smaller checkpoint with the same tokenizer, named as `name` is, that guesses what this one will say;
-            guesses are checked, so that answers stay the same and come sooner where it is often right.
-        num_speculative_tokens: tokens that it guesses at a time, at most.
+            call `engine.executor.tp_worker.run_worker(m.model)`, which returns when it ends.
+        draft: a smaller checkpoint with the same tokenizer, named as `name` is, that proposes what this one will
+            say; proposals are checked, so that answers stay the same and come sooner where it is often right.
+        num_speculative_tokens: tokens that it proposes a step, at most.
 
     Raises:
         WeightsError: the checkpoint or the adapter is absent, unreachable, damaged, or they do not fit together.
@@ -89,7 +90,7 @@ def load(
         CapacityError: this machine has no room for it.
     """
     from ..checkpoint.config import Qwen2AudioConfig
-    from ..engine.engine import EngineSettings
+    from ..engine.settings import EngineSettings, current_names
     from ..inputs.processor import Qwen2AudioProcessor
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
@@ -98,7 +99,12 @@ def load(
     from .placement import choose_placement
 
     where = find(name)
-    settings = EngineSettings(enable_prefix_caching=reuse, num_speculative_tokens=num_speculative_tokens)
+    options: dict[str, Any] = {
+        "enable_prefix_caching": enable_prefix_caching,
+        "num_speculative_tokens": num_speculative_tokens,
+    }
+    options |= current_names(renamed, ("reuse", "draft_tokens"), "load()")
+    settings = EngineSettings(**options)
     # The small files first: what cannot work is said before 17 GB are fetched.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = choose_placement(config, device, dtype, quantize, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,13 +43,18 @@ RENAMED = {
 }
 
 
-def with_current_names(options: dict[str, Any], where: str) -> dict[str, Any]:
-    """`options` with the names of RENAMED replaced, and a FutureWarning for each."""
-    for old, new in RENAMED.items():
-        if old in options:
-            warnings.warn(f"{where}: {old} is now {new}; the old name goes in 0.3.", FutureWarning, stacklevel=3)
-            options[new] = options.pop(old)
-    return options
+def current_names(options: dict[str, Any], allowed: Collection[str], where: str) -> dict[str, Any]:
+    """`options` under their current names, with a FutureWarning for each that was renamed.
+
+    Raises TypeError, as a call with a keyword that does not exist, for a name that is not among the `allowed` old ones.
+    """
+    current = {}
+    for name, value in options.items():
+        if name not in allowed:
+            raise TypeError(f"{where} got an unexpected keyword argument {name!r}")
+        warnings.warn(f"{where}: {name} is now {RENAMED[name]}; the old name goes in 0.3.", FutureWarning, stacklevel=3)
+        current[RENAMED[name]] = value
+    return current
 
 
 def _accept_renamed(cls: type[T]) -> type[T]:
@@ -57,7 +62,8 @@ def _accept_renamed(cls: type[T]) -> type[T]:
 
     @functools.wraps(init)
     def with_old_names(self: T, *args: Any, **options: Any) -> None:
-        init(self, *args, **with_current_names(options, cls.__name__))
+        old = {name: options.pop(name) for name in RENAMED if name in options}
+        init(self, *args, **options, **current_names(old, RENAMED, cls.__name__))
 
     setattr(cls, "__init__", with_old_names)  # noqa: B010  (mypy forbids assigning to a method)
     return cls

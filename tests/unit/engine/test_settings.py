@@ -1,7 +1,7 @@
 import pytest
 
 from qwen2_audio import GenerationConfig, SamplingParams
-from qwen2_audio.engine.settings import DEFAULT_MAX_TOKENS, Limit, generate_options, limit, stop_strings
+from qwen2_audio.engine.settings import DEFAULT_MAX_TOKENS, EngineSettings, Limit, generate_options, limit, stop_strings
 from qwen2_audio.errors import ConfigError, ContextLengthError
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.types import Heard
@@ -87,3 +87,12 @@ def test_a_file_that_counts_the_prompt_counts_each_clip_as_one_position():
 @pytest.mark.parametrize("temperature", [0, 5e-324, 1e-40, 9e-6])
 def test_a_temperature_that_logits_cannot_be_divided_by_is_greedy(temperature):
     assert drawn(temperature=temperature, top_p=0.5) == {"do_sample": False}
+
+
+def test_the_names_of_version_0_1_work_with_a_notice():
+    with pytest.warns(FutureWarning, match="EngineSettings: step_tokens is now max_num_batched_tokens") as caught:
+        settings = EngineSettings(1024, step_tokens=7, reuse=False)
+    assert settings == EngineSettings(1024, max_num_batched_tokens=7, enable_prefix_caching=False)
+    assert len(caught) == 2 and caught[0].filename == __file__
+    with pytest.raises(TypeError, match="step_token"):
+        EngineSettings(step_token=7)
