@@ -43,7 +43,7 @@ SHARED = ("encoder", "language", "joint", "sft", "voices")  # each process takes
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m recipes.nano", description="Make nano's sounds and speech, train it, test it."
+        prog="python -m recipes.nano", description="Make nano's sounds and speech, and train it."
     )
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="what to do; nothing: all, in this order")
     parser.add_argument("--work", type=Path, default=Path("runs/nano"), help="clips, stages, logs, report")

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from qwen2_audio.distributed.process_group import Processes
+from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
+from qwen2_audio.evaluate.nano.sounds.kinds import NAMES
+from qwen2_audio.evaluate.nano.world.utterance import plain
 from qwen2_audio.train.augment import another_throat
 
 from .clips import Library
-from .mix import SPEECH, STRANGE, Clip
-from .sounds.kinds import NAMES
-from .world.utterance import plain
 
 GROUP = 16  # batches drawn together and sorted by length, so that little is padded
 SILENCE = -1.5  # log-mel of digital silence

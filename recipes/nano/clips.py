@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from qwen2_audio.audio.mel import log_mel, num_audio_tokens, num_frames
-
-from .mix import Clip
-from .scene import render
-from .sounds.dsp import RATE
+from qwen2_audio.evaluate.nano.mix import Clip
+from qwen2_audio.evaluate.nano.scene import render
+from qwen2_audio.evaluate.nano.sounds.dsp import RATE
 
 MEL_BINS = 128
 CHUNK = 50  # clips handed to a process at a time: one round of `scene.TURNS`

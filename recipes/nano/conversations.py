@@ -1,7 +1,7 @@
 """What is asked about a clip, and the answer, in natural and varied wording. All is drawn from the generator handed in.
 
 A turn's answer follows the style of its question, so that greedy answers vary too. The wordings marked as held out are
-asked in the test only.
+never taught. Those that nano's examination asks, too, stand in `qwen2_audio.evaluate.nano.wording`.
 """
 
 from __future__ import annotations
@@ -11,59 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .mix import SPEECH, STRANGE, Clip
-from .sounds.kinds import NAMED
-from .words import ABSTAIN, WORDS
+from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
+from qwen2_audio.evaluate.nano.sounds.kinds import NAMED
+from qwen2_audio.evaluate.nano.wording import SEX, TRANSCRIBE, has_name, name_it, phrase, pick, says_nothing, what
+from qwen2_audio.evaluate.nano.words import ABSTAIN, WORDS
 
 Rng = np.random.Generator
 CAPTION_PROMPT, SPEECH_PROMPT = "Generate the caption in English:", "Recognize the speech:"
-
-# What is it? Questions by the style of the answer; {x} is a phrase such as "a dog barking".
-WHAT = {
-    "This is the sound of {x}.": (
-        "What is this sound?",
-        "What's this sound?",
-        "What sound is this?",
-        "Which sound is this?",
-        "What is that sound?",
-        "What's that sound?",
-        "What kind of sound is this?",
-        "Name this sound.",
-        "Identify this sound.",
-        "What is the sound?",
-    ),
-    "I hear {x}.": (
-        "What do you hear?",
-        "What can you hear?",
-        "What are you hearing?",
-        "Tell me what you hear.",
-        "What did you hear?",
-        "What is there to hear?",
-        "Listen. What do you hear?",
-        "Please tell me what you can hear.",
-        "Can you hear that?",
-    ),
-    "It sounds like {x}.": (
-        "What does it sound like?",
-        "What does this sound like?",
-        "What do you think this is?",
-        "Guess what this is.",
-        "Do you know what this is?",
-        "Do you recognise this?",
-        "Can you tell me what this is?",
-        "What could this be?",
-    ),
-    "This recording contains {x}.": (
-        "What is in this recording?",
-        "What is in this audio?",
-        "What is it in this audio?",
-        "Describe the audio.",
-        "Describe this recording.",
-        "What happens in this clip?",
-        "Describe what happens in this audio.",
-        "What is going on here?",
-    ),
-}
 WHAT_HELD_OUT = {
     "This is the sound of {x}.": ("What sound do we have here?", "Can you identify this sound?"),
     "I hear {x}.": ("Can you tell me what you hear?", "What is it that you hear?"),
@@ -98,29 +52,7 @@ class Conversation:
     base: tuple[str, str] | None = None  # base form: a prompt and what continues it; then there are no messages
 
 
-def pick(rng: Rng, items: Any) -> Any:
-    """One of `items`."""
-    return items[int(rng.integers(len(items)))]
-
-
-TRANSCRIBE = (
-    "Transcribe the speech.",
-    "Write down what is said.",
-    "What does the person say?",
-    "What is being said?",
-    "What did the speaker say?",
-    "Please write down the words.",
-    "Transcribe the audio.",
-    "What are the words?",
-)
 TRANSCRIBE_HELD_OUT = ("Please transcribe what the person says.", "Can you write down the speech?")
-SEX = (
-    "Is the speaker a man or a woman?",
-    "Is this a man or a woman?",
-    "Who is speaking, a man or a woman?",
-    "Is it a man's or a woman's voice?",
-    "Male or female?",
-)
 REPLY = ("Answer the speaker.", "Reply to the person.", "Answer what is asked.", "What do you answer?")
 BEHIND = ("What is in the background?", "What do you hear in the background?", "What sound is behind the voice?")
 ANYBODY = ("Is anybody speaking?", "Does anybody speak?", "Is there a voice in this clip?")
@@ -131,34 +63,6 @@ UNCLEAR = ABSTAIN["voice"].says[0]
 def is_voice(clip: Clip) -> bool:
     """Somebody speaks, with words or without."""
     return clip.kind in (SPEECH, STRANGE, "voice")
-
-
-def phrase(clip: Clip, rng: Rng) -> str:
-    """The usual name of what is heard, one time in four the other one; of a named kind, or of clear speech."""
-    if clip.kind == SPEECH:
-        speaker = f"a {clip.sex} speaking"
-        return f"{speaker} and {WORDS[clip.background].phrases[0]}" if clip.background else speaker
-    phrases = WORDS[clip.kind].phrases
-    return phrases[0] if rng.random() < 0.75 else phrases[-1]
-
-
-def has_name(clip: Clip) -> bool:
-    return clip.kind in WORDS or clip.kind == SPEECH
-
-
-def says_nothing(clip: Clip) -> str:
-    """What is said of a clip without a name."""
-    return ABSTAIN["voice" if clip.kind == STRANGE else clip.kind].says[0]
-
-
-def name_it(clip: Clip, style: str, rng: Rng) -> str:
-    """The answer to "What is it?" in the style of the question."""
-    return style.format(x=phrase(clip, rng)) if has_name(clip) else says_nothing(clip)
-
-
-def what(clip: Clip, rng: Rng, table: dict[str, tuple[str, ...]] = WHAT) -> tuple[str, str]:
-    style = pick(rng, list(table))
-    return pick(rng, table[style]), name_it(clip, style, rng)
 
 
 def is_it(clip: Clip, rng: Rng) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qwen2_audio.audio.mel import num_encoder_frames
+from qwen2_audio.evaluate.nano.mix import Clip
 from qwen2_audio.model.attention import ALL
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
 from qwen2_audio.train.precision import fast_bfloat16
@@ -21,7 +22,6 @@ from qwen2_audio.train.precision import fast_bfloat16
 from .batches import CLASSES, LETTERS, NO_SEX, EncoderBatch, EncoderStream
 from .clips import Library
 from .loop import Stage
-from .mix import Clip
 from .tables import Tables
 
 ENCODER = Stage("encoder", steps=5000, batch=32, lr=2.5e-3, warmup=150, decay_from=0.55)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from qwen2_audio.errors import Qwen2AudioError
+from qwen2_audio.evaluate.nano.mix import render_clip
+from qwen2_audio.evaluate.nano.scene import render_speech
+from qwen2_audio.evaluate.nano.speech.engines import check_engines
+from qwen2_audio.evaluate.nano.world.facts import FACTS
+from qwen2_audio.evaluate.nano.world.speakers import command
+
 from .clips import write_wav
-from .errors import RecipeError
-from .mix import render_clip
-from .scene import render_speech
-from .speech.engines import check_engines
-from .world.facts import FACTS
-from .world.speakers import command
 
 SOUNDS = ("dog", "cat", "glass", "rain", "bell", "siren", "knocking", "piano")
 QUESTIONS = {"capital": "What is the capital of France?", "sum": "What is seven plus five?"}  # file: what is asked
@@ -59,7 +60,7 @@ def main() -> int:
     folder = parser.parse_args().out
     try:
         check_engines()
-    except RecipeError as error:
+    except Qwen2AudioError as error:
         print(error, file=sys.stderr)
         return 2
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .mix import SPEECH, STRANGE, Clip
-from .scene import TURNS
-from .sounds.kinds import NAMED, NAMES
-from .world.speakers import utterance
+from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
+from qwen2_audio.evaluate.nano.scene import TURNS
+from qwen2_audio.evaluate.nano.sounds.kinds import NAMED, NAMES
+from qwen2_audio.evaluate.nano.world.speakers import utterance
 
 
 def imagined(rng: np.random.Generator) -> Clip:

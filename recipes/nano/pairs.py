@@ -22,14 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
+from qwen2_audio.evaluate.nano.examination import BATCH, Listener
+from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
+from qwen2_audio.evaluate.nano.questions import abstains
+from qwen2_audio.evaluate.nano.words import WORDS, kinds_named
+from qwen2_audio.evaluate.nano.world.utterance import plain
+
 from .clips import Library
 from .conversations import UNCLEAR, Conversation, ask, assistant, is_voice, sex, transcribe, user, voice_chat
 from .corpus import row_of
-from .evaluate import BATCH, Listener
-from .examination import abstains
-from .mix import SPEECH, Clip
-from .words import WORDS, kinds_named
-from .world.utterance import plain
 
 Rng = np.random.Generator
 DRAWS = 1  # answers drawn where the best one is right

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from qwen2_audio.evaluate.nano.speech.engines import check_engines
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train import dpo, sft
@@ -25,7 +26,6 @@ from .loop import Stage, adamw, processes, train
 from .network import finish, fresh_model, nano_config, save_checkpoint
 from .pairs import write_pairs
 from .pseudo import LANGUAGE, Lessons
-from .speech.engines import check_engines
 from .tokenizer import train_tokenizer
 from .writer import FINE_TUNING, PRETRAINING, WIDENING
 

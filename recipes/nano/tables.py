@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
+
 from .batches import CLASSES, LETTERS, letters_of
-from .mix import SPEECH, Clip
 
 WRONG = 0.3  # of the letters at most are others, missing or doubled; the share is drawn for each clip
 NOISE = 0.35, 0.6  # standard deviation beside states of 1, drawn for each clip

@@ -7,6 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
+from qwen2_audio.evaluate.nano.wording import WHAT, name_it, pick
+from qwen2_audio.evaluate.nano.words import WORDS
+from qwen2_audio.evaluate.nano.world.facts import FACTS, FAMILIES
+
 from .conversations import (
     AGAIN,
     BOTH,
@@ -15,7 +20,6 @@ from .conversations import (
     REPLY,
     SPEECH_PROMPT,
     SYSTEMS,
-    WHAT,
     WHICH,
     Conversation,
     ask,
@@ -23,17 +27,12 @@ from .conversations import (
     bare,
     caption,
     is_voice,
-    name_it,
-    pick,
     pick_weighted,
     sex,
     transcribe,
     user,
     voice_chat,
 )
-from .mix import SPEECH, Clip
-from .words import WORDS
-from .world.facts import FACTS, FAMILIES
 
 Rng = np.random.Generator
 # How often a conversation takes each form. Pre-training reads: the language model must learn to spell out what it hears

@@ -29,6 +29,10 @@ class TrainingError(Qwen2AudioError, RuntimeError):
     """A training run that cannot go on."""
 
 
+class EvaluationError(Qwen2AudioError, RuntimeError):
+    """A test of a checkpoint that cannot go on."""
+
+
 class NumericsError(Qwen2AudioError, RuntimeError):
     """A computation whose result is NaN or infinite."""
 

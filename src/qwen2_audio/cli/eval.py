@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ..errors import ConfigError, did_you_mean
-from .terminal import Model
+from .terminal import Model, note
 
 TASKS = ("nano",)
 MISSED = 1
@@ -38,27 +36,15 @@ def command(
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder; the nano task tests a checkpoint's folder.")
-    test = recipe("evaluate")
+    from ..evaluate.nano.examination import evaluate, report
+
     started = time.monotonic()
-    try:
-        tally, *others = test.evaluate(folders, count)
-    except RuntimeError as error:  # a synthesiser is missing, and the sentence says which
-        raise ConfigError(str(error)) from error
-    met = test.report(tally, others[0] if others else None, out, time.monotonic() - started)
-    return 0 if met else MISSED
-
-
-def recipe(module: str) -> Any:
-    """A module of recipes/nano, which makes nano's clips and is no part of the package.
-
-    Raises ConfigError where the package was installed without the repository.
-    """
-    root = Path(__file__).parents[3]
-    if not (root / "recipes" / "nano" / f"{module}.py").is_file():
-        raise ConfigError(
-            "The nano task makes its clips with recipes/nano, which is in the repository and not in the package; "
-            "run this from a clone that was installed with 'pip install -e .'."
-        )
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return import_module(f"recipes.nano.{module}")
+    tally, *others = evaluate(folders, count)
+    seconds = time.monotonic() - started
+    written = report(tally, others[0] if others else None, out)
+    for line in written.lines():
+        print(line)
+    print(f"{seconds:.0f} s")
+    if written.plot is None:
+        note("confusion.png is not drawn, as matplotlib is not installed: pip install 'qwen2-audio[plot]'.")
+    return 0 if written.met else MISSED

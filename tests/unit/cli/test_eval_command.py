@@ -2,10 +2,9 @@
 
 import json
 import shutil
+import sys
 
 import pytest
-
-from qwen2_audio.cli import eval as command
 
 spoken = pytest.mark.skipif(
     shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs espeak-ng and flite"
@@ -36,7 +35,26 @@ def test_a_checkpoint_that_is_not_there_is_refused(cli):
     assert "no/where is no folder; the nano task tests a checkpoint's folder." in err
 
 
-def test_without_the_repository_one_sentence_says_where_the_task_is(monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "a" / "b" / "c" / "eval.py"))
-    with pytest.raises(command.ConfigError, match="which is in the repository and not in the package; run this from"):
-        command.recipe("evaluate")
+def test_without_a_synthesiser_one_sentence_says_so(cli, monkeypatch):
+    monkeypatch.setattr("qwen2_audio.evaluate.nano.speech.engines.shutil.which", lambda name: None)
+    status, _, err = cli("eval", "--tasks", "nano", "--model", "nano")
+    assert status == 2
+    assert "espeak-ng and flite cannot be found" in err
+
+
+@spoken
+def test_without_jiwer_one_sentence_says_how_to_install_it_before_anything_is_asked(cli, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    status, _, err = cli("eval", "--tasks", "nano", "--model", "nano", "--out", tmp_path / "report")
+    assert status == 2
+    assert err == "qwen2-audio: Counting word errors needs jiwer: pip install 'qwen2-audio[eval]'.\n"
+    assert not (tmp_path / "report").exists()
+
+
+@spoken
+def test_without_matplotlib_a_note_says_that_there_is_no_plot(cli, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    _, out, err = cli("eval", "--tasks", "nano", "--model", "nano", "--count", "1", "--out", tmp_path)
+    assert "confusion.png is not drawn, as matplotlib is not installed: pip install 'qwen2-audio[plot]'." in err
+    assert "nano.asr.wer" in out and "asking" not in out
+    assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["report.json"]

@@ -7,31 +7,29 @@ import pytest
 from recipes.nano import pairs
 from recipes.nano.clips import Entry
 from recipes.nano.conversations import (
-    TRANSCRIBE,
     TRANSCRIBE_HELD_OUT,
     UNCLEAR,
-    WHAT,
     WHAT_HELD_OUT,
     Conversation,
     anybody,
     assistant,
     behind,
     is_it,
-    name_it,
     sex,
     transcribe,
     user,
     voice_chat,
 )
 from recipes.nano.corpus import write_conversations
-from recipes.nano.examination import abstains
 from recipes.nano.imagine import imagined
-from recipes.nano.mix import SPEECH, STRANGE, Clip
-from recipes.nano.sounds.kinds import NAMED, NAMES
 from recipes.nano.tokenizer import train_tokenizer
-from recipes.nano.words import ABSTAIN, WORDS, kinds_named
 from recipes.nano.writer import FINE_TUNING, PRETRAINING, Writer
 
+from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
+from qwen2_audio.evaluate.nano.questions import abstains
+from qwen2_audio.evaluate.nano.sounds.kinds import NAMES
+from qwen2_audio.evaluate.nano.wording import TRANSCRIBE, WHAT
+from qwen2_audio.evaluate.nano.words import WORDS
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.train import formats
 
@@ -52,29 +50,6 @@ class Imagined:
 
     def wav(self, i):
         return self.folder / "wav" / f"{i}.wav"
-
-
-@pytest.mark.parametrize("kind", NAMED)
-def test_everything_said_of_a_kind_names_it_and_nothing_else(kind):
-    rng = np.random.default_rng(0)
-    for style in WHAT:
-        for _ in range(8):
-            assert kinds_named(name_it(Clip(kind, 1.0, -20.0), style, rng)) == {kind}
-    for caption in WORDS[kind].captions:
-        assert kinds_named(caption) == {kind}
-
-
-@pytest.mark.parametrize("kind", list(ABSTAIN))
-def test_abstentions_name_no_sound_and_count_as_such(kind):
-    for sentence in (*ABSTAIN[kind].says, ABSTAIN[kind].caption):
-        assert kinds_named(sentence) == {kind}
-    assert all(abstains(sentence) for sentence in ABSTAIN[kind].says)
-
-
-def test_an_answer_that_names_two_kinds_names_two():
-    assert kinds_named("I hear a dog, or it may be a cat.") == {"dog", "cat"}
-    assert kinds_named("I do not know, perhaps a dog.") == {"dog"}
-    assert kinds_named("This is the sound of a scattered crowd.") == set()
 
 
 def test_held_out_wordings_are_never_trained_on():

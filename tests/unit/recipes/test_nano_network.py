@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from recipes.nano.conversations import user
-from recipes.nano.evaluate import Listener
 from recipes.nano.network import fresh_model, nano_config, save_checkpoint, sinusoids
 from recipes.nano.tokenizer import train_tokenizer
+
+from qwen2_audio.evaluate.nano.examination import Listener
 
 
 @pytest.fixture(scope="module")

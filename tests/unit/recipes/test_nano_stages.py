@@ -17,7 +17,6 @@ from recipes.nano.batches import (
 )
 from recipes.nano.ctc import Listener, distance, greedy, join
 from recipes.nano.imagine import imagined
-from recipes.nano.mix import SPEECH, Clip
 from recipes.nano.network import nano_config
 from recipes.nano.pseudo import LANGUAGE, Lessons
 from recipes.nano.stages import Plan, configured
@@ -26,6 +25,7 @@ from recipes.nano.tokenizer import train_tokenizer
 
 from qwen2_audio.checkpoint.config import Qwen2AudioEncoderConfig
 from qwen2_audio.distributed.process_group import Processes
+from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 

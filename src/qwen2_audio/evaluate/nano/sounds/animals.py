@@ -68,7 +68,7 @@ def bird(p: P, rng: Rng, n: int) -> Array:
 
 
 def _chirp(p: P, rng: Rng, n: int, height: float, sweep: float, trill: bool) -> Array:
-    f = np.clip(p["pitch"] * height, 1900, 6800) * (1 + sweep * np.linspace(-1, 1, n))
+    f: Array = np.clip(p["pitch"] * height, 1900, 6800) * (1 + sweep * np.linspace(-1, 1, n))
     if trill:
         f = f * (1 + 0.15 * np.sin(2 * np.pi * rng.uniform(25, 55) * np.arange(n) / 16_000))
     f = np.clip(f, 1500, 7500)

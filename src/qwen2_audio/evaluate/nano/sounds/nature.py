@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -55,8 +56,12 @@ def wind(p: P, rng: Rng, n: int) -> Array:
     noise = rng.standard_normal(n)
     for k in range(steps):  # a moving resonance, made by cross-fading five fixed ones
         near = np.exp(-(((gust - k / (steps - 1)) / 0.18) ** 2))
-        howl += near * unit(shaped(noise, lambda f, c=centres[k]: 1 / (1 + ((f - c) / (0.05 * c)) ** 2)))
+        howl += near * unit(shaped(noise, partial(_resonance, centre=centres[k])))
     return roar + p["whistling"] * howl * gust**1.5
+
+
+def _resonance(f: Array, centre: float) -> Array:
+    return 1 / (1 + ((f - centre) / (0.05 * centre)) ** 2)
 
 
 def thunder(p: P, rng: Rng, n: int) -> Array:

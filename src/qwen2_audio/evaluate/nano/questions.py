@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .conversations import SEX, TRANSCRIBE, WHAT, has_name, says_nothing, user, what
+from ...inputs.messages import user
+from ...types import Message
 from .mix import SPEECH, Clip, clip_seed, render_clip
 from .scene import render_speech, render_strange
 from .sounds.kinds import NAMED
+from .wording import SEX, TRANSCRIBE, WHAT, has_name, says_nothing, what
 from .words import kinds_named
-from .world.speakers import Utterance, command, held_out, known
-from .world.utterance import plain
+from .world.speakers import command, held_out, known
+from .world.utterance import Utterance, plain
 
 Rng = np.random.Generator
 NOTHING = ("noise", "silence", "tone", "voice")
@@ -26,7 +28,7 @@ class Question:
     """One thing asked about one clip."""
 
     rows: tuple[str, ...]  # of the table, in which the answer counts
-    messages: list[dict[str, Any]]  # its audio parts hold (samples, rate)
+    messages: list[Message]  # its audio parts hold (samples, rate)
     clip: Clip
     truth: str
     judge: Callable[[str, str, Clip], bool]  # what was said, the truth, the clip -> right
@@ -55,8 +57,7 @@ def no_wrong_fact(said: str, truth: str, clip: Clip) -> bool:
 
 
 def _question(rows: tuple[str, ...], wave: np.ndarray, clip: Clip, text: str, truth: str, judge: Any) -> Question:
-    parts: tuple[Any, ...] = ((wave, 16_000), text) if text else ((wave, 16_000),)
-    return Question(rows, [user(*parts)], clip, truth, judge)
+    return Question(rows, [user(text or None, audio=(wave, 16_000))], clip, truth, judge)
 
 
 def _sentence(rng: Rng) -> Utterance:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from ..errors import RecipeError
+from ....errors import EvaluationError
 from ..sounds.dsp import RATE
 from .variants import PREFIX, SHELF, data_folder
 from .voices import Manner, Voice
@@ -31,12 +31,12 @@ KED = Path("/usr/share/festival/voices/english/ked_diphone")  # festival's secon
 
 
 def check_engines(*, training: bool = False) -> None:
-    """Raises RecipeError where a synthesiser is missing: the test needs espeak-ng and flite, training festival too."""
+    """The examination needs espeak-ng and flite, training festival too. Raises EvaluationError where one is missing."""
     missing = [name for name in ("espeak-ng", "flite") if shutil.which(name) is None]
     if training and (shutil.which("festival") is None or not KED.is_dir()):
         missing.append("festival (with festvox-kdlpc16k)")
     if missing:
-        raise RecipeError(
+        raise EvaluationError(
             f"{' and '.join(missing)} cannot be found, and nano's speech is made by them; install them "
             "(Debian: apt-get install espeak-ng flite festival festvox-kdlpc16k)."
         )
@@ -95,11 +95,11 @@ def festival(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple
     try:
         return _written(lambda path: _ordered([*orders, f'(utt.save.wave said "{path}" (quote riff))']))
     except FileNotFoundError as error:
-        raise RecipeError(f"festival could not say {text!r} with the voice {name}.") from error
+        raise EvaluationError(f"festival could not say {text!r} with the voice {name}.") from error
 
 
 def _ordered(orders: list[str]) -> None:
-    """Have festival do it, up to the first order that fails. Raises RecipeError where it stops altogether."""
+    """Have festival do it, up to the first order that fails. Raises EvaluationError where it stops altogether."""
     process = _festival_process(os.getpid())  # a forked child must not write into its parent's
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -110,7 +110,7 @@ def _ordered(orders: list[str]) -> None:
                 raise BrokenPipeError
     except BrokenPipeError:
         _festival_process.cache_clear()
-        raise RecipeError(f"festival stopped (exit {process.wait()}) at: {' '.join(orders)}") from None
+        raise EvaluationError(f"festival stopped (exit {process.wait()}) at: {' '.join(orders)}") from None
 
 
 @cache

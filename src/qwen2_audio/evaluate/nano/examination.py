@@ -1,14 +1,8 @@
-"""How well nano hears: clips made again from their seeds, asked about through the package, judged by its words.
-
-python -m recipes.nano.evaluate --model runs/nano/checkpoint --out runs/nano/report [--before runs/nano/sft/final]
-"""
+"""How well nano hears: clips made again from their seeds, asked about through the package, judged by its words."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-import qwen2_audio
-from qwen2_audio.types import SamplingParams
-
-from .errors import RecipeError
-from .examination import Question, abstains, is_clear, no_wrong_fact, questions
+from ...api.loading import load
+from ...types import Message, SamplingParams
+from ..word_errors import load_jiwer, word_error_rate
+from .questions import Question, abstains, is_clear, no_wrong_fact, questions
 from .sounds.kinds import NAMED
 from .speech.engines import check_engines
 from .words import kinds_named
@@ -79,7 +72,7 @@ class Tally:
         """Name, value and n of every row; bars where there are any."""
         found = []
         for name, right in self.right.items():
-            value = _word_error_rate(self.texts[name]) if name in self.texts else sum(right) / len(right)
+            value = word_error_rate(self.texts[name]) if name in self.texts else sum(right) / len(right)
             row: dict[str, Any] = {"name": name, "value": round(value, 4), "n": len(right)}
             if name in BARS:
                 lower = name.endswith(LOWER_IS_BETTER)
@@ -88,19 +81,13 @@ class Tally:
         return found
 
 
-def _word_error_rate(pairs: Sequence[tuple[str, str]]) -> float:
-    import jiwer
-
-    return float(jiwer.wer([truth for truth, _ in pairs], [said for _, said in pairs]))
-
-
 class Listener:
     """A checkpoint that answers, through the package's engine."""
 
     def __init__(self, folder: Path) -> None:
-        self.chat = qwen2_audio.load(folder, dtype="float32")
+        self.chat = load(folder, dtype="float32")
 
-    def answers(self, conversations: Sequence[list[dict[str, Any]]], seed: Sequence[int] | None = None) -> list[str]:
+    def answers(self, conversations: Sequence[list[Message]], seed: Sequence[int] | None = None) -> list[str]:
         """The next thing it says in each conversation: the likeliest, or with a `seed` one drawn from all there is."""
         params = [SamplingParams(max_tokens=MAX_NEW_TOKENS, temperature=0.0)] * len(conversations)
         if seed is not None:
@@ -110,12 +97,18 @@ class Listener:
 
 
 def evaluate(folders: Sequence[Path], count: int) -> list[Tally]:
-    """The whole test of each checkpoint, on the same clips. Raises RecipeError where a synthesiser is missing."""
+    """The whole test of each checkpoint, on the same clips, with a progress bar on stderr.
+
+    Raises EvaluationError where a synthesiser is missing, ConfigError where jiwer is.
+    """
+    from rich.console import Console
     from rich.progress import track
 
     check_engines()
+    load_jiwer()
     listeners, tallies = [Listener(folder) for folder in folders], [Tally() for _ in folders]
-    for batch in track(_batches(questions(count)), f"asking {folders[0]}", total=count * QUESTIONS // BATCH):
+    batches, total = _batches(questions(count)), count * QUESTIONS // BATCH
+    for batch in track(batches, f"asking {folders[0]}", total=total, console=Console(stderr=True)):
         for listener, tally in zip(listeners, tallies, strict=True):
             for question, said in zip(batch, listener.answers([q.messages for q in batch]), strict=True):
                 tally.add(question, said)
@@ -127,27 +120,45 @@ def _batches(asked: Iterator[Question]) -> Iterator[list[Question]]:
         yield batch
 
 
-def report(tally: Tally, before: Tally | None, folder: Path, seconds: float) -> bool:
-    """Print the table, write report.json and confusion.png into `folder`; whether every bar is met."""
+@dataclass(frozen=True)
+class Report:
+    """What was written into a folder."""
+
+    rows: list[dict[str, Any]]  # of the table: name, value, n; bar and met where there is a bar
+    plot: Path | None  # confusion.png; None where matplotlib is not installed
+
+    @property
+    def met(self) -> bool:
+        """Whether no bar is missed."""
+        return all(row.get("met", True) for row in self.rows)
+
+    def lines(self) -> Iterator[str]:
+        """The table as text."""
+        for row in self.rows:
+            bar = f"bar {row['bar']:.0%}, {'met' if row['met'] else 'NOT met'}" if "bar" in row else ""
+            old = f"before DPO {row['before_dpo']:.1%}" if "before_dpo" in row else ""
+            yield f"{row['name']:38s} {row['value']:7.1%}  n={row['n']:<5d} {bar:22s} {old}"
+
+
+def report(tally: Tally, before: Tally | None, folder: Path) -> Report:
+    """Write report.json and, where matplotlib is installed, confusion.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, earlier = tally.rows(), {row["name"]: row["value"] for row in before.rows()} if before else {}
     for row in rows:
         if row["name"] in earlier:
             row["before_dpo"] = earlier[row["name"]]
-        bar = f"bar {row['bar']:.0%}, {'met' if row['met'] else 'NOT met'}" if "bar" in row else ""
-        old = f"before DPO {row['before_dpo']:.1%}" if "before_dpo" in row else ""
-        print(f"{row['name']:38s} {row['value']:7.1%}  n={row['n']:<5d} {bar:22s} {old}")
-    print(f"{seconds:.0f} s")
     data = {"rows": rows, "wrong": tally.wrong}
     (folder / "report.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    plot_confusion(tally.confusion, folder / "confusion.png")
-    return all(row.get("met", True) for row in rows)
+    return Report(rows, plot_confusion(tally.confusion, folder / "confusion.png"))
 
 
-def plot_confusion(confusion: np.ndarray, path: Path) -> None:
-    """Rows: what it was. Columns: what nano said."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def plot_confusion(confusion: np.ndarray, path: Path) -> Path | None:
+    """Rows: what it was. Columns: what nano said. None where matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
 
     figure = Figure(figsize=(8, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -160,23 +171,4 @@ def plot_confusion(confusion: np.ndarray, path: Path) -> None:
             panel.text(j, i, str(count), ha="center", va="center", fontsize=7, color="white" if i == j else "black")
     panel.set(xlabel="nano said", ylabel="it was")
     figure.savefig(path, dpi=90)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Test nano on sounds, sentences and voices that training never had.")
-    parser.add_argument("--model", type=Path, default=Path("src/qwen2_audio/nano"), help="checkpoint folder")
-    parser.add_argument("--before", type=Path, help="the checkpoint before DPO, for a second column")
-    parser.add_argument("--out", type=Path, default=Path("runs/nano/report"), help="folder of report.json")
-    parser.add_argument("--count", type=int, default=300, help="questions a row")
-    given = parser.parse_args()
-    started = time.monotonic()
-    try:
-        tally, *before = evaluate([given.model, *([given.before] if given.before else [])], given.count)
-    except RecipeError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0 if report(tally, before[0] if before else None, given.out, time.monotonic() - started) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return path

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .sounds import dsp
+from .sounds.dsp import Array, Rng
 from .sounds.kinds import KINDS, UNHEARD, Kind, draw_parameters
 
 SPEECH, STRANGE = "speech", "strange"
-LOUD_DB, QUIET_DB = -21.0, -33.0  # RMS of the clip in dB below full scale: above is loud, below is quiet
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _kind_named(name: str) -> Kind:
     return next(kind for kind in (*KINDS, UNHEARD) if kind.name == name)
 
 
-def _duration(kind: Kind, rng: np.random.Generator) -> float:
+def _duration(kind: Kind, rng: Rng) -> float:
     """Mostly short; a tenth up to 10 s, one in sixty up to 30 s, so that long clips are no surprise."""
     r = rng.random()
     if r < 1 / 60:
@@ -70,16 +70,14 @@ def _duration(kind: Kind, rng: np.random.Generator) -> float:
     return float(rng.uniform(kind.shortest, kind.shortest + 3.0))
 
 
-def framed(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def framed(x: Array, rng: Rng) -> Array:
     """Sometimes with silence before or after, as a real file has it."""
     before = rng.uniform(0, 0.6) if rng.random() < 0.3 else 0.0
     after = rng.uniform(0, 2.0) if rng.random() < 0.3 else 0.0
     return np.concatenate([np.zeros(int(before * dsp.RATE)), dsp.unit(x), np.zeros(int(after * dsp.RATE))])
 
 
-def in_room(
-    x: np.ndarray, rng: np.random.Generator, chance: float = 0.5, wettest: float = 0.7, longest: float = 0.9
-) -> np.ndarray:
+def in_room(x: Array, rng: Rng, chance: float = 0.5, wettest: float = 0.7, longest: float = 0.9) -> Array:
     """Half of all clips get an echo of 0.1-0.9 s; most get a coloured microphone."""
     if rng.random() < chance:
         length = rng.uniform(0.1, longest)
@@ -99,19 +97,21 @@ def in_room(
     return x
 
 
-def in_noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def in_noise(x: Array, rng: Rng) -> Array:
     """Two thirds of clips have a noise floor 10 to 60 dB below the sound."""
     if rng.random() < 0.33:
         return x
     snr = rng.uniform(10, 60)
     floor = dsp.coloured_noise(rng, len(x), rng.uniform(0, 2)) * 10 ** (-snr / 20)
-    return x + floor * np.sqrt(np.mean(x**2))
+    return x + floor * float(np.sqrt(np.mean(x**2)))
 
 
-def levelled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def levelled(x: Array, rng: Rng) -> Array:
     """RMS between -42 and -12 dB, soft-clipped where that would pass full scale."""
     x = dsp.unit(x) * 10 ** (rng.uniform(-42, -12) / 20)
-    peak = np.abs(x).max()
+    peak = float(np.abs(x).max())
     if peak > 1 and rng.random() < 0.7:
         return x / peak * rng.uniform(0.7, 1.0)
-    return np.tanh(x) if peak > 0.9 else x
+    if peak > 0.9:
+        x = np.tanh(x)
+    return x

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from recipes.nano import mix
-from recipes.nano.sounds import dsp
-from recipes.nano.sounds.kinds import KINDS, NAMED, NAMES, SPLITS, UNHEARD, draw_parameters, split_of
+
+from qwen2_audio.evaluate.nano import mix
+from qwen2_audio.evaluate.nano.sounds import dsp
+from qwen2_audio.evaluate.nano.sounds.kinds import KINDS, NAMED, NAMES, SPLITS, UNHEARD, draw_parameters, split_of
 
 
 @pytest.mark.parametrize("kind", [*KINDS, UNHEARD], ids=lambda kind: kind.name)

@@ -91,5 +91,5 @@ def draw_manner(rng: Rng, voice: Voice, *, far: bool = False) -> Manner:
         throat = float(rng.uniform(1.07, 1.25) if far else rng.uniform(1.1, 1.22))
         return Manner("", float(rng.uniform(165, 235)) / throat, pace, throat)
     own = voice.name in ("rms", "slt") or rng.random() < 0.3
-    throat = (0.87, 1.1) if far else (0.93, 1.07)
-    return Manner("", 0.0 if own else float(rng.uniform(85, 140)), pace, float(rng.uniform(*throat)))
+    low, high = (0.87, 1.1) if far else (0.93, 1.07)
+    return Manner("", 0.0 if own else float(rng.uniform(85, 140)), pace, float(rng.uniform(low, high)))

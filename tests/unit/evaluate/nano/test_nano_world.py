@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from recipes.nano.world.commands import COMMANDS
-from recipes.nano.world.facts import CAPITALS, FACTS, FAMILIES
-from recipes.nano.world.numbers import ONES, words
-from recipes.nano.world.sentences import SENTENCES
-from recipes.nano.world.speakers import COMMAND_FAMILIES, command, statement, utterance
-from recipes.nano.world.utterance import plain, split_of
+
+from qwen2_audio.evaluate.nano.world.commands import COMMANDS
+from qwen2_audio.evaluate.nano.world.facts import CAPITALS, FACTS, FAMILIES
+from qwen2_audio.evaluate.nano.world.numbers import ONES, words
+from qwen2_audio.evaluate.nano.world.sentences import SENTENCES
+from qwen2_audio.evaluate.nano.world.speakers import COMMAND_FAMILIES, command, statement, utterance
+from qwen2_audio.evaluate.nano.world.utterance import plain, split_of
 
 VALUES = {words(n): n for n in range(100)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .facts import DAYS
@@ -21,7 +23,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def pick(rng: Rng, items: tuple) -> object:  # type: ignore[type-arg]
+def pick(rng: Rng, items: Sequence[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
@@ -34,7 +36,7 @@ def switch(rng: Rng) -> Utterance:
 def move(rng: Rng) -> Utterance:
     verb = pick(rng, ("Open", "Close", "Please open", "Please close"))
     thing = f"the {pick(rng, CLOSED)} in the {pick(rng, ROOMS)}"
-    state = "open" if "open" in str(verb).lower() else "closed"
+    state = "open" if "open" in verb.lower() else "closed"
     return Utterance(f"{verb} {thing}.", "move", f"Okay, {thing} is {state}.")
 
 
@@ -81,7 +83,7 @@ def order(rng: Rng) -> Utterance:
     one = pick(rng, ("taxi", "pizza", "table", "bus", "room", "ticket", "train", "sandwich"))
     when = f"at {words(int(rng.integers(1, 13)))} o'clock"
     who = f"for {pick(rng, NAMES)}"
-    return Utterance(f"Order {a(str(one))} {who} {when}.", "order", f"Okay, I will order {a(str(one))} {who} {when}.")
+    return Utterance(f"Order {a(one)} {who} {when}.", "order", f"Okay, I will order {a(one)} {who} {when}.")
 
 
 COMMANDS = (switch, move, timer, wake, volume, play, remind, shopping, message, order)

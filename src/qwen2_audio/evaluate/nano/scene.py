@@ -13,7 +13,8 @@ from .sounds.kinds import NAMED, NAMES
 from .speech.engines import say
 from .speech.strange import strange_speech
 from .speech.voices import draw_manner, draw_voice
-from .world.speakers import Utterance, utterance
+from .world.speakers import utterance
+from .world.utterance import Utterance
 
 Rng = np.random.Generator
 Draw = Callable[[Rng], Utterance]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 RATE = 16_000
 NYQUIST = RATE / 2
-Array = np.ndarray
+Array = npt.NDArray[np.float64]
+Values = Sequence[float] | Array
 Rng = np.random.Generator
 
 
@@ -25,8 +27,8 @@ def seconds_axis(n: int) -> Array:
 def shaped(x: Array, gain: Callable[[Array], Array]) -> Array:
     """`x` filtered by `gain` (a function of Hz), zero phase; half a length of zeros keeps the end off the start."""
     size = 1 << int(np.ceil(np.log2(len(x) * 1.5 + 64)))
-    spectrum = np.fft.rfft(x, size) * gain(np.fft.rfftfreq(size, 1 / RATE))
-    return np.fft.irfft(spectrum, size)[: len(x)]
+    frequencies = np.asarray(np.fft.rfftfreq(size, 1 / RATE), np.float64)
+    return np.fft.irfft(np.fft.rfft(x, size) * gain(frequencies), size)[: len(x)]
 
 
 def band(x: Array, low: float, high: float, order: int = 2) -> Array:
@@ -53,7 +55,10 @@ def resonant(x: Array, peaks: Sequence[tuple[float, float, float]]) -> Array:
     """`x` through parallel resonances, each (centre Hz, width Hz, gain): formants, a box, a pipe."""
 
     def gain(f: Array) -> Array:
-        return sum(g / (1 + ((f - c) / (w / 2)) ** 2) for c, w, g in peaks) + 0.01
+        total = np.zeros_like(f)
+        for c, w, g in peaks:
+            total += g / (1 + ((f - c) / (w / 2)) ** 2)
+        return total + 0.01
 
     return shaped(x, gain)
 
@@ -79,16 +84,16 @@ def buzz(freq: Array, count: int, slope: float) -> Array:
     return out
 
 
-def curve(values: Sequence[float], n: int) -> Array:
+def curve(values: Values, n: int) -> Array:
     """A smooth line [n] through evenly spaced `values`."""
     x = np.linspace(0, len(values) - 1, n)
-    at = np.minimum(x.astype(int), len(values) - 2)
-    u = x - at
-    v = np.asarray(values, dtype=float)
+    at: npt.NDArray[np.int64] = np.minimum(x.astype(np.int64), len(values) - 2)
+    u: Array = x - at
+    v = np.asarray(values, dtype=np.float64)
     return v[at] + (v[at + 1] - v[at]) * (u * u * (3 - 2 * u))
 
 
-def modes(n: int, freqs: Sequence[float], decays: Sequence[float], gains: Sequence[float]) -> Array:
+def modes(n: int, freqs: Values, decays: Values, gains: Values) -> Array:
     """Damped sinusoids struck at sample 0: the sound of a hit body. `decays` in seconds to 1/e."""
     t, out = seconds_axis(n), np.zeros(n)
     for f, d, g in zip(freqs, decays, gains, strict=True):

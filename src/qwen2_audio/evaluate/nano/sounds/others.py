@@ -119,15 +119,17 @@ def _whooshes(rng: Rng, n: int) -> Array:
 def _drone(rng: Rng, n: int) -> Array:
     """A thick detuned chord, shaken quickly."""
     base = rng.uniform(90, 300)
-    chord = sum(buzz(np.full(n, base * r * rng.uniform(0.99, 1.01)), 12, 0.8) for r in (1.0, 1.33, 1.414, 1.89))
+    chord = np.zeros(n)
+    for r in (1.0, 1.33, 1.414, 1.89):
+        chord += buzz(np.full(n, base * r * rng.uniform(0.99, 1.01)), 12, 0.8)
     return chord * (1 + 0.8 * np.sin(2 * np.pi * rng.uniform(6, 14) * seconds_axis(n)))
 
 
 def _scrape(rng: Rng, n: int) -> Array:
     """Saw-like strokes back and forth."""
     rate = rng.uniform(1.5, 4)
-    stroke = np.abs(np.sin(np.pi * rate * seconds_axis(n))) ** 2
-    grain = (np.sin(2 * np.pi * rng.uniform(60, 160) * seconds_axis(n)) > 0.3).astype(float)
+    stroke: Array = np.abs(np.sin(np.pi * rate * seconds_axis(n))) ** 2
+    grain: Array = (np.sin(2 * np.pi * rng.uniform(60, 160) * seconds_axis(n)) > 0.3).astype(np.float64)
     return band_noise(rng, n, 900, 5000) * stroke * (0.3 + grain)
 
 

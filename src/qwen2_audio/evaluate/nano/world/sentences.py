@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .commands import DAYS, FOOD, NAMES, pick
-from .facts import CAPITALS
+from .commands import FOOD, NAMES, pick
+from .facts import CAPITALS, DAYS
 from .numbers import words
 from .utterance import Utterance, a
 

@@ -114,7 +114,7 @@ def bell(p: P, rng: Rng, n: int) -> Array:
     partials = (
         np.array([0.5, 1.0, 1.19, 1.5, 2.0, 2.51, 2.66, 3.01, 4.1, 5.4]) * p["pitch"] * rng.uniform(0.995, 1.005, 10)
     )
-    fall = p["ring"] / np.arange(1, 11) ** 0.6
+    fall = p["ring"] / np.arange(1.0, 11.0) ** 0.6
     gains = np.array([0.5, 0.8, 0.8, 0.4, 1.0, 0.3, 0.35, 0.4, 0.25, 0.15]) * rng.uniform(0.6, 1.3, 10)
     out, at = np.zeros(n), rng.uniform(0, 0.3)
     while at * RATE < n:

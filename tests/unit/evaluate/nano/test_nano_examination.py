@@ -2,14 +2,15 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
-from recipes.nano import evaluate
-from recipes.nano.evaluate import BARS, Tally, report
-from recipes.nano.examination import Question, abstains, questions, right_kind, right_sex, same
-from recipes.nano.mix import SPEECH, Clip
-from recipes.nano.words import WORDS
+
+from qwen2_audio.evaluate.nano.examination import BARS, Tally, report
+from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
+from qwen2_audio.evaluate.nano.questions import Question, abstains, questions, right_kind, right_sex, same
+from qwen2_audio.evaluate.nano.words import WORDS
 
 SAID = Clip(SPEECH, 2.0, -20.0, "What is one plus one?", "arithmetic", "One plus one is two.", "woman", "espeak f4")
 
@@ -35,8 +36,8 @@ def test_a_perfect_listener_meets_every_bar_and_a_deaf_one_few(tmp_path):
     for question in questions(3):
         right.add(question, perfect(question))
         deaf.add(question, "I hear a voice, but I cannot make out the words.")
-    assert report(right, deaf, tmp_path, 1.0)
-    assert not report(deaf, None, tmp_path / "deaf", 1.0)
+    assert report(right, deaf, tmp_path).met
+    assert not report(deaf, None, tmp_path / "deaf").met
     data = json.loads((tmp_path / "report.json").read_text())
     rows = {row["name"]: row for row in data["rows"]}
     assert set(BARS) <= set(rows)
@@ -75,8 +76,10 @@ def test_the_confusion_matrix_has_a_column_for_answers_that_name_none_or_several
     assert np.flatnonzero(tally.confusion[0]).tolist() == [0, 1, tally.confusion.shape[1] - 1]
 
 
-def test_without_a_synthesiser_one_sentence_says_so(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("recipes.nano.speech.engines.shutil.which", lambda name: None)
-    monkeypatch.setattr("sys.argv", ["evaluate", "--model", str(tmp_path)])
-    assert evaluate.main() == 2
-    assert "espeak-ng and flite cannot be found" in capsys.readouterr().err
+def test_without_matplotlib_the_figures_are_written_and_the_plot_is_not(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    tally = Tally()
+    tally.add(asked("nano.asr.wer", SAID, SAID.text), SAID.text)
+    assert report(tally, None, tmp_path).plot is None
+    assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["value"] == 0.0
+    assert not (tmp_path / "confusion.png").exists()

@@ -5,15 +5,24 @@ import shutil
 
 import numpy as np
 import pytest
-from recipes.nano.mix import SPEECH, STRANGE
-from recipes.nano.scene import TURNS, render, render_speech, render_strange
-from recipes.nano.sounds.kinds import NAMED
-from recipes.nano.speech import engines
-from recipes.nano.speech.strange import LANGUAGES, UNKNOWN_WORDS
-from recipes.nano.speech.variants import variant
-from recipes.nano.speech.voices import GROUPS, SEEN, TRAINED, UNSEEN_VARIANTS, UNSEEN_VOICES, draw_manner, draw_voice
-from recipes.nano.world.speakers import known, utterance
-from recipes.nano.world.utterance import plain
+
+from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE
+from qwen2_audio.evaluate.nano.scene import TURNS, render, render_speech, render_strange
+from qwen2_audio.evaluate.nano.sounds.kinds import NAMED
+from qwen2_audio.evaluate.nano.speech import engines
+from qwen2_audio.evaluate.nano.speech.strange import LANGUAGES, UNKNOWN_WORDS
+from qwen2_audio.evaluate.nano.speech.variants import variant
+from qwen2_audio.evaluate.nano.speech.voices import (
+    GROUPS,
+    SEEN,
+    TRAINED,
+    UNSEEN_VARIANTS,
+    UNSEEN_VOICES,
+    draw_manner,
+    draw_voice,
+)
+from qwen2_audio.evaluate.nano.world.speakers import known, utterance
+from qwen2_audio.evaluate.nano.world.utterance import plain
 
 spoken = pytest.mark.skipif(
     shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs espeak-ng and flite"

@@ -1,0 +1,1 @@
+"""How well a checkpoint hears: tests with a known truth, asked through the package's own engine."""
