@@ -13,8 +13,17 @@ import numpy as np
 
 from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
 from qwen2_audio.evaluate.nano.sounds.kinds import NAMED
-from qwen2_audio.evaluate.nano.wording import SEX, TRANSCRIBE, has_name, name_it, phrase, pick, says_nothing, what
-from qwen2_audio.evaluate.nano.words import ABSTAIN, WORDS
+from qwen2_audio.evaluate.nano.wording import (
+    SEX,
+    TRANSCRIBE,
+    abstention,
+    ask_what,
+    has_name,
+    name_sound,
+    noun_phrase,
+    pick,
+)
+from qwen2_audio.evaluate.nano.words import ABSTENTIONS, WORDS
 
 Rng = np.random.Generator
 CAPTION_PROMPT, SPEECH_PROMPT = "Generate the caption in English:", "Recognize the speech:"
@@ -57,7 +66,7 @@ REPLY = ("Answer the speaker.", "Reply to the person.", "Answer what is asked.",
 BEHIND = ("What is in the background?", "What do you hear in the background?", "What sound is behind the voice?")
 ANYBODY = ("Is anybody speaking?", "Does anybody speak?", "Is there a voice in this clip?")
 REPEAT = ("What did I say?", "What were my words?", "Repeat what I said.")
-UNCLEAR = ABSTAIN["voice"].says[0]
+UNCLEAR = ABSTENTIONS["voice"].sentences[0]
 
 
 def is_voice(clip: Clip) -> bool:
@@ -71,8 +80,8 @@ def is_it(clip: Clip, rng: Rng) -> tuple[str, str]:
     asked = clip.kind if right else pick(rng, [name for name in NAMED if name not in (clip.kind, clip.background)])
     question = pick(rng, IS_IT).format(n=WORDS[asked].noun)
     if right:
-        return question, f"Yes, this is {phrase(clip, rng)}."
-    return question, f"No, this is {phrase(clip, rng)}." if has_name(clip) else f"No. {says_nothing(clip)}"
+        return question, f"Yes, this is {noun_phrase(clip, rng)}."
+    return question, f"No, this is {noun_phrase(clip, rng)}." if has_name(clip) else f"No. {abstention(clip)}"
 
 
 def transcribe(clip: Clip, rng: Rng) -> tuple[str, str]:
@@ -82,7 +91,7 @@ def transcribe(clip: Clip, rng: Rng) -> tuple[str, str]:
         return question, clip.text
     if is_voice(clip):
         return question, UNCLEAR
-    heard = f"I hear {phrase(clip, rng)}." if clip.kind in WORDS else says_nothing(clip)
+    heard = f"I hear {noun_phrase(clip, rng)}." if clip.kind in WORDS else abstention(clip)
     return question, f"Nobody is speaking. {heard}"
 
 
@@ -109,14 +118,14 @@ ASK_SPEECH = (
     (transcribe, 0.46),
     (sex, 0.22),
     (reply, 0.14),
-    (what, 0.1),
+    (ask_what, 0.1),
     (behind, 0.03),
     (anybody, 0.03),
     (is_it, 0.02),
 )
-ASK_MIXED = ((transcribe, 0.36), (behind, 0.28), (what, 0.2), (sex, 0.08), (reply, 0.08))
-ASK_SOUND = ((what, 0.72), (transcribe, 0.12), (is_it, 0.12), (anybody, 0.04))
-ASK_STRANGE = ((transcribe, 0.55), (what, 0.35), (anybody, 0.1))
+ASK_MIXED = ((transcribe, 0.36), (behind, 0.28), (ask_what, 0.2), (sex, 0.08), (reply, 0.08))
+ASK_SOUND = ((ask_what, 0.72), (transcribe, 0.12), (is_it, 0.12), (anybody, 0.04))
+ASK_STRANGE = ((transcribe, 0.55), (ask_what, 0.35), (anybody, 0.1))
 
 
 def ask(clip: Clip, rng: Rng) -> tuple[str, str]:
@@ -130,7 +139,7 @@ def ask(clip: Clip, rng: Rng) -> tuple[str, str]:
 
 def voice_chat(clip: Clip, rng: Rng) -> str:
     """What is answered to a clip that comes without any text."""
-    return clip.answer if clip.kind == SPEECH else name_it(clip, "I hear {x}.", rng)
+    return clip.answer if clip.kind == SPEECH else name_sound(clip, "I hear {x}.", rng)
 
 
 def caption(clip: Clip, rng: Rng) -> str:
@@ -138,7 +147,7 @@ def caption(clip: Clip, rng: Rng) -> str:
     if clip.kind == SPEECH:
         return f" A {clip.sex} is speaking."
     if clip.kind not in WORDS:
-        return " " + ABSTAIN["voice" if clip.kind == STRANGE else clip.kind].caption
+        return " " + ABSTENTIONS["voice" if clip.kind == STRANGE else clip.kind].caption
     captions = WORDS[clip.kind].captions
     return " " + (captions[0] if rng.random() < 0.75 else captions[-1])
 
@@ -146,7 +155,7 @@ def caption(clip: Clip, rng: Rng) -> str:
 def bare(clip: Clip, rng: Rng) -> str:
     """What is heard, as a noun."""
     if has_name(clip):
-        return phrase(clip, rng)
+        return noun_phrase(clip, rng)
     nouns = {"noise": "only noise", "silence": "silence", "tone": "a plain tone", "unknown": "an unknown sound"}
     return nouns.get(clip.kind, "a voice")
 

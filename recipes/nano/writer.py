@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
-from qwen2_audio.evaluate.nano.wording import WHAT, name_it, pick
+from qwen2_audio.evaluate.nano.wording import WHAT, name_sound, pick
 from qwen2_audio.evaluate.nano.words import WORDS
 from qwen2_audio.evaluate.nano.world.facts import FACTS, FAMILIES
 
@@ -123,8 +123,8 @@ class Writer:
     def _one_after_another(self, clip: int, rng: Rng) -> Conversation:
         """Audio analysis over two turns, each with its own clip."""
         style, second = pick(rng, list(WHAT)), pick(rng, self._sounds)
-        messages = [user(clip, pick(rng, WHAT[style])), assistant(name_it(self.clips[clip], style, rng))]
-        messages += [user(second, pick(rng, AGAIN)), assistant(name_it(self.clips[second], style, rng))]
+        messages = [user(clip, pick(rng, WHAT[style])), assistant(name_sound(self.clips[clip], style, rng))]
+        messages += [user(second, pick(rng, AGAIN)), assistant(name_sound(self.clips[second], style, rng))]
         return Conversation(messages, [clip, second])
 
     def _two_at_once(self, clip: int, rng: Rng) -> Conversation:

@@ -36,15 +36,16 @@ def command(
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder; the nano task tests a checkpoint's folder.")
-    from ..evaluate.nano.examination import evaluate, report
+    from ..evaluate.nano.examination import examine
+    from ..evaluate.nano.report import write_report
 
     started = time.monotonic()
-    tally, *others = evaluate(folders, count)
+    tally, *others = examine(folders, count)
     seconds = time.monotonic() - started
-    written = report(tally, others[0] if others else None, out)
-    for line in written.lines():
+    report = write_report(tally, others[0] if others else None, out)
+    for line in report.lines():
         print(line)
     print(f"{seconds:.0f} s")
-    if written.plot is None:
+    if report.plot is None:
         note("confusion.png is not drawn, as matplotlib is not installed: pip install 'qwen2-audio[plot]'.")
-    return 0 if written.met else MISSED
+    return 0 if report.met else MISSED

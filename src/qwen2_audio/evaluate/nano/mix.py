@@ -1,4 +1,4 @@
-"""One clip from one seed: a sound of a kind, placed, played in a room, at a level, in some noise."""
+"""One clip of sound from one seed: silence around it, a room, some noise, a level."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .sounds import dsp
 from .sounds.dsp import Array, Rng
 from .sounds.kinds import KINDS, UNHEARD, Kind, draw_parameters
 
 SPEECH, STRANGE = "speech", "strange"
+Samples = npt.NDArray[np.float32]  # [n] at 16 kHz, within -1..1
 
 
 @dataclass(frozen=True)
 class Clip:
     """What is known about a clip, besides its samples."""
 
-    kind: str  # of a sound; SPEECH, or STRANGE for speech that nano must not claim to understand
+    kind: str  # of the sound; SPEECH, or STRANGE for speech that nano must not claim to understand
     seconds: float
     level_db: float  # RMS of the whole clip, dB below full scale; -120 for digital silence
     text: str = ""  # what is said, for SPEECH
@@ -34,7 +36,7 @@ def clip_seed(split: str, index: int) -> int:
     return int.from_bytes(hashlib.sha256(f"nano {split} {index}".encode()).digest()[:8], "big")
 
 
-def render_clip(split: str, index: int, kind: str | None = None) -> tuple[np.ndarray, Clip]:
+def render_clip(split: str, index: int, kind: str | None = None) -> tuple[Samples, Clip]:
     """Clip `index` of `split`: float32 [n] at 16 kHz, peak at most 1. Kinds take turns unless `kind` is given."""
     rng = np.random.default_rng(clip_seed(split if kind is None else f"{split} {kind}", index))
     chosen = _kind_named(kind) if kind else KINDS[index % len(KINDS)]
@@ -44,15 +46,15 @@ def render_clip(split: str, index: int, kind: str | None = None) -> tuple[np.nda
     if chosen.name == "silence":
         wave = dry
     else:
-        room = in_room(framed(dry, rng), rng)
-        wave = levelled(room if chosen.name == "noise" else in_noise(room, rng), rng)
-    wave = wave.astype(np.float32)
-    return wave, Clip(chosen.name, len(wave) / dsp.RATE, level_of(wave))
+        wave = add_room(add_silence(dry, rng), rng)
+        wave = set_level(wave if chosen.name == "noise" else add_noise(wave, rng), rng)
+    samples = wave.astype(np.float32)
+    return samples, Clip(chosen.name, len(samples) / dsp.RATE, rms_db(samples))
 
 
-def level_of(wave: np.ndarray) -> float:
-    """RMS in dB below full scale."""
-    rms = float(np.sqrt(np.mean(wave.astype(np.float64) ** 2)))
+def rms_db(samples: Samples) -> float:
+    """RMS in dB below full scale; -120 for digital silence."""
+    rms = float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
     return float(20 * np.log10(max(rms, 1e-6)))
 
 
@@ -70,15 +72,18 @@ def _duration(kind: Kind, rng: Rng) -> float:
     return float(rng.uniform(kind.shortest, kind.shortest + 3.0))
 
 
-def framed(x: Array, rng: Rng) -> Array:
-    """Sometimes with silence before or after, as a real file has it."""
+def add_silence(x: Array, rng: Rng) -> Array:
+    """Sometimes up to 0.6 s of silence before, sometimes up to 2 s after, as real files have it."""
     before = rng.uniform(0, 0.6) if rng.random() < 0.3 else 0.0
     after = rng.uniform(0, 2.0) if rng.random() < 0.3 else 0.0
     return np.concatenate([np.zeros(int(before * dsp.RATE)), dsp.unit(x), np.zeros(int(after * dsp.RATE))])
 
 
-def in_room(x: Array, rng: Rng, chance: float = 0.5, wettest: float = 0.7, longest: float = 0.9) -> Array:
-    """Half of all clips get an echo of 0.1-0.9 s; most get a coloured microphone."""
+def add_room(x: Array, rng: Rng, chance: float = 0.5, wettest: float = 0.7, longest: float = 0.9) -> Array:
+    """Reverberation in a share `chance` of clips, a microphone's colour in six of ten.
+
+    The reverberation is 0.1 to `longest` seconds long, its RMS 0.1 to `wettest` times that of the sound.
+    """
     if rng.random() < chance:
         length = rng.uniform(0.1, longest)
         n = dsp.samples(length)
@@ -97,8 +102,8 @@ def in_room(x: Array, rng: Rng, chance: float = 0.5, wettest: float = 0.7, longe
     return x
 
 
-def in_noise(x: Array, rng: Rng) -> Array:
-    """Two thirds of clips have a noise floor 10 to 60 dB below the sound."""
+def add_noise(x: Array, rng: Rng) -> Array:
+    """A noise floor 10 to 60 dB below the sound, in two thirds of clips."""
     if rng.random() < 0.33:
         return x
     snr = rng.uniform(10, 60)
@@ -106,8 +111,8 @@ def in_noise(x: Array, rng: Rng) -> Array:
     return x + floor * float(np.sqrt(np.mean(x**2)))
 
 
-def levelled(x: Array, rng: Rng) -> Array:
-    """RMS between -42 and -12 dB, soft-clipped where that would pass full scale."""
+def set_level(x: Array, rng: Rng) -> Array:
+    """RMS between -42 and -12 dB below full scale; where peaks would pass it, scaled down or soft-clipped."""
     x = dsp.unit(x) * 10 ** (rng.uniform(-42, -12) / 20)
     peak = float(np.abs(x).max())
     if peak > 1 and rng.random() < 0.7:

@@ -1,4 +1,4 @@
-"""Clips with people in them, and the mix of all clips that training hears."""
+"""Clips in which people speak, and the mix of all clips that training hears."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from .mix import SPEECH, STRANGE, Clip, clip_seed, in_noise, in_room, level_of, levelled, render_clip
+from .mix import SPEECH, STRANGE, Clip, Samples, add_noise, add_room, clip_seed, render_clip, rms_db, set_level
 from .sounds import dsp
+from .sounds.dsp import Array, Rng
 from .sounds.kinds import NAMED, NAMES
 from .speech.engines import say
 from .speech.strange import strange_speech
@@ -16,20 +17,19 @@ from .speech.voices import draw_manner, draw_voice
 from .world.speakers import utterance
 from .world.utterance import Utterance
 
-Rng = np.random.Generator
 Draw = Callable[[Rng], Utterance]
 # The sorts of clips in training, in turn by index.
 SORTS = {"w": "speech", "s": "sound", "x": "strange", "m": "mixed"}  # mixed: speech over a sound
 TURNS = tuple(SORTS[letter] for letter in "wwswwswxwwmwswwwswxwwswwmwwswxwwswwwmswxwwswwwmswx")
 
 
-def render(split: str, index: int) -> tuple[np.ndarray, Clip]:
+def render(split: str, index: int) -> tuple[Samples, Clip]:
     """Clip `index` of `split`, of any sort: float32 [n] at 16 kHz, and what it is."""
     sort = TURNS[index % len(TURNS)]
     if sort == "sound":
         number = index // len(TURNS) * TURNS.count("sound") + TURNS[: index % len(TURNS)].count("sound")
         wave, clip = render_clip(split, number)
-        while clip.seconds > 6 and number % 4:  # three in four of the long ones come again shorter: they teach no more
+        while clip.seconds > 6 and number % 4:  # three of four long ones are drawn again: they teach no more
             number += len(NAMES) * 10_000
             wave, clip = render_clip(split, number)
         return wave, clip
@@ -40,31 +40,34 @@ def render(split: str, index: int) -> tuple[np.ndarray, Clip]:
 
 def render_speech(
     split: str, index: int, group: str, draw: Draw, *, mixed: bool = False, about: str = ""
-) -> tuple[np.ndarray, Clip]:
-    """Somebody of the voices `group` says what `draw` gives, with or without a sound of `split` behind it.
+) -> tuple[Samples, Clip]:
+    """A voice of `group` says what `draw` gives; `mixed`: over a sound of `split`.
 
-    `about` keeps the random numbers of two tests apart.
+    `about` is part of the seed, so that two rows of the table with the same `index` differ.
     """
     rng = np.random.default_rng(clip_seed(f"{split} speech {group} {about}", index))
-    said, voice = draw(rng), draw_voice(rng, group)
-    dry = dsp.unit(say(said.text, voice, draw_manner(rng, voice, far=group == "trained")))
-    clip = Clip(SPEECH, 0, 0, said.text, said.family, said.answer, voice.sex, f"{voice.engine} {voice.name}")
+    spoken, voice = draw(rng), draw_voice(rng, group)
+    dry = dsp.unit(say(spoken.text, voice, draw_manner(rng, voice, far=group == "trained")))
+    clip = Clip(SPEECH, 0, 0, spoken.text, spoken.family, spoken.answer, voice.sex, f"{voice.engine} {voice.name}")
     if mixed:
         kind = NAMED[int(rng.integers(len(NAMED)))]
         behind, _ = render_clip(split, index, kind)
-        dry = _over(dry, dsp.unit(behind.astype(np.float64)), rng.uniform(4, 14))
+        dry = _mix_over(dry, dsp.unit(behind.astype(np.float64)), rng.uniform(4, 14))
         clip = replace(clip, background=kind)
-    return _finished(dry, clip, rng)
+    return _finish(dry, clip, rng)
 
 
-def render_strange(split: str, index: int, group: str) -> tuple[np.ndarray, Clip]:
+def render_strange(split: str, index: int, group: str) -> tuple[Samples, Clip]:
     """Speech from outside nano's world."""
     rng = np.random.default_rng(clip_seed(f"{split} strange {group}", index))
-    return _finished(dsp.unit(strange_speech(rng, split, group)), Clip(STRANGE, 0, 0), rng)
+    return _finish(dsp.unit(strange_speech(rng, split, group)), Clip(STRANGE, 0, 0), rng)
 
 
-def _over(speech: np.ndarray, sound: np.ndarray, ratio_db: float) -> np.ndarray:
-    """Speech in the middle of a sound that is `ratio_db` below it, and cut to two seconds more than the speech."""
+def _mix_over(speech: Array, sound: Array, ratio_db: float) -> Array:
+    """Speech in the middle of a sound that is `ratio_db` below it.
+
+    A longer sound is cut to two seconds more than the speech, but not below three.
+    """
     sound = sound[: max(len(speech) + 2 * dsp.RATE, 3 * dsp.RATE)]
     out = np.zeros(max(len(speech), len(sound)))
     out[: len(sound)] += sound * 10 ** (-ratio_db / 20)
@@ -73,10 +76,10 @@ def _over(speech: np.ndarray, sound: np.ndarray, ratio_db: float) -> np.ndarray:
     return out
 
 
-def _finished(x: np.ndarray, clip: Clip, rng: Rng) -> tuple[np.ndarray, Clip]:
-    """In a room, in some noise, at a level. Speech is blurred less than sounds are: its words must stay clear."""
+def _finish(x: Array, clip: Clip, rng: Rng) -> tuple[Samples, Clip]:
+    """Add silence, room and noise, set the level. Speech gets less room than sounds, so that its words stay clear."""
     before, after = rng.uniform(0, 0.5, 2) * (rng.random(2) < 0.3)
     x = np.concatenate([np.zeros(int(before * dsp.RATE)), x, np.zeros(int(after * dsp.RATE))])
-    x = in_room(x, rng, chance=0.35, wettest=0.4, longest=0.5)
-    wave = levelled(in_noise(x, rng), rng).astype(np.float32)
-    return wave, replace(clip, seconds=len(wave) / dsp.RATE, level_db=level_of(wave))
+    x = add_room(x, rng, chance=0.35, wettest=0.4, longest=0.5)
+    samples = set_level(add_noise(x, rng), rng).astype(np.float32)
+    return samples, replace(clip, seconds=len(samples) / dsp.RATE, level_db=rms_db(samples))

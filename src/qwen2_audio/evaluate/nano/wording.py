@@ -5,14 +5,16 @@ The style of an answer follows the style of its question. Whatever is drawn come
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from .mix import SPEECH, STRANGE, Clip
-from .words import ABSTAIN, WORDS
+from .words import ABSTENTIONS, WORDS
 
 Rng = np.random.Generator
+T = TypeVar("T")
 
 # What is it? Questions by the style of the answer; {x} is a phrase such as "a dog barking".
 WHAT = {
@@ -79,13 +81,16 @@ SEX = (
 )
 
 
-def pick(rng: Rng, items: Any) -> Any:
-    """One of `items`."""
+def pick(rng: Rng, items: Sequence[T]) -> T:
+    """One of `items`, each as likely."""
     return items[int(rng.integers(len(items)))]
 
 
-def phrase(clip: Clip, rng: Rng) -> str:
-    """The usual name of what is heard, one time in four the other one; of a named kind, or of clear speech."""
+def noun_phrase(clip: Clip, rng: Rng) -> str:
+    """What is heard, as in "a dog barking": the usual phrase three times in four, else the other one.
+
+    For clips that `has_name`.
+    """
     if clip.kind == SPEECH:
         speaker = f"a {clip.sex} speaking"
         return f"{speaker} and {WORDS[clip.background].phrases[0]}" if clip.background else speaker
@@ -94,19 +99,21 @@ def phrase(clip: Clip, rng: Rng) -> str:
 
 
 def has_name(clip: Clip) -> bool:
+    """There is something to name in it: a kind of sound with a name, or speech."""
     return clip.kind in WORDS or clip.kind == SPEECH
 
 
-def says_nothing(clip: Clip) -> str:
-    """What is said of a clip without a name."""
-    return ABSTAIN["voice" if clip.kind == STRANGE else clip.kind].says[0]
+def abstention(clip: Clip) -> str:
+    """What is said of a clip in which nothing can be named."""
+    return ABSTENTIONS["voice" if clip.kind == STRANGE else clip.kind].sentences[0]
 
 
-def name_it(clip: Clip, style: str, rng: Rng) -> str:
-    """The answer to "What is it?" in the style of the question."""
-    return style.format(x=phrase(clip, rng)) if has_name(clip) else says_nothing(clip)
+def name_sound(clip: Clip, style: str, rng: Rng) -> str:
+    """The answer to "What is it?" in `style`, one of the keys of WHAT."""
+    return style.format(x=noun_phrase(clip, rng)) if has_name(clip) else abstention(clip)
 
 
-def what(clip: Clip, rng: Rng, table: dict[str, tuple[str, ...]] = WHAT) -> tuple[str, str]:
-    style = pick(rng, list(table))
-    return pick(rng, table[style]), name_it(clip, style, rng)
+def ask_what(clip: Clip, rng: Rng) -> tuple[str, str]:
+    """A question what the sound is, and its answer."""
+    style = pick(rng, tuple(WHAT))
+    return pick(rng, WHAT[style]), name_sound(clip, style, rng)

@@ -1,4 +1,4 @@
-"""How each kind of sound is called: everything nano can say about it."""
+"""The names of each kind of sound: everything that nano can say about it."""
 
 from __future__ import annotations
 
@@ -110,22 +110,22 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """What is said of a clip in which nothing can be named."""
+class Abstention:
+    """The words for a kind of clip in which nothing can be named."""
 
-    says: tuple[str, ...]  # whole sentences, the first the usual one
+    sentences: tuple[str, ...]  # whole answers, the usual one first
     caption: str
     keywords: tuple[str, ...]
 
 
-ABSTAIN = {
-    "noise": Nothing(("I only hear noise.",), "There is only noise.", ("noise",)),
-    "silence": Nothing(("I hear nothing, only silence.",), "There is silence.", ("silen",)),
-    "tone": Nothing(("I only hear a plain tone.",), "There is a plain tone.", ("tone",)),
-    "voice": Nothing(
+ABSTENTIONS = {
+    "noise": Abstention(("I only hear noise.",), "There is only noise.", ("noise",)),
+    "silence": Abstention(("I hear nothing, only silence.",), "There is silence.", ("silen",)),
+    "tone": Abstention(("I only hear a plain tone.",), "There is a plain tone.", ("tone",)),
+    "voice": Abstention(
         ("I hear a voice, but I cannot make out the words.",), "Somebody is speaking.", ("voice", "make out", "speak")
     ),
-    "unknown": Nothing(
+    "unknown": Abstention(
         ("I do not know this sound.",),
         "There is an unknown sound.",
         ("know", "cannot tell", "unknown"),
@@ -135,8 +135,11 @@ ABSTAIN = {
 
 def kinds_named(text: str) -> set[str]:
     """The kinds whose keywords begin a word of `text`. "I do not know" counts only where nothing else is named."""
-    table = {name: words.keywords for name, words in WORDS.items()} | {
-        name: words.keywords for name, words in ABSTAIN.items()
+    keywords = {kind: words.keywords for kind, words in WORDS.items()}
+    keywords |= {kind: abstention.keywords for kind, abstention in ABSTENTIONS.items()}
+    named = {
+        kind
+        for kind, beginnings in keywords.items()
+        if any(re.search(rf"\b{beginning}", text, re.IGNORECASE) for beginning in beginnings)
     }
-    found = {name for name, keys in table.items() if any(re.search(rf"\b{key}", text, re.IGNORECASE) for key in keys)}
-    return found - {"unknown"} if len(found) > 1 else found
+    return named - {"unknown"} if len(named) > 1 else named

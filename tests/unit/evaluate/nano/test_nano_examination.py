@@ -7,23 +7,24 @@ import sys
 import numpy as np
 import pytest
 
-from qwen2_audio.evaluate.nano.examination import BARS, Tally, report
 from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
-from qwen2_audio.evaluate.nano.questions import Question, abstains, questions, right_kind, right_sex, same
+from qwen2_audio.evaluate.nano.questions import Question, abstains, names_kind, names_sex, questions, same_words
+from qwen2_audio.evaluate.nano.report import write_report
+from qwen2_audio.evaluate.nano.tally import BARS, Tally
 from qwen2_audio.evaluate.nano.words import WORDS
 
 SAID = Clip(SPEECH, 2.0, -20.0, "What is one plus one?", "arithmetic", "One plus one is two.", "woman", "espeak f4")
 
 
-def asked(row, clip, truth, judge=same):
+def asked(row, clip, truth, judge=same_words):
     return Question((row,), [], clip, truth, judge)
 
 
 def perfect(question):
     clip = question.clip
-    if question.judge is right_kind:
+    if question.judge is names_kind:
         return f"This is the sound of {WORDS[clip.kind].phrases[0]}."
-    if question.judge is right_sex:
+    if question.judge is names_sex:
         return f"The speaker is a {clip.sex}."
     if question.judge is abstains:
         return question.truth or "I do not know this sound."
@@ -36,8 +37,8 @@ def test_a_perfect_listener_meets_every_bar_and_a_deaf_one_few(tmp_path):
     for question in questions(3):
         right.add(question, perfect(question))
         deaf.add(question, "I hear a voice, but I cannot make out the words.")
-    assert report(right, deaf, tmp_path).met
-    assert not report(deaf, None, tmp_path / "deaf").met
+    assert write_report(right, deaf, tmp_path).met
+    assert not write_report(deaf, None, tmp_path / "deaf").met
     data = json.loads((tmp_path / "report.json").read_text())
     rows = {row["name"]: row for row in data["rows"]}
     assert set(BARS) <= set(rows)
@@ -72,7 +73,7 @@ def test_the_confusion_matrix_has_a_column_for_answers_that_name_none_or_several
     tally = Tally()
     dog = Clip("dog", 1.0, -20.0)
     for said in ("I hear a dog barking.", "I hear a cat meowing.", "A dog, or a cat."):
-        tally.add(asked("nano.sound.accuracy", dog, "dog", right_kind), said)
+        tally.add(asked("nano.sound.accuracy", dog, "dog", names_kind), said)
     assert np.flatnonzero(tally.confusion[0]).tolist() == [0, 1, tally.confusion.shape[1] - 1]
 
 
@@ -80,6 +81,6 @@ def test_without_matplotlib_the_figures_are_written_and_the_plot_is_not(monkeypa
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     tally = Tally()
     tally.add(asked("nano.asr.wer", SAID, SAID.text), SAID.text)
-    assert report(tally, None, tmp_path).plot is None
+    assert write_report(tally, None, tmp_path).plot is None
     assert json.loads((tmp_path / "report.json").read_text())["rows"][0]["value"] == 0.0
     assert not (tmp_path / "confusion.png").exists()

@@ -10,7 +10,7 @@ from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE
 from qwen2_audio.evaluate.nano.scene import TURNS, render, render_speech, render_strange
 from qwen2_audio.evaluate.nano.sounds.kinds import NAMED
 from qwen2_audio.evaluate.nano.speech import engines
-from qwen2_audio.evaluate.nano.speech.strange import LANGUAGES, UNKNOWN_WORDS
+from qwen2_audio.evaluate.nano.speech.strange import LANGUAGES, unknown_words
 from qwen2_audio.evaluate.nano.speech.variants import variant
 from qwen2_audio.evaluate.nano.speech.voices import (
     GROUPS,
@@ -21,7 +21,7 @@ from qwen2_audio.evaluate.nano.speech.voices import (
     draw_manner,
     draw_voice,
 )
-from qwen2_audio.evaluate.nano.world.speakers import known, utterance
+from qwen2_audio.evaluate.nano.world.speakers import known_question, utterance
 from qwen2_audio.evaluate.nano.world.utterance import plain
 
 spoken = pytest.mark.skipif(
@@ -56,9 +56,9 @@ def test_men_and_women_speak_alike_often(group):
 def test_unknown_words_are_unknown_and_those_of_the_test_are_its_own():
     rng = np.random.default_rng(0)
     world = {word for _ in range(20_000) for word in plain(utterance(rng, "train").text).split()}
-    for words in UNKNOWN_WORDS.values():
+    for words in unknown_words().values():
         assert not world & set(words)
-    assert not set(UNKNOWN_WORDS["train"]) & set(UNKNOWN_WORDS["test"])
+    assert not set(unknown_words()["train"]) & set(unknown_words()["test"])
     assert not set(LANGUAGES["train"]) & set(LANGUAGES["test"])
 
 
@@ -121,9 +121,9 @@ def test_a_festival_that_died_is_named_and_the_next_one_speaks():
 
 @spoken
 def test_the_same_seed_gives_the_same_speech_and_another_one_other_speech():
-    first, clip = render_speech("test", 3, "seen", known)
-    again, _ = render_speech("test", 3, "seen", known)
-    other, _ = render_speech("test", 4, "seen", known)
+    first, clip = render_speech("test", 3, "seen", known_question)
+    again, _ = render_speech("test", 3, "seen", known_question)
+    other, _ = render_speech("test", 4, "seen", known_question)
     assert np.array_equal(first, again)
     assert not np.array_equal(first[:8000], other[:8000])
     assert clip.kind == SPEECH and clip.text and clip.answer and clip.sex in ("man", "woman")
@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_speech_and_another_one_other_speech():
 @pytest.mark.parametrize("group", ["seen", "variant", "voice", pytest.param("trained", marks=trained)])
 def test_every_group_speaks_and_strangely(group):
     for index in range(3):
-        wave, clip = render_speech("test", index, group, known)
+        wave, clip = render_speech("test", index, group, known_question)
         assert f"{clip.voice}" in {f"{voice.engine} {voice.name}" for voice in GROUPS[group]}
         assert 0.4 < clip.seconds < 8 and np.isfinite(wave).all()
     wave, clip = render_strange("test", 1, group)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .dsp import Array, Rng, band_noise, buzz, curve, decay, phase, place, resonant, samples, swell, unit
+from .dsp import Array, Rng, add_at, band_noise, buzz, curve, decay, phase, resonant, samples, swell, unit
 
 P = Mapping[str, float]
 
@@ -16,7 +16,7 @@ def dog(p: P, rng: Rng, n: int) -> Array:
     out, at = np.zeros(n), rng.uniform(0, 0.3)
     while at * 16_000 < n:
         for _ in range(rng.choice([1, 1, 2, 3])):
-            place(out, _bark(p, rng) * rng.uniform(0.6, 1.0), at)
+            add_at(out, _bark(p, rng) * rng.uniform(0.6, 1.0), at)
             at += p["length"] + rng.uniform(0.06, 0.18)
         at += p["gap"] * rng.uniform(0.7, 1.4)
     return out
@@ -36,7 +36,7 @@ def cat(p: P, rng: Rng, n: int) -> Array:
     out, at = np.zeros(n), rng.uniform(0, 0.4)
     while at * 16_000 < n:
         length = p["length"] * rng.uniform(0.8, 1.25)
-        place(out, _meow(p, rng, samples(length)) * rng.uniform(0.6, 1.0), at)
+        add_at(out, _meow(p, rng, samples(length)) * rng.uniform(0.6, 1.0), at)
         at += length + p["gap"] * rng.uniform(0.6, 1.5)
     return out
 
@@ -61,7 +61,7 @@ def bird(p: P, rng: Rng, n: int) -> Array:
     while at * 16_000 < n:
         for height, sweep, stretch, trill in phrase:
             length = p["length"] * stretch * rng.uniform(0.9, 1.1)
-            place(out, _chirp(p, rng, samples(length), height, sweep, trill), at)
+            add_at(out, _chirp(p, rng, samples(length), height, sweep, trill), at)
             at += length + p["gap"] * rng.uniform(0.3, 0.7)
         at += p["gap"] * rng.uniform(2, 6)
     return out
@@ -86,6 +86,6 @@ def cricket(p: P, rng: Rng, n: int) -> Array:
         at, gain = rng.uniform(0, 0.3), rng.uniform(0.4, 1.0)
         while at * 16_000 < n:
             for k in range(pulses):
-                place(out, gain * pulse * (0.6 + 0.4 * k / pulses), at + k * step)
+                add_at(out, gain * pulse * (0.6 + 0.4 * k / pulses), at + k * step)
             at += (pulses * step + p["gap"]) * rng.uniform(0.97, 1.03)
     return out

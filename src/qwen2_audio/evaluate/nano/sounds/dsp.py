@@ -117,8 +117,8 @@ def decay(n: int, attack: float, fall: float) -> Array:
     return np.minimum(t / max(attack, 1e-4), 1.0) * np.exp(-t / fall)
 
 
-def place(out: Array, piece: Array, at: float) -> None:
-    """Add `piece` into `out` from `at` seconds on; what would stick out is cut."""
+def add_at(out: Array, piece: Array, at: float) -> None:
+    """Add `piece` to `out` from `at` seconds on, cut where `out` ends."""
     start = round(at * RATE)
     if 0 <= start < len(out):
         end = min(len(out), start + len(piece))

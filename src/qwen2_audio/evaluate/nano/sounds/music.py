@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .dsp import RATE, Array, Rng, band_noise, curve, decay, phase, place, samples, seconds_axis, swell
+from .dsp import RATE, Array, Rng, add_at, band_noise, curve, decay, phase, samples, seconds_axis, swell
 
 P = Mapping[str, float]
 SCALE = (0, 2, 4, 5, 7, 9, 11)  # major, in semitones
@@ -23,7 +23,7 @@ def drum(p: P, rng: Rng, n: int) -> Array:
     while at * RATE < n:
         for hit, sound in zip(pattern[k % 8], (_kick, _snare, _hat), strict=True):
             if hit:
-                place(out, sound(p, rng) * rng.uniform(0.85, 1.0), at)
+                add_at(out, sound(p, rng) * rng.uniform(0.85, 1.0), at)
         at, k = at + step, k + 1
     return out
 
@@ -53,7 +53,7 @@ def piano(p: P, rng: Rng, n: int) -> Array:
         length = p["note"] * rng.choice([0.5, 1.0, 1.0, 2.0])
         degree = int(np.clip(degree + rng.integers(-3, 4), -4, 11))
         for add in (0, 2, 4) if rng.random() < p["chords"] else (0,):
-            place(out, _note(p["root"] * _semitones(degree + add), rng), at)
+            add_at(out, _note(p["root"] * _semitones(degree + add), rng), at)
         at += length
     return out
 
@@ -70,7 +70,7 @@ def _note(f: float, rng: Rng) -> Array:
         if fk < 7600:
             out += k**-1.3 * np.exp(-t * (1.6 + 0.5 * k)) * np.sin(2 * np.pi * fk * t + rng.uniform(0, 6))
     hammer = samples(0.02)
-    place(out, 0.15 * band_noise(rng, hammer, 200, 2500, 1) * decay(hammer, 0.001, 0.006), 0.0)
+    add_at(out, 0.15 * band_noise(rng, hammer, 200, 2500, 1) * decay(hammer, 0.001, 0.006), 0.0)
     return out * np.minimum(t / 0.004, 1.0) * swell(m, 0.001, 0.2)
 
 
@@ -88,7 +88,7 @@ def whistle(p: P, rng: Rng, n: int) -> Array:
         freq = (goal + (last - goal) * slide) * vibrato
         tone = np.sin(phase(freq)) + 0.04 * np.sin(2 * phase(freq))
         breath = 0.03 * band_noise(rng, m, 1000, 6000) * curve([0.5, 1, 0.7], m)
-        place(out, (tone + breath) * swell(m, 0.04, 0.06), at)
+        add_at(out, (tone + breath) * swell(m, 0.04, 0.06), at)
         last = goal
         at += length + (rng.uniform(0.1, 0.5) if rng.random() < 0.25 else 0.01)
     return out

@@ -11,12 +11,12 @@ from .dsp import (
     RATE,
     Array,
     Rng,
+    add_at,
     band,
     band_noise,
     coloured_noise,
     curve,
     decay,
-    place,
     samples,
     seconds_axis,
     shaped,
@@ -68,11 +68,11 @@ def thunder(p: P, rng: Rng, n: int) -> Array:
     """A crack, then rolling claps that get lower and softer."""
     out, at, force = np.zeros(n), rng.uniform(0.0, 0.5), 1.0
     crack = samples(0.25)
-    place(out, p["crack"] * band_noise(rng, crack, 200, 3500, 1) * decay(crack, 0.004, 0.06), at)
+    add_at(out, p["crack"] * band_noise(rng, crack, 200, 3500, 1) * decay(crack, 0.004, 0.06), at)
     top = p["top"]
     while at * RATE < n and force > 0.03:
         m = samples(rng.uniform(0.8, 2.0))
-        place(
+        add_at(
             out, force * band_noise(rng, m, 25, top, 1) * decay(m, rng.uniform(0.03, 0.15), rng.uniform(0.25, 0.6)), at
         )
         at += rng.uniform(0.12, 0.6)
@@ -89,7 +89,7 @@ def water(p: P, rng: Rng, n: int) -> Array:
         m = samples(rng.uniform(0.03, 0.12))
         t = seconds_axis(m)
         rising = f * (t + rng.uniform(1, 6) * t**2)
-        place(
+        add_at(
             out,
             rng.exponential(0.6) * np.sin(2 * np.pi * rising) * decay(m, 0.003, m / RATE / 3),
             rng.uniform(0, n / RATE),

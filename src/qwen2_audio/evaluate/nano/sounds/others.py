@@ -10,6 +10,7 @@ from .dsp import (
     RATE,
     Array,
     Rng,
+    add_at,
     band_noise,
     buzz,
     coloured_noise,
@@ -17,7 +18,6 @@ from .dsp import (
     decay,
     modes,
     phase,
-    place,
     resonant,
     samples,
     seconds_axis,
@@ -66,11 +66,11 @@ def voice(p: P, rng: Rng, n: int) -> Array:
             length = rng.uniform(0.6, 1.6) / p["rate"]
             vowel = VOWELS[rng.integers(len(VOWELS))]
             fall = 1.15 - 0.3 * k / phrase
-            place(out, _syllable(p["pitch"] * fall, tract, last, vowel, rng, samples(length)), at)
+            add_at(out, _syllable(p["pitch"] * fall, tract, last, vowel, rng, samples(length)), at)
             if rng.random() < 0.4:
                 m = samples(rng.uniform(0.05, 0.12))
                 low = rng.uniform(1500, 4000)
-                place(out, rng.uniform(0.1, 0.35) * band_noise(rng, m, low, low + 3500) * np.hanning(m), at - 0.05)
+                add_at(out, rng.uniform(0.1, 0.35) * band_noise(rng, m, low, low + 3500) * np.hanning(m), at - 0.05)
             last, at = vowel, at + length * rng.uniform(0.8, 1.0)
         at += rng.uniform(0.15, 0.7)
     return out
@@ -100,7 +100,7 @@ def _zaps(rng: Rng, n: int) -> Array:
     while at * RATE < n:
         m = samples(rng.uniform(0.12, 0.4))
         freq = rng.uniform(1500, 4000) * np.exp(-seconds_axis(m) * rng.uniform(8, 20)) + 60
-        place(out, np.sign(np.sin(phase(freq))) * decay(m, 0.002, 0.15), at)
+        add_at(out, np.sign(np.sin(phase(freq))) * decay(m, 0.002, 0.15), at)
         at += rng.uniform(0.15, 0.7)
     return out
 
@@ -111,7 +111,7 @@ def _whooshes(rng: Rng, n: int) -> Array:
     while at * RATE < n:
         m = samples(rng.uniform(0.3, 0.9))
         low = rng.uniform(300, 3000)
-        place(out, band_noise(rng, m, low, low * 1.7, 3) * np.linspace(0, 1, m) ** 3, at)
+        add_at(out, band_noise(rng, m, low, low * 1.7, 3) * np.linspace(0, 1, m) ** 3, at)
         at += m / RATE + rng.uniform(0.05, 0.5)
     return out
 
@@ -139,7 +139,7 @@ def _springs(rng: Rng, n: int) -> Array:
     while at * RATE < n:
         m = samples(1.0)
         wobble = 1 + 0.4 * np.sin(2 * np.pi * rng.uniform(9, 16) * seconds_axis(m))
-        place(out, buzz(rng.uniform(150, 400) * wobble, 6, 1.0) * decay(m, 0.003, 0.3), at)
+        add_at(out, buzz(rng.uniform(150, 400) * wobble, 6, 1.0) * decay(m, 0.003, 0.3), at)
         at += rng.uniform(0.5, 1.2)
     return out
 
@@ -149,7 +149,7 @@ def _backwards(rng: Rng, n: int) -> Array:
     out, at = np.zeros(n), 0.0
     while at * RATE < n:
         m = samples(rng.uniform(0.3, 0.8))
-        place(out, modes(m, rng.uniform(200, 3000, 6), [m / RATE / 3] * 6, rng.uniform(0.3, 1, 6))[::-1], at)
+        add_at(out, modes(m, rng.uniform(200, 3000, 6), [m / RATE / 3] * 6, rng.uniform(0.3, 1, 6))[::-1], at)
         at += m / RATE + rng.uniform(0.05, 0.4)
     return out
 

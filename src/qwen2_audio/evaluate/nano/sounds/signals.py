@@ -10,6 +10,7 @@ from .dsp import (
     RATE,
     Array,
     Rng,
+    add_at,
     band,
     band_noise,
     buzz,
@@ -17,7 +18,6 @@ from .dsp import (
     decay,
     modes,
     phase,
-    place,
     samples,
     seconds_axis,
     swell,
@@ -58,7 +58,7 @@ def alarm(p: P, rng: Rng, n: int) -> Array:
     beep = beep * swell(m, 0.004, 0.004)
     while at * RATE < n:
         for _ in range(group):
-            place(out, beep, at)
+            add_at(out, beep, at)
             at += p["on"] + p["off"]
         at += p["off"] * (0 if group == 1 else 3)
     return out
@@ -69,10 +69,10 @@ def phone(p: P, rng: Rng, n: int) -> Array:
     bells, out, at = rng.random() < 0.5, np.zeros(n), rng.uniform(0, 0.4)
     m = samples(p["ring"])
     while at * RATE < n:
-        place(out, (_bell_ring if bells else _warble)(p, rng, m), at)
+        add_at(out, (_bell_ring if bells else _warble)(p, rng, m), at)
         at += p["ring"] + p["pause"]
         if rng.random() < 0.3:
-            place(out, (_bell_ring if bells else _warble)(p, rng, m), at - p["pause"] + 0.25)
+            add_at(out, (_bell_ring if bells else _warble)(p, rng, m), at - p["pause"] + 0.25)
             at += 0.25 + p["ring"]
     return out
 
@@ -92,7 +92,7 @@ def _bell_ring(p: P, rng: Rng, n: int) -> Array:
     ]
     k = 0
     while at * RATE < n:
-        place(out, gongs[k % 2] * rng.uniform(0.8, 1.0), at)
+        add_at(out, gongs[k % 2] * rng.uniform(0.8, 1.0), at)
         at, k = at + 1 / p["warble"] * rng.uniform(0.95, 1.05), k + 1
     return out
 
@@ -104,7 +104,7 @@ def horn(p: P, rng: Rng, n: int) -> Array:
         m = samples(p["honk"] * rng.uniform(0.6, 1.5))
         bend = 1 - 0.03 * np.exp(-seconds_axis(m) / 0.03)
         both = buzz(p["pitch"] * bend, 18, p["soft"]) + buzz(p["pitch"] * ratio * bend, 15, p["soft"])
-        place(out, unit(band(both, 250, 3500, 1)) * swell(m, 0.02, 0.05), at)
+        add_at(out, unit(band(both, 250, 3500, 1)) * swell(m, 0.02, 0.05), at)
         at += m / RATE + rng.uniform(0.08, 0.9)
     return out
 
@@ -119,7 +119,7 @@ def bell(p: P, rng: Rng, n: int) -> Array:
     out, at = np.zeros(n), rng.uniform(0, 0.3)
     while at * RATE < n:
         strike = modes(min(n, samples(4 * p["ring"])), partials, fall, gains)
-        place(out, strike * rng.uniform(0.7, 1.0), at)
+        add_at(out, strike * rng.uniform(0.7, 1.0), at)
         at += p["every"] * rng.uniform(0.95, 1.05)
     return out
 
@@ -133,8 +133,8 @@ def clock(p: P, rng: Rng, n: int) -> Array:
         f = p["pitch"] * (1 if k % 2 else colour)
         tick = modes(m, [f, 1.7 * f, 0.35 * f], [0.004, 0.002, 0.008], [1.0, 0.7, 0.4])
         tick += 0.6 * band_noise(rng, m, 1500, 7500) * decay(m, 0.0003, 0.0015)
-        place(out, tick * (1.0 if k % 2 else 0.8), at)
-        place(out, 0.35 * tick, at + p["echo"])
+        add_at(out, tick * (1.0 if k % 2 else 0.8), at)
+        add_at(out, 0.35 * tick, at + p["echo"])
         at, k = at + p["period"], k + 1
     return out
 

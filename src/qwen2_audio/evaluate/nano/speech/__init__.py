@@ -1,1 +1,1 @@
-"""Speech by espeak-ng and flite, which are needed to build and to test nano, never to use it."""
+"""Speech by espeak-ng, flite and festival, which training and testing nano need and using it does not."""

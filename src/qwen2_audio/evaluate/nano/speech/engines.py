@@ -1,4 +1,4 @@
-"""Text to sound: espeak-ng, flite and festival as programs."""
+"""Text to speech by espeak-ng, flite and festival, run as programs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ import numpy as np
 import soxr
 
 from ....errors import EvaluationError
-from ..sounds.dsp import RATE
-from .variants import PREFIX, SHELF, data_folder
+from ..sounds.dsp import RATE, Array
+from .variants import PER_FOLDER, PREFIX, data_folder
 from .voices import Manner, Voice
 
 WORDS_A_MINUTE = 165
-QUIET = 0.02  # of the loudest: what is below, before and after the words, is cut
+QUIET = 0.02  # of the loudest sample: what is quieter, before and after the words, is cut off
 MARGIN = 0.06  # seconds kept around the words
-DONE = "orders-done"  # what festival says after each sentence
-
-
+SENTINEL = "orders-done"  # festival prints it after each sentence
 KED = Path("/usr/share/festival/voices/english/ked_diphone")  # festival's second American; the first is flite's kal
 
 
@@ -42,7 +40,7 @@ def check_engines(*, training: bool = False) -> None:
         )
 
 
-def say(text: str, voice: Voice, manner: Manner) -> np.ndarray:
+def say(text: str, voice: Voice, manner: Manner) -> Array:
     """`text` spoken: float64 [n] at 16 kHz, without the silence around it."""
     if voice.engine == "espeak":
         samples, rate = espeak(text, f"{manner.accent}+{voice.name}", manner.pitch, manner.pace)
@@ -50,87 +48,88 @@ def say(text: str, voice: Voice, manner: Manner) -> np.ndarray:
         samples, rate = festival(text, voice.name, manner.pitch, manner.pace)
     else:
         samples, rate = flite(text, voice.name, manner.pitch, manner.pace)
-    spoken = soxr.resample(samples, rate * manner.throat, RATE, quality="MQ")
-    return _cut(np.asarray(spoken, np.float64))
+    spoken = soxr.resample(samples, rate * manner.formant_scale, RATE, quality="MQ")
+    return _trim_silence(np.asarray(spoken, np.float64))
 
 
-def espeak(text: str, name: str, pitch: float = 50, pace: float = 1.0) -> tuple[np.ndarray, int]:
+def espeak(text: str, name: str, pitch: float = 50, pace: float = 1.0) -> tuple[Array, int]:
     """float64 [n] within -1..1, and its rate."""
     speed = str(round(WORDS_A_MINUTE * pace))
     drawn = re.search(rf"{PREFIX}(\d+)$", name)
-    where = [f"--path={data_folder(_espeak_data(), int(drawn[1]) // SHELF)}"] if drawn else []
-    command = ["espeak-ng", *where, "-v", name, "-p", str(round(pitch)), "-s", speed, "--stdout", "--", text]
-    done = subprocess.run(command, capture_output=True, check=True)
-    data = done.stdout
-    with wave.open(io.BytesIO(data)) as file:  # its header promises more than there is
+    path = [f"--path={data_folder(_espeak_data(), int(drawn[1]) // PER_FOLDER)}"] if drawn else []
+    command = ["espeak-ng", *path, "-v", name, "-p", str(round(pitch)), "-s", speed, "--stdout", "--", text]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    with wave.open(io.BytesIO(data)) as file:  # written to a pipe, its header promises more samples than there are
         rate, start = file.getframerate(), data.index(b"data") + 8
     return np.frombuffer(data[start : start + (len(data) - start) // 2 * 2], "<i2") / 32768.0, rate
 
 
 @cache
 def _espeak_data() -> Path:
-    said = subprocess.run(["espeak-ng", "--version"], capture_output=True, check=True, text=True).stdout
-    return Path(said.split("Data at:")[1].strip())
+    version = subprocess.run(["espeak-ng", "--version"], capture_output=True, check=True, text=True).stdout
+    return Path(version.split("Data at:")[1].strip())
 
 
-def flite(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[np.ndarray, int]:
+def flite(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[Array, int]:
     """float64 [n] within -1..1, and its rate; pitch 0 leaves the voice its own."""
     options = ["--setf", f"duration_stretch={1 / pace:.3f}"]
     options += ["--setf", f"int_f0_target_mean={pitch:.0f}"] if pitch else []
     command = ["flite", "-voice", name, *options, "-t", text, "-o"]
-    return _written(lambda path: subprocess.run([*command, path], check=True, capture_output=True))
+    return _read_written(lambda path: subprocess.run([*command, path], check=True, capture_output=True))
 
 
-def festival(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[np.ndarray, int]:
-    """As `flite`. One process speaks all: to start it takes thirty times as long as a sentence."""
-    tune = f"(set! int_lr_params '((target_f0_mean {pitch:.0f}) (target_f0_std {pitch / 8:.0f})"
-    tune += " (model_f0_mean 170) (model_f0_std 34)))"
+def festival(text: str, name: str, pitch: float = 0, pace: float = 1.0) -> tuple[Array, int]:
+    """As `flite`. One process speaks every sentence: its start takes thirty times as long as a sentence."""
+    intonation = f"(set! int_lr_params '((target_f0_mean {pitch:.0f}) (target_f0_std {pitch / 8:.0f})"
+    intonation += " (model_f0_mean 170) (model_f0_std 34)))"
     plain = re.sub(r'["\\\n]', " ", text)
-    orders = [
-        f"(voice_{name}_diphone)",  # also takes back the tune of the sentence before
+    expressions = [
+        f"(voice_{name}_diphone)",  # also resets the intonation of the sentence before
         f"(Parameter.set 'Duration_Stretch {1.1 / pace:.3f})",
-        *([tune] if pitch else []),
-        f'(set! said (utt.synth (Utterance Text "{plain}")))',
+        *([intonation] if pitch else []),
+        f'(set! spoken (utt.synth (Utterance Text "{plain}")))',
     ]
     try:
-        return _written(lambda path: _ordered([*orders, f'(utt.save.wave said "{path}" (quote riff))']))
+        return _read_written(
+            lambda path: _run_in_festival([*expressions, f'(utt.save.wave spoken "{path}" (quote riff))'])
+        )
     except FileNotFoundError as error:
         raise EvaluationError(f"festival could not say {text!r} with the voice {name}.") from error
 
 
-def _ordered(orders: list[str]) -> None:
-    """Have festival do it, up to the first order that fails. Raises EvaluationError where it stops altogether."""
+def _run_in_festival(expressions: list[str]) -> None:
+    """Let festival evaluate them, up to the first that fails. Raises EvaluationError where festival itself ends."""
     process = _festival_process(os.getpid())  # a forked child must not write into its parent's
     assert process.stdin is not None and process.stdout is not None
     try:
-        process.stdin.write(f'(begin {" ".join(orders)})\n(format t "{DONE}\\n")\n(fflush nil)\n')
+        process.stdin.write(f'(begin {" ".join(expressions)})\n(format t "{SENTINEL}\\n")\n(fflush nil)\n')
         process.stdin.flush()
-        while DONE not in (line := process.stdout.readline()):
+        while SENTINEL not in (line := process.stdout.readline()):
             if not line:
                 raise BrokenPipeError
     except BrokenPipeError:
         _festival_process.cache_clear()
-        raise EvaluationError(f"festival stopped (exit {process.wait()}) at: {' '.join(orders)}") from None
+        raise EvaluationError(f"festival stopped (exit {process.wait()}) at: {' '.join(expressions)}") from None
 
 
 @cache
 def _festival_process(_pid: int) -> subprocess.Popen[str]:
-    """It ends with this process, as its input does."""
+    """festival, reading from a pipe. It ends with this process, which closes the pipe."""
     pipe = subprocess.PIPE
     return subprocess.Popen(["festival", "--pipe"], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
 
-def _written(write: Callable[[str], object]) -> tuple[np.ndarray, int]:
-    """What `write` puts at the path it is given."""
+def _read_written(write: Callable[[str], object]) -> tuple[Array, int]:
+    """The samples and the rate of the WAV file that `write` writes to the path it is given."""
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "said.wav")
+        path = str(Path(folder) / "speech.wav")
         write(path)
         with wave.open(path) as file:
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
             return samples / 32768.0, file.getframerate()
 
 
-def _cut(x: np.ndarray) -> np.ndarray:
+def _trim_silence(x: Array) -> Array:
     loud = np.flatnonzero(np.abs(x) > QUIET * np.abs(x).max(initial=0.0))
     if not len(loud):
         return x

@@ -1,4 +1,4 @@
-"""Who speaks: the voices of training, and those that only the test hears.
+"""Who speaks: the voices of training, and those that only the examination hears.
 
 Training also has drawn variants of espeak-ng (`variants.py`) and festival's ked. The sex of espeak-ng's own variants is
 that of the file, or, where the file has none, of the male voice it varies. Near copies of a held-out variant (Lee of
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .variants import name_of, sex_of
+from .variants import variant_name, variant_sex
 
 Rng = np.random.Generator
 ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
@@ -30,14 +30,17 @@ class Voice:
     engine: str  # "espeak", "flite" or "festival"
     name: str  # of an espeak-ng variant, or of a voice of the others
     sex: str  # "man" or "woman"
-    turned: bool = False  # the only woman is flite's, held out: a man's voice with a higher pitch and a shorter throat
+    # A man's voice made a woman's: higher pitch, formants moved up. The only recorded woman (flite's slt) is held out.
+    as_woman: bool = False
 
 
 OWN = (*(Voice("espeak", name, "man") for name in MEN), *(Voice("espeak", name, "woman") for name in WOMEN))
-FLITE = tuple(Voice("flite", name, sex, turned=sex == "woman") for sex in ("man", "woman") for name in ("kal16", "awb"))
-KED = tuple(Voice("festival", "ked", sex, turned=sex == "woman") for sex in ("man", "woman"))
+FLITE = tuple(
+    Voice("flite", name, sex, as_woman=sex == "woman") for sex in ("man", "woman") for name in ("kal16", "awb")
+)
+KED = tuple(Voice("festival", "ked", sex, as_woman=sex == "woman") for sex in ("man", "woman"))
 DRAWN = 200  # variants of espeak-ng that only training hears
-NEW = tuple(Voice("espeak", name_of(number), sex_of(number)) for number in range(DRAWN))
+NEW = tuple(Voice("espeak", variant_name(number), variant_sex(number)) for number in range(DRAWN))
 SEEN = (*OWN, *FLITE)
 TRAINED = (*SEEN, *KED, *NEW)
 UNSEEN_VARIANTS = (
@@ -55,7 +58,7 @@ UNSEEN_VOICES = (
     Voice("flite", "slt", "woman"),
 )
 GROUPS = {"trained": TRAINED, "seen": SEEN, "variant": UNSEEN_VARIANTS, "voice": UNSEEN_VOICES}
-FLITE_SHARE = 0.36  # of the test's clips by seen voices
+FLITE_SHARE = 0.36  # of the examination's clips by seen voices
 SHARES = ((OWN, 0.24), (NEW, 0.22), (FLITE, 0.33), (KED, 0.21))  # of the clips of training
 
 
@@ -66,11 +69,11 @@ class Manner:
     accent: str  # espeak-ng's language; "" for flite
     pitch: float  # espeak-ng: 0 to 99; flite: mean in Hz, 0 for its own
     pace: float  # 1 is the engine's own; above is faster
-    throat: float  # formants and pitch are multiplied by this
+    formant_scale: float  # formants and pitch are multiplied by this, as by a shorter or longer vocal tract
 
 
 def draw_voice(rng: Rng, group: str) -> Voice:
-    """A voice of `group`: men and women alike, recorded voices by their share where there are any."""
+    """A voice of `group`: men and women equally often, recorded voices by their share where there are any."""
     voices = GROUPS[group]
     if group == "trained":
         voices = SHARES[int(rng.choice(len(SHARES), p=[share for _, share in SHARES]))][0]
@@ -82,14 +85,14 @@ def draw_voice(rng: Rng, group: str) -> Voice:
 
 
 def draw_manner(rng: Rng, voice: Voice, *, far: bool = False) -> Manner:
-    """Of a test's voice; `far`: of training, where recorded voices are few and go further from their own."""
+    """How `voice` speaks this time. `far`: formants may move further, for training, which has few recorded voices."""
     pace = float(rng.uniform(0.8, 1.25))
     if voice.engine == "espeak":
         accent = ACCENTS[int(rng.integers(len(ACCENTS)))]
         return Manner(accent, float(rng.integers(38, 63)), pace, float(rng.uniform(0.93, 1.08)))
-    if voice.turned:
-        throat = float(rng.uniform(1.07, 1.25) if far else rng.uniform(1.1, 1.22))
-        return Manner("", float(rng.uniform(165, 235)) / throat, pace, throat)
-    own = voice.name in ("rms", "slt") or rng.random() < 0.3
+    if voice.as_woman:
+        scale = float(rng.uniform(1.07, 1.25) if far else rng.uniform(1.1, 1.22))
+        return Manner("", float(rng.uniform(165, 235)) / scale, pace, scale)
+    own_pitch = voice.name in ("rms", "slt") or rng.random() < 0.3
     low, high = (0.87, 1.1) if far else (0.93, 1.07)
-    return Manner("", 0.0 if own else float(rng.uniform(85, 140)), pace, float(rng.uniform(low, high)))
+    return Manner("", 0.0 if own_pitch else float(rng.uniform(85, 140)), pace, float(rng.uniform(low, high)))

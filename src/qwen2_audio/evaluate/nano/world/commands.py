@@ -75,15 +75,20 @@ def shopping(rng: Rng) -> Utterance:
 
 
 def message(rng: Rng) -> Utterance:
-    one, what = pick(rng, NAMES), pick(rng, ("late", "early", "here", "at home", "at work", "happy", "ill", "ready"))
-    return Utterance(f"Tell {one} that I am {what}.", "message", f"Okay, I will tell {one} that you are {what}.")
+    person, state = (
+        pick(rng, NAMES),
+        pick(rng, ("late", "early", "here", "at home", "at work", "happy", "ill", "ready")),
+    )
+    return Utterance(
+        f"Tell {person} that I am {state}.", "message", f"Okay, I will tell {person} that you are {state}."
+    )
 
 
 def order(rng: Rng) -> Utterance:
-    one = pick(rng, ("taxi", "pizza", "table", "bus", "room", "ticket", "train", "sandwich"))
+    thing = pick(rng, ("taxi", "pizza", "table", "bus", "room", "ticket", "train", "sandwich"))
     when = f"at {words(int(rng.integers(1, 13)))} o'clock"
     who = f"for {pick(rng, NAMES)}"
-    return Utterance(f"Order {a(one)} {who} {when}.", "order", f"Okay, I will order {a(one)} {who} {when}.")
+    return Utterance(f"Order {a(thing)} {who} {when}.", "order", f"Okay, I will order {a(thing)} {who} {when}.")
 
 
 COMMANDS = (switch, move, timer, wake, volume, play, remind, shopping, message, order)

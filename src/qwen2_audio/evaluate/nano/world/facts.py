@@ -1,4 +1,4 @@
-"""Everything nano knows: questions in several wordings, each with the one answer."""
+"""Everything that nano knows: questions in several wordings, each with its one answer."""
 
 from __future__ import annotations
 
@@ -61,18 +61,16 @@ CHAT = (
 
 def _arithmetic() -> list[Fact]:
     facts = []
-    for one in range(11):
-        for two in range(11):
-            said = f"{words(one)} plus {words(two)}"
-            facts.append(_sum(said, words(one + two)))
-            if two <= one:
-                said = f"{words(one)} minus {words(two)}"
-                facts.append(_sum(said, words(one - two)))
+    for first in range(11):
+        for second in range(11):
+            facts.append(_sum(f"{words(first)} plus {words(second)}", words(first + second)))
+            if second <= first:
+                facts.append(_sum(f"{words(first)} minus {words(second)}", words(first - second)))
     return facts
 
 
-def _sum(said: str, result: str) -> Fact:
-    return Fact("arithmetic", (f"What is {said}?", f"How much is {said}?"), sentence(f"{said} is {result}"))
+def _sum(term: str, result: str) -> Fact:
+    return Fact("arithmetic", (f"What is {term}?", f"How much is {term}?"), sentence(f"{term} is {result}"))
 
 
 def _capitals() -> list[Fact]:
@@ -105,11 +103,11 @@ def _opposites() -> list[Fact]:
 def _calendar() -> list[Fact]:
     facts = []
     for kind, names in (("day", DAYS), ("month", MONTHS)):
-        for one, two in zip(names, names[1:] + names[:1], strict=True):
-            after = (f"What {kind} comes after {one}?", f"Which {kind} is after {one}?")
-            before = (f"What {kind} comes before {two}?", f"Which {kind} is before {two}?")
-            facts.append(Fact("calendar", after, f"{two} comes after {one}."))
-            facts.append(Fact("calendar", before, f"{one} comes before {two}."))
+        for earlier, later in zip(names, names[1:] + names[:1], strict=True):
+            after = (f"What {kind} comes after {earlier}?", f"Which {kind} is after {earlier}?")
+            before = (f"What {kind} comes before {later}?", f"Which {kind} is before {later}?")
+            facts.append(Fact("calendar", after, f"{later} comes after {earlier}."))
+            facts.append(Fact("calendar", before, f"{earlier} comes before {later}."))
     return facts
 
 

@@ -1,4 +1,4 @@
-"""One thing that somebody says, and the rule that keeps test sentences out of training."""
+"""What somebody says, and the rule that keeps test sentences out of training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is said, and what nano answers to it in a voice chat."""
+    """A sentence that is spoken, and what nano answers to it in a voice chat."""
 
     text: str  # as it is written down: "What is two plus two?"
-    family: str  # the kind of utterance, see `families`
+    family: str  # of a fact, or the name of the function that made it
     answer: str
 
 
@@ -28,7 +28,7 @@ def split_of(text: str) -> str:
 
 
 def a(noun: str) -> str:
-    """With its article: "an apple"."""
+    """A noun with its article: "an apple"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
