@@ -37,7 +37,7 @@ def test_a_checkpoint_that_is_not_there_is_refused(cli):
 
 def test_without_a_synthesiser_one_sentence_says_so(cli, monkeypatch):
     monkeypatch.setattr("qwen2_audio.evaluate.nano.speech.engines.shutil.which", lambda name: None)
-    status, _, err = cli("eval", "--tasks", "nano", "--model", "nano")
+    status, _, err = cli("eval", "--tasks", "nano", "--model", "nano", "--count", "1")
     assert status == 2
     assert "espeak-ng and flite cannot be found" in err
 
@@ -45,7 +45,7 @@ def test_without_a_synthesiser_one_sentence_says_so(cli, monkeypatch):
 @spoken
 def test_without_jiwer_one_sentence_says_how_to_install_it_before_anything_is_asked(cli, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "jiwer", None)
-    status, _, err = cli("eval", "--tasks", "nano", "--model", "nano", "--out", tmp_path / "report")
+    status, _, err = cli("eval", "--tasks", "nano", "--model", "nano", "--count", "1", "--out", tmp_path / "report")
     assert status == 2
     assert err == "qwen2-audio: Counting word errors needs jiwer: pip install 'qwen2-audio[eval]'.\n"
     assert not (tmp_path / "report").exists()
