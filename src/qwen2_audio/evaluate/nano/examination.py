@@ -48,7 +48,7 @@ def examine(folders: Sequence[Path], count: int) -> list[Tally]:
     check_engines()
     load_jiwer()
     listeners, tallies = [Listener(folder) for folder in folders], [Tally() for _ in folders]
-    batches, total = _batches(questions(count)), count * ROWS // BATCH
+    batches, total = _batches(questions(count)), -(-count * ROWS // BATCH)
     for batch in track(batches, f"asking {folders[0]}", total=total, console=Console(stderr=True)):
         for listener, tally in zip(listeners, tallies, strict=True):
             answers = listener.answers([question.messages for question in batch])
