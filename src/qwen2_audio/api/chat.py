@@ -28,7 +28,8 @@ class AudioChat:
     """A loaded checkpoint that answers conversations. `load()` makes it.
 
     Several threads may call it; requests at the same time are computed together. An answer does not depend on other
-    requests. Encoded clips and the KV cache of prompts are kept for later calls, unless `settings.enable_prefix_caching` is off.
+    requests. Encoded clips and the KV cache of prompts are kept for later calls, unless
+    `settings.enable_prefix_caching` is off.
 
     Attributes: `model`, `processor`, `name` (folder or hub name), `about` (one line on what the checkpoint is for),
     `notes` (the choices made for this machine, with reasons), `settings` of the engine, `draft` (the draft model of
