@@ -133,8 +133,8 @@ def _is_array_like(source: Any) -> bool:
 def _array_and_rate(pair: tuple[Any, ...], sampling_rate: int | None) -> tuple[Any, Any]:
     if len(pair) != 2 or not _is_array_like(pair[0]):
         swapped = len(pair) == 2 and _is_array_like(pair[1])
-        found = "(rate, array)" if swapped else f"a tuple of {len(pair)}"
-        raise AudioError(f"Found {found}; expected (array, rate), such as (samples, 44100).")
+        description = "(rate, array)" if swapped else f"a tuple of {len(pair)}"
+        raise AudioError(f"Found {description}; expected (array, rate), such as (samples, 44100).")
     array, rate = pair
     if sampling_rate is not None and sampling_rate != rate:
         raise AudioError(
