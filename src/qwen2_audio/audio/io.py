@@ -78,10 +78,10 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
         plain = read_plain_wav(file, name, limits)
         if plain is not None:
             return plain
-        sound = EncodedSound(file, name, limits, deadline)
-        waveform = sound.decode()
-    if sound.damage:
-        warnings.warn(sound.damage, SoundWarning, stacklevel=2)
+        encoded = EncodedSound(file, name, limits, deadline)
+        waveform = encoded.decode()
+    if encoded.damage:
+        warnings.warn(encoded.damage, SoundWarning, stacklevel=2)
     return waveform
 
 
