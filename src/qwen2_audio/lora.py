@@ -1,7 +1,7 @@
-"""LoRA on any of encoder, projector and language model: y = W x + (alpha / rank) B A x, with A and B trained.
+"""LoRA for the Linears of encoder, projector and language model: y = W x + (alpha / rank) B A x; A and B are trained.
 
-An adapted Linear stays a Linear and keeps its parameters' names; `lora_A` and `lora_B` stand beside them, as the
-adapter files of the peft library name them. Hu et al. 2021, https://arxiv.org/abs/2106.09685.
+An adapted Linear keeps the names of its parameters; `lora_A` and `lora_B` are added, named as in peft's adapter files.
+Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LINEARS = (nn.Linear, QuantizedLinear)
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
 FILES = (CONFIG_NAME, WEIGHTS_NAME)
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<which>[AB])(?:\.default)?\.weight$")
-# Their module paths in transformers 4, which are ours, and 5; peft matches its targets against either.
+# A prefix of our module paths, which are those of transformers 4 -> an expression that also matches transformers 5's.
 _SPELLINGS = (
     ("audio_tower.", r"(?:model\.)?audio_tower\."),
     ("multi_modal_projector.", r"(?:model\.)?multi_modal_projector\."),
@@ -40,16 +40,16 @@ _SPELLINGS = (
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What is adapted, and how strongly.
+    """The Linears to adapt, and the hyperparameters.
 
-    `targets` has a regular expression for each adapted part ("encoder", "projector", "language_model"); it is
-    matched against the end of a Linear's path in that part, from a dot on: "q_proj|v_proj" in every layer,
-    r"layers\\.3\\.self_attn\\.q_proj" in one.
+    `targets` has a regular expression for each part to adapt ("encoder", "projector", "language_model"). It must match
+    the last components of a Linear's path in that part: "q_proj|v_proj" matches in every layer,
+    r"layers\\.3\\.self_attn\\.q_proj" in one layer.
     """
 
     rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    alpha: float = 32.0  # the adapter's output is multiplied by alpha / rank
+    dropout: float = 0.0  # probability, on the adapter's input in training
     targets: Mapping[str, str] = field(default_factory=lambda: {"language_model": "q_proj|k_proj|v_proj|o_proj"})
 
     def __post_init__(self) -> None:
@@ -60,15 +60,15 @@ class LoraConfig:
 
 
 class Adapter(nn.Module):
-    """What stands beside a Linear of any kind. Comes before that kind among the bases."""
+    """Mixin that adds a LoRA adapter to a Linear; it comes before the Linear's class among the bases."""
 
     in_features: int
     out_features: int
 
-    def begin(self, rank: int, scaling: float, dropout: float, device: torch.device) -> None:
-        """Draw A; B is 0, so that the adapted model begins as the base."""
+    def init_adapter(self, rank: int, scaling: float, dropout: float, device: torch.device) -> None:
+        """Make A, random, and B, zeros, so that the adapted model initially equals the base model."""
         self.scaling, self.dropout, self.enabled = scaling, dropout, True
-        # In fp32 whatever the base: steps of 1e-5 are lost in bf16.
+        # fp32 for any base, because updates of 1e-5 are lost in bf16.
         options: dict[str, Any] = {"bias": False, "device": device, "dtype": torch.float32}
         self.lora_A = nn.Linear(self.in_features, rank, **options)
         self.lora_B = nn.Linear(rank, self.out_features, **options)
@@ -79,28 +79,28 @@ class Adapter(nn.Module):
         out = super().forward(x)
         if not self.enabled:
             return out  # type: ignore[no-any-return]
-        wide = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        delta = self.lora_B(self.lora_A(wide.to(self.lora_A.weight.dtype)))
+        inputs = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        delta = self.lora_B(self.lora_A(inputs.to(self.lora_A.weight.dtype)))
         return out + (delta * self.scaling).to(out.dtype)  # type: ignore[no-any-return]
 
     def merged(self) -> nn.Module:
-        """The Linear without an adapter that computes the same. Raises ConfigError."""
+        """A Linear without an adapter that computes the same. Raises ConfigError if the weight is quantised."""
         raise NotImplementedError
 
 
 class LoraLinear(Adapter, nn.Linear):
-    """A Linear with an adapter beside it. Made from a Linear, whose parameters it shares."""
+    """A Linear with an adapter, which shares the parameters of the Linear that it is made from."""
 
     def __init__(self, linear: nn.Linear, rank: int, scaling: float, dropout: float) -> None:
         with torch.device("meta"):
             nn.Linear.__init__(self, linear.in_features, linear.out_features, bias=linear.bias is not None)
         self.weight, self.bias = linear.weight, linear.bias
-        self.begin(rank, scaling, dropout, linear.weight.device)
+        self.init_adapter(rank, scaling, dropout, linear.weight.device)
         self.train(linear.training)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """A plain Linear, W + scaling B A; summed in fp32. The weight is changed in place unless it lies in a file."""
+        """A plain Linear with the weight W + scaling B A, summed in fp32 and cast to W's dtype."""
         with torch.device("meta"):
             plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
         delta = self.lora_B.weight.float() @ self.lora_A.weight.float() * self.scaling
@@ -111,17 +111,17 @@ class LoraLinear(Adapter, nn.Linear):
 
 
 class LoraQuantizedLinear(Adapter, QuantizedLinear):
-    """A quantised Linear with an fp32 adapter beside it (QLoRA, https://arxiv.org/abs/2305.14314). Shares its codes."""
+    """A quantised Linear with an fp32 adapter (QLoRA, https://arxiv.org/abs/2305.14314), which shares its codes."""
 
     def __init__(self, linear: QuantizedLinear, rank: int, scaling: float, dropout: float) -> None:
         sizes = (linear.in_features, linear.out_features)
         QuantizedLinear.__init__(self, *sizes, linear.form, bias=linear.bias is not None, device="meta")
         self.weight_codes, self.weight_scales, self.bias = linear.weight_codes, linear.weight_scales, linear.bias
-        self.begin(rank, scaling, dropout, linear.weight_codes.device)
+        self.init_adapter(rank, scaling, dropout, linear.weight_codes.device)
         self.train(linear.training)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        for child in self.children():  # the quantised base, which has none, does not look for them
+        for child in self.children():  # the quantised base has no children and does not apply `fn` to any
             child._apply(fn)
         return super()._apply(fn, recurse)
 
@@ -132,18 +132,18 @@ class LoraQuantizedLinear(Adapter, QuantizedLinear):
         )
 
 
-def _beside(linear: nn.Module, rank: int, scaling: float, dropout: float) -> Adapter:
-    """An adapter for a Linear of either kind."""
+def _with_adapter(linear: nn.Module, rank: int, scaling: float, dropout: float) -> Adapter:
+    """A plain or quantised Linear with a new adapter."""
     if isinstance(linear, QuantizedLinear):
         return LoraQuantizedLinear(linear, rank, scaling, dropout)
     return LoraLinear(cast(nn.Linear, linear), rank, scaling, dropout)
 
 
 def inject(model: nn.Module, config: LoraConfig) -> list[str]:
-    """Freeze `model` and put an adapter beside each Linear that `config` names; returns their paths.
+    """Freeze `model` and add an adapter to each Linear that `config.targets` matches; returns their paths.
 
-    The Linears may be quantised. Raises ConfigError: the model is adapted already, or a part's expression is none or
-    matches nothing.
+    The Linears may be quantised. Raises ConfigError if the model already has an adapter, or if an expression is invalid
+    or matches no Linear.
     """
     if adapted(model):
         raise ConfigError("The model has an adapter already; merge it first, or load the model again.")
@@ -157,7 +157,7 @@ def inject(model: nn.Module, config: LoraConfig) -> list[str]:
     model.requires_grad_(False)
     for path in paths:
         linear = model.get_submodule(path)
-        _replace(model, path, _beside(linear, config.rank, config.alpha / config.rank, config.dropout))
+        _replace(model, path, _with_adapter(linear, config.rank, config.alpha / config.rank, config.dropout))
     return paths
 
 
@@ -165,15 +165,15 @@ def _targets(model: nn.Module, part: str, pattern: str) -> list[str]:
     if part not in PARTS:
         raise ConfigError(f"LoRA knows no part {part!r}; expected {', '.join(PARTS)}.")
     try:
-        wanted = re.compile(rf"(?:.*\.)?(?:{pattern})")
+        expression = re.compile(rf"(?:.*\.)?(?:{pattern})")
     except re.error as error:
         raise ConfigError(f"LoRA's expression for the {part}, {pattern!r}, is not one: {error}.") from None
     linears = [n for n, m in model.get_submodule(PARTS[part]).named_modules() if isinstance(m, LINEARS)]
-    found = [f"{PARTS[part]}.{name}" for name in linears if wanted.fullmatch(name)]
-    if not found:
-        there = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
-        raise ConfigError(f"LoRA's expression for the {part}, {pattern!r}, matches no Linear; there are {there}.")
-    return found
+    paths = [f"{PARTS[part]}.{name}" for name in linears if expression.fullmatch(name)]
+    if not paths:
+        names = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
+        raise ConfigError(f"LoRA's expression for the {part}, {pattern!r}, matches no Linear; there are {names}.")
+    return paths
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -182,35 +182,37 @@ def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def adapted(model: nn.Module) -> dict[str, Adapter]:
-    """The adapted Linears by path; empty for a plain model."""
+    """The adapted Linears of `model` by path; {} for a model without an adapter."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Adapter)}
 
 
 @contextlib.contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
-    """The base model, for a while."""
-    before = {module: module.enabled for module in adapted(model).values()}
-    for module in before:
+    """Inside this context, `model` computes without its adapter."""
+    states = {module: module.enabled for module in adapted(model).values()}
+    for module in states:
         module.enabled = False
     try:
         yield
     finally:
-        for module, enabled in before.items():
+        for module, enabled in states.items():
             module.enabled = enabled
 
 
 def merge(model: nn.Module) -> None:
-    """Add the adapter to the weights; what remains is a plain model that can be saved.
+    """Add the adapter to the weights; afterwards `model` is a plain model that can be saved.
 
-    Raises ConfigError for a quantised model, which stays as it is.
+    Raises ConfigError for a quantised model, which is not changed.
     """
     for path, module in adapted(model).items():
         _replace(model, path, module.merged())
 
 
 def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
-    """Write peft's two files, tensors named as under transformers 5; `base` is the name of the checkpoint the adapter
-    belongs to. Raises ConfigError."""
+    """Write the adapter as peft's two files, with tensor names of transformers 5.
+
+    `base` is the name of the checkpoint that the adapter belongs to. Raises ConfigError for a model without an adapter.
+    """
     from safetensors.torch import save_file
 
     modules = adapted(model)
@@ -218,8 +220,8 @@ def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
         raise ConfigError("The model has no adapter to save.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    one = next(iter(modules.values()))
-    rank = one.lora_A.out_features
+    first = next(iter(modules.values()))
+    rank = first.lora_A.out_features
     tensors = {
         f"base_model.model.{_in_transformers_5(path)}.lora_{which}.weight": layer.weight.detach().cpu()
         for path, module in modules.items()
@@ -229,7 +231,7 @@ def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
-        "r": rank, "lora_alpha": one.scaling * rank, "lora_dropout": one.dropout, "bias": "none",
+        "r": rank, "lora_alpha": first.scaling * rank, "lora_dropout": first.dropout, "bias": "none",
         "target_modules": _target_expression(list(modules)), "modules_to_save": None, "fan_in_fan_out": False,
         "init_lora_weights": True, "use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
     }  # fmt: skip
@@ -237,32 +239,34 @@ def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
 
 
 def _in_transformers_5(path: str) -> str:
-    """Its name for one of our Linears. peft under transformers 5 finds all keys by it, by the older names only those of
-    the language model's layers."""
+    """The path of a Linear in transformers 5. With transformers 5, peft loads all tensors by these paths, but by the
+    older paths only those of the language model's layers."""
     if path.startswith("language_model.lm_head"):
         return path.removeprefix("language_model.")
     return "model." + path.replace("language_model.model.", "language_model.", 1)
 
 
 def _target_expression(paths: list[str]) -> str:
-    """One expression that matches these modules and no others, in transformers 4's naming and in 5's."""
-    layers: dict[str, list[str]] = {}  # path with a hole for the layer's number -> numbers
+    """A regular expression that matches exactly these modules, by their paths in transformers 4 and 5."""
+    layers: dict[str, list[str]] = {}  # path with {} in place of the layer's number -> numbers
     for path in paths:
         number = re.search(r"\.layers\.(\d+)\.", path)
-        hole = path if number is None else path.replace(f".layers.{number[1]}.", ".layers.{}.", 1)
-        layers.setdefault(hole, []).append("" if number is None else number[1])
+        template = path if number is None else path.replace(f".layers.{number[1]}.", ".layers.{}.", 1)
+        layers.setdefault(template, []).append("" if number is None else number[1])
     alternatives = []
-    for hole, numbers in layers.items():
-        prefix, spelt = next((p, s) for p, s in _SPELLINGS if hole.startswith(p))
-        rest = re.escape(hole.removeprefix(prefix)).replace(r"\{\}", f"(?:{'|'.join(numbers)})")
-        alternatives.append(spelt + rest)
+    for template, numbers in layers.items():
+        prefix, expression = next((p, s) for p, s in _SPELLINGS if template.startswith(p))
+        suffix = re.escape(template.removeprefix(prefix)).replace(r"\{\}", f"(?:{'|'.join(numbers)})")
+        alternatives.append(expression + suffix)
     return "|".join(alternatives)
 
 
 def attach(model: nn.Module, folder: str | Path) -> list[str]:
-    """Put the adapter in `folder`, as peft writes it for transformers 4 or 5, beside the weights; frozen.
+    """Add the adapter in `folder`, which peft or `save_adapter` wrote, to the model, frozen; returns the paths.
 
-    Raises WeightsError: files missing or broken, of another kind than LoRA, or made for a model of another shape.
+    Raises:
+        WeightsError: files are missing or damaged, not of a plain LoRA, or made for a model of another shape.
+        ConfigError: the model already has an adapter.
     """
     folder = Path(folder)
     config, tensors = _read(folder)
@@ -272,8 +276,8 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
     for path, pair in tensors.items():
         linear = modules.get(path)
         if not isinstance(linear, LINEARS) or set(pair) != {"A", "B"}:
-            what = "lacks lora_A or lora_B of" if isinstance(linear, LINEARS) else "adapts"
-            raise WeightsError(f"{folder} {what} {path}, which does not fit this model; it belongs to another one.")
+            problem = "lacks lora_A or lora_B of" if isinstance(linear, LINEARS) else "adapts"
+            raise WeightsError(f"{folder} {problem} {path}, which does not fit this model; it belongs to another one.")
         down, up = pair["A"], pair["B"]
         if (down.shape[1], up.shape[0]) != (linear.in_features, linear.out_features) or down.shape[0] != up.shape[1]:
             raise WeightsError(
@@ -283,7 +287,7 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
     for path, pair in tensors.items():
         rank = pair["A"].shape[0]
         scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        module = _beside(modules[path], rank, scaling, 0.0)
+        module = _with_adapter(modules[path], rank, scaling, 0.0)
         with torch.no_grad():
             module.lora_A.weight.copy_(pair["A"])
             module.lora_B.weight.copy_(pair["B"])
@@ -292,7 +296,7 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
-    """The adapter's config, and path -> {"A": [rank, in], "B": [out, rank]}."""
+    """The adapter's config, and its tensors: path -> {"A": [rank, in], "B": [out, rank]}."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

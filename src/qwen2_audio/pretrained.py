@@ -1,4 +1,4 @@
-"""The public model classes: the network, plus a way from a checkpoint, a way back, and `generate`."""
+"""The public model classes: the network with `from_pretrained`, `save_pretrained` and `generate`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ OPTIONS = (
 
 
 class Pretrained(nn.Module):
-    """What makes a network a public class. Comes before the network among the bases."""
+    """Mixin with loading and saving; it comes before the network's class among the bases."""
 
     config_class: ClassVar[type[Config]] = Qwen2AudioConfig
-    part: ClassVar[str] = ""  # prefix of the checkpoint's tensors that belong to this class
-    left_out: ClassVar[tuple[str, ...]] = ()  # tensors in the checkpoint that this class has no use for
+    part: ClassVar[str] = ""  # prefix of this class's tensors in a checkpoint
+    ignored: ClassVar[tuple[str, ...]] = ()  # tensors of a checkpoint that this class does not load
     config: Any
     generation_config: GenerationConfig | None = None
 
@@ -69,29 +69,30 @@ class Pretrained(nn.Module):
 
         Args:
             name_or_path: a folder, or `owner/name` on the hub.
-            config: in place of the checkpoint's config.json; copied.
-            dtype: of the weights: float32, float16, bfloat16 or "auto". None and "auto" take the one that config.json
-                names, else that of the first tensor. A quantised model computes in float32 and takes no other.
+            config: replaces the checkpoint's config.json; it is copied.
+            dtype: of the weights: float32, float16, bfloat16 or "auto". None and "auto": the dtype that config.json
+                names, else that of the first tensor. A quantised model computes in float32 and accepts no other.
             torch_dtype: older name of `dtype`.
             device_map: "cpu", "cuda", "cuda:1", an index, a torch.device, {"": device}, or "auto" (the GPU if there
-                is one). None is the CPU.
+                is one). None: the CPU.
             attn_implementation: "sdpa" (default), "eager" or "flash_attention_2".
-            trust_remote_code: accepted because the documented examples pass it; no code is ever fetched.
+            trust_remote_code: accepted, as the reference's examples pass it, and ignored: no code is downloaded.
             revision: branch, tag or commit of the hub's repository.
-            local_files_only: never ask the hub.
-            quantize: "int8" or "int4" quantises a plain checkpoint tensor by tensor while it is loaded. A folder that
-                `qwen2-audio quantize` wrote needs no word, or the one for its own scheme; it is mapped, not read.
-            kv_cache: how a model in float32 on the CPU stores keys and values: "float32", "float16" or "int8". None is
-                float16 for a quantised model, else the model's dtype.
+            local_files_only: use only local files and the hub's cache.
+            quantize: "int8" or "int4" quantises a plain checkpoint while it is loaded, one tensor at a time. For a
+                folder that `qwen2-audio quantize` wrote, leave it out or give the folder's scheme.
+            kv_cache: the storage of keys and values of a float32 model on the CPU: "float32", "float16" or "int8".
+                None: float16 for a quantised model, else the model's dtype.
             encoder_mask: False lets the encoder attend to padding, as some other runtimes do.
-            tensor_parallel: divide the language model among the processes of torchrun, each of which loads its share
-                and takes a GPU of its own. All of them then run one program; inference only, plain weights only.
-            low_cpu_mem_usage: accepted; memory always holds the model and one tensor more.
+            tensor_parallel: divide the language model among the processes of torchrun; each loads its shard of the
+                weights and uses a GPU of its own. All processes must then run the same program. For inference with
+                plain weights only.
+            low_cpu_mem_usage: accepted and ignored: memory always holds the model and one more tensor.
 
         Raises:
-            WeightsError: the checkpoint is absent, incomplete or does not fit its config.
+            WeightsError: the checkpoint is missing, incomplete or does not match its config.
             ConfigError: the config or an option cannot work.
-            CapacityError: the device has no room for the model.
+            CapacityError: the device has too little memory for the model.
         """
         for name in unknown:
             raise ConfigError(f"from_pretrained() has no option {name!r}.{did_you_mean(name, OPTIONS)}")
@@ -99,16 +100,16 @@ class Pretrained(nn.Module):
             check_name(quantize)
         if attn_implementation is not None:
             check_implementation(attn_implementation)
-        asked, device = parse_dtype(dtype, torch_dtype), parse_device(device_map)
-        check_quantized_dtype(quantize, asked)
+        requested_dtype, device = parse_dtype(dtype, torch_dtype), parse_device(device_map)
+        check_quantized_dtype(quantize, requested_dtype)
         folder = hub.resolve(name_or_path, weights.PATTERNS, revision=revision, local_files_only=local_files_only)
         config = cls._config(folder, config)
         if attn_implementation is not None:
             config._attn_implementation = attn_implementation
-        scheme = stored_scheme(folder, config, quantize, asked)
+        scheme = stored_scheme(folder, config, quantize, requested_dtype)
         processes = cls._processes(scheme or quantize, kv_cache, device) if tensor_parallel else None
         device = processes.device if processes is not None else device
-        model = cls._load(folder, config, asked, device, scheme or quantize, processes)
+        model = cls._load(folder, config, requested_dtype, device, scheme or quantize, processes)
         if device.type == "cpu":
             accelerate(model, kv_cache)
         elif kv_cache is not None:
@@ -120,12 +121,12 @@ class Pretrained(nn.Module):
         return model
 
     @classmethod
-    def _config(cls, folder: Path, given: Config | None) -> Config:
-        if given is None:
+    def _config(cls, folder: Path, config: Config | None) -> Config:
+        if config is None:
             return cls.config_class.from_pretrained(folder)
-        if not isinstance(given, cls.config_class):
-            raise ConfigError(f"config is a {type(given).__name__}; expected a {cls.config_class.__name__}.")
-        return copy.deepcopy(given)
+        if not isinstance(config, cls.config_class):
+            raise ConfigError(f"config is a {type(config).__name__}; expected a {cls.config_class.__name__}.")
+        return copy.deepcopy(config)
 
     @classmethod
     def _processes(cls, quantize: Scheme | str | None, kv_cache: str | None, device: torch.device) -> Processes:
@@ -148,7 +149,7 @@ class Pretrained(nn.Module):
         quantize: Scheme | str | None,
         processes: Processes | None = None,
     ) -> Self:
-        """`quantize`: the scheme the folder is stored in, or the name of one to come to; None for a plain model."""
+        """`quantize`: the scheme of the stored checkpoint, or the name of a scheme to quantise to; None: plain."""
         checkpoint = weights.Checkpoint.open(folder)
         if isinstance(config, Qwen2AudioConfig) and not isinstance(quantize, Scheme):
             weights.untie(config, checkpoint)
@@ -158,11 +159,11 @@ class Pretrained(nn.Module):
             model = cls(config)
         try:
             if processes is not None:
-                model._fill_share(checkpoint, dtype, processes)
+                model._load_shard(checkpoint, dtype, processes)
             elif quantize is None:
-                weights.load_checkpoint(model, checkpoint, dtype, device, prefix=cls.part, ignore=cls.left_out)
+                weights.load_checkpoint(model, checkpoint, dtype, device, prefix=cls.part, ignore=cls.ignored)
             else:
-                model._fill_quantized(checkpoint, quantize, device)
+                model._load_quantized(checkpoint, quantize, device)
         except (torch.OutOfMemoryError, MemoryError):
             size = sum(p.numel() for p in model.parameters()) * (dtype or torch.float32).itemsize / 1e9
             raise CapacityError(
@@ -172,21 +173,21 @@ class Pretrained(nn.Module):
             model.generation_config = GenerationConfig.from_pretrained(folder)
         return model.eval()
 
-    def _fill_share(self, checkpoint: weights.Checkpoint, dtype: torch.dtype | None, processes: Processes) -> None:
+    def _load_shard(self, checkpoint: weights.Checkpoint, dtype: torch.dtype | None, processes: Processes) -> None:
         assert isinstance(self, qwen2_audio.Qwen2AudioModel)
         if any(other != (dtype, self.config) for other in processes.gather((dtype, self.config))):
             raise ConfigError(
                 "The processes would not load one model: they see different checkpoints, or chose different dtypes for "
                 "want of memory; show them the same folder, and name a dtype."
             )
-        shares = WeightShards.of(self, processes)
+        shards = WeightShards.for_model(self, processes)
         weights.load_checkpoint(
-            self, checkpoint, dtype, processes.device, prefix=self.part, ignore=self.left_out, share=shares.cut
+            self, checkpoint, dtype, processes.device, prefix=self.part, ignore=self.ignored, share=shards.shard
         )
-        shares.install(self)
+        shards.install(self)
 
-    def _fill_quantized(self, checkpoint: weights.Checkpoint, quantize: Scheme | str, device: torch.device) -> None:
-        source = quantized.Source(checkpoint, self.part, self.left_out)
+    def _load_quantized(self, checkpoint: weights.Checkpoint, quantize: Scheme | str, device: torch.device) -> None:
+        source = quantized.Source(checkpoint, self.part, self.ignored)
         if isinstance(quantize, Scheme):
             quantized.load_quantized(self, source, quantize, device)
         else:
@@ -197,13 +198,17 @@ class Pretrained(nn.Module):
             untied(self.config)
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
-        """Write config.json, the weights in shards of at most `max_shard_size`, and generation_config.json.
+        """Write config.json, the weights in files of at most `max_shard_size`, and generation_config.json.
 
-        The files load here and, unless they are quantised, in transformers.
+        transformers can load the files too, unless they are quantised.
+
+        Args:
+            folder: created if it does not exist.
+            max_shard_size: bytes, or text such as "500MB".
 
         Raises:
-            WeightsError: the model holds tensors that a plain checkpoint does not, such as an adapter's.
-            ConfigError: `max_shard_size` is not bytes or text such as "500MB".
+            WeightsError: the model has other tensors than its config describes, such as an adapter's.
+            ConfigError: an invalid `max_shard_size`.
         """
         folder = Path(folder)
         limit = parse_size(max_shard_size)
@@ -213,20 +218,21 @@ class Pretrained(nn.Module):
             Scheme.from_config(getattr(self.config, QUANTIZED, None), "The model").install(blank, self.part)
             quantized.save_quantized(self, blank, folder, limit)
         else:
-            self._refuse_changed()
+            self._refuse_other_tensors()
             weights.save_checkpoint(self, folder, limit)
         write_json(folder / CONFIG_FILE, self._config_json())
         if self.generation_config is not None:
             write_json(folder / GENERATION_CONFIG_FILE, self.generation_config.to_dict())
 
-    def _refuse_changed(self) -> None:
+    def _refuse_other_tensors(self) -> None:
         with without_weights():
-            plain = {name: p.shape for name, p in type(self)(copy.deepcopy(self.config)).named_parameters()}
-        mine = {name: p.shape for name, p in self.named_parameters() if p.is_floating_point()}
-        if plain != mine:
-            odd = sorted(set(mine.items()) ^ set(plain.items()))[0][0]
+            expected = {name: p.shape for name, p in type(self)(copy.deepcopy(self.config)).named_parameters()}
+        actual = {name: p.shape for name, p in self.named_parameters() if p.is_floating_point()}
+        if expected != actual:
+            name = sorted(set(actual.items()) ^ set(expected.items()))[0][0]
             raise WeightsError(
-                f"This model is not as its config builds it (look at {odd}); merge adapters and save before quantising."
+                f"This model is not as its config builds it (look at {name}); merge adapters and save before "
+                "quantising."
             )
 
     def _config_json(self) -> dict[str, Any]:
@@ -235,7 +241,7 @@ class Pretrained(nn.Module):
 
 
 class Qwen2AudioEncoder(Pretrained, encoder.Qwen2AudioEncoder):
-    """The audio encoder alone, from its own checkpoint or from that of a whole model."""
+    """The audio encoder, from its own checkpoint or from that of a complete model."""
 
     config_class = Qwen2AudioEncoderConfig
     part = weights.ENCODER
@@ -257,11 +263,11 @@ class Qwen2AudioEncoder(Pretrained, encoder.Qwen2AudioEncoder):
 class Qwen2AudioModel(Pretrained, qwen2_audio.Qwen2AudioModel):
     """The model without its head."""
 
-    left_out = (weights.HEAD,)
+    ignored = (weights.HEAD,)
 
 
 class Qwen2AudioForConditionalGeneration(Pretrained, qwen2_audio.Qwen2AudioForConditionalGeneration):
-    """The whole model. `generation_config` holds the checkpoint's settings for `generate`."""
+    """The complete model. `generation_config` holds the checkpoint's settings for `generate`."""
 
     generation_config: GenerationConfig
 
@@ -273,27 +279,30 @@ class Qwen2AudioForConditionalGeneration(Pretrained, qwen2_audio.Qwen2AudioForCo
         )
 
     def generate(self, *args: Any, **options: Any) -> Any:
-        """Prompt in, token ids out; see `qwen2_audio.generate.generate.generate` for the arguments."""
+        """Generate token ids from prompts; the arguments are those of `qwen2_audio.generate.generate.generate`."""
         from .generate.generate import generate
 
         return generate(self, *args, **options)
 
 
 def parse_dtype(dtype: torch.dtype | str | None, torch_dtype: torch.dtype | str | None = None) -> torch.dtype | None:
-    """One of float32, float16, bfloat16 from either spelling; None for "auto" or nothing. Raises ConfigError."""
+    """torch.float32, float16 or bfloat16, from `dtype` or its older name; None for "auto" and None.
+
+    Raises ConfigError for any other value, and when both are given and differ.
+    """
     if dtype is not None and torch_dtype is not None and parse_dtype(dtype) != parse_dtype(torch_dtype):
         raise ConfigError(f"dtype is {dtype} and torch_dtype, its older name, is {torch_dtype}; give one.")
     value = dtype if dtype is not None else torch_dtype
     if value is None or value == "auto":
         return None
-    found = DTYPES.get(str(value).removeprefix("torch."))
-    if found is None:
+    parsed = DTYPES.get(str(value).removeprefix("torch."))
+    if parsed is None:
         raise ConfigError(f"dtype is {value!r}; expected 'auto', 'float32', 'float16' or 'bfloat16'.")
-    return found
+    return parsed
 
 
 def check_quantized_dtype(scheme: str | None, dtype: torch.dtype | None) -> None:
-    """Raise ConfigError for a dtype that a quantised model does not compute in."""
+    """Raise ConfigError for a dtype other than float32, the only one that a quantised model computes in."""
     if scheme is not None and dtype not in (None, torch.float32):
         raise ConfigError(
             f"dtype is {str(dtype).removeprefix('torch.')} for a model quantised to {scheme}, which computes in "
@@ -302,9 +311,9 @@ def check_quantized_dtype(scheme: str | None, dtype: torch.dtype | None) -> None
 
 
 def parse_device(device_map: Any, option: str = "device_map") -> torch.device:
-    """The one device that `device_map` asks for; errors call it `option`.
+    """The device that `device_map` names; `option` is its name in messages.
 
-    Raises ConfigError for several, or for one that is not there.
+    Raises ConfigError for a map of several devices, and for a device that is not there.
     """
     if isinstance(device_map, dict) and set(device_map) == {""}:
         device_map = device_map[""]
@@ -314,8 +323,8 @@ def parse_device(device_map: Any, option: str = "device_map") -> torch.device:
     if device_map == "auto":
         return torch.device("cuda" if gpus else "cpu")
     try:
-        named = isinstance(device_map, (str, int, torch.device)) and not isinstance(device_map, bool)
-        device = torch.device(f"cuda:{device_map}" if isinstance(device_map, int) else device_map) if named else None
+        valid = isinstance(device_map, (str, int, torch.device)) and not isinstance(device_map, bool)
+        device = torch.device(f"cuda:{device_map}" if isinstance(device_map, int) else device_map) if valid else None
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
@@ -329,7 +338,7 @@ def parse_device(device_map: Any, option: str = "device_map") -> torch.device:
 
 
 def parse_size(size: int | str) -> int:
-    """Bytes, from a number or from text such as "5GB" or "500MiB". Raises ConfigError."""
+    """Bytes from a number, or from text such as "5GB" or "500MiB". Raises ConfigError for anything else."""
     text = str(size).strip().upper()
     unit = next((unit for unit in SIZE_UNITS if text.endswith(unit)), "")
     number = text.removesuffix(unit).strip()
@@ -340,18 +349,18 @@ def parse_size(size: int | str) -> int:
 
 def _stored_dtype(config: Config, checkpoint: weights.Checkpoint) -> torch.dtype | None:
     for key in ("dtype", "torch_dtype"):
-        said = getattr(config, key, None)
-        if said is not None:
-            return parse_dtype(said)
-    return next((found for name in checkpoint.stored if (found := checkpoint.dtype(name)) is not None), None)
+        name = getattr(config, key, None)
+        if name is not None:
+            return parse_dtype(name)
+    return next((dtype for name in checkpoint.stored if (dtype := checkpoint.dtype(name)) is not None), None)
 
 
 def stored_scheme(
     folder: str | Path, config: Config, quantize: str | None = None, dtype: torch.dtype | None = None
 ) -> Scheme | None:
-    """The scheme that `folder`, with this config, is quantised in; None for a plain checkpoint.
+    """The scheme of a quantised checkpoint with this config; None for a plain checkpoint.
 
-    Raises WeightsError for one that cannot be read here, ConfigError if what is asked for contradicts it.
+    Raises WeightsError for a scheme that cannot be read, ConfigError if `quantize` or `dtype` contradict it.
     """
     stored = getattr(config, QUANTIZED, None)
     if not stored:

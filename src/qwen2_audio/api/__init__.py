@@ -1,5 +1,5 @@
-"""The short API: `load()` gives an AudioChat, which answers conversations with sound in them.
+"""The short API: `load()` returns an AudioChat, which answers conversations with clips.
 
-`loading` finds and loads a checkpoint, `placement` picks its device and dtype, `chat` is the AudioChat itself, and
-`service` runs it behind an engine.
+`loading` loads a checkpoint, `placement` chooses its device and dtype, `drafts` loads a draft model beside it, `chat`
+has the AudioChat, and `service` runs a model behind an engine.
 """

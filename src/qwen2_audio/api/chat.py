@@ -1,4 +1,4 @@
-"""AudioChat: a loaded checkpoint that answers conversations, whole, streamed or many at a time."""
+"""AudioChat: a loaded checkpoint that answers a conversation, streams an answer, or answers a batch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from ..types import Chunk, Completion, Message, SamplingParams
 from .service import Service
 
 DEFAULT_PARAMS = SamplingParams()
-PATIENCE = 60.0  # s that a batch waits for room where others have taken all of it
+PATIENCE = 60.0  # s that a batch waits when other callers fill the engine's queue
 
 
 class AudioChat:
-    """Conversations in, answers out. Made by `load()`.
+    """A loaded checkpoint that answers conversations. `load()` makes it.
 
-    Attributes: `model`, `processor`, `name` (folder or hub name), `about` (one line: what this checkpoint is good for),
-    `notes` (what was chosen for this machine, and why), `settings` of the engine, `draft` (a smaller model that
-    proposes draft tokens, or None). Several threads may ask, and what they ask at the same time is computed together.
-    No answer depends on what was asked before or beside it; but encoded clips and the keys and values of prompts are
-    kept for the next call, unless `settings.enable_prefix_caching` is off.
+    Several threads may call it; requests at the same time are computed together. An answer does not depend on other
+    requests. Encoded clips and the KV cache of prompts are kept for later calls, unless
+    `settings.enable_prefix_caching` is off.
+
+    Attributes: `model`, `processor`, `name` (folder or hub name), `about` (one line on what the checkpoint is for),
+    `notes` (the choices made for this machine, with reasons), `settings` of the engine, `draft` (the draft model of
+    speculative decoding, or None).
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class AudioChat:
         return self.model.dtype
 
     def service(self) -> Service:
-        """The engine behind it, begun when the first question comes; it ends with this object."""
+        """The engine's service, which starts with the first call and is closed when this object is deleted."""
         with self._lock:
             if self._service is None:
                 self._service = Service(
@@ -74,70 +76,82 @@ class AudioChat:
             return self._service
 
     def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Completion:
-        """The answer to a conversation.
+        """Answer a conversation.
 
-        messages: `user()`, `system()`, `assistant()`, or dicts `{"role", "content"}` with text or a list of parts
-        `{"type": "text", "text"}`, `{"type": "audio", "audio": source}`. params: without them the checkpoint's
-        generation_config holds, with at most 256 new tokens if it names no number.
+        Args:
+            messages: results of `user()`, `system()` and `assistant()`, or dicts `{"role", "content"}` whose content is
+                text or a list of parts `{"type": "text", "text"}` and `{"type": "audio", "audio": source}`.
+            params: None, or a field that is None, takes the checkpoint's generation_config; without a limit there, an
+                answer has at most 256 new tokens.
 
-        Raises PromptError, AudioError (a clip that cannot be heard as a whole), ContextLengthError, CapacityError,
-        ConfigError.
+        Raises:
+            PromptError: malformed messages.
+            AudioError: a clip that cannot be read, is under 21 ms, or is longer than 30 s.
+            ContextLengthError: prompt and answer exceed the context.
+            CapacityError: the request needs more memory than the engine has.
+            ConfigError: params that cannot work.
         """
-        handle = self._ask(messages, _single(params, "chat"))
+        handle = self._submit(messages, _single(params, "chat"))
         try:
             (answer,) = handle.completions()
         finally:
-            handle.cancel()  # of what an interrupt left; a finished one does not mind
+            handle.cancel()  # stops the request after an interrupt; without effect on a finished one
         return answer
 
     def stream(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Iterator[Chunk]:
-        """As `chat`, in pieces: their texts joined are its text, and the last one carries the rest.
+        """Answer a conversation as `chat` does, as an iterator over deltas of the text.
 
-        The conversation is read and its clips are heard before this returns. Closing the iterator, or leaving the loop
-        over it, ends generation after the token under way.
+        The joined texts are the text of `chat`; the last chunk has the finish reason and the usage. Messages are
+        checked and clips are read before this returns. Closing the iterator, or leaving the loop over it, stops
+        generation after the current token. Raises as `chat`.
         """
-        return _pieces(self._ask(messages, _single(params, "stream")))
+        return _deltas(self._submit(messages, _single(params, "stream")))
 
     def batch(
         self,
         conversations: Sequence[Sequence[Message]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Completion]:
-        """The answers to any number of conversations, computed together, each as from `chat`.
+        """Answer any number of conversations together; each answer is that of `chat`.
 
-        params: those of all, or one for each. Raises as `chat` does, and says which conversation it was, counted from
-        1; nothing goes on behind it. BusyError where others leave no room for a minute.
+        Args:
+            conversations: a list of conversations.
+            params: SamplingParams for all of them, or a list with one for each.
+
+        Raises:
+            Qwen2AudioError: as `chat`; the message begins with the conversation's number, from 1. All other requests
+                of the batch are cancelled.
+            BusyError: other callers filled the engine's queue for 60 s.
         """
         if isinstance(params, str) or not isinstance(params, Sequence):
             params = [_single(params, "batch")] * len(conversations)
-        each = [_single(one, "batch") for one in params]
-        if len(each) != len(conversations):
+        all_params = [_single(item, "batch") for item in params]
+        if len(all_params) != len(conversations):
             raise ConfigError(
-                f"batch() got {len(each)} params for {len(conversations)} conversations; expected one for each."
+                f"batch() got {len(all_params)} params for {len(conversations)} conversations; expected one for each."
             )
         if any(isinstance(conversation, dict) for conversation in conversations):
             raise PromptError(
                 "batch() got one conversation; expected a list of conversations. Use chat() for one, or batch([...])."
             )
-        # Prompts are made as the engine comes to need them: it computes the first while later files are read.
-        ahead = max(
-            1, (self.settings.max_waiting + self.settings.max_num_seqs) // 2
-        )  # the rest is for whoever else asks
+        # Conversations are submitted a limited number ahead, so that the engine computes the first ones while later
+        # clips are read, and so that other callers find half of the queue free.
+        max_pending = max(1, (self.settings.max_waiting + self.settings.max_num_seqs) // 2)
         service, answers, handles = self.service(), list[Completion](), deque[RequestHandle]()
         try:
-            for number, (messages, one) in enumerate(zip(conversations, each, strict=True), 1):
-                if len(handles) == ahead:
-                    answers.append(_oldest(handles, len(answers) + 1))
-                with _named(number):
-                    handles.append(_submit(service, messages, one))
+            for number, (messages, item) in enumerate(zip(conversations, all_params, strict=True), 1):
+                if len(handles) == max_pending:
+                    answers.append(_oldest_answer(handles, len(answers) + 1))
+                with _numbered_errors(number):
+                    handles.append(_submit_when_free(service, messages, item))
             while handles:
-                answers.append(_oldest(handles, len(answers) + 1))
+                answers.append(_oldest_answer(handles, len(answers) + 1))
             return answers
         finally:
             for handle in handles:
                 handle.cancel()
 
-    def _ask(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
+    def _submit(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
         service = self.service()
         prompt: Prompt = service.prompt(messages)
         service.check(prompt, params)
@@ -155,36 +169,36 @@ def _single(params: object, name: str) -> SamplingParams:
     return params
 
 
-def _submit(service: Service, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
-    """`service.submit`, as soon as there is room: an answer that has been read gives up its place a moment later."""
-    until = time.monotonic() + PATIENCE
+def _submit_when_free(service: Service, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
+    """`service.submit`, repeated while the queue is full: a finished request leaves the queue with a short delay."""
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return service.submit(messages, params)
         except BusyError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
-def _oldest(handles: deque[RequestHandle], number: int) -> Completion:
-    """Take the first of `handles`, that of conversation `number`, and wait for its answer."""
-    with _named(number):
+def _oldest_answer(handles: deque[RequestHandle], number: int) -> Completion:
+    """Wait for the answer of the first of `handles`, conversation `number`, and remove the handle."""
+    with _numbered_errors(number):
         (answer,) = handles[0].completions()
-    handles.popleft()  # until here whoever interrupts the wait cancels it, too
+    handles.popleft()  # only now, so that an interrupt of the wait cancels it with the others
     return answer
 
 
 @contextmanager
-def _named(number: int) -> Iterator[None]:
-    """What goes wrong inside says which conversation it was."""
+def _numbered_errors(number: int) -> Iterator[None]:
+    """Put the conversation's number in front of the message of an error that is raised inside."""
     try:
         yield
     except Qwen2AudioError as error:
         raise type(error)(f"Conversation {number}: {error}") from error
 
 
-def _pieces(handle: RequestHandle) -> Iterator[Chunk]:
+def _deltas(handle: RequestHandle) -> Iterator[Chunk]:
     try:
         for chunk in handle:
             if chunk.error is not None:
@@ -192,4 +206,4 @@ def _pieces(handle: RequestHandle) -> Iterator[Chunk]:
             yield chunk
     finally:
         handle.cancel()
-        handle.wait()  # for the step under way: nothing is computed behind the caller's back
+        handle.wait()  # for the current step, so that nothing is computed after the iterator is closed

@@ -1,4 +1,4 @@
-"""A draft for a loaded checkpoint: whether their tokens are the same, and where it runs."""
+"""Load the draft model of speculative decoding beside a model, and check that their tokens are the same."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .placement import choose_placement
 def check_files(
     where: str | Path, config: Qwen2AudioConfig, processor: Qwen2AudioProcessor, local_files_only: bool = False
 ) -> None:
-    """Raises ConfigError where the draft's ids are not those of the model with this config and processor."""
+    """Raises ConfigError if the token ids of the draft at `where` differ from those of `config` and `processor`."""
     check_same_tokens(config, Qwen2AudioConfig.from_pretrained(where, local_files_only=local_files_only))
     other = Qwen2AudioProcessor.from_pretrained(where, local_files_only=local_files_only)
     ours, theirs = processor.tokenizer.get_vocab(), other.tokenizer.get_vocab()
     if ours != theirs:
-        token = min(one for one in ours.keys() | theirs.keys() if ours.get(one) != theirs.get(one))
+        token = min(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
         raise ConfigError(
             f"The tokenizer of the draft {where} has {_id(theirs.get(token))} for {token!r} and the model's has "
             f"{_id(ours.get(token))}; a draft must be made for the same tokenizer."
@@ -30,7 +30,7 @@ def check_files(
 def load(
     where: str | Path, model: Qwen2AudioForConditionalGeneration, local_files_only: bool = False
 ) -> tuple[Qwen2AudioForConditionalGeneration, str]:
-    """The draft beside `model`, in whatever this device runs well and has room for, and a line on that."""
+    """The draft model on `model`'s device, in the dtype or scheme that `choose_placement` picks, and a note on it."""
     config = Qwen2AudioConfig.from_pretrained(where, local_files_only=local_files_only)
     placement = choose_placement(config, model.device, where=where)
     draft = Qwen2AudioForConditionalGeneration.from_pretrained(

@@ -1,4 +1,4 @@
-"""From a name to an AudioChat: which checkpoint, on which device, in which dtype, and a line on each choice."""
+"""`load`: from a checkpoint's name to an AudioChat, with a note on each choice that was made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MODEL_VARIABLE = "QWEN2_AUDIO_MODEL"
 NANO = "nano"
-NUM_SPECULATIVE_TOKENS = 4  # EngineSettings has the same
+NUM_SPECULATIVE_TOKENS = 4  # tokens that the draft model proposes per step; as in EngineSettings
 FOR_REAL_RECORDINGS = "Qwen/Qwen2-Audio-7B-Instruct"
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def nano_path() -> Path:
 
 
 def default_model() -> str:
-    """What is loaded when nobody names anything: $QWEN2_AUDIO_MODEL, else nano."""
+    """The checkpoint that is loaded without a name: $QWEN2_AUDIO_MODEL, else nano."""
     return os.environ.get(MODEL_VARIABLE) or NANO
 
 
@@ -59,35 +59,35 @@ def load(
     num_speculative_tokens: int = NUM_SPECULATIVE_TOKENS,
     **renamed: Any,
 ) -> AudioChat:
-    """Load a checkpoint to talk to.
+    """Load a checkpoint for conversations.
 
     Args:
-        name: a folder, `owner/name` on the hub, or "nano"; None is $QWEN2_AUDIO_MODEL, else the bundled nano.
+        name: a folder, `owner/name` on the hub, or "nano"; None: $QWEN2_AUDIO_MODEL, else the bundled nano.
         device: "auto" (the GPU if there is one), "cpu", "cuda", "cuda:1", an index, a torch.device.
-        dtype: "auto" picks what this machine runs well, not what the file says: bfloat16 on a GPU; on a CPU float32 if
-            it has room, else quantised to int8, else to int4. Or "float32", "float16", "bfloat16", a torch.dtype.
-            `.notes` says which, why.
-        quantize: "int8" or "int4" quantises the weights while they are loaded. A folder that `qwen2-audio quantize`
-            wrote needs no word.
-        kv_cache: how keys and values are stored on the CPU: "float32", "float16" or "int8"; None is float16 for a
+        dtype: "auto" chooses for this machine, whatever the file's dtype: bfloat16 on a GPU; on a CPU float32 if it
+            fits in memory, else quantised to int8, else to int4. Or "float32", "float16", "bfloat16", a torch.dtype.
+            `.notes` says what was chosen, and why.
+        quantize: "int8" or "int4" quantises the weights while they are loaded. Leave it out for a folder that
+            `qwen2-audio quantize` wrote.
+        kv_cache: the storage of keys and values on the CPU: "float32", "float16" or "int8"; None: float16 for a
             quantised model, else the dtype.
-        adapter: folder of a LoRA adapter, as `qwen2-audio train` or peft write it; it is added to the weights, or runs
-            beside them where they are quantised.
+        adapter: folder of a LoRA adapter that `qwen2-audio train` or peft wrote. It is merged into plain weights, and
+            computed beside quantised weights.
         attn_implementation: "sdpa" (default), "eager", "flash_attention_2".
         revision: branch, tag or commit on the hub.
-        local_files_only: never ask the hub.
-        enable_prefix_caching: keep encoded clips, keys and values while the engine's memory lasts (docs/engine.md), so
-            that a second question about a clip needs neither the encoder nor its part of the prompt again.
-        tensor_parallel: divide the language model among the processes of torchrun. The first one answers; the others
-            call `engine.executor.tp_worker.run_worker(m.model)`, which returns when it ends.
-        draft: a smaller checkpoint with the same tokenizer, named as `name` is, that proposes what this one will
-            say; proposals are checked, so that answers stay the same and come sooner where it is often right.
-        num_speculative_tokens: tokens that it proposes a step, at most.
+        local_files_only: use only local files and the hub's cache.
+        enable_prefix_caching: keep encoded clips and the KV cache of prompts while the engine's memory lasts
+            (docs/engine.md), so that a second question about a clip does not compute them again.
+        tensor_parallel: divide the language model among the processes of torchrun. The first process answers; the
+            others call `engine.executor.tp_worker.run_worker(m.model)`, which returns when the first one ends.
+        draft: a smaller checkpoint with the same tokenizer, named like `name`, for speculative decoding: it proposes
+            tokens, which the model verifies. Answers stay the same, and are faster where its proposals are accepted.
+        num_speculative_tokens: the most tokens that the draft proposes per step.
 
     Raises:
-        WeightsError: the checkpoint or the adapter is absent, unreachable, damaged, or they do not fit together.
+        WeightsError: the checkpoint or the adapter is missing, unreachable or damaged, or they do not match.
         ConfigError: an option, or the checkpoint's config, cannot work.
-        CapacityError: this machine has no room for it.
+        CapacityError: the model needs more memory than this machine has.
     """
     from ..checkpoint.config import Qwen2AudioConfig
     from ..engine.settings import EngineSettings, current_names
@@ -105,7 +105,7 @@ def load(
     }
     options |= current_names(renamed, ("reuse", "draft_tokens"), "load()")
     settings = EngineSettings(**options)
-    # The small files first: what cannot work is said before 17 GB are fetched.
+    # Read the small files first: errors in them and in the options are raised before 17 GB are downloaded.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = choose_placement(config, device, dtype, quantize, where)
     if tensor_parallel and adapter is not None:
@@ -134,15 +134,15 @@ def load(
         notes += (library.load().reason,)
     if adapter is not None:
         notes += (_add(adapter, model, quantized=placement.quantize is not None),)
-    guessing = None
+    draft_model = None
     if draft is not None:
-        guessing, note = drafts.load(draft, model, local_files_only)
+        draft_model, note = drafts.load(draft, model, local_files_only)
         notes += (note,)
-    return AudioChat(model, processor, settings, name=str(where), about=about(where), notes=notes, draft=guessing)
+    return AudioChat(model, processor, settings, name=str(where), about=about(where), notes=notes, draft=draft_model)
 
 
 def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:
-    """The adapter into the weights, or beside them; what is said of it."""
+    """Merge the adapter into plain weights, or attach it to quantised ones; returns a note on it."""
     from .. import lora
 
     linears = len(lora.attach(model, adapter))
@@ -156,7 +156,7 @@ def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:
 
 
 def about(where: str | Path) -> str:
-    """One line on a checkpoint: its name, and of nano what it is good for."""
+    """One line on a checkpoint: its name, or what nano is for."""
     bundled = isinstance(where, Path) and where == Path(__file__).parent.parent / "nano"
     if not bundled:
         return f"{where}"

@@ -1,4 +1,4 @@
-"""A loaded checkpoint behind an engine: conversations in, handles out. What a server and a batch run on."""
+"""Service: a loaded checkpoint behind an engine, for AudioChat and the server."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..types import Message, SamplingParams
 
 
 class Service:
-    """Answers any number of conversations from any number of threads.
+    """Answers conversations from any number of threads.
 
-    Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the checkpoint's
-    generation_config, as far as SamplingParams can say it).
+    Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
+    that the checkpoint's generation_config sets).
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class Service:
         about: str = "",
         draft: Qwen2AudioForConditionalGeneration | None = None,
     ) -> None:
-        """`draft`: a smaller model with the same tokenizer, which guesses what `model` says. Raises ConfigError for
-        one whose ids mean something else."""
+        """`draft`: a smaller model with the same tokenizer, for speculative decoding. Raises ConfigError if its token
+        ids differ."""
         self.name, self.about = name, about
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.custom_template(processor)
@@ -48,12 +48,12 @@ class Service:
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """What holds where a request says nothing."""
+        """The sampling parameters of a request that sets none."""
         config = self._generation_config
-        drawn = bool(config.do_sample)
+        temperature = 1.0 if config.temperature is None else config.temperature
         return {
             "max_tokens": config.max_new_tokens or DEFAULT_MAX_TOKENS,
-            "temperature": (1.0 if config.temperature is None else config.temperature) if drawn else 0.0,
+            "temperature": temperature if config.do_sample else 0.0,
             "top_p": 1.0 if config.top_p is None else config.top_p,
             "top_k": 50 if config.top_k is None else config.top_k,
             "repetition_penalty": 1.0 if config.repetition_penalty is None else config.repetition_penalty,
@@ -73,36 +73,43 @@ class Service:
         timeout: float | None = None,
         priority: int = 0,
     ) -> RequestHandle:
-        """Ask for the answer to a conversation; returns at once. Its clips are read on other threads.
+        """Submit a conversation to the engine and return at once. Its clips are read on other threads.
 
-        Raises PromptError for messages that are none, BusyError where too many wait. What is found later
-        (AudioError, ContextLengthError, ConfigError, CapacityError) is the `error` of the handle's terminal pieces.
+        Args:
+            timeout: seconds until the request ends with finish_reason "deadline"; None: no limit.
+            priority: requests with a lower number are scheduled first.
+
+        Raises:
+            PromptError: malformed messages.
+            BusyError: too many requests are waiting.
+
+        Later errors (AudioError, ContextLengthError, ConfigError, CapacityError) are the `error` of the last chunks.
         """
-        sounds = check_messages(messages)
+        sources = check_messages(messages)
         return self._thread.submit(
             lambda: self.prompt(messages),
             params or SamplingParams(),
             timeout=timeout,
             priority=priority,
-            quick=not sounds,
+            quick=not sources,
         )
 
     def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> RequestHandle:
-        """`submit` of a conversation that was read already."""
+        """Submit a conversation whose prompt was built already, by `prompt`."""
         return self._thread.submit(lambda: prompt, params, quick=True)
 
     def prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Read a conversation and listen to its clips. Raises PromptError, AudioError."""
+        """Build the prompt of a conversation and load its clips. Raises PromptError, AudioError."""
         return prompts.build_prompt(messages, self._processor, self._template, self._log_mels)
 
     def check(self, prompt: Prompt, params: SamplingParams) -> None:
-        """Raises ContextLengthError, CapacityError, ConfigError where the engine would not take this."""
+        """Raises ContextLengthError, CapacityError or ConfigError if the engine would refuse this request."""
         self._engine.check_request(prompt, params)
 
     def stats(self) -> Stats:
-        """What has been counted so far."""
+        """The engine's counters."""
         return self._thread.stats()
 
     def close(self, grace: float = 0.0) -> None:
-        """End: no new requests, `grace` seconds for those under way."""
+        """Stop taking requests, let running ones continue for `grace` seconds, and stop the engine."""
         self._thread.close(grace)

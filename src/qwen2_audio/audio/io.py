@@ -78,10 +78,10 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
         plain = read_plain_wav(file, name, limits)
         if plain is not None:
             return plain
-        sound = EncodedSound(file, name, limits, deadline)
-        waveform = sound.decode()
-    if sound.damage:
-        warnings.warn(sound.damage, SoundWarning, stacklevel=2)
+        encoded = EncodedSound(file, name, limits, deadline)
+        waveform = encoded.decode()
+    if encoded.damage:
+        warnings.warn(encoded.damage, SoundWarning, stacklevel=2)
     return waveform
 
 
@@ -133,8 +133,8 @@ def _is_array_like(source: Any) -> bool:
 def _array_and_rate(pair: tuple[Any, ...], sampling_rate: int | None) -> tuple[Any, Any]:
     if len(pair) != 2 or not _is_array_like(pair[0]):
         swapped = len(pair) == 2 and _is_array_like(pair[1])
-        found = "(rate, array)" if swapped else f"a tuple of {len(pair)}"
-        raise AudioError(f"Found {found}; expected (array, rate), such as (samples, 44100).")
+        description = "(rate, array)" if swapped else f"a tuple of {len(pair)}"
+        raise AudioError(f"Found {description}; expected (array, rate), such as (samples, 44100).")
     array, rate = pair
     if sampling_rate is not None and sampling_rate != rate:
         raise AudioError(

@@ -1,4 +1,4 @@
-"""`qwen2-audio ask`: one question about one clip or several."""
+"""`qwen2-audio ask`: one question about one or several clips."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def command(
-    audio: Annotated[list[str], typer.Argument(help="Sound files, URLs, or - for stdin.", show_default=False)],
+    audio: Annotated[list[str], typer.Argument(help="Clips: files, URLs, or - for stdin.", show_default=False)],
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", help="The question; without one, the clip speaks for itself (voice chat)."),
+        typer.Option("--prompt", "-p", help="The question; without one, the model answers the clip (voice chat)."),
     ] = None,
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
@@ -40,7 +40,7 @@ def command(
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     if not terminal.is_first():
         terminal.load_model(model, device, dtype, adapter, quantize)  # exits when the first process ends
-    clips = _load_clips(audio)  # before the model is loaded, which may take minutes
+    clips = _load_clips(audio)  # first, because loading the model may take minutes
     messages = _conversation(clips, prompt, system)
     chat = terminal.load_model(model, device, dtype, adapter, quantize)
     started = time.perf_counter()
@@ -68,14 +68,14 @@ def _conversation(clips: list[AudioClip], prompt: str | None, system: str | None
     from ..audio import SAMPLE_RATE
     from ..inputs import messages
 
-    first = [] if system is None else [messages.system(system)]
-    return [*first, messages.user(prompt, audio=[(clip.waveform, SAMPLE_RATE) for clip in clips])]
+    system_messages = [] if system is None else [messages.system(system)]
+    return [*system_messages, messages.user(prompt, audio=[(clip.waveform, SAMPLE_RATE) for clip in clips])]
 
 
 def _print_answer(chunks: Iterator[Chunk], *, quiet: bool) -> tuple[str, Chunk]:
-    """Print pieces as they come; the whole text and the last piece."""
+    """Print the text as it arrives, unless `quiet`; returns the complete text and the last chunk."""
     with terminal.waiting("Listening"):
-        chunk = next(chunks)  # the first takes longest: clips are encoded and the prompt is read
+        chunk = next(chunks)  # the first one takes longest, because clips are encoded and the prompt is computed
     texts = [chunk.text]
     while True:
         if not quiet:

@@ -1,4 +1,4 @@
-"""`qwen2-audio chat`: a conversation in the terminal, or with lines from a pipe."""
+"""`qwen2-audio chat`: a conversation from the terminal or from a pipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Qwen2AudioError
 from ..types import Chunk, Message, SamplingParams
 from . import terminal
-from .chat_input import COMMANDS, Order, Turn, parse, seconds_of, unheard_files
+from .chat_input import COMMANDS, ChatCommand, Turn, parse, seconds_of, unheard_files
 from .terminal import heard_line, note
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def command(
     refused = False
     for line in _lines(interactive):
         try:
-            if not conversation.take(line):
+            if not conversation.handle(line):
                 break
         except Qwen2AudioError as error:
             note(f"qwen2-audio: {error}")
@@ -70,13 +70,13 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 @dataclass
 class Conversation:
-    """What has been said, and what comes next."""
+    """The state of the conversation: the model, the options, and the messages so far."""
 
     chat: AudioChat
     params: SamplingParams
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
-    clips: int = 0  # so far
+    clips: int = 0  # in `messages`
 
     def __post_init__(self) -> None:
         self.restart()
@@ -87,33 +87,30 @@ class Conversation:
         self.messages = [] if self.system is None else [system(self.system)]
         self.clips = 0
 
-    def take(self, line: str) -> bool:
-        """Do what a line asks for; False to leave. Raises Qwen2AudioError, after which nothing has changed."""
-        wanted = parse(line)
-        if isinstance(wanted, Turn):
-            self._say(wanted)
-        elif isinstance(wanted, Order):
-            return self._obey(wanted)
+    def handle(self, line: str) -> bool:
+        """Process a line; False for /quit. Raises Qwen2AudioError, after which the conversation is as before."""
+        parsed = parse(line)
+        if isinstance(parsed, Turn):
+            for word in unheard_files(parsed):
+                note(f"{word} is inside the text and is not heard; put clips first.")
+            self._answer(parsed.text, list(parsed.clips), list(parsed.clips))
+        elif isinstance(parsed, ChatCommand):
+            return self._run(parsed)
         return True
 
-    def _obey(self, order: Order) -> bool:
-        if order.name == "/new":
+    def _run(self, command: ChatCommand) -> bool:
+        if command.name == "/new":
             self.restart()
             note("A new conversation.")
-        elif order.name == "/help":
+        elif command.name == "/help":
             note(HELP)
-        elif order.name == "/rec":
+        elif command.name == "/rec":
             from .recording import record
 
-            seconds = seconds_of(order.argument)
+            seconds = seconds_of(command.argument)
             note(f"Recording {seconds:g} s ...")
             self._answer(None, [record(seconds)], ["the recording"])
-        return order.name != "/quit"
-
-    def _say(self, turn: Turn) -> None:
-        for word in unheard_files(turn):
-            note(f"{word} stands inside the text and is not heard; put clips first.")
-        self._answer(turn.text, list(turn.clips), list(turn.clips))
+        return command.name != "/quit"
 
     def _answer(self, text: str | None, sources: list[Any], names: list[str]) -> None:
         from ..audio import SAMPLE_RATE
@@ -126,16 +123,16 @@ class Conversation:
         chunks = self.chat.stream(messages, self.params)
         for name, clip in zip(names, clips, strict=True):
             note(heard_line(name, clip.heard.seconds, clip.heard.tokens))
-        said = _print_until_interrupted(chunks)
-        if said:
-            self.messages = [*messages, assistant(said)]
+        answer = _print_until_interrupted(chunks)
+        if answer:
+            self.messages = [*messages, assistant(answer)]
             self.clips += len(clips)
         else:
-            note("(no answer; this turn is forgotten)")
+            note("(no answer; this turn is dropped)")
 
 
 def _print_until_interrupted(chunks: Iterator[Chunk]) -> str:
-    """Print an answer as it comes; Ctrl-C ends the answer, not the program. What was said."""
+    """Print an answer as it arrives, and return it. Ctrl-C stops the answer, not the program."""
     texts: list[str] = []
     try:
         with terminal.waiting("Listening"):

@@ -1,4 +1,4 @@
-"""A line typed into `qwen2-audio chat`, understood: a command, or clips and text."""
+"""Parse a line of `qwen2-audio chat`: a command, or clips and text."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ COMMANDS = {
     "/quit": "leave; end of file does too",
 }
 RECORD_SECONDS = 5.0
-SOUND_SUFFIXES = (  # of what the decoder reads
+SOUND_SUFFIXES = (  # of the files that the decoder reads
     ".wav", ".w64", ".rf64", ".flac", ".mp3", ".mp2", ".mpa", ".m2a", ".ogg", ".oga", ".ogv", ".opus", ".spx",
     ".webm", ".weba", ".mka", ".mkv", ".mk3d", ".mov", ".qt", ".mp4", ".m4a", ".m4b", ".m4v", ".f4v", ".psp", ".3gp",
     ".3g2", ".mj2", ".ism", ".isma", ".ismv", ".aac", ".aif", ".aiff", ".aifc", ".afc", ".au", ".snd", ".caf", ".amr",
     ".asf", ".wma", ".wmv",
 )  # fmt: skip
 
-# The first word of a line: in quotes, or with its blanks escaped, as a shell completes them.
+# The first word of a line: in quotes, or with escaped spaces, as a shell's completion writes them.
 _WORD = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|((?:\\.|[^\s\\])+))""")
 
 
 @dataclass(frozen=True)
-class Order:
-    """A command with its argument."""
+class ChatCommand:
+    """A command, such as "/rec", with its argument."""
 
     name: str
     argument: str = ""
@@ -37,23 +37,23 @@ class Order:
 
 @dataclass(frozen=True)
 class Turn:
-    """Something to say to the model."""
+    """A message of the user."""
 
     text: str | None = None
-    clips: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()  # paths and URLs
 
 
-def parse(line: str) -> Order | Turn | None:
-    """Clips first, then text: `dog.flac cat.wav Which of them is larger?`; None for an empty line.
+def parse(line: str) -> ChatCommand | Turn | None:
+    """Parse a command, or clips followed by text: `dog.flac cat.wav Which of them is larger?`; None for an empty line.
 
-    Raises PromptError for an unknown command, AudioError for what looks like a sound file but is not there.
+    Raises PromptError for an unknown command, AudioError for the name of a sound file that does not exist.
     """
     line = line.strip()
     if not line:
         return None
     word, _, argument = line.partition(" ")
     if word in COMMANDS:
-        return Order(word, argument.strip())
+        return ChatCommand(word, argument.strip())
     if os.path.isfile(line):
         return Turn(clips=(line,))
     clips, text = _leading_clips(line)
@@ -64,16 +64,16 @@ def parse(line: str) -> Order | Turn | None:
 
 def _leading_clips(line: str) -> tuple[list[str], str]:
     clips: list[str] = []
-    while found := _WORD.match(line):
-        word = found[1] or found[2] or re.sub(r"\\(.)", r"\1", found[3] or "")
-        path, end = os.path.expanduser(word), found.end()
+    while match := _WORD.match(line):
+        word = match[1] or match[2] or re.sub(r"\\(.)", r"\1", match[3] or "")
+        path, end = os.path.expanduser(word), match.end()
         if os.path.isfile(path):
             clips.append(path)
         elif re.match(r"(https?|file)://", word, re.IGNORECASE):
             clips.append(word)
-        elif blanks := _end_of_path(line):
-            clips.append(os.path.expanduser(line[:blanks].lstrip()))
-            end = blanks
+        elif end_of_path := _end_of_path_with_spaces(line):
+            clips.append(os.path.expanduser(line[:end_of_path].lstrip()))
+            end = end_of_path
         elif word.lower().endswith(SOUND_SUFFIXES):
             raise AudioError(f"No such file: {word!r}. Give a path from {os.getcwd()}, or write it within a sentence.")
         else:
@@ -82,8 +82,8 @@ def _leading_clips(line: str) -> tuple[list[str], str]:
     return clips, line.strip()
 
 
-def _end_of_path(line: str) -> int:
-    """Where the sound file ends that `line` begins with, its blanks neither quoted nor escaped; 0 if there is none."""
+def _end_of_path_with_spaces(line: str) -> int:
+    """The end of an existing sound file's path at the start of `line`, with unquoted spaces; 0 without one."""
     for word in re.finditer(r"\S+", line[:LONGEST_PATH]):
         path = os.path.expanduser(line[: word.end()].lstrip())
         if word[0].lower().endswith(SOUND_SUFFIXES) and os.path.isfile(path):
@@ -92,17 +92,14 @@ def _end_of_path(line: str) -> int:
 
 
 def unheard_files(turn: Turn) -> list[str]:
-    """Words inside the text that name sound files: they are read as text, which its writer may not expect.
-
-    In a turn with clips, only files that are there.
-    """
+    """Words of the text that look like sound files, which the model does not hear. With clips, only existing files."""
     words = (word.strip("\"'.,;:?!()") for word in (turn.text or "").split())
-    named = [word for word in words if word.lower().endswith(SOUND_SUFFIXES)]
-    return [word for word in named if not turn.clips or os.path.isfile(word)]
+    file_names = [word for word in words if word.lower().endswith(SOUND_SUFFIXES)]
+    return [name for name in file_names if not turn.clips or os.path.isfile(name)]
 
 
 def seconds_of(argument: str) -> float:
-    """The argument of /rec. Raises PromptError for anything but a length the model can hear."""
+    """The argument of /rec in seconds. Raises PromptError unless it is between 0.1 and 30."""
     try:
         seconds = float(argument) if argument else RECORD_SECONDS
     except ValueError:

@@ -18,7 +18,7 @@ from . import terminal
 if TYPE_CHECKING:
     from ..api.chat import AudioChat
 
-VOICE_CHAT = ("capital.wav", "command.wav")  # what people say to it
+VOICE_CHAT = ("capital.wav", "command.wav")  # clips of a person who speaks to the model
 TYPED = "What did I say?"
 AUDIO_ANALYSIS = (("dog.wav", "What's that sound?"), ("sum.wav", "What does the person say?"))
 BATCH_QUESTION = "What do you hear?"
@@ -29,8 +29,8 @@ class Row:
     """One question and its answer."""
 
     program: str
-    clip: str  # its file's name, which tells what is in it
-    asked: str
+    clip: str  # its file name, which describes it
+    question: str
     answer: Completion
     seconds: float
 
@@ -49,7 +49,7 @@ def command(model: terminal.Model = None, json: terminal.Json = False) -> None:
 
 
 def bundled_clips() -> dict[str, Path]:
-    """The clips that come with the package, by name. Raises WeightsError where one that is needed is missing."""
+    """The clips of the package by file name. Raises WeightsError if a clip of this demo is missing."""
     folder = nano_path() / "clips"
     clips = {path.name: path for path in sorted(folder.glob("*.wav"))}
     missing = [name for name in (*VOICE_CHAT, *(clip for clip, _ in AUDIO_ANALYSIS)) if name not in clips]
@@ -59,7 +59,7 @@ def bundled_clips() -> dict[str, Path]:
 
 
 def voice_chat(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
-    """Sound alone: what is said in the clip is what is asked. Then something about it, typed."""
+    """A clip without text, in which the person asks the question; then a typed question about the clip."""
     for name in VOICE_CHAT:
         messages = [user(audio=clips[name])]
         yield _answer(chat, "voice chat", messages, name, "(sound alone)")
@@ -76,7 +76,7 @@ def audio_analysis(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
 
 
 def batch(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
-    """Every clip in a conversation of its own, all computed together; the seconds are those of the whole batch."""
+    """One conversation per clip, computed together; the seconds are those of the complete batch."""
     started = time.perf_counter()
     answers = chat.batch([[user(BATCH_QUESTION, audio=clip)] for clip in clips.values()])
     seconds = time.perf_counter() - started
@@ -84,12 +84,12 @@ def batch(chat: AudioChat, clips: dict[str, Path]) -> Iterator[Row]:
         yield Row(f"batch of {len(clips)}", name, BATCH_QUESTION, answer, seconds)
 
 
-def _answer(chat: AudioChat, program: str, messages: list[Message], clip: str, asked: str) -> Row:
-    """Ask, and put the answer into the conversation."""
+def _answer(chat: AudioChat, program: str, messages: list[Message], clip: str, question: str) -> Row:
+    """Answer the conversation, and append the answer to it."""
     started = time.perf_counter()
     answer = chat.chat(messages)
     messages.append(assistant(answer.text))
-    return Row(program, clip, asked, answer, time.perf_counter() - started)
+    return Row(program, clip, question, answer, time.perf_counter() - started)
 
 
 def _heard(row: Row) -> str:
@@ -102,7 +102,7 @@ def _as_dict(row: Row) -> dict[str, object]:
     return {
         "program": row.program,
         "heard": [{"clip": row.clip, "seconds": heard.seconds, "tokens": heard.tokens}],
-        "asked": row.asked,
+        "asked": row.question,
         "said": row.answer.text,
         "seconds": round(row.seconds, 3),
     }
@@ -116,6 +116,8 @@ def _print_table(rows: list[Row]) -> None:
     table = Table("program", "heard", "asked", "said", "seconds", title="qwen2-audio demo")
     for number, row in enumerate(rows):
         ends = number + 1 == len(rows) or rows[number + 1].program != row.program
-        cells = (row.program, _heard(row), row.asked, row.answer.text, f"{row.seconds:.2f}")
-        table.add_row(*(Text(cell) for cell in cells), end_section=ends)  # Text: an answer may hold square brackets
+        cells = (row.program, _heard(row), row.question, row.answer.text, f"{row.seconds:.2f}")
+        table.add_row(
+            *(Text(cell) for cell in cells), end_section=ends
+        )  # Text, because rich reads [brackets] as markup
     Console(file=sys.stdout).print(table)

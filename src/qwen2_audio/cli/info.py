@@ -1,4 +1,4 @@
-"""`qwen2-audio info`: what a checkpoint needs and what this machine does with it, or what will be heard of a file."""
+"""`qwen2-audio info`: a checkpoint's memory and this machine's choices for it, or a clip's length and audio tokens."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from . import terminal
 def command(
     target: Annotated[
         str | None,
-        typer.Argument(help="A checkpoint (folder, hub name) or a sound (file, URL); default the model in use."),
+        typer.Argument(help="A checkpoint (folder, hub name) or a clip (file, URL); default the model in use."),
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(help="Where the spectrogram goes; default NAME.png in this folder if new.", show_default=False),
+        typer.Option(help="File of the spectrogram; default NAME.png in this folder if new.", show_default=False),
     ] = None,
-    no_png: Annotated[bool, typer.Option("--no-png", help="Draw no spectrogram.")] = False,
+    no_png: Annotated[bool, typer.Option("--no-png", help="Do not draw the spectrogram.")] = False,
     json: terminal.Json = False,
 ) -> None:
     with terminal.waiting("Looking"):
@@ -39,7 +39,7 @@ def _facts(target: str | None, png: Path | None, no_png: bool) -> dict[str, Any]
         from .info_sound import facts_of_sound
 
         if png is not None:
-            _check_spares(target, png)
+            _refuse_overwriting(target, png)
         return facts_of_sound(target, None if no_png else png or _default_png(target))
     from .info_checkpoint import facts_of_checkpoint
 
@@ -47,31 +47,31 @@ def _facts(target: str | None, png: Path | None, no_png: bool) -> dict[str, Any]
 
 
 def _is_sound(target: str) -> bool:
-    """A file that exists or looks like one, or a URL; everything else names a checkpoint."""
+    """Whether `target` is a clip: an existing file, the name of a sound file, or a URL; else it is a checkpoint."""
     from .chat_input import SOUND_SUFFIXES
 
-    if os.path.isdir(target):  # not Path.is_dir, which has no answer for a long data: URI
+    if os.path.isdir(target):  # Path.is_dir would raise for a long data: URI
         return False
     if os.path.isfile(target) or re.match(r"(https?|file)://|data:", target, re.IGNORECASE):
         return True
     return target.lower().endswith(SOUND_SUFFIXES)
 
 
-def _check_spares(target: str, png: Path) -> None:
-    """Raises ConfigError where the picture would take the place of the sound."""
+def _refuse_overwriting(target: str, png: Path) -> None:
+    """Raises ConfigError if the picture would overwrite the clip."""
     from ..audio.io import local_path
     from ..errors import ConfigError
 
     try:
         same = os.path.samefile(png, local_path(target) if target[:7].lower() == "file://" else target)
-    except (OSError, ValueError):  # one of them is no file
+    except (OSError, ValueError):  # one of them is not a file
         return
     if same:
         raise ConfigError(f"--png {png} is the sound itself; name another file for its picture.")
 
 
 def _default_png(target: str) -> Path | None:
-    """NAME.png, unless that is there already: nobody asked to overwrite it."""
+    """NAME.png; None, with a note, if it exists, because nothing is overwritten without --png."""
     name = "" if target[:5].lower() == "data:" else Path(target.split("?")[0]).stem
     png = Path(f"{name or 'sound'}.png")
     if not os.path.lexists(png):

@@ -1,4 +1,4 @@
-"""A checkpoint's shape, the memory it takes, and what this machine would do with it. No weights are read."""
+"""A checkpoint's shape, its memory, and this machine's choices for it, without reading weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..pretrained import stored_scheme
 from ..quantize.checkpoint import nbytes
 from ..quantize.scheme import SCHEMES, Scheme
 
-TOKENS_PER_SECOND = 25  # of sound
-DTYPES = (torch.float32, torch.bfloat16)  # float16 takes what bfloat16 takes
+TOKENS_PER_SECOND = 25  # audio tokens per second of a clip
+DTYPES = (torch.float32, torch.bfloat16)  # float16 takes as much memory as bfloat16
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def facts_of_checkpoint(target: str | None) -> dict[str, Any]:
-    """Raises WeightsError, ConfigError for what is no checkpoint."""
+    """The facts about the checkpoint `target`; None: the default. Raises WeightsError, ConfigError."""
     where = find(target)
     config = Qwen2AudioConfig.from_pretrained(where)
     sizes, stored = sizes_of(config), stored_scheme(where, config)
@@ -58,11 +58,11 @@ def _shape(config: Qwen2AudioConfig, sizes: Sizes, stored: Scheme | None) -> dic
 
 
 def _memory(config: Qwen2AudioConfig, sizes: Sizes, stored: Scheme | None) -> dict[str, Any]:
-    """Of a quantised checkpoint what it takes as it is; of a plain one also what it would take quantised."""
+    """The memory of a quantised checkpoint in its scheme, or of a plain one in each dtype and scheme."""
     names = {} if stored else {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
     quantized = {stored.name: stored} if stored else {scheme: scheme for scheme in SCHEMES}
     models = {name: quantized_model(config, scheme) for name, scheme in quantized.items()}
-    cache = names or {"float32": torch.float32, "float16": torch.float16}  # the latter with native kernels
+    cache = names or {"float32": torch.float32, "float16": torch.float16}  # float16 with native kernels
     return {
         "weights_bytes": {name: sizes.parameters * dtype.itemsize for name, dtype in names.items()}
         | {name: nbytes(model) for name, model in models.items()},
@@ -73,14 +73,14 @@ def _memory(config: Qwen2AudioConfig, sizes: Sizes, stored: Scheme | None) -> di
 
 
 def _machine(config: Qwen2AudioConfig) -> dict[str, Any]:
-    room = available_bytes()
+    available = available_bytes()
     try:
         choice = choose_placement(config).reason
     except CapacityError as error:
         choice = str(error)
     return {
         "dtype_auto_here": choice,
-        "memory_available_bytes": room,
+        "memory_available_bytes": available,
         "threads": {"torch": torch.get_num_threads(), "cpus": os.cpu_count() or 1},
         "kernels": library.load().reason,
         "cpu_features": cpu_features(Path("/proc/cpuinfo")) or [torch.backends.cpu.get_cpu_capability()],
@@ -89,7 +89,7 @@ def _machine(config: Qwen2AudioConfig) -> dict[str, Any]:
 
 
 def cpu_features(path: Path) -> list[str]:
-    """Which of the instruction sets that matter for speed the CPU has; empty where the system does not say."""
+    """The CPU's instruction sets that the kernels can use; [] if the system does not say."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the model will hear of a sound."""
+"""Facts about a clip: its length, format, audio tokens and spectrogram."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from . import terminal
 
 
 def facts_of_sound(target: str, png: Path | None) -> dict[str, Any]:
-    """Seconds, rate, channels, mel frames, audio tokens, what lies beyond a window; draws the first window into `png`.
-
-    Raises AudioError for what cannot be read.
-    """
+    """The facts about the clip `target`; draws its first 30 s into `png`. Raises AudioError if it cannot be read."""
     waveform = load(target)
     seconds = len(waveform) / SAMPLE_RATE
     first = waveform[: mel.WINDOW_SAMPLES]
@@ -46,7 +43,7 @@ def facts_of_sound(target: str, png: Path | None) -> dict[str, Any]:
 
 
 def _stored_form(target: str) -> dict[str, Any]:
-    """Codec, rate and channels of a local file; what was loaded has 16 kHz and one channel."""
+    """Codec, rate and channels of a local file; the loaded waveform has 16 kHz and one channel. {} for a URL."""
     if not os.path.isfile(target):
         return {}
     with Path(target).open("rb") as file:
@@ -61,7 +58,7 @@ def _draw(waveform: np.ndarray, png: Path | None, title: str) -> str | None:
 
     try:
         save_png(mel.log_mel(waveform), png, seconds=len(waveform) / SAMPLE_RATE, title=title)
-    except ConfigError as error:  # no matplotlib: the figures are still worth printing
+    except ConfigError as error:  # without matplotlib the other facts are still printed
         terminal.note(str(error))
         return None
     return str(png)

@@ -1,7 +1,7 @@
-"""Entry of the `qwen2-audio` command: finds the command asked for and imports that one only.
+"""Entry point of `qwen2-audio`: imports only the module of the command that is run.
 
-Help and version of the root are printed from the table below, so that they are there at once. A user's mistake ends in
-one sentence on stderr and exit status 2.
+`--help` and `--version` are answered from the table below, without importing anything. A user's mistake ends in one
+sentence on stderr and exit status 2.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .renamed import with_new_names
 
 COMMANDS = {
     "demo": "voice chat, audio analysis and a batch on the bundled checkpoint and clips",
-    "ask": "ask about one clip or several; the answer goes to stdout as it comes",
+    "ask": "ask about one or several clips; streams the answer to stdout",
     "chat": "a conversation in the terminal: text, clips, recordings",
-    "info": "a checkpoint's shape and memory, or what the model will hear of a sound file",
-    "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be learnt",
-    "quantize": "a checkpoint in 4 or 8 bits, for a plain CPU",
-    "merge": "a checkpoint and its LoRA adapter become one checkpoint",
+    "info": "a checkpoint's shape and memory, or a clip's length, audio tokens and spectrogram",
+    "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be trained on",
+    "quantize": "write a checkpoint in 4 or 8 bits, for use on a CPU",
+    "merge": "merge a LoRA adapter into its checkpoint",
     "eval": "how well a checkpoint hears, on the bundled model's world",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
     "bench": "how fast this package is, next to the reference library",
@@ -33,26 +33,26 @@ MISTAKE, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line `arguments` (default: this process's) and exit with its status."""
-    _take_any_bytes()
+    """Run the command line `arguments` (default: sys.argv) and exit with its status."""
+    _accept_any_bytes()
     try:
         status = run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read stdout has seen enough; nothing may be written to it any more
+    except BrokenPipeError:  # the reader closed stdout; redirect it, so that the interpreter's flush at exit succeeds
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     sys.exit(status)
 
 
-def _take_any_bytes() -> None:
-    """Paths need not be UTF-8: they come in with their bytes, and are shown escaped."""
+def _accept_any_bytes() -> None:
+    """Accept paths that are not UTF-8: read them with surrogate escapes, and print them with backslashes."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not where a program has put something else in its place
+        if isinstance(stream, io.TextIOWrapper):  # a program may have replaced it by another object
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "backslashreplace")
 
 
 def run(arguments: list[str]) -> int:
-    """As `main`, but returns the exit status."""
+    """Run the command line `arguments` and return its exit status."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if name in ("--help", "-h", "help"):
         print(root_help())
@@ -77,7 +77,7 @@ def root_help() -> str:
         f"{USAGE}\n\nHears speech, sound and music, answers in text.\n\nCommands:\n{commands}\n\n"
         "Options:\n  --version  print the version\n  --help     print this; after a command, its own options\n\n"
         "Without --model, $QWEN2_AUDIO_MODEL is used, else the bundled checkpoint.\n"
-        "Results go to stdout, everything else to stderr. Exit status 2: a mistake in what was asked."
+        "Results go to stdout, everything else to stderr. Exit status 2: the command could not run as given."
     )
 
 
@@ -97,7 +97,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        if not hasattr(error, "format_message"):  # typer's own: an unknown option, a value of the wrong kind
+        if not hasattr(error, "format_message"):  # typer's errors have it: an unknown option, an invalid value
             raise
         return _refuse(f"{error.format_message().rstrip('.')}. See qwen2-audio {name} --help.")
     return status if isinstance(status, int) else 0
@@ -109,5 +109,5 @@ def _refuse(sentence: str) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if issubclass(category, UserWarning):  # what this package says to people; the rest is for programmers
+    if issubclass(category, UserWarning):  # this package's warnings for users; others are for programmers
         print(f"qwen2-audio: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`qwen2-audio quantize`: a checkpoint in 4 or 8 bits, for CPUs and small memories."""
+"""`qwen2-audio quantize`: write a checkpoint in 4 or 8 bits, for CPUs and small memories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..quantize.calibrate import Calibration
     from ..quantize.convert import Job, Part
 
-QUESTION = "Describe what you hear."  # asked of a clip that comes without a conversation
+QUESTION = "Describe what you hear."  # the question about a calibration clip without a conversation
 
 Model = Annotated[str, typer.Argument(help="The checkpoint: folder, hub name, or nano.")]
 To = Annotated[Path, typer.Option(help="Folder for the quantised checkpoint; new, or empty.")]
@@ -27,7 +27,7 @@ Group = Annotated[
 Calibrate = Annotated[
     list[str] | None,
     typer.Option(
-        help="A clip, or a .jsonl of conversations, that the model hears to learn which weights matter; repeatable.",
+        help="A clip, or a .jsonl of conversations, to calibrate on; repeatable.",
         show_default=False,
     ),
 ]
@@ -58,7 +58,7 @@ def command(
 
 
 def _calibrated(job: Job, names: list[str]) -> Calibration:
-    """Load the plain model in float32, let it hear what `names` name, and weigh its inputs."""
+    """Load the plain model in float32 and calibrate on the clips and .jsonl files `names`."""
     import torch
 
     from ..api.placement import sizes_of
@@ -73,8 +73,8 @@ def _calibrated(job: Job, names: list[str]) -> Calibration:
     check_name(job.scheme)
     config = Qwen2AudioConfig.from_pretrained(job.source)
     refuse_quantized(Path(job.source), config)
-    full = sizes_of(config).parameters * torch.float32.itemsize
-    require_memory(full, "Calibrating runs the model in float32, which")
+    float32_bytes = sizes_of(config).parameters * torch.float32.itemsize
+    require_memory(float32_bytes, "Calibrating runs the model in float32, which")
     prompts = list(_prompts(names, Qwen2AudioProcessor.from_pretrained(job.source)))
     plain = Qwen2AudioForConditionalGeneration.from_pretrained(job.source, dtype=torch.float32)
     scheme = Scheme.for_model(plain, job.scheme, job.group)

@@ -1,4 +1,4 @@
-"""Sound from the microphone."""
+"""Record from the microphone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from ..errors import AudioError, ConfigError
 
 
 def record(seconds: float) -> np.ndarray:
-    """float32 [S] at 16 kHz. Raises ConfigError without the sounddevice extra, AudioError without a microphone."""
+    """Record `seconds` as float32 [S] at 16 kHz.
+
+    Raises ConfigError without sounddevice or PortAudio, AudioError when the microphone cannot be used.
+    """
     try:
         import sounddevice
     except ImportError:
         raise ConfigError("Recording needs the sounddevice package: pip install 'qwen2-audio[mic]'.") from None
-    except OSError:  # the Linux wheel comes without the library it drives
+    except OSError:  # sounddevice's Linux wheel does not contain PortAudio
         raise ConfigError(
             "Recording needs the PortAudio library, which is not installed: apt install libportaudio2."
         ) from None

@@ -1,4 +1,4 @@
-"""What the commands share on the terminal: notes, waiting, the options that choose a model, loading it."""
+"""Shared by the commands: notes on stderr, a spinner, the options that choose a model, and loading it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Quantize = Annotated[
     str | None, typer.Option(help="int8 or int4: quantise the weights while loading.", show_default=False)
 ]
 Adapter = Annotated[str | None, typer.Option(help="Folder of a LoRA adapter to add to the model.", show_default=False)]
-MaxTokens = Annotated[int | None, typer.Option(help="New tokens at most; default the checkpoint's, else 256.")]
+MaxTokens = Annotated[int | None, typer.Option(help="New tokens, at most; default the checkpoint's, else 256.")]
 Temperature = Annotated[float | None, typer.Option(help="0 is greedy; default the checkpoint's.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from the best tokens with this much probability.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from this many tokens; 0 from all.")]
-Seed = Annotated[int | None, typer.Option(help="The same seed, the same answer.")]
-System = Annotated[str | None, typer.Option(help="What the model is told to be.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the most likely tokens with this much probability.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from this many most likely tokens; 0: from all.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.")]
+System = Annotated[str | None, typer.Option(help="The system prompt.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
+    """Print a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """A spinner on stderr while something takes its time, if someone watches."""
+    """Show a spinner with `text` on stderr inside this context, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield
         return
@@ -56,22 +56,21 @@ def load_model(
     dtype: str = "auto",
     adapter: str | None = None,
     quantize: str | None = None,
-    **more: Any,
+    **load_options: Any,
 ) -> AudioChat:
-    """Load what the options name (`more`: others of `load`); say on stderr which checkpoint it is, and what was chosen
-    for this machine.
+    """Load a model with the command's options, and print the checkpoint's line and notes on stderr.
 
-    Processes of torchrun share the model. All but the first run its commands, and exit here when it ends.
+    Processes of torchrun share the model: all but the first run the first one's commands here, and exit when it ends.
     """
-    with waiting("Starting"):  # importing torch takes a second or two; loading has a bar of its own
+    with waiting("Starting"):  # importing torch takes 1 to 2 s; loading has a progress bar of its own
         from ..api.loading import load
         from ..engine.executor.tp_worker import run_worker
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    options = {"device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize, **more}
-    loaded = load(model, tensor_parallel=several, **options)
+    tensor_parallel = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    options = {"device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize, **load_options}
+    loaded = load(model, tensor_parallel=tensor_parallel, **options)
     if run_worker(loaded.model):
         raise typer.Exit
-    if several:  # else SIGTERM would end this process before it told the others
+    if tensor_parallel:  # exit by an exception, so that this process can stop the others first
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     note(loaded.about)
     for line in loaded.notes:
@@ -80,17 +79,17 @@ def load_model(
 
 
 def is_first() -> bool:
-    """Whether this process answers; of those that torchrun started only one does."""
+    """Whether this is rank 0, the only process of torchrun that answers."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def heard_line(name: str, seconds: float, tokens: int) -> str:
-    """The proof that a clip was heard."""
+    """The line that says how much of a clip the model gets."""
     return f"heard {name}: {seconds:.2f} s, {tokens} audio tokens"
 
 
 def as_json(value: Any) -> str:
-    """One JSON object, readable."""
+    """`value` as indented JSON."""
     import json
 
     return json.dumps(value, indent=2, ensure_ascii=False)

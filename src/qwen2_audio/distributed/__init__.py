@@ -1,1 +1,1 @@
-"""Several processes as one: a process group, and a language model whose layers they share."""
+"""A process group, and tensor parallelism: a language model divided among its processes."""

@@ -1,6 +1,6 @@
-"""The processes that torchrun starts, as one: who this is, sums over all, a model divided among them.
+"""The process group of torchrun: ranks, collective operations, gradient sums, and FSDP.
 
-Every function that says "all processes" must be called by all of them, in the same order.
+All processes must call a collective operation, in the same order. The docstrings of those functions say "collective".
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ KINDS = ("none", "ddp", "fsdp")
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run."""
+    """The process group, seen from this process."""
 
     rank: int = 0
     size: int = 1
-    kind: str = "none"  # "ddp": each has the whole model; "fsdp": its share of every weight; "tensor": of the heads
+    kind: str = "none"  # each process has: "ddp", the full model; "fsdp", a shard of every weight; "tensor", some heads
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and talks."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
     @property
@@ -40,7 +40,7 @@ class Processes:
         return self.kind == "fsdp"
 
     def total(self, numbers: Mapping[str, float]) -> dict[str, float]:
-        """The sum of each number over all processes; the names must be the same everywhere."""
+        """Collective: the sum of each number over all processes; the names must be the same in all of them."""
         if self.size == 1:
             return dict(numbers)
         values = torch.tensor([numbers[name] for name in sorted(numbers)], dtype=torch.float64, device=self.device)
@@ -48,40 +48,40 @@ class Processes:
         return dict(zip(sorted(numbers), values.tolist(), strict=True))
 
     def gather(self, value: Any) -> list[Any]:
-        """The `value` of each of all processes, by rank; anything that can be pickled."""
+        """Collective: the `value` of every process, by rank; any object that can be pickled."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        _dist().all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        _dist().all_gather_object(values, value)
+        return values
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor`, which becomes its sum over all processes: the same bits in each."""
+        """Collective: replace `tensor` by its sum over all processes, in place; the same bits in each process."""
         _dist().all_reduce(tensor)
         return tensor
 
     def all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """The `tensor` of each of all processes, by rank; of one shape and dtype everywhere."""
-        found = [torch.empty_like(tensor) for _ in range(self.size)]
-        _dist().all_gather(found, tensor)
-        return found
+        """Collective: the `tensor` of every process, by rank; all must have the same shape and dtype."""
+        tensors = [torch.empty_like(tensor) for _ in range(self.size)]
+        _dist().all_gather(tensors, tensor)
+        return tensors
 
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor`, which becomes what it is in the first of all processes; contiguous, of one shape and dtype."""
+        """Collective: replace `tensor` by that of rank 0, in place; contiguous, of the same shape and dtype."""
         _dist().broadcast(tensor, 0)
         return tensor
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """With "ddp": each gradient becomes its sum over all processes; one that none of them has stays None."""
+        """Collective, for "ddp": replace each gradient by its sum over all processes, or None if no process has one."""
         if self.size == 1 or self.sharded:  # FSDP has summed them in the backward pass
             return
-        wanted = list(parameters)
-        there = torch.tensor([p.grad is not None for p in wanted], dtype=torch.int32, device=self.device)
-        _dist().all_reduce(there)
-        for parameter, known in zip(wanted, there.tolist(), strict=True):
-            if known and parameter.grad is None:  # say, of the encoder, in a process that had no clip this time
+        parameters = list(parameters)
+        counts = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int32, device=self.device)
+        _dist().all_reduce(counts)
+        for parameter, count in zip(parameters, counts.tolist(), strict=True):
+            if count and parameter.grad is None:  # for example, of the encoder in a process whose batch had no clip
                 parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets([p.grad for p in wanted if p.grad is not None]):
+        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
             _dist().all_reduce(flat)
             for gradient, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
@@ -89,10 +89,10 @@ class Processes:
 
 
 def join(kind: str, device: torch.device) -> Processes:
-    """This process's place among those that torchrun started, from its environment; all processes.
+    """Collective: join the process group of torchrun, which its environment variables describe.
 
-    `device`: the one that was asked for; on CUDA each process takes its own.
-    Raises ConfigError: `kind` and the way the program was started do not fit together.
+    `device` is the requested device; on CUDA each process uses a GPU of its own.
+    Raises ConfigError if `kind` needs torchrun and the program was started without it, or the reverse.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if kind == "none":
@@ -111,24 +111,24 @@ def join(kind: str, device: torch.device) -> Processes:
 
 
 def init_process_group(kind: str, device: torch.device) -> Processes:
-    """`join` for a program that torchrun is known to have started."""
+    """Collective: `join` for a program that was started by torchrun."""
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
         torch.cuda.set_device(device)
     if not _dist().is_initialized():
-        backend, patience = "nccl" if device.type == "cuda" else "gloo", None
-        if kind == "tensor":  # an engine's messages are CPU tensors, and the next request may be days away
-            backend, patience = backend.replace("nccl", "cpu:gloo,cuda:nccl"), timedelta(days=365)
-        _dist().init_process_group(backend, timeout=patience)
+        backend, timeout = "nccl" if device.type == "cuda" else "gloo", None
+        if kind == "tensor":  # an engine also sends CPU tensors, and may wait for days for the next request
+            backend, timeout = backend.replace("nccl", "cpu:gloo,cuda:nccl"), timedelta(days=365)
+        _dist().init_process_group(backend, timeout=timeout)
         atexit.register(_leave)
     return Processes(rank, size, kind, device)
 
 
 def shard(model: nn.Module, blocks: Sequence[nn.Module], processes: Processes) -> None:
-    """FSDP2: divide the weights of `model` among all processes.
+    """Collective: divide the weights of `model` among the processes with FSDP2.
 
-    The weights of one of `blocks` are gathered while it computes; what lies outside of them is gathered once a pass.
+    The weights of each of `blocks` are gathered while it computes; all other weights are gathered once per pass.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -140,16 +140,16 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], processes: Processes) -
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor, gathered if it is divided (all processes), on the CPU where it was."""
+    """A sharded tensor, gathered on the CPU (collective); any other tensor, detached, on its device."""
     tensor = tensor.detach()
-    if _is_divided(tensor):
+    if _is_sharded(tensor):
         return cast(Any, tensor).full_tensor().cpu()  # type: ignore[no-any-return]
     return tensor
 
 
 def shard_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """This process's share of a whole `tensor`, divided as `parameter` is; the tensor itself if that is whole."""
-    if not _is_divided(parameter) or tensor.shape != parameter.shape:
+    """This process's shard of a full `tensor`, sharded like `parameter`; the full one if that is not sharded."""
+    if not _is_sharded(parameter) or tensor.shape != parameter.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -159,31 +159,32 @@ def shard_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def full_parameters(modules: Iterable[nn.Module], processes: Processes) -> Iterator[None]:
-    """All processes: in the first one the parameters of `modules` are whole meanwhile, on the CPU where they were
-    divided. For saving, not for computing.
+    """Collective: inside this context, the sharded parameters of `modules` are full tensors on the CPU in rank 0.
+
+    For saving them, not for computing.
     """
-    divided = [
+    sharded = [
         (module, name, parameter)
         for module in modules
         for name, parameter in module.named_parameters(recurse=False)
-        if _is_divided(parameter)
+        if _is_sharded(parameter)
     ]
-    entire: dict[int, nn.Parameter] = {}
-    for parameter in {id(p): p for _, _, p in divided}.values():
-        together = full_tensor(parameter)
-        if processes.first:  # the others only have their part in it
-            entire[id(parameter)] = nn.Parameter(together, requires_grad=False)
-    for module, name, parameter in divided:
-        module._parameters[name] = entire.get(id(parameter), parameter)
+    full: dict[int, nn.Parameter] = {}
+    for parameter in {id(p): p for _, _, p in sharded}.values():
+        gathered = full_tensor(parameter)
+        if processes.first:  # the other processes only take part in the gather
+            full[id(parameter)] = nn.Parameter(gathered, requires_grad=False)
+    for module, name, parameter in sharded:
+        module._parameters[name] = full.get(id(parameter), parameter)
     try:
         yield
     finally:
-        for module, name, parameter in divided:
+        for module, name, parameter in sharded:
             module._parameters[name] = parameter
 
 
-def _is_divided(tensor: torch.Tensor) -> bool:
-    if type(tensor) in (torch.Tensor, nn.Parameter):  # so that one process alone imports nothing more
+def _is_sharded(tensor: torch.Tensor) -> bool:
+    if type(tensor) in (torch.Tensor, nn.Parameter):  # avoids the import below in a single process
         return False
     from torch.distributed.tensor import DTensor
 
@@ -191,11 +192,11 @@ def _is_divided(tensor: torch.Tensor) -> bool:
 
 
 def _buckets(gradients: list[torch.Tensor], values: int = 1 << 24) -> Iterator[list[torch.Tensor]]:
-    """Neighbours of one dtype, together: a message each would take longer."""
+    """Group consecutive gradients of one dtype, up to `values` numbers: one message each would take longer."""
     bucket: list[torch.Tensor] = []
     for gradient in gradients:
-        full = sum(g.numel() for g in bucket) + gradient.numel() > values
-        if bucket and (full or gradient.dtype != bucket[0].dtype):
+        too_large = sum(g.numel() for g in bucket) + gradient.numel() > values
+        if bucket and (too_large or gradient.dtype != bucket[0].dtype):
             yield bucket
             bucket = []
         bucket.append(gradient)

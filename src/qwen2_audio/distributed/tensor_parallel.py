@@ -1,12 +1,13 @@
-"""The language model divided among the processes of torchrun, so that one too large for a device runs on several.
+"""Tensor parallelism: divide the language model among the processes of torchrun, for models too large for one device.
 
     q, k, v, gate, up   by outputs: each process has some of the heads, and a part of the MLP's width
-    o, down             by inputs: each process has a part of the sum, and all parts are added up
-    lm_head             by vocabulary: each process has the logits of some tokens, and all are laid side by side
+    o, down             by inputs: each process has a term of the sum, which all_reduce adds up
+    lm_head             by vocabulary: each process has the logits of some tokens, which all_gather concatenates
 
-What enters and leaves a layer is whole in every process, and the logits are the same bits in all of them: all run one
-program and come to one answer. Norms, encoder and projector are whole everywhere. So is the embedding: it is only
-looked up in, and dividing it would cost a message a pass. Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053.
+The inputs and outputs of a layer are complete in every process, and the logits are the same bits in all of them:
+all processes run the same program and generate the same answer. Norms, encoder and projector are not divided. The
+embedding is not divided either, because that would cost a message per pass and save no computation. Shoeybi et al.
+2019, https://arxiv.org/abs/1909.08053.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ HEAD = "lm_head"
 
 @dataclass(eq=False)
 class TensorParallelGroup:
-    """The processes that one model is divided among, and what the first of them knows of the others."""
+    """The processes that share one model, and rank 0's state of them."""
 
     processes: Processes
-    lock: Lock = field(default_factory=Lock)  # for who makes all of them compute something
-    engines: int = 0  # begun so far, in the first process
-    closed: str = ""  # why the others will not compute anything any more
+    lock: Lock = field(default_factory=Lock)  # held by the thread of rank 0 that sends commands to the others
+    engines: int = 0  # engines started so far, in rank 0
+    closed: str = ""  # why the other processes take no more commands; "" while they do
 
 
 class RowParallelLinear(nn.Linear):
-    """Some of a Linear's inputs: x [..., its inputs] -> the whole output, summed over all processes. No bias."""
+    """A Linear without bias of which this process has some inputs: x [..., its inputs] -> the output, all-reduced."""
 
     def __init__(self, weight: torch.Tensor, group: TensorParallelGroup) -> None:
-        _adopt(self, weight)
+        _init_from_weight(self, weight)
         self.group = group
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,32 +55,35 @@ class RowParallelLinear(nn.Linear):
 
 
 class ParallelLMHead(nn.Linear):
-    """The head of some tokens: x [..., H] -> the logits of all `vocabulary` tokens, from all processes. No bias."""
+    """A head of which this process has some tokens: x [..., H] -> the logits of all tokens, all-gathered. No bias."""
 
     def __init__(self, weight: torch.Tensor, vocabulary: int, group: TensorParallelGroup) -> None:
-        _adopt(self, weight)
+        _init_from_weight(self, weight)
         self.vocabulary, self.group = vocabulary, group
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        own = F.linear(x, self.weight)
-        if not x.numel():  # nobody's prompt is at its end in this pass
-            return own.new_empty((*x.shape[:-1], self.vocabulary))
+        shard = F.linear(x, self.weight)
+        if not x.numel():  # no sequence needs logits in this pass
+            return shard.new_empty((*x.shape[:-1], self.vocabulary))
         processes = self.group.processes
-        missing = -(-self.vocabulary // processes.size) - own.shape[-1]  # the last shares may be shorter
-        own = F.pad(own, (0, missing)) if missing else own
-        return torch.cat(processes.all_gather(own), dim=-1)[..., : self.vocabulary]
+        missing = -(-self.vocabulary // processes.size) - shard.shape[-1]  # the last shards may be smaller
+        shard = F.pad(shard, (0, missing)) if missing else shard
+        return torch.cat(processes.all_gather(shard), dim=-1)[..., : self.vocabulary]
 
 
 @dataclass(frozen=True)
 class WeightShards:
-    """Which part of each weight this process has."""
+    """The part of each weight that this process has."""
 
     group: TensorParallelGroup
-    axes: Mapping[str, int]  # of the parameters that are divided: the dimension
+    axes: Mapping[str, int]  # the divided dimension of each divided parameter
 
     @classmethod
-    def of(cls, model: Qwen2AudioModel, processes: Processes) -> WeightShards:
-        """For a plain `model`, whole or without storage. Raises ConfigError: it cannot be divided by so many."""
+    def for_model(cls, model: Qwen2AudioModel, processes: Processes) -> WeightShards:
+        """For a plain, undivided `model`, which may be without storage.
+
+        Raises ConfigError if its sizes are not divisible by the number of processes.
+        """
         _check_sizes(model.config.text_config, processes.size)
         axes = {}
         for name, _ in model.language_model.named_parameters(prefix="language_model"):
@@ -88,12 +92,12 @@ class WeightShards:
                 axes[name] = 1 if module in BY_INPUTS else 0
         return cls(TensorParallelGroup(processes), axes)
 
-    def cut(self, name: str, whole: torch.Tensor) -> torch.Tensor:
-        """This process's share of parameter `name`, a copy that does not hold the whole; or all of it."""
-        return self._part(whole, self.axes[name]).contiguous().clone() if name in self.axes else whole
+    def shard(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """This process's shard of parameter `name`, as a copy that does not keep `tensor` alive; or all of it."""
+        return self._narrow(tensor, self.axes[name]).contiguous().clone() if name in self.axes else tensor
 
     def install(self, model: Qwen2AudioModel) -> None:
-        """Make `model`, whose divided weights are `cut` already, compute with the others. For inference only."""
+        """Replace the layers of `model`, whose weights are shards already, by parallel ones. For inference only."""
         text, size = model.language_model, self.group.processes.size
         for module in list(text.modules()):
             for name, child in list(module.named_children()):
@@ -103,23 +107,23 @@ class WeightShards:
                     setattr(module, name, RowParallelLinear(child.weight, self.group))
         if text.lm_head is not None:
             weight: torch.Tensor = text.lm_head.weight
-            if weight is text.model.embed_tokens.weight:  # tied: whole for looking up, a view of it for computing
-                weight = self._part(weight.detach(), 0)
+            if weight is text.model.embed_tokens.weight:  # tied: the embedding stays complete, the head is a view of it
+                weight = self._narrow(weight.detach(), 0)
             text.lm_head = ParallelLMHead(weight, text.config.vocab_size, self.group)
         heads, groups = text.config.num_attention_heads // size, text.config.num_key_value_heads // size
         text.cached = replace(text.config, num_attention_heads=heads, num_key_value_heads=groups)
         model.requires_grad_(False)
 
-    def _part(self, whole: torch.Tensor, axis: int) -> torch.Tensor:
-        rank, length = self.group.processes.rank, whole.shape[axis]
-        each = -(-length // self.group.processes.size)
-        return whole.narrow(axis, min(rank * each, length), max(0, min(each, length - rank * each)))
+    def _narrow(self, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+        rank, length = self.group.processes.rank, tensor.shape[axis]
+        step = -(-length // self.group.processes.size)
+        return tensor.narrow(axis, min(rank * step, length), max(0, min(step, length - rank * step)))
 
 
 def join_tensor_parallel(device: torch.device) -> Processes:
-    """This process's place among those of torchrun, all of which go on with one random state: the first one's.
+    """Collective: join the processes of torchrun for tensor parallelism, and give all of them rank 0's random state.
 
-    Raises ConfigError: the program was started alone.
+    Raises ConfigError if the program was started without torchrun.
     """
     if "RANK" not in os.environ:
         raise ConfigError(
@@ -134,11 +138,11 @@ def join_tensor_parallel(device: torch.device) -> Processes:
 
 
 def tensor_parallel_group(model: Any) -> TensorParallelGroup | None:
-    """The processes that `model` is divided among; None for one that is whole."""
+    """The processes that `model` is divided among; None for a model that is not divided."""
     return next((module.group for module in model.modules() if isinstance(module, RowParallelLinear)), None)
 
 
-def _adopt(linear: nn.Linear, weight: torch.Tensor) -> None:
+def _init_from_weight(linear: nn.Linear, weight: torch.Tensor) -> None:
     with without_weights():
         nn.Linear.__init__(linear, weight.shape[1], weight.shape[0], bias=False)
     linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -146,10 +150,10 @@ def _adopt(linear: nn.Linear, weight: torch.Tensor) -> None:
 
 def _check_sizes(text: Qwen2Config, size: int) -> None:
     sizes = {name: getattr(text, name) for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size")}
-    odd = [f"{name} {value}" for name, value in sizes.items() if value % size]
-    if odd:
-        fitting = max(n for n in range(1, size) if not any(value % n for value in sizes.values()))
+    indivisible = [f"{name} {value}" for name, value in sizes.items() if value % size]
+    if indivisible:
+        largest = max(n for n in range(1, size) if not any(value % n for value in sizes.values()))
         raise ConfigError(
-            f"{size} processes cannot share the language model evenly: {' and '.join(odd)} cannot be divided by "
-            f"{size}; start {fitting}."
+            f"{size} processes cannot share the language model evenly: {' and '.join(indivisible)} cannot be divided "
+            f"by {size}; start {largest}."
         )

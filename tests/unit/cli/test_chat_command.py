@@ -49,12 +49,12 @@ def test_a_clip_that_cannot_be_heard_leaves_no_trace(cli, wav_file, tiny_chat):
 def test_a_file_named_in_the_text_is_pointed_out(cli, wav_file):
     wav = wav_file("dog.wav")
     _, _, err = cli("chat", stdin=f"What is in {wav}?\n")
-    assert f"{wav} stands inside the text and is not heard; put clips first." in err
+    assert f"{wav} is inside the text and is not heard; put clips first." in err
 
 
 def test_a_file_that_is_not_there_is_pointed_out_where_nothing_is_heard(cli):
     _, _, err = cli("chat", stdin="My Bark.wav What is that?\n")
-    assert "Bark.wav stands inside the text and is not heard; put clips first." in err
+    assert "Bark.wav is inside the text and is not heard; put clips first." in err
 
 
 def test_blanks_in_a_path_need_no_quotes(cli, wav_file, tiny_chat):
@@ -137,7 +137,7 @@ class Interrupted:
 def test_ctrl_c_ends_the_answer_not_the_program(capsys, pieces, kept):
     model = Interrupted(*pieces)
     conversation = chat_command.Conversation(model, qa.SamplingParams())
-    assert conversation.take("Hello\n") is True
+    assert conversation.handle("Hello\n") is True
     assert model.closed
     assert len(conversation.messages) == kept
     out, err = capsys.readouterr()
@@ -146,4 +146,4 @@ def test_ctrl_c_ends_the_answer_not_the_program(capsys, pieces, kept):
     if kept:
         assert conversation.messages[-1] == qa.assistant("A dog")
     else:
-        assert "(no answer; this turn is forgotten)" in err
+        assert "(no answer; this turn is dropped)" in err

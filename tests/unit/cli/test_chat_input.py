@@ -2,7 +2,7 @@ import av
 import pytest
 
 from qwen2_audio.audio.decode import _SAFE
-from qwen2_audio.cli.chat_input import SOUND_SUFFIXES, Order, Turn, parse, seconds_of, unheard_files
+from qwen2_audio.cli.chat_input import SOUND_SUFFIXES, ChatCommand, Turn, parse, seconds_of, unheard_files
 from qwen2_audio.errors import AudioError, PromptError
 
 
@@ -35,9 +35,9 @@ def sounds(tmp_path, monkeypatch):
         ("HTTP://x.org/a.mp3 what?", Turn("what?", ("HTTP://x.org/a.mp3",))),
         ("noext what?", Turn("what?", ("noext",))),
         ("https://x.org/a.mp3 what?", Turn("what?", ("https://x.org/a.mp3",))),
-        ("/new", Order("/new")),
-        ("/rec 3 ", Order("/rec", "3")),
-        ("/quit", Order("/quit")),
+        ("/new", ChatCommand("/new")),
+        ("/rec 3 ", ChatCommand("/rec", "3")),
+        ("/quit", ChatCommand("/quit")),
     ],
 )
 def test_lines(line, wanted):

@@ -163,7 +163,7 @@ def tiny(vocabulary=510, **text):
 def test_a_number_of_processes_that_does_not_divide_the_heads(size, text, message):
     model = qa.Qwen2AudioForConditionalGeneration(tiny(**text))
     with pytest.raises(ConfigError, match=message):
-        WeightShards.of(model, Processes(0, size, "tensor"))
+        WeightShards.for_model(model, Processes(0, size, "tensor"))
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -177,10 +177,10 @@ def test_shares_put_together_are_the_whole(tied, size):
     for rank in range(size):
         part = qa.Qwen2AudioForConditionalGeneration(config)
         part.load_state_dict(before)
-        shares = WeightShards.of(part, Processes(rank, size, "tensor"))
+        shares = WeightShards.for_model(part, Processes(rank, size, "tensor"))
         for name, parameter in list(part.named_parameters()):
             owner, _, leaf = name.rpartition(".")
-            setattr(part.get_submodule(owner), leaf, nn.Parameter(shares.cut(name, parameter.detach())))
+            setattr(part.get_submodule(owner), leaf, nn.Parameter(shares.shard(name, parameter.detach())))
         if tied:
             part.language_model.lm_head.weight = part.language_model.model.embed_tokens.weight
         shares.install(part)
@@ -197,7 +197,7 @@ def test_shares_put_together_are_the_whole(tied, size):
 
 def test_a_tied_head_takes_no_memory():
     model = qa.Qwen2AudioForConditionalGeneration(tiny(tie_word_embeddings=True))
-    shares = WeightShards.of(model, Processes(1, 2, "tensor"))
+    shares = WeightShards.for_model(model, Processes(1, 2, "tensor"))
     shares.install(model)
     text = model.language_model
     embedding, head = text.model.embed_tokens.weight, text.lm_head.weight
@@ -235,7 +235,7 @@ def test_memory_is_the_share_and_one_tensor(tmp_path, monkeypatch):
     text = empty.language_model
     divided = sum(p.nbytes for n, p in text.named_parameters() if "_proj." in n or "lm_head" in n)
     tensor = max(p.nbytes for p in text.parameters())
-    shares = WeightShards.of(empty, Processes(1, 2, "tensor"))
+    shares = WeightShards.for_model(empty, Processes(1, 2, "tensor"))
     read, before, peak = weights.Checkpoint.read, private_bytes(), [0]
 
     def watched(self, name):
@@ -243,7 +243,7 @@ def test_memory_is_the_share_and_one_tensor(tmp_path, monkeypatch):
         return read(self, name)
 
     monkeypatch.setattr(weights.Checkpoint, "read", watched)
-    weights.load_checkpoint(empty, tmp_path, share=shares.cut)
+    weights.load_checkpoint(empty, tmp_path, share=shares.shard)
     peak[0] = max(peak[0], private_bytes() - before)
     assert divided > 100 * 10**6
     assert peak[0] < divided / 2 + 2 * tensor
@@ -255,7 +255,7 @@ def private_bytes():
 
 def test_max_time_is_refused(monkeypatch):
     model = qa.Qwen2AudioForConditionalGeneration(tiny())
-    WeightShards.of(model, Processes(0, 1, "tensor")).install(model)
+    WeightShards.for_model(model, Processes(0, 1, "tensor")).install(model)
     with pytest.raises(ConfigError, match="max_time is set for a model that several processes share"):
         model.generate(torch.tensor([[5]]), max_time=1.0, max_new_tokens=2)
 
@@ -303,7 +303,7 @@ def test_a_follower_has_in_its_cache_what_the_first_process_has():
     model, other = (qa.Qwen2AudioForConditionalGeneration(tiny()).eval() for _ in range(2))
     other.load_state_dict(model.state_dict())
     for one, rank in ((model, 0), (other, 1)):
-        WeightShards.of(one, End(rank, line)).install(one)
+        WeightShards.for_model(one, End(rank, line)).install(one)
     stored = storage_for(model.language_model, 8)
     made = []
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
