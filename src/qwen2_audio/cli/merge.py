@@ -36,7 +36,7 @@ def command(model: Model, adapter: Adapter, to: To, check: Check = False) -> int
 def merge(model: str, adapter: Path, to: Path, *, check: bool) -> dict[str, Difference]:
     """Write the merged checkpoint; what `check` compared, by name. Raises WeightsError, ConfigError."""
     from .. import lora
-    from ..api.loading import find
+    from ..checkpoint.locate import find
     from ..inputs.processor import Qwen2AudioProcessor
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from ..train.checkpoint import write_result

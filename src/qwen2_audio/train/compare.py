@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..api.loading import nano_path
+from ..checkpoint.locate import nano_path
 from ..inputs import messages
 from ..inputs.collate import to_tensors
 from ..inputs.processor import Qwen2AudioProcessor

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..api.chat import AudioChat
-from ..api.loading import nano_path
 from ..audio.resample import SAMPLE_RATE
+from ..checkpoint.locate import nano_path
 from ..errors import TrainingError
 from ..inputs import messages
 from ..types import SamplingParams

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from ..api.loading import find
 from ..audio.mel import MEL_HOP
 from ..audio.resample import SAMPLE_RATE
 from ..audio.spectrogram import save_png
+from ..checkpoint.locate import find
 from ..inputs.processor import Qwen2AudioProcessor
 from ..text.chat_template import AUDIO
 from ..text.tokenizer import Tokenizer

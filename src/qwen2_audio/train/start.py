@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from .. import lora
-from ..api.loading import find
 from ..checkpoint.json_file import replacing
+from ..checkpoint.locate import find
 from ..distributed.process_group import Processes, full_parameters, join
 from ..errors import ConfigError
 from ..inputs.processor import Qwen2AudioProcessor
