@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from ..api.chat import AudioChat
 from ..audio.resample import SAMPLE_RATE
 from ..checkpoint.locate import nano_path
 from ..errors import TrainingError
-from ..inputs import messages
-from ..types import SamplingParams
+from ..inputs import messages, prompt
+from ..inputs.collate import to_tensors
+from ..text.chat_template import IM_END
 from . import loop, optim, sft
 from .config import PARTS, DataConfig, LoraSection, OptimConfig, TrainConfig
 from .feed import Position, steps_of_data
@@ -41,6 +41,7 @@ ANSWERS = {
 QUESTION = "What do you hear?"
 LOSS, SECONDS = 0.05, 180.0
 HEARD = SAMPLE_RATE  # samples of each clip: a second is enough to tell them apart
+MOST_TOKENS = 32  # of an answer
 LEARNT = 0.01  # training stops here: below it every answer is certain
 MOST_STEPS = 2000
 
@@ -80,12 +81,7 @@ def run(model: str, *, device: str = "auto", tell: Callable[[str], None] = lambd
         started = time.monotonic()
         loss, steps = _learn(setting, started, tell)
         seconds = time.monotonic() - started
-        chat = AudioChat(setting.model.eval(), setting.processor)
-        sampling = SamplingParams(temperature=0.0, max_tokens=32)
-        said = {}
-        for clip in ANSWERS:
-            question = messages.user(QUESTION, audio=Path(folder) / f"{clip}.wav")
-            said[clip] = chat.chat([question], sampling).text
+        said = {clip: _answer(setting, Path(folder) / f"{clip}.wav") for clip in ANSWERS}
     return Outcome(loss, steps, seconds, said)
 
 
@@ -129,3 +125,18 @@ def _learn(setting: Setting, started: float, tell: Callable[[str], None]) -> tup
         if loss < LEARNT or time.monotonic() - started > SECONDS:
             break
     return loss, step + 1
+
+
+def _answer(setting: Setting, clip: Path) -> str:
+    """The model's greedy answer to QUESTION about `clip`."""
+    model, processor = setting.model.eval(), setting.processor
+    question = [messages.user(QUESTION, audio=clip)]
+    built = prompt.build_prompt(question, processor, prompt.custom_template(processor))
+    inputs = {name: tensor.to(model.device) for name, tensor in to_tensors([built], setting.pad_id).items()}
+    ends = {processor.tokenizer.convert_tokens_to_ids(IM_END), *model.generation_config.eos_ids}
+    ids = model.generate(
+        **inputs, max_new_tokens=MOST_TOKENS, do_sample=False, num_beams=1, num_return_sequences=1,
+        eos_token_id=sorted(ends), stop_strings=None, return_dict_in_generate=False,
+    )  # fmt: skip
+    text: str = processor.tokenizer.decode(ids[0, len(built.ids) :], skip_special_tokens=True)
+    return text
