@@ -10,13 +10,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from ..audio.arrays import check_peak
 from ..audio.decode import EncodedSound, read_header
 from ..audio.fetch import fetch, read_data_uri
 from ..audio.limits import Deadline, Limits
 from ..audio.mel import WINDOW_SAMPLES
 from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError
-from ..inputs.clip import AudioClip, load_clip
+from ..inputs.clip import AudioClip, clip_from_waveform
 from . import shards
 
 Source = Path | bytes | str  # a str is an http(s) URL or a data: URI
@@ -30,14 +31,14 @@ def read_clip(source: Source, number: int) -> AudioClip:
     deadline = Deadline(limits.deadline)
     name, file = _open(source, number, limits, deadline)
     with closing(file):
-        plain = _plain_wav(file)
-        if plain is not None:
-            return load_clip((plain, SAMPLE_RATE), number)
-        sound = EncodedSound(file, name, limits, deadline)
-        waveform = sound.decode()
-    if sound.damage:
-        raise AudioError(sound.damage)
-    return load_clip((waveform, SAMPLE_RATE), number)
+        waveform = _plain_wav(file)
+        if waveform is None:
+            sound = EncodedSound(file, name, limits, deadline)
+            waveform = sound.decode()
+            if sound.damage:
+                raise AudioError(sound.damage)
+            check_peak(waveform, f"Clip {number}")
+    return clip_from_waveform(waveform, f"Clip {number}")
 
 
 def _plain_wav(file: IO[bytes]) -> np.ndarray | None:
