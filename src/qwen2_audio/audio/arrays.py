@@ -40,7 +40,7 @@ def from_array(source: Any, rate: Any, limits: Limits) -> np.ndarray:
 
 
 def check_peak(samples: np.ndarray, name: str) -> None:
-    """Raises AudioError for finite samples that cannot have a full scale of 1; `name` is what the message calls them."""
+    """Raises AudioError for samples that cannot have a full scale of 1; `name` is what the message calls them."""
     peak = float(np.abs(samples).max())
     if peak > _LOUDEST:
         raise AudioError(
