@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 from ..errors import ConfigError, PromptError
 from ..inputs.collate import stack_clips
 from .data import Dataset, Example, Pair
+from .loss import IGNORED
 from .quarantine import BadRow, Quarantine
 
-IGNORED = -100  # a label that is not trained on
 _POOL = 64  # batches that are sorted by length at a time
 _JITTER = 0.1  # of a length, drawn anew each epoch: else a small file would make the same batches every time
 

@@ -13,6 +13,7 @@ import torch
 
 from ..distributed.process_group import Processes
 from ..errors import ConfigError, PromptError
+from .loss import IGNORED
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,14 @@ def stand_in() -> MicroBatch:
     """What a process computes, and throws away, while the others have a micro-batch more: with FSDP all of them must
     run through the layers equally often. Two rows, so that it is a pair for DPO too."""
     ids = torch.zeros((2, 1), dtype=torch.int64)
-    return MicroBatch({"input_ids": ids, "attention_mask": ids + 1, "labels": ids - 100}, [], 0)
+    return MicroBatch({"input_ids": ids, "attention_mask": ids + 1, "labels": ids + IGNORED}, [], 0)
 
 
 def with_a_clip(batch: dict[str, torch.Tensor], audio_id: int, mel_bins: int) -> dict[str, torch.Tensor]:
     """A batch without sound, with 40 ms of silence after everything else in its first row: nothing before it can
     attend to it, but the encoder runs, as FSDP needs where other processes have clips."""
     rows, device = len(batch["input_ids"]), batch["input_ids"].device
-    columns = {"input_ids": (audio_id, 0), "attention_mask": (1, 0), "labels": (-100, -100)}
+    columns = {"input_ids": (audio_id, 0), "attention_mask": (1, 0), "labels": (IGNORED, IGNORED)}
     out = dict(batch)
     for name, (first, others) in columns.items():
         column = torch.full((rows, 1), others, dtype=batch[name].dtype, device=device)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
-IGNORED = -100
+IGNORED = -100  # a label that is not trained on
 
 
 @dataclass(frozen=True)
