@@ -22,10 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
+from ..audio.io import local_path
 from ..audio.limits import LONGEST_PATH
-from ..errors import PromptError, did_you_mean
+from ..errors import AudioError, PromptError, refuse_unknown
 from ..types import Message
 
 TAG = "<audio>"  # the place of a clip in the texts of ms-swift and LLaMA-Factory
@@ -186,7 +186,7 @@ def _message(entry: Any, number: int, clips: _Clips) -> Message:
     if not isinstance(entry, dict):
         raise PromptError(f"{where} is {_shown(entry)}; expected an object with 'role' and 'content'.")
     entry = _given(entry)
-    _refuse_unknown(entry, MESSAGE_KEYS, where)
+    refuse_unknown(entry, MESSAGE_KEYS, PromptError, f"{where} has the key", ", which nothing here reads.")
     for one, other in (("role", "from"), ("content", "value")):
         if (one in entry) == (other in entry):
             found = "both" if one in entry else "neither"
@@ -229,7 +229,7 @@ def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise PromptError(f"{where} is {_shown(part)}; expected an object with 'text' or a clip.")
     part = _given(part)
-    _refuse_unknown(part, PART_KEYS, where)
+    refuse_unknown(part, PART_KEYS, PromptError, f"{where} has the key", ", which nothing here reads.")
     sounds = [key for key in PART_KEYS[2:] if key in part]
     if len(sounds) + ("text" in part) != 1:
         raise PromptError(f"{where} has the keys {sorted(part)}; expected either 'text' or one clip.")
@@ -251,7 +251,9 @@ def _source(value: Any, folder: Path, where: str = "The row") -> Path | bytes | 
         raise PromptError(f"{where} names a clip by {_shown(value)}; expected a path, a URL, or base64 in 'bytes'.")
     if value[:7].lower() == "file://":
         try:
-            return Path(unquote(urlsplit(value).path))
+            return Path(local_path(value))
+        except AudioError as error:  # on another host
+            raise PromptError(f"{where} names a clip that is not here: {error}") from error
         except ValueError as error:
             raise PromptError(f"{where} names a clip by {_shown(value)}, which is no URL: {error}.") from error
     if re.match(r"(data:|https?://)", value, flags=re.IGNORECASE):
@@ -299,12 +301,6 @@ def _check_answers(messages: list[Message]) -> None:
     for number, message in enumerate(messages, 1):
         if message["role"] == "assistant" and not answer_text(message).strip():
             raise PromptError(f"Message {number} is an empty answer; the model would learn to say nothing.")
-
-
-def _refuse_unknown(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            raise PromptError(f"{where} has the key {key!r}, which nothing here reads.{did_you_mean(key, known)}")
 
 
 def _shown(value: Any) -> str:
