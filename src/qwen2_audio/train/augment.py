@@ -1,4 +1,4 @@
-"""Variations of the sound: speed, reverb, noise, gain of the waveform; throat and masks (SpecAugment) in the log-mel.
+"""Data augmentation: speed, reverb, noise and gain of the waveform; vocal tract length and SpecAugment in the log-mel.
 
 Every draw comes from the generator that is handed in, so that (seed, epoch, index) fix the result. numpy only, but
 for soxr behind `audio.resample`.
@@ -18,12 +18,12 @@ from .config import AugmentConfig
 Range = tuple[float, float]
 _LIMITS: dict[str, Range] = {
     "speed": (0.5, 2.0),
-    "throat": (0.5, 2.0),
+    "vtlp": (0.5, 2.0),
     "gain_db": (-60.0, 40.0),
     "noise_snr_db": (-20.0, 100.0),
 }
-_FORMANTS = (300.0, 900.0, 1800.0, 3200.0, 8000.0)  # Hz; between these the factor of a throat changes steadily
-_OWN = 0.04  # how far one formant leaves the others
+_FORMANTS = (300.0, 900.0, 1800.0, 3200.0, 8000.0)  # Hz; between these, the factor of `vtlp` is interpolated
+_FORMANT_SPREAD = 0.04  # how far the factor of one formant may differ from the others
 _REVERB_SECONDS = (0.1, 0.8)  # until the echo has fallen by 60 dB: a car to a hall
 _MIN_SAMPLES = 2 * mel.MEL_HOP + 1  # one audio token
 
@@ -61,10 +61,10 @@ def vary_waveform(waveform: np.ndarray, config: AugmentConfig, draw: np.random.G
 
 
 def vary_log_mel(log_mel: np.ndarray, frames: int, config: AugmentConfig, draw: np.random.Generator) -> np.ndarray:
-    """Another throat and SpecAugment: float32 [mel, F], of which `frames` are sound. The frames beyond it stay."""
-    if config.throat != (1.0, 1.0):
-        factor, log_mel = draw.uniform(*config.throat), log_mel.copy()
-        log_mel[:, :frames] = another_throat(log_mel[:, :frames], factor, _OWN, draw)
+    """VTLP and SpecAugment on float32 [mel, F]. Only the first `frames`, which are sound, are changed."""
+    if config.vtlp != (1.0, 1.0):
+        factor, log_mel = draw.uniform(*config.vtlp), log_mel.copy()
+        log_mel[:, :frames] = vtlp(log_mel[:, :frames], factor, _FORMANT_SPREAD, draw)
     return _masked(log_mel, frames, config, draw) if draw.random() < config.spec_augment else log_mel
 
 
@@ -87,10 +87,13 @@ def bin_centres(bins: int) -> np.ndarray:
     return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
 
 
-def another_throat(log_mel: np.ndarray, factor: float, own: float, draw: np.random.Generator) -> np.ndarray:
-    """float32 [mel, F] with formants times `factor`, each up to `own` more or less: people differ in more than the
-    length of the throat."""
-    formants = factor * draw.uniform(1 - own, 1 + own, len(_FORMANTS))
+def vtlp(log_mel: np.ndarray, factor: float, spread: float, draw: np.random.Generator) -> np.ndarray:
+    """Vocal tract length perturbation: float32 [mel, F] with every formant times `factor`.
+
+    Each formant's own factor differs from it by up to `spread` (0.04: 4 %), because speakers differ in more than the
+    length of the vocal tract.
+    """
+    formants = factor * draw.uniform(1 - spread, 1 + spread, len(_FORMANTS))
     return warp(log_mel, np.interp(bin_centres(len(log_mel)), _FORMANTS, formants))
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from ..checkpoint.json_file import write_json
 from ..distributed.process_group import Processes, full_tensor, shard_like
 from ..errors import ConfigError, WeightsError
-from .config import DataConfig, TrainConfig
+from .config import RENAMED_KEYS, DataConfig, TrainConfig
 from .optim import trained
 
 Save = Callable[[Path], None]
@@ -191,6 +191,7 @@ def check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to go on with a run under other settings. Raises ConfigError, which names the first."""
     usual = asdict(TrainConfig(DataConfig(train=""), output=""))  # of keys that came after the run began
     before, now, usual = _flat(before), *(_flat(json.loads(json.dumps(table))) for table in (now, usual))
+    before = {RENAMED_KEYS.get(key, key): value for key, value in before.items()}
     for key in sorted(before.keys() | now.keys()):
         old, new = (table.get(key, usual.get(key)) for table in (before, now))
         if old != new:

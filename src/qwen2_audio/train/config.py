@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 import types
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -13,6 +14,8 @@ from ..errors import ConfigError, did_you_mean
 
 Part = Literal["encoder", "projector", "language_model"]
 PARTS: tuple[Part, ...] = ("encoder", "projector", "language_model")
+# Keys by their names in a file of an earlier version, which are read for one version more.
+RENAMED_KEYS = {"data.augment.throat": "data.augment.vtlp"}
 T = TypeVar("T")
 
 
@@ -24,7 +27,10 @@ class AugmentConfig:
     """
 
     speed: tuple[float, float] = (1.0, 1.0)  # factor drawn from this range; pitch moves with it
-    throat: tuple[float, float] = (1.0, 1.0)  # factor on formants drawn from this range, above 1 a shorter throat
+    vtlp: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # factor on formants drawn from this range; above 1: a shorter vocal tract
     gain_db: tuple[float, float] = (0.0, 0.0)  # drawn from this range
     noise: float = 0.0  # chance of added noise
     noise_snr_db: tuple[float, float] = (10.0, 30.0)
@@ -186,8 +192,10 @@ class TrainConfig:
 def from_table(kind: type[T], table: dict[str, Any], where: str = "") -> T:
     """A frozen dataclass from a table of TOML; nested tables become nested dataclasses.
 
+    where: path of the table in the file, "data.augment." for example.
     Raises ConfigError: an unknown key (the nearest known one is named), one missing, a value of the wrong kind.
     """
+    table = _with_new_names(table, where)
     hints = get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in table:
@@ -198,6 +206,21 @@ def from_table(kind: type[T], table: dict[str, Any], where: str = "") -> T:
         if required and name not in table:
             raise ConfigError(f"{where + name!r} is missing; every run needs it.")
     return kind(**{key: _value(hints[key], value, where + key) for key, value in table.items()})
+
+
+def _with_new_names(table: dict[str, Any], where: str) -> dict[str, Any]:
+    """`table` with the new names of RENAMED_KEYS; a warning names each. Raises ConfigError where both are given."""
+    table = dict(table)
+    for old, new in RENAMED_KEYS.items():
+        folder, _, key = old.rpartition(".")
+        if folder + "." != where or key not in table:
+            continue
+        new_key = new.rpartition(".")[2]
+        if new_key in table:
+            raise ConfigError(f"{old} is the old name of {new}, and both are there; keep {new}.")
+        warnings.warn(f"{old} is now called {new}; the old name is read for one version more.", stacklevel=2)
+        table[new_key] = table.pop(key)
+    return table
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

@@ -147,7 +147,7 @@ REFUSED = [
     (["not", "a", "row"], "is a list; expected an object"),
     (
         talk([{"type": "audio", "audio": "file://clips/dog.wav"}], "a"),
-        "Message 1, part 1 names a clip that is not here: 'file://clips/dog.wav' names the host 'clips'; expected file:/",
+        "Message 1, part 1 names a clip that is not here: 'file://clips/dog.wav' names the host 'clips'; expected",
     ),
     ({"text": "hello"}, "neither of 'messages' and 'conversations'"),
     ({"messages": [], "conversations": []}, "both of 'messages' and 'conversations'"),

@@ -221,6 +221,19 @@ def test_a_run_that_began_before_a_key_was_there_goes_on(make):
         sft.run(make(steps=2, optim={"kind": "adamw8bit"}))
 
 
+def test_a_run_that_began_when_a_key_had_another_name_goes_on(make):
+    config = make(steps=2, data={"augment": {"vtlp": [0.9, 1.1]}})
+    sft.run(config)
+    file = checkpoint.newest(Path(config.output)) / "progress.json"
+    saved = json.loads(file.read_text())
+    augment = saved["run"]["data"]["augment"]
+    augment["throat"] = augment.pop("vtlp")
+    file.write_text(json.dumps(saved))
+    sft.run(config)
+    with pytest.raises(ConfigError, match=r"with data\.augment\.vtlp = \[0\.9, 1\.1\], and the config now says"):
+        sft.run(make(steps=2))
+
+
 def command(tmp_path, rows, tiny_checkpoint, limit):
     """A training whose process may write files of `limit` bytes: what a full disk does, on any disk."""
     toml = tmp_path / "full.toml"
