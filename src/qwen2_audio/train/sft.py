@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the model learns to say what the assistant says."""
+"""Supervised fine-tuning: next-token prediction of the assistant's answers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .start import Setting, begin, dataset_of, fingerprint, source_of
 
 
 class NextToken:
-    """Cross-entropy of the trained tokens."""
+    """The objective of SFT: cross-entropy of the trained tokens."""
 
     unit = "tokens"
-    numbers: tuple[str, ...] = ()
+    metric_names: tuple[str, ...] = ()
 
     def losses(
         self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
@@ -29,7 +29,7 @@ class NextToken:
 
 
 def run(config: TrainConfig) -> Path:
-    """One run, from its beginning or from its last checkpoint; returns the folder of the adapter or checkpoint.
+    """Start a run or go on from its last checkpoint; returns the folder of the adapter or checkpoint.
 
     Raises ConfigError, WeightsError, PromptError (no usable data), TrainingError.
     """

@@ -234,6 +234,21 @@ def test_a_run_that_began_when_a_key_had_another_name_goes_on(make):
         sft.run(make(steps=2))
 
 
+def test_a_checkpoint_whose_position_had_another_name_goes_on_from_there(make, tmp_path, cut_after, monkeypatch):
+    whole = sft.run(make(steps=5, output=str(tmp_path / "whole")))
+    config = make(steps=5, checkpoint_every=2, output=str(tmp_path / "cut"))
+    cut_after(2)
+    with pytest.raises(Cut):
+        sft.run(config)
+    monkeypatch.undo()
+    file = checkpoint.newest(Path(config.output)) / "progress.json"
+    saved = json.loads(file.read_text())
+    saved["progress"]["place"] = saved["progress"].pop("batch")
+    assert saved["progress"]["place"] == 2
+    file.write_text(json.dumps(saved))
+    assert_same(whole, sft.run(config))
+
+
 def command(tmp_path, rows, tiny_checkpoint, limit):
     """A training whose process may write files of `limit` bytes: what a full disk does, on any disk."""
     toml = tmp_path / "full.toml"
