@@ -21,7 +21,7 @@ from .config import DpoConfig, TrainConfig
 from .data import Pair
 from .feed import MicroBatch
 from .loss import dpo_losses, predict, row_log_probabilities
-from .start import Setting, begin, dataset_of, fingerprint, source_of
+from .start import RunSetup, dataset_of, fingerprint, set_up, source_of
 
 
 class Preference:
@@ -77,26 +77,26 @@ def run(config: TrainConfig) -> Path:
 
     Raises ConfigError, WeightsError, PromptError (no usable data), TrainingError.
     """
-    return loop.run(task_of(begin(config)))
+    return loop.run(task_of(set_up(config)))
 
 
-def task_of(setting: Setting) -> loop.Task:
-    """What `run` runs."""
-    config = setting.config
+def task_of(setup: RunSetup) -> loop.Task:
+    """The task that `run` runs."""
+    config = setup.config
     reference = None
     if config.method == "full":
-        reference = copy.deepcopy(setting.model).requires_grad_(False).eval()
-    rows, held_out = dataset_of(setting), dataset_of(setting, evaluation=True) if config.data.eval else None
+        reference = copy.deepcopy(setup.model).requires_grad_(False).eval()
+    rows, held_out = dataset_of(setup), dataset_of(setup, evaluation=True) if config.data.eval else None
     return loop.Task(
         config,
-        setting.model,
+        setup.model,
         Preference(config.dpo, reference),
-        train=source_of(setting, rows, read_pairs, _collate),
-        evaluation=source_of(setting, held_out, read_pairs, _collate) if held_out is not None else None,
+        train=source_of(setup, rows, read_pairs, _collate),
+        evaluation=source_of(setup, held_out, read_pairs, _collate) if held_out is not None else None,
         fingerprint=fingerprint("dpo", config, len(rows)),
-        save=setting.save,
-        autocast=setting.autocast,
-        processes=setting.processes,
+        save=setup.save,
+        autocast=setup.autocast,
+        processes=setup.processes,
         frozen=() if reference is None else (reference,),
     )
 

@@ -129,5 +129,5 @@ def test_vtlp_moves_the_tone_and_leaves_what_is_beyond_the_sound(clip):
 )
 def test_senseless_settings_are_refused(config, sentence):
     with pytest.raises(ConfigError) as error:
-        augment.check(config)
+        augment.check_config(config)
     assert sentence in str(error.value)

@@ -173,9 +173,9 @@ def test_each_process_takes_its_share_of_the_same_steps():
 
 def test_silence_after_everything_else_changes_no_loss(make):
     from qwen2_audio.train.loss import predict, token_losses
-    from qwen2_audio.train.start import begin
+    from qwen2_audio.train.start import set_up
 
-    model = begin(make()).model
+    model = set_up(make()).model
     ids = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
     batch = {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": torch.where(ids > 6, ids, -100)}
     heard = with_a_clip(batch, model.config.audio_token_index, 128)
