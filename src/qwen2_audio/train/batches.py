@@ -164,10 +164,10 @@ def check_batch(batch: dict[str, torch.Tensor], audio_id: int) -> None:
         "padding": trained & (batch["attention_mask"] == 0),
         "tokens that are not there": trained & (labels != ids),
     }
-    for what, where in wrong.items():
-        if bool(where.any()):
-            row, position = where.nonzero()[0].tolist()
-            raise PromptError(f"The labels cover {what}, first in row {row + 1} at position {position}.")
+    for covered, mask in wrong.items():
+        if bool(mask.any()):
+            row, position = mask.nonzero()[0].tolist()
+            raise PromptError(f"The labels cover {covered}, first in row {row + 1} at position {position}.")
     if not bool(trained[:, 1:].any(1).all()):
         row = int((~trained[:, 1:].any(1)).nonzero()[0])
         raise PromptError(f"Row {row + 1} of the batch has no label; its answer would not be learned.")

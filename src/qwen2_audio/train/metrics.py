@@ -31,10 +31,10 @@ class Metrics:
             return
         self._events = event_writer(output / EVENTS, step) if uses_tensorboard(tensorboard) else None
         output.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read(self.path) if line["step"] <= step] if step else []
+        earlier = [line for line in read(self.path) if line["step"] <= step] if step else []
         try:
             with replacing(self.path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in earlier), encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"Cannot write {self.path}: {error.strerror}.") from None
 

@@ -104,16 +104,16 @@ def set_up(config: TrainConfig) -> RunSetup:
     autocast = autocast_wanted(config.precision, device)
     # Trained parameters are fp32. With LoRA the others never change, so that bf16 halves their memory at no cost.
     dtype = torch.bfloat16 if autocast and config.method == "lora" else torch.float32
-    where = find(config.model)
-    processor = Qwen2AudioProcessor.from_pretrained(where)
+    source = find(config.model)  # folder or hub name
+    processor = Qwen2AudioProcessor.from_pretrained(source)
     quantize = config.quantize or None
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
-        where, dtype=None if quantize else dtype, device_map=device, quantize=quantize
+        source, dtype=None if quantize else dtype, device_map=device, quantize=quantize
     )
     if device.type == "cpu" and autocast:
         model.set_attn_implementation("eager")  # torch's fused attention takes 2.5 times as long there
     if config.method == "full" and is_quantized(model):
-        raise ConfigError(f"{where} is quantised, and such weights cannot be trained; use method = 'lora'.")
+        raise ConfigError(f"{source} is quantised, and such weights cannot be trained; use method = 'lora'.")
     return RunSetup(config, model, processor, Quarantine(output / REPORT), autocast, processes)
 
 
