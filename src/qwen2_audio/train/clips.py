@@ -8,14 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from ..audio.arrays import check_peak
 from ..audio.decode import EncodedSound, read_header
 from ..audio.fetch import fetch, read_data_uri
+from ..audio.io import read_plain_wav
 from ..audio.limits import Deadline, Limits
-from ..audio.mel import WINDOW_SAMPLES
-from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError
 from ..inputs.clip import AudioClip, clip_from_waveform
 from . import shards
@@ -34,7 +31,7 @@ def read_clip(source: Source, number: int) -> AudioClip:
     deadline = Deadline(limits.deadline)
     name, file = _open(source, number, limits, deadline)
     with closing(file):
-        waveform = _plain_wav(file)
+        waveform = read_plain_wav(file, name, limits)
         if waveform is None:
             sound = EncodedSound(file, name, limits, deadline)
             waveform = sound.decode()
@@ -42,21 +39,6 @@ def read_clip(source: Source, number: int) -> AudioClip:
                 raise AudioError(sound.damage)
             check_peak(waveform, f"Clip {number}")
     return clip_from_waveform(waveform, f"Clip {number}")
-
-
-def _plain_wav(file: IO[bytes]) -> np.ndarray | None:
-    """float32 [S] of a whole WAV file of 16-bit mono at 16 kHz, else None: ten times as fast as FFmpeg, and equal."""
-    samples = None
-    try:
-        with wave.open(file) as wav:
-            form = (wav.getnchannels(), wav.getsampwidth(), wav.getframerate())
-            count = wav.getnframes()
-            if form == (1, 2, SAMPLE_RATE) and 0 < count <= WINDOW_SAMPLES:
-                samples = np.frombuffer(wav.readframes(count), "<i2")
-    except (wave.Error, EOFError):
-        pass
-    file.seek(0)
-    return samples.astype(np.float32) / 32768 if samples is not None and len(samples) == count else None
 
 
 def seconds_of(source: Source) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qwen2_audio.audio import arrays, decode, io
+from qwen2_audio.audio.limits import Limits
 from qwen2_audio.errors import AudioError
 from qwen2_audio.inputs import clip
 from qwen2_audio.train import clips
@@ -28,7 +29,7 @@ def samples():
 
 def test_plain_wav_is_read_without_the_decoder_and_equal(tmp_path, samples, monkeypatch):
     path = write(tmp_path / "a.wav", samples)
-    monkeypatch.setattr(clips, "_plain_wav", lambda file: None)
+    monkeypatch.setattr(clips, "read_plain_wav", lambda *_: None)
     decoded = clips.read_clip(path, 1).waveform
     monkeypatch.undo()
     monkeypatch.setattr(clips, "EncodedSound", None)
@@ -41,7 +42,7 @@ def test_plain_wav_is_read_without_the_decoder_and_equal(tmp_path, samples, monk
 @pytest.mark.parametrize("form", [{"rate": 8000}, {"channels": 2}])
 def test_other_wav_files_go_through_the_decoder(tmp_path, samples, form):
     with write(tmp_path / "a.wav", samples, **form).open("rb") as file:
-        assert clips._plain_wav(file) is None
+        assert clips.read_plain_wav(file, "a.wav", Limits()) is None
         assert file.tell() == 0
 
 
@@ -49,7 +50,7 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, samples):
     path = write(tmp_path / "a.wav", samples)
     path.write_bytes(path.read_bytes()[:9000])
     with path.open("rb") as file:
-        assert clips._plain_wav(file) is None
+        assert clips.read_plain_wav(file, "a.wav", Limits()) is None
     with pytest.raises(AudioError):
         clips.read_clip(path, 1)
 
