@@ -16,7 +16,7 @@ from qwen2_audio.distributed.process_group import Processes
 from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
 from qwen2_audio.evaluate.nano.sounds.kinds import NAMES
 from qwen2_audio.evaluate.nano.world.utterance import plain
-from qwen2_audio.train.augment import another_throat
+from qwen2_audio.train.augment import vtlp
 
 from .clips import Library
 
@@ -53,11 +53,10 @@ def kind_shares(clip: Clip) -> list[float]:
 
 
 def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A log-mel [128, F] as another throat and microphone would have given it: formants, level, tilt, missing bands,
-    short gaps."""
+    """A log-mel [128, F] of another speaker and microphone: formants, level, tilt, missing bands, short gaps."""
     if rng.random() < 0.2 or mel.max() <= SILENCE + 0.2:  # silence stays what it is
         return mel
-    out = another_throat(mel, rng.uniform(0.87, 1.15), 0.05, rng) if rng.random() < 0.7 else mel.copy()
+    out = vtlp(mel, rng.uniform(0.87, 1.15), 0.05, rng) if rng.random() < 0.7 else mel.copy()
     out += rng.uniform(-10, 8) / 40  # dB: log-mel is log10(power) / 4
     out += rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, len(out), dtype=np.float32)[:, None]
     low = out.min()

@@ -104,7 +104,7 @@ def fine_tune(plan: Plan) -> None:
 
 
 def widen(plan: Plan) -> None:
-    """More fine-tuning, other conversations, with pitch and throat moved further: for voices that it never met."""
+    """More fine-tuning on other conversations, with pitch and vocal tract length varied more, for unknown voices."""
     sft.run(configured("voices", "sft/final", plan))
 
 

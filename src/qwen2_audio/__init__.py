@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from . import audio as audio
     from .api.chat import AudioChat as AudioChat
     from .api.loading import load as load
-    from .api.loading import nano_path as nano_path
     from .checkpoint.config import Qwen2AudioConfig as Qwen2AudioConfig
     from .checkpoint.config import Qwen2AudioEncoderConfig as Qwen2AudioEncoderConfig
     from .checkpoint.config import Qwen2Config as Qwen2Config
+    from .checkpoint.locate import nano_path as nano_path
     from .errors import AudioError as AudioError
     from .errors import CapacityError as CapacityError
     from .errors import ConfigError as ConfigError
@@ -52,7 +52,8 @@ _WHERE = {
     "checkpoint.config": ("Qwen2AudioConfig", "Qwen2AudioEncoderConfig", "Qwen2Config"),
     "generate.config": ("GenerationConfig",),
     "generate.streamers": ("TextStreamer", "TextIteratorStreamer"),
-    "api.loading": ("load", "nano_path"),
+    "checkpoint.locate": ("nano_path",),
+    "api.loading": ("load",),
     "api.chat": ("AudioChat",),
     "inputs.messages": ("user", "system", "assistant"),
     "types": ("SamplingParams", "Completion", "Chunk", "Usage", "Heard"),

@@ -1,5 +1,7 @@
 """Every error this package raises on purpose. A message says what was found, what was expected, what to do."""
 
+from collections.abc import Collection, Iterable
+
 
 class Qwen2AudioError(Exception):
     """Base of all errors raised on purpose by qwen2_audio."""
@@ -45,9 +47,27 @@ class BusyError(CapacityError):
     """A request that cannot be taken now and can be later: memory or a queue is full."""
 
 
-def did_you_mean(name: str, known: "list[str] | tuple[str, ...]") -> str:
+def did_you_mean(name: str, known: Collection[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest of `known`, else an empty string."""
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def refuse_unknown(
+    names: Iterable[str],
+    known: Collection[str],
+    error: type[Qwen2AudioError],
+    before: str,
+    after: str = ".",
+    *,
+    near: Iterable[str] = (),
+) -> None:
+    """Raise `error` for the first of `names` that is none of `known`.
+
+    The message is `before`, the name in quotes, `after`, and the nearest of `known` or `near`, which may be meant.
+    """
+    for name in names:
+        if name not in known:
+            raise error(f"{before} {name!r}{after}{did_you_mean(str(name), [*known, *near])}")

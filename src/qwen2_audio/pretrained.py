@@ -14,7 +14,7 @@ from .checkpoint.config import CONFIG_FILE, Config, Qwen2AudioConfig, Qwen2Audio
 from .checkpoint.json_file import write_json
 from .distributed.process_group import Processes
 from .distributed.tensor_parallel import WeightShards, join_tensor_parallel
-from .errors import CapacityError, ConfigError, WeightsError, did_you_mean
+from .errors import CapacityError, ConfigError, WeightsError, refuse_unknown
 from .generate.config import GENERATION_CONFIG_FILE, GenerationConfig
 from .model import encoder, qwen2_audio
 from .model.attention import check_implementation
@@ -94,8 +94,7 @@ class Pretrained(nn.Module):
             ConfigError: the config or an option cannot work.
             CapacityError: the device has too little memory for the model.
         """
-        for name in unknown:
-            raise ConfigError(f"from_pretrained() has no option {name!r}.{did_you_mean(name, OPTIONS)}")
+        refuse_unknown(unknown, OPTIONS, ConfigError, "from_pretrained() has no option")
         if quantize is not None:
             check_name(quantize)
         if attn_implementation is not None:

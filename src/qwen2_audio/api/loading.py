@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, WeightsError
+from ..checkpoint.locate import NANO as NANO
+from ..checkpoint.locate import about as about
+from ..checkpoint.locate import find as find
+from ..checkpoint.locate import nano_path as nano_path
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from .chat import AudioChat
 
-MODEL_VARIABLE = "QWEN2_AUDIO_MODEL"
-NANO = "nano"
 NUM_SPECULATIVE_TOKENS = 4  # tokens that the draft model proposes per step; as in EngineSettings
-FOR_REAL_RECORDINGS = "Qwen/Qwen2-Audio-7B-Instruct"
 
 logger = logging.getLogger(__name__)
-
-
-def nano_path() -> Path:
-    """The folder of the checkpoint that comes with the package. Raises WeightsError where it is absent."""
-    folder = Path(__file__).parent.parent / "nano"
-    if not (folder / "config.json").is_file():
-        raise WeightsError(
-            f"The bundled checkpoint nano is not in this installation ({folder} has no config.json); install the "
-            f"package again, or name another checkpoint, such as {FOR_REAL_RECORDINGS}."
-        )
-    return folder
-
-
-def default_model() -> str:
-    """The checkpoint that is loaded without a name: $QWEN2_AUDIO_MODEL, else nano."""
-    return os.environ.get(MODEL_VARIABLE) or NANO
-
-
-def find(name: str | Path | None) -> str | Path:
-    """The folder or hub name that `name` stands for: None is the default, "nano" the bundled checkpoint."""
-    name = name or default_model()
-    return nano_path() if name == NANO and not Path(NANO).is_dir() else name
 
 
 def load(
@@ -153,15 +131,3 @@ def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:
         )
     lora.merge(model)
     return f"The adapter {adapter} was added to {linears} Linears."
-
-
-def about(where: str | Path) -> str:
-    """One line on a checkpoint: its name, or what nano is for."""
-    bundled = isinstance(where, Path) and where == Path(__file__).parent.parent / "nano"
-    if not bundled:
-        return f"{where}"
-    size = sum(path.stat().st_size for path in Path(where).glob("*.safetensors")) / 10**6
-    return (
-        f"nano: a {size:.0f}-MB toy trained on synthetic sounds, to try things out with; "
-        f"for real recordings load {FOR_REAL_RECORDINGS}."
-    )

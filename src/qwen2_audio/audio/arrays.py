@@ -33,15 +33,20 @@ def from_array(source: Any, rate: Any, limits: Limits) -> np.ndarray:
     samples = _scaled(channels, name)
     if not np.isfinite(samples).all():
         raise AudioError(f"{name} holds NaN or infinite samples; expected finite ones between -1 and 1.")
+    check_peak(samples, name)
+    waveform = Waveform()
+    waveform.push(mix_down(samples), rate)
+    return waveform.finish()
+
+
+def check_peak(samples: np.ndarray, name: str) -> None:
+    """Raises AudioError for samples that cannot have a full scale of 1; `name` is what the message calls them."""
     peak = float(np.abs(samples).max())
     if peak > _LOUDEST:
         raise AudioError(
             f"{name} reaches {peak:,.0f}; expected samples between -1 and 1. "
             "Divide them by their full scale (32768 for 16 bit)."
         )
-    waveform = Waveform()
-    waveform.push(mix_down(samples), rate)
-    return waveform.finish()
 
 
 def _checked_rate(rate: Any) -> int | float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..api.loading import nano_path
+from ..checkpoint.locate import nano_path
 from ..errors import WeightsError
 from ..inputs.messages import assistant, user
 from ..types import Completion, Message

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ..api.loading import about, find
 from ..api.placement import Sizes, choose_placement, quantized_model, sizes_of, stored_dtype
 from ..checkpoint.config import Qwen2AudioConfig
+from ..checkpoint.locate import about, find
 from ..checkpoint.memory import available_bytes
 from ..errors import CapacityError
 from ..native import library

@@ -1,4 +1,4 @@
-"""`qwen2-audio merge`: a checkpoint and its adapter become one checkpoint."""
+"""`qwen2-audio merge`: adds an adapter to its checkpoint, as a new checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ To = Annotated[Path, typer.Option(help="Folder for the merged checkpoint; new, o
 Check = Annotated[
     bool, typer.Option("--check", help="Compare the logits before, after and from the folder; status 1 if they differ.")
 ]
-DIFFERENT = 1
+DIFFERENT = 1  # exit status
 
 
 def command(model: Model, adapter: Adapter, to: To, check: Check = False) -> int:
@@ -27,24 +27,24 @@ def command(model: Model, adapter: Adapter, to: To, check: Check = False) -> int
         raise ConfigError(f"{to} is not empty; name a new folder, so that nothing is overwritten.")
     with waiting("Merging"):
         differences = merge(model, adapter, to, check=check)
-    for what, found in differences.items():
-        note(f"{what}: {found}")
+    for what, difference in differences.items():
+        note(f"{what}: {difference}")
     print(to)
-    return 0 if all(found.passed for found in differences.values()) else DIFFERENT
+    return 0 if all(difference.passed for difference in differences.values()) else DIFFERENT
 
 
 def merge(model: str, adapter: Path, to: Path, *, check: bool) -> dict[str, Difference]:
-    """Write the merged checkpoint; what `check` compared, by name. Raises WeightsError, ConfigError."""
+    """Write the merged checkpoint; with `check`, returns the comparisons by name. Raises WeightsError, ConfigError."""
     from .. import lora
-    from ..api.loading import find
+    from ..checkpoint.locate import find
     from ..inputs.processor import Qwen2AudioProcessor
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from ..train.checkpoint import write_result
 
     to = to.absolute()
-    where = find(model)
-    processor = Qwen2AudioProcessor.from_pretrained(where)
-    merged = Qwen2AudioForConditionalGeneration.from_pretrained(where)
+    base = find(model)
+    processor = Qwen2AudioProcessor.from_pretrained(base)
+    merged = Qwen2AudioForConditionalGeneration.from_pretrained(base)
     lora.attach(merged, adapter)
 
     def save(folder: Path) -> None:
@@ -57,12 +57,14 @@ def merge(model: str, adapter: Path, to: Path, *, check: bool) -> dict[str, Diff
         return {}
     from ..train.compare import difference, logits_of
 
-    attached = logits_of(merged, processor)
+    logits_attached = logits_of(merged, processor)
     lora.merge(merged)
-    together = logits_of(merged, processor)
+    logits_merged = logits_of(merged, processor)
     write_result(to, save)
-    loaded = logits_of(Qwen2AudioForConditionalGeneration.from_pretrained(to), Qwen2AudioProcessor.from_pretrained(to))
+    logits_loaded = logits_of(
+        Qwen2AudioForConditionalGeneration.from_pretrained(to), Qwen2AudioProcessor.from_pretrained(to)
+    )
     return {
-        "attached and merged": difference(attached, together, merged.dtype),
-        "merged and loaded again": difference(together, loaded, merged.dtype),
+        "attached and merged": difference(logits_attached, logits_merged, merged.dtype),
+        "merged and loaded again": difference(logits_merged, logits_loaded, merged.dtype),
     }

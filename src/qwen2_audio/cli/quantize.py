@@ -42,7 +42,7 @@ def command(
     json: terminal.Json = False,
 ) -> None:
     with terminal.waiting("Starting"):
-        from ..api.loading import find
+        from ..checkpoint.locate import find
         from ..quantize.convert import Job, check_target, convert
     job = Job(find(model), to, scheme, group)
     check_target(to)

@@ -123,8 +123,8 @@ def command(
 
 def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     """The checkpoint with its engine. Its name in the API: nano, owner/name, or the last part of its folder."""
-    from ..api.loading import NANO, find, nano_path
     from ..api.service import Service
+    from ..checkpoint.locate import NANO, find, nano_path
 
     loaded, where = load(), find(model)
     folder = Path(where)

@@ -1,4 +1,4 @@
-"""`qwen2-audio train`: SFT, DPO, a look at what would be trained on, or the check that training works."""
+"""`qwen2-audio train`: SFT, DPO, a preview of the training data, or the check that training works."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..errors import ConfigError, did_you_mean
 from .terminal import note, waiting
 
 KINDS = ("sft", "dpo", "preview", "overfit")
-NOT_LEARNT = 1
+NOT_LEARNT = 1  # exit status
 
-What = Annotated[
+Kind = Annotated[
     str,
     typer.Argument(help="sft, dpo, preview (which tokens would be trained on), or overfit (learn 8 clips by heart)."),
 ]
-On = Annotated[
+Target = Annotated[
     str | None,
     typer.Argument(
         metavar="CONFIG|MODEL",
@@ -26,7 +26,7 @@ On = Annotated[
 ]
 
 
-def command(what: What, on: On = None) -> int:
+def command(what: Kind, on: Target = None) -> int:
     if what not in KINDS:
         near = did_you_mean(what, list(KINDS))
         raise ConfigError(f"There is no training {what!r}; expected {', '.join(KINDS)}.{near}")
@@ -36,22 +36,22 @@ def command(what: What, on: On = None) -> int:
         raise ConfigError(f"train {what} needs a config, a TOML file: qwen2-audio train {what} run.toml.")
     from ..train.config import TrainConfig
 
-    settings = TrainConfig.from_file(on)
+    config = TrainConfig.from_file(on)
     if what == "preview":
         from ..train import preview
 
-        preview.run(settings)
+        preview.run(config)
         return 0
     with waiting("Starting"):
         from ..train import dpo, sft, start
-    setting = start.begin(settings)
-    task = (sft if what == "sft" else dpo).task_of(setting)
+    setup = start.set_up(config)
+    task = (sft if what == "sft" else dpo).task_of(setup)
     from ..train import loop
     from ..train.quarantine import Quarantine
 
     result = loop.run(task)
-    if setting.processes.first:
-        report = Quarantine(setting.quarantine.path)  # read again: other processes may have written to it
+    if setup.processes.first:
+        report = Quarantine(setup.quarantine.path)  # read again, because other processes may have written to it
         if report:
             note(report.summary())
         print(result)
@@ -59,11 +59,11 @@ def command(what: What, on: On = None) -> int:
 
 
 def overfit(model: str) -> int:
-    """Learn eight clips by heart; status 1 where that fails."""
+    """Overfit eight clips; status 1 where that fails."""
     with waiting("Starting"):
         from ..train import overfit as check
     outcome = check.run(model, tell=note)
-    for clip, said in outcome.wrong.items():
-        note(f"{clip}: said {said!r}, expected {check.ANSWERS[clip]!r}")
+    for clip, answer in outcome.wrong.items():
+        note(f"{clip}: said {answer!r}, expected {check.ANSWERS[clip]!r}")
     print(outcome)
     return 0 if outcome.passed else NOT_LEARNT

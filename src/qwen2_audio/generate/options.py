@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, refuse_unknown
 from .config import GenerationConfig
 
 # The reference's defaults that do more than leave a feature off (transformers 5.23, `configuration_utils.py`).
@@ -148,11 +148,10 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
-    known = GenerationConfig.names()
-    for name in names:
-        if name not in known and name not in _NOT_OFFERED:
-            near = did_you_mean(name, [*known, *_INPUTS, *_ARGUMENTS])
-            raise ConfigError(f"{where} has no option {name!r}.{near}")
+    """Options that are not offered have a sentence of their own, `_refuse_not_offered`."""
+    names = [name for name in names if name not in _NOT_OFFERED]
+    near = (*_INPUTS, *_ARGUMENTS)
+    refuse_unknown(names, GenerationConfig.names(), ConfigError, f"{where} has no option", near=near)
 
 
 def _refuse_not_offered(config: GenerationConfig) -> None:

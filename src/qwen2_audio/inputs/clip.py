@@ -36,8 +36,15 @@ class AudioClip:
 
 def load_clip(source: Any, number: int = 1) -> AudioClip:
     """Read a clip; `number`, from 1, names it in messages. Raises AudioError: unreadable, under 21 ms, over 30 s."""
-    waveform = load(source, limits=LIMITS)
-    name, seconds = name_of(source) or f"Clip {number}", len(waveform) / SAMPLE_RATE
+    return clip_from_waveform(load(source, limits=LIMITS), name_of(source) or f"Clip {number}")
+
+
+def clip_from_waveform(waveform: np.ndarray, name: str) -> AudioClip:
+    """A clip of decoded samples, float32 [S] at 16 kHz, which are not copied; `name` is what messages call it.
+
+    Raises AudioError for more than a window (30 s), and for less than an audio token (321 samples).
+    """
+    seconds = len(waveform) / SAMPLE_RATE
     if len(waveform) > mel.WINDOW_SAMPLES:
         raise AudioError(
             f"{name} lasts {seconds:.6g} s, and {mel.WINDOW_SECONDS} s are heard at a time; nothing is cut off here. "

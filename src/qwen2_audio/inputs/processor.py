@@ -13,7 +13,7 @@ from ..audio import mel
 from ..audio.io import SAMPLE_RATE, load
 from ..checkpoint import hub
 from ..checkpoint.json_file import read_json
-from ..errors import AudioError, ConfigError, PromptError, did_you_mean
+from ..errors import AudioError, ConfigError, PromptError, refuse_unknown
 from ..text import chat_template as chat
 from ..text.batch_feature import BatchFeature, to_tensors
 from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS
@@ -185,7 +185,7 @@ class Qwen2AudioProcessor:
             AudioError: a clip that cannot be read.
         """
         options = _merged("processor_kwargs", processor_kwargs, options)
-        _refuse_unknown(options, list(PASSED_ON), "apply_chat_template")
+        refuse_unknown(options, PASSED_ON, PromptError, "apply_chat_template has no option")
         ignored = [*options, *(["return_tensors"] if return_tensors else []), *(["return_dict"] if return_dict else [])]
         if ignored and not tokenize:
             raise PromptError(f"{ignored[0]} has no effect on a text; pass tokenize=True as well, or leave it out.")
@@ -260,9 +260,10 @@ def _split_options(
     options: dict[str, Any], text_kwargs: dict[str, Any] | None, audio_kwargs: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of the text and of the clips, with defaults. Raises PromptError for unknown or repeated ones."""
-    _refuse_unknown(options, [*TEXT_DEFAULTS, *AUDIO_DEFAULTS, *CALL_OPTIONS], "The processor")
-    _refuse_unknown(text_kwargs or {}, list(TEXT_DEFAULTS), "text_kwargs")
-    _refuse_unknown(audio_kwargs or {}, list(AUDIO_DEFAULTS), "audio_kwargs")
+    known = [*TEXT_DEFAULTS, *AUDIO_DEFAULTS, *CALL_OPTIONS]
+    refuse_unknown(options, known, PromptError, "The processor has no option")
+    refuse_unknown(text_kwargs or {}, TEXT_DEFAULTS, PromptError, "text_kwargs has no option")
+    refuse_unknown(audio_kwargs or {}, AUDIO_DEFAULTS, PromptError, "audio_kwargs has no option")
     text = {key: value for key, value in options.items() if key in TEXT_DEFAULTS}
     audio = {key: value for key, value in options.items() if key in AUDIO_DEFAULTS}
     return (
@@ -276,9 +277,3 @@ def _merged(group: str, nested: dict[str, Any] | None, flat: dict[str, Any]) -> 
     if twice:
         raise PromptError(f"{twice[0]} was given twice, directly and in {group}; give it once.")
     return {**flat, **(nested or {})}
-
-
-def _refuse_unknown(options: dict[str, Any], known: list[str], where: str) -> None:
-    for name in options:
-        if name not in known:
-            raise PromptError(f"{where} has no option {name!r}.{did_you_mean(name, known)}")

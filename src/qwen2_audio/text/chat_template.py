@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import PromptError, did_you_mean
+from ..errors import PromptError, did_you_mean, refuse_unknown
 from ..types import Message
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -322,9 +322,5 @@ def _check_part(part: dict[str, Any], where: str) -> None:
 
 
 def _refuse_unknown_keys(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            raise PromptError(
-                f"{where} has the key {key!r}, which nothing here reads; expected {', '.join(known)}."
-                f"{did_you_mean(str(key), known)}"
-            )
+    after = f", which nothing here reads; expected {', '.join(known)}."
+    refuse_unknown(entry, known, PromptError, f"{where} has the key", after)

@@ -1,12 +1,14 @@
 """AdamW whose two moments take a byte each: blocks of 256 values share one fp32 scale (Dettmers et al. 2021,
 https://arxiv.org/abs/2110.02861).
 
-A code stands for a power of its size, so that small values keep their relative precision as large ones do:
+The value of a code is a power of the code, so that small values are stored with nearly the relative precision of large
+ones:
 
     first moment   m = sign(c) (|c| / 127)^2 s    c in -127 .. 127, s the block's largest |m|
     second moment  v = (c / 255)^4 s              c in 0 .. 255, s the block's largest v
 
-What is not 0 in v never becomes 0: a step divides by its root. Tensors of fewer than 4096 values keep fp32 moments.
+A v above 0 is never stored as 0, because a step divides by its square root. Tensors of fewer than 4096 values keep fp32
+moments.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 
 BLOCK = 256
 SMALL = 4096  # values in a tensor whose moments stay in fp32
-CHUNK = BLOCK << 14  # values that are unpacked at a time: 16 MB for each of a few fp32 copies
+CHUNK = BLOCK << 14  # values that are unpacked at a time: 16 MB for each of a few fp32 tensors
 State = dict[str, Any]
 
 
@@ -48,7 +50,7 @@ def unpack_positive(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 class AdamW8bit(torch.optim.Optimizer):
-    """As torch.optim.AdamW, with the moments packed."""
+    """torch.optim.AdamW with packed moments."""
 
     def __init__(
         self, params: Any, lr: float, betas: tuple[float, float], eps: float = 1e-8, weight_decay: float = 0.0
@@ -74,11 +76,11 @@ class AdamW8bit(torch.optim.Optimizer):
             flat.add_(_adam(gradient.float(), state["first"], state["second"], int(state["step"]), group))
             return
         for start in range(0, len(flat), CHUNK):
-            piece = slice(start, min(start + CHUNK, len(flat)))
-            flat[piece].add_(_packed_adam(gradient[piece].float(), state, piece, group))
+            chunk = slice(start, min(start + CHUNK, len(flat)))
+            flat[chunk].add_(_packed_adam(gradient[chunk].float(), state, chunk, group))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The base class would turn the codes into floats: they are put back as they were saved."""
+        """Restores the codes as they were saved; the base class alone would turn them into floats."""
         super().load_state_dict(state_dict)
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, saved in state_dict["state"].items():
@@ -100,9 +102,9 @@ def _new_state(parameter: torch.Tensor) -> State:
     }
 
 
-def _packed_adam(gradient: torch.Tensor, state: State, piece: slice, group: dict[str, Any]) -> torch.Tensor:
-    """The change of one piece, whose moments are unpacked, moved on and packed again."""
-    blocks = slice(piece.start // BLOCK, -(-piece.stop // BLOCK))
+def _packed_adam(gradient: torch.Tensor, state: State, chunk: slice, group: dict[str, Any]) -> torch.Tensor:
+    """The update of one chunk of a parameter, fp32 [values]; its moments are unpacked, updated and packed again."""
+    blocks = slice(chunk.start // BLOCK, -(-chunk.stop // BLOCK))
     first = unpack_signed(state["first_codes"][blocks], state["first_scales"][blocks])
     second = unpack_positive(state["second_codes"][blocks], state["second_scales"][blocks])
     size = len(gradient)
@@ -115,10 +117,10 @@ def _packed_adam(gradient: torch.Tensor, state: State, piece: slice, group: dict
 def _adam(
     gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor, step: int, group: dict[str, Any]
 ) -> torch.Tensor:
-    """Move both moments on, in place; returns what to add to the parameter. All fp32 [values]."""
-    one, two = group["betas"]
-    first.lerp_(gradient, 1 - one)
-    second.mul_(two).addcmul_(gradient, gradient, value=1 - two)
-    root = (second / (1 - two**step)).sqrt_().add_(group["eps"])
-    change: torch.Tensor = (first / root).mul_(-group["lr"] / (1 - one**step))
+    """Update both moments in place; returns what to add to the parameter. All fp32 [values]."""
+    beta1, beta2 = group["betas"]
+    first.lerp_(gradient, 1 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    root = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
+    change: torch.Tensor = (first / root).mul_(-group["lr"] / (1 - beta1**step))
     return change

@@ -1,4 +1,4 @@
-"""Rows of like length together, and examples as padded tensors.
+"""Rows of similar length grouped into batches, and examples as padded tensors.
 
 B rows, T positions of the longest, A clips of all rows in order, F mel frames of the longest clip.
 """
@@ -15,21 +15,21 @@ from torch.utils.data import DataLoader
 from ..errors import ConfigError, PromptError
 from ..inputs.collate import stack_clips
 from .data import Dataset, Example, Pair
+from .loss import IGNORED
 from .quarantine import BadRow, Quarantine
 
-IGNORED = -100  # a label that is not trained on
-_POOL = 64  # batches that are sorted by length at a time
-_JITTER = 0.1  # of a length, drawn anew each epoch: else a small file would make the same batches every time
+_POOL = 64  # batches whose rows are sorted by length together
+_JITTER = 0.1  # share of a length, drawn anew in each epoch: else a small file would have the same batches every time
 
 
 def batches(
     dataset: Dataset, *, batch_size: int = 0, batch_tokens: int = 0, seed: int = 0, epoch: int = 0
 ) -> list[list[int]]:
-    """The rows of one epoch, every one once, in batches of like length; the same for the same (seed, epoch).
+    """The row numbers of one epoch, each once, in batches of similar length; determined by (seed, epoch).
 
-    batch_size: rows in a batch. batch_tokens: positions in a batch, padding included (of a pair, the chosen answer's
-    half), by the headers of the clips: a change of speed may miss it a little. A longer row is a batch by
-    itself. Give one of them. Raises ConfigError.
+    Give one of the two, else ConfigError. batch_size: rows in a batch. batch_tokens: positions in a batch with padding
+    (of a pair, those of the chosen answer), estimated from the headers of the clips: augmentation of the speed may
+    exceed it a little. A longer row is a batch of its own.
     """
     if bool(batch_size) == bool(batch_tokens) or min(batch_size, batch_tokens) < 0:
         raise ConfigError(
@@ -38,7 +38,7 @@ def batches(
     draw = np.random.default_rng((seed, epoch))
     lengths = dataset.lengths().astype(np.float64)
     known = lengths > 0
-    lengths[~known] = lengths[known].mean() if known.any() else 1.0  # bad rows spread, not one batch of nothing
+    lengths[~known] = lengths[known].mean() if known.any() else 1.0  # spreads bad rows over the batches
     order = draw.permutation(len(lengths))
     rows = batch_size or max(1, int(batch_tokens / lengths.mean()))
     plan: list[list[int]] = []
@@ -50,6 +50,7 @@ def batches(
 
 
 def _cut(pool: np.ndarray, lengths: np.ndarray, batch_size: int, batch_tokens: int) -> list[list[int]]:
+    """Rows, sorted by length, cut into batches."""
     out: list[list[int]] = []
     batch: list[int] = []
     longest = 0.0
@@ -66,10 +67,10 @@ def _cut(pool: np.ndarray, lengths: np.ndarray, batch_size: int, batch_tokens: i
 def read(
     dataset: Dataset, plan: Sequence[list[int]], quarantine: Quarantine, *, epoch: int = 0, workers: int = 0
 ) -> Iterator[list[Example]]:
-    """The examples of each batch of `plan`, in its order; bad rows go to `quarantine` and are missing from theirs.
+    """The examples of each batch of `plan`, in its order; bad rows are left out of their batch and go to `quarantine`.
 
-    A batch may therefore be short, or empty: pass over it. The result does not depend on `workers`, the number of
-    processes that read ahead (0: none). Raises PromptError at the end of a plan that held no good row at all.
+    A batch may therefore be short, or empty: skip it. The result does not depend on `workers`, the number of processes
+    that read ahead (0: none). Raises PromptError after the last batch of a plan without any usable row.
     """
     return _read(_Rows(dataset, epoch, pairs=False), plan, quarantine, workers)
 
@@ -82,7 +83,7 @@ def read_pairs(
 
 
 class _Rows:
-    """What a worker process runs: the indices of a batch to examples and bad rows."""
+    """What a worker process runs: from the row numbers of a batch to its examples and bad rows."""
 
     def __init__(self, dataset: Dataset, epoch: int, *, pairs: bool) -> None:
         self.dataset, self.epoch, self.pairs = dataset, epoch, pairs
@@ -98,19 +99,19 @@ class _Rows:
 
 
 def _read(rows: _Rows, plan: Sequence[list[int]], quarantine: Quarantine, workers: int) -> Iterator[list[Any]]:
-    source: Any = rows  # any indexable will do
+    source: Any = rows  # DataLoader takes any indexable
     loader: Any = DataLoader(
         source,
         sampler=plan,  # an item is a whole batch's indices
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),  # else it draws from the global one, and a resumed run would differ
+        collate_fn=_unchanged,
+        generator=torch.Generator(),  # else it advances the global one, and a resumed run would differ
     )
     good = 0
-    for found in loader:
+    for batch in loader:
         usable = []
-        for row in found:
+        for row in batch:
             if isinstance(row, BadRow):
                 quarantine.add(row)
             else:
@@ -121,14 +122,14 @@ def _read(rows: _Rows, plan: Sequence[list[int]], quarantine: Quarantine, worker
         raise PromptError(f"No row of {rows.dataset.path} could be used. {quarantine.summary()}")
 
 
-def _as_it_is(item: Any) -> Any:
+def _unchanged(item: Any) -> Any:
     return item
 
 
 def collate(
     examples: Sequence[Example], pad_id: int, *, side: Literal["right", "left"] = "right"
 ) -> dict[str, torch.Tensor]:
-    """Examples as what the model takes; the loss does not depend on the padding's `side`.
+    """Examples as the model's inputs; the loss does not depend on the `side` of the padding.
 
     Returns `input_ids`, `attention_mask`, `labels` int64 [B, T] (-100 where nothing is trained); with clips also
     `input_features` float32 [A, mel bins, F] and `feature_attention_mask` int32 [A, F] (1 = sound).
@@ -143,10 +144,10 @@ def collate(
         if not any(example.trained[1:]):
             raise PromptError(f"Line {example.line} has no token to train on; its answer is missing.")
         size = len(example.ids)
-        place = slice(0, size) if side == "right" else slice(length - size, length)
-        ids[row, place] = torch.tensor(example.ids)
-        mask[row, place] = 1
-        labels[row, place] = torch.tensor(example.ids).masked_fill(~torch.tensor(example.trained), IGNORED)
+        columns = slice(0, size) if side == "right" else slice(length - size, length)
+        ids[row, columns] = torch.tensor(example.ids)
+        mask[row, columns] = 1
+        labels[row, columns] = torch.tensor(example.ids).masked_fill(~torch.tensor(example.trained), IGNORED)
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
     clips = [clip for example in examples for clip in example.mels]
     if clips:
@@ -155,7 +156,7 @@ def collate(
 
 
 def check_batch(batch: dict[str, torch.Tensor], audio_id: int) -> None:
-    """Raises PromptError where a batch's labels cover audio, padding, or are not the tokens of their position."""
+    """Raises PromptError where a label is on audio or padding or is not its token, and for a row without labels."""
     ids, labels = batch["input_ids"], batch["labels"]
     trained = labels != IGNORED
     wrong = {
@@ -163,10 +164,10 @@ def check_batch(batch: dict[str, torch.Tensor], audio_id: int) -> None:
         "padding": trained & (batch["attention_mask"] == 0),
         "tokens that are not there": trained & (labels != ids),
     }
-    for what, where in wrong.items():
-        if bool(where.any()):
-            row, position = where.nonzero()[0].tolist()
-            raise PromptError(f"The labels cover {what}, first in row {row + 1} at position {position}.")
+    for covered, mask in wrong.items():
+        if bool(mask.any()):
+            row, position = mask.nonzero()[0].tolist()
+            raise PromptError(f"The labels cover {covered}, first in row {row + 1} at position {position}.")
     if not bool(trained[:, 1:].any(1).all()):
         row = int((~trained[:, 1:].any(1)).nonzero()[0])
         raise PromptError(f"Row {row + 1} of the batch has no label; its answer would not be learned.")

@@ -1,7 +1,7 @@
-"""A run on disk: whole or not there. A run that was cut off goes on from it as if nothing had happened.
+"""A run on disk, written completely or not at all. A run that was killed goes on from it with the same results.
 
 output/checkpoints/step-00000100/   state.pt (trained parameters, AdamW's moments, random states), progress.json
-output/best/  output/final/         what a run gives: the adapter, or a checkpoint in the official layout
+output/best/  output/final/         the result of a run: the adapter, or a checkpoint in the official layout
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -22,7 +22,7 @@ from torch import nn
 from ..checkpoint.json_file import write_json
 from ..distributed.process_group import Processes, full_tensor, shard_like
 from ..errors import ConfigError, WeightsError
-from .config import DataConfig, TrainConfig
+from .config import RENAMED_KEYS, DataConfig, TrainConfig
 from .optim import trained
 
 Save = Callable[[Path], None]
@@ -35,18 +35,23 @@ class Progress:
     """How far a run has come."""
 
     step: int = 0  # steps done
-    epoch: int = 0  # where the next micro-batch lies: epoch, and place in it
-    place: int = 0
+    epoch: int = 0  # of the next micro-batch
+    batch: int = 0  # the next micro-batch's number in that epoch, from 0
     best: float | None = None  # lowest evaluation loss
-    seconds: float = 0.0  # spent in training, all sittings together
+    seconds: float = 0.0  # of training, added up over every start of the run
+
+    @classmethod
+    def from_saved(cls, saved: dict[str, Any]) -> Self:
+        """What a checkpoint's progress.json holds; the name of `batch` in versions before 0.2 was `place`."""
+        return cls(**{"batch" if name == "place" else name: value for name, value in saved.items()})
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it takes the place of `path` when all is written, or goes away."""
+    """A temporary folder to fill; it replaces `path` when it is written to disk, and is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     temporary.mkdir()
     try:
         yield temporary
@@ -67,14 +72,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_result(path: Path, save: Save, processes: Processes = Processes()) -> None:  # noqa: B008 - it cannot change
-    """Let `save` fill the folder `path`, whole or not at all; all processes, of which the first one writes.
+    """Let `save` fill the folder `path`, completely or not at all. All processes call it; the first one writes.
 
-    Raises WeightsError where it cannot be written.
+    Raises WeightsError where the folder cannot be written.
     """
     from safetensors import SafetensorError
 
     if not processes.first:
-        save(path)  # gives its share to the first one
+        save(path)  # sends its shards to the first process
         return
     try:
         with whole_folder(path) as folder:
@@ -84,7 +89,7 @@ def write_result(path: Path, save: Save, processes: Processes = Processes()) -> 
 
 
 def _to_disk(path: Path) -> None:
-    """Whatever the system still holds of `path` is written: a name must not outlive its content."""
+    """fsync of a file or folder: after a power cut no name may exist without its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -93,14 +98,14 @@ def _to_disk(path: Path) -> None:
 
 
 def newest(output: Path) -> Path | None:
-    """The latest checkpoint in a run's folder."""
-    found = [path for path in (output / FOLDER).glob("step-*") if _NAME.match(path.name)]
-    return max(found, default=None, key=lambda path: path.name)
+    """The latest checkpoint in a run's folder, or None."""
+    checkpoints = [path for path in (output / FOLDER).glob("step-*") if _NAME.match(path.name)]
+    return max(checkpoints, default=None, key=lambda path: path.name)
 
 
-def check_seen_by_all(found: Path | None, output: Path, processes: Processes) -> None:
-    """All processes must go on from the same checkpoint. Raises ConfigError."""
-    if len(set(processes.gather(None if found is None else found.name))) > 1:
+def check_seen_by_all(newest: Path | None, output: Path, processes: Processes) -> None:
+    """Raises ConfigError where the processes do not all see the same newest checkpoint."""
+    if len(set(processes.gather(None if newest is None else newest.name))) > 1:
         raise ConfigError(
             f"The processes do not all see the same checkpoints in {output}; put it on a disk that they share."
         )
@@ -114,9 +119,9 @@ def save(
     optimiser: torch.optim.Optimizer,
     processes: Processes,
 ) -> None:
-    """Write a checkpoint, then remove the older ones; all processes, of which the first one writes.
+    """Write a checkpoint, then remove the older ones. All processes call it; the first one writes.
 
-    It holds whole tensors: a run may go on with another number of processes.
+    It holds unsharded tensors, so that a run may go on with another number of processes. Raises WeightsError.
     """
     state = {
         "parameters": {name: _kept(p, processes) for name, p in trained(model).items()},
@@ -138,7 +143,7 @@ def save(
 
 
 def _kept(tensor: torch.Tensor, processes: Processes) -> torch.Tensor | None:
-    """The whole tensor in the process that writes; the others only have their part in gathering it."""
+    """The unsharded tensor in the process that writes, else None; every process takes part in gathering it."""
     entire = full_tensor(tensor)
     return entire if processes.first else None
 
@@ -155,7 +160,10 @@ def _each_tensor(state: dict[str, Any], change: Callable[[torch.Tensor, int], An
 def load(
     path: Path, fingerprint: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer, processes: Processes
 ) -> Progress:
-    """Put a run back as it was. Raises ConfigError where the run was another one, WeightsError for a broken file."""
+    """Restore model, optimiser and random states, and return the progress.
+
+    Raises ConfigError where the checkpoint is of another run, WeightsError where it is damaged.
+    """
     try:
         saved = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
         check_same(path, saved["run"], fingerprint)
@@ -168,7 +176,7 @@ def load(
         owners = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         optimiser.load_state_dict(_each_tensor(state["optimiser"], lambda t, n: shard_like(t, owners[n])))
         _restore_random_states(state["random"], processes)
-        return Progress(**saved["progress"])
+        return Progress.from_saved(saved["progress"])
     except ConfigError:
         raise
     except Exception as error:
@@ -176,7 +184,7 @@ def load(
 
 
 def check_shapes(path: Path, saved: dict[str, list[int]], parameters: dict[str, nn.Parameter]) -> None:
-    """A checkpoint of another model than the config names, in a folder filled anew. Raises ConfigError."""
+    """Raises ConfigError where a checkpoint's parameters (name -> shape) are not those of the model that is trained."""
     here = {name: list(parameter.shape) for name, parameter in parameters.items()}
     for name in sorted(saved.keys() | here.keys()):
         if saved.get(name) != here.get(name):
@@ -188,11 +196,12 @@ def check_shapes(path: Path, saved: dict[str, list[int]], parameters: dict[str, 
 
 
 def check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on with a run under other settings. Raises ConfigError, which names the first."""
-    usual = asdict(TrainConfig(DataConfig(train=""), output=""))  # of keys that came after the run began
-    before, now, usual = _flat(before), *(_flat(json.loads(json.dumps(table))) for table in (now, usual))
+    """Raises ConfigError where settings differ from those a run began with; it names the first that does."""
+    defaults = asdict(TrainConfig(DataConfig(train=""), output=""))  # for keys that are newer than the run
+    before, now, defaults = _flat(before), *(_flat(json.loads(json.dumps(table))) for table in (now, defaults))
+    before = {RENAMED_KEYS.get(key, key): value for key, value in before.items()}
     for key in sorted(before.keys() | now.keys()):
-        old, new = (table.get(key, usual.get(key)) for table in (before, now))
+        old, new = (table.get(key, defaults.get(key)) for table in (before, now))
         if old != new:
             raise ConfigError(
                 f"{path.parent.parent} holds a run with {key} = {old!r}, and the config now says {new!r}. Give the new "
@@ -201,6 +210,7 @@ def check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with keys such as "data.augment.speed"."""
     out: dict[str, Any] = {}
     for key, value in table.items():
         out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
@@ -212,14 +222,14 @@ def _random_states() -> dict[str, Any]:
 
 
 def _restore_random_states(states: Any, processes: Processes) -> None:
-    """`states`: of each process. One that was not there before draws what it would at the beginning."""
-    if isinstance(states, dict):  # a run that began before there were several
+    """`states`: of each process that saved. A process that is new keeps the state of its seed."""
+    if isinstance(states, dict):  # written before a run could have several processes
         states = [states]
     if processes.rank >= len(states):
         return
-    mine = states[processes.rank]
-    torch.set_rng_state(mine["cpu"])
-    for index, state in enumerate(mine["cuda"][: _gpus()]):
+    own = states[processes.rank]
+    torch.set_rng_state(own["cpu"])
+    for index, state in enumerate(own["cuda"][: _gpus()]):
         torch.cuda.set_rng_state(state, index)
 
 

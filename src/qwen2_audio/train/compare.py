@@ -1,4 +1,4 @@
-"""Whether two states of a model say the same: their logits on the bundled clips."""
+"""Compares two states of a model by their logits on the bundled clips."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..api.loading import nano_path
+from ..checkpoint.locate import nano_path
 from ..inputs import messages
 from ..inputs.collate import to_tensors
 from ..inputs.processor import Qwen2AudioProcessor
@@ -14,19 +14,19 @@ from ..inputs.prompt import build_prompt, custom_template
 from ..pretrained import Qwen2AudioForConditionalGeneration
 
 CLIPS = ("dog", "bell", "rain", "piano")
-# Of the largest logit: what the order of additions may do, and what rounding a sum of two weights to 16 bits does.
+# Allowed difference as a share of the largest logit: additions in another order; rounding merged weights to 16 bits.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the logits of two models lie apart."""
+    """The difference between the logits of two models."""
 
-    largest: float  # between two logits
-    logit: float  # the largest one
-    same_best: int  # positions with the same best token
+    largest: float  # absolute difference
+    logit: float  # the largest absolute logit
+    same_best: int  # positions with the same most likely token
     positions: int
-    tolerance: float  # of the largest logit
+    tolerance: float  # allowed share of the largest logit
 
     @property
     def passed(self) -> bool:
@@ -41,21 +41,20 @@ class Difference:
 
 @torch.no_grad()
 def logits_of(model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioProcessor) -> torch.Tensor:
-    """float32 [positions, V]: a question about each of a few bundled clips, and a text without one."""
+    """float32 [positions, V]: logits of a question about each of a few bundled clips, and of one without a clip."""
     rows = []
     for clip in (*CLIPS, None):
-        sound = None if clip is None else nano_path() / "clips" / f"{clip}.wav"
-        prompt = build_prompt(
-            [messages.user("What is that sound?", audio=sound)], processor, custom_template(processor)
-        )
+        audio = None if clip is None else nano_path() / "clips" / f"{clip}.wav"
+        question = [messages.user("What is that sound?", audio=audio)]
+        prompt = build_prompt(question, processor, custom_template(processor))
         inputs = {name: tensor.to(model.device) for name, tensor in to_tensors([prompt], 0).items()}
         rows.append(model(**inputs, use_cache=False).logits[0].float().cpu())
     return torch.cat(rows)
 
 
-def difference(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> Difference:
-    """Between two results of `logits_of`, of models whose weights have `dtype`."""
-    same = int((one.argmax(1) == other.argmax(1)).sum())
+def difference(before: torch.Tensor, after: torch.Tensor, dtype: torch.dtype) -> Difference:
+    """Compare two results of `logits_of`, of models whose weights have `dtype`."""
+    same = int((before.argmax(1) == after.argmax(1)).sum())
     return Difference(
-        float((one - other).abs().max()), float(one.abs().max()), same, len(one), TOLERANCE.get(dtype, 1e-4)
+        float((before - after).abs().max()), float(before.abs().max()), same, len(before), TOLERANCE.get(dtype, 1e-4)
     )

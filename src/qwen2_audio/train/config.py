@@ -1,10 +1,11 @@
-"""A training run as a TOML file: every key known, every value checked before anything is loaded."""
+"""The config of a training run, a TOML file: unknown keys are refused, and values checked before anything is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
 import tomllib
 import types
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -13,18 +14,23 @@ from ..errors import ConfigError, did_you_mean
 
 Part = Literal["encoder", "projector", "language_model"]
 PARTS: tuple[Part, ...] = ("encoder", "projector", "language_model")
+# Keys by their names in a file of an earlier version, which are read for one version more.
+RENAMED_KEYS = {"data.augment.throat": "data.augment.vtlp"}
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How clips are varied in training; everything is off unless it is asked for. Evaluation hears clips as they are.
+    """How clips are varied in training; by default nothing is. Evaluation uses the clips without changes.
 
-    Each chance is that of one clip in one epoch, 0 to 1.
+    A chance, 0 to 1, is that of one clip in one epoch.
     """
 
     speed: tuple[float, float] = (1.0, 1.0)  # factor drawn from this range; pitch moves with it
-    throat: tuple[float, float] = (1.0, 1.0)  # factor on formants drawn from this range, above 1 a shorter throat
+    vtlp: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # factor on formants drawn from this range; above 1: a shorter vocal tract
     gain_db: tuple[float, float] = (0.0, 0.0)  # drawn from this range
     noise: float = 0.0  # chance of added noise
     noise_snr_db: tuple[float, float] = (10.0, 30.0)
@@ -38,7 +44,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the conversations lie, how they are batched, and which turns are learnt."""
+    """Where the conversations are, how they are batched, and which turns are trained on."""
 
     train: str  # JSONL
     eval: str = ""  # JSONL; empty: no evaluation
@@ -46,7 +52,7 @@ class DataConfig:
     batch_size: int = 0  # rows in a micro-batch, or
     batch_tokens: int = 0  # positions in a micro-batch, padding included; give one of the two (neither: 4 rows)
     workers: int = 0  # processes that read ahead; the result does not depend on it
-    max_tokens: int = 0  # longer rows go to the quarantine report; 0: as long as the model's context
+    max_tokens: int = 0  # rows with more are left out and reported; 0: the model's context
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
@@ -58,7 +64,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoraSection:
-    """LoRA, for the parts named in `parts`: which Linears by the end of their path (a regular expression)."""
+    """LoRA for the parts named in `parts`. A regular expression for the end of a Linear's path selects the Linears."""
 
     rank: int = 16
     alpha: float = 32.0
@@ -103,7 +109,7 @@ class DpoConfig:
 
     beta: float = 0.1
     length_normalised: bool = False  # log-probabilities divided by their number of tokens
-    nll_weight: float = 0.0  # times the chosen answer's loss a token, added
+    nll_weight: float = 0.0  # the chosen answer's loss per token is added, times this
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
@@ -126,13 +132,13 @@ class TrainConfig:
     epochs: float = 0.0  # times through the data; give one of the two (neither: 1 epoch)
     accumulate: int = 1  # micro-batches in a step
     eval_every: int = 0  # steps; 0: at the end only
-    checkpoint_every: int = 100  # steps between checkpoints: what a crash may cost
+    checkpoint_every: int = 100  # steps between checkpoints: at most these are lost in a crash
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 autocast on a GPU, float32 on a CPU
-    gradient_checkpointing: bool = False  # layers computed twice, their insides not kept: less memory, a third slower
+    gradient_checkpointing: bool = False  # layers are computed twice instead of kept: less memory, a third slower
     parallel: Literal["none", "ddp", "fsdp"] = "none"  # how the processes of torchrun share the work
-    tensorboard: Literal["auto", "on", "off"] = "auto"  # auto: written where it is installed
+    tensorboard: Literal["auto", "on", "off"] = "auto"  # auto: on where it is installed
     lora: LoraSection = field(default_factory=LoraSection)
     optim: OptimConfig = field(default_factory=OptimConfig)
     dpo: DpoConfig = field(default_factory=DpoConfig)
@@ -184,20 +190,37 @@ class TrainConfig:
 
 
 def from_table(kind: type[T], table: dict[str, Any], where: str = "") -> T:
-    """A frozen dataclass from a table of TOML; nested tables become nested dataclasses.
+    """A frozen dataclass of type `kind` from a TOML table; nested tables become nested dataclasses.
 
-    Raises ConfigError: an unknown key (the nearest known one is named), one missing, a value of the wrong kind.
+    where: path of the table in the file, "data.augment." for example.
+    Raises ConfigError for an unknown key (naming the nearest known one), a missing one, a value of the wrong type.
     """
+    table = _with_new_names(table, where)
     hints = get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {spec.name: spec for spec in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
             raise ConfigError(f"there is no key {where + key!r}.{did_you_mean(key, list(fields))}")
-    for name, f in fields.items():
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    for name, spec in fields.items():
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
         if required and name not in table:
             raise ConfigError(f"{where + name!r} is missing; every run needs it.")
     return kind(**{key: _value(hints[key], value, where + key) for key, value in table.items()})
+
+
+def _with_new_names(table: dict[str, Any], where: str) -> dict[str, Any]:
+    """`table` with the new names of RENAMED_KEYS; a warning names each. Raises ConfigError where both are given."""
+    table = dict(table)
+    for old, new in RENAMED_KEYS.items():
+        folder, _, key = old.rpartition(".")
+        if folder + "." != where or key not in table:
+            continue
+        new_key = new.rpartition(".")[2]
+        if new_key in table:
+            raise ConfigError(f"{old} is the old name of {new}, and both are there; keep {new}.")
+        warnings.warn(f"{old} is now called {new}; the old name is read for one version more.", stacklevel=2)
+        table[new_key] = table.pop(key)
+    return table
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

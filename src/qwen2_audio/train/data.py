@@ -1,6 +1,6 @@
-"""A data file as examples: rows found by byte offset, clips read when they are needed, bad rows named.
+"""A JSONL file as training examples. Rows are found by byte offset; a clip is decoded when its row is read.
 
-lines of JSON -> formats.read_row -> clips -> augment -> log-mels, masks.encode_chat -> Example
+line of JSON -> formats.read_row -> clips.read_clip -> augment -> log-mels, masks.encode_chat -> Example
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from ..audio import mel
 from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError, ConfigError, PromptError
-from ..inputs import messages as api_messages
+from ..inputs.messages import assistant, user
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import custom_template
 from ..text.chat_template import check_messages
@@ -29,7 +29,7 @@ from .config import DataConfig
 from .formats import BaseRow, ChatRow, answer_text, read_row
 from .quarantine import BadRow
 
-_BOM = b"\xef\xbb\xbf"  # some editors begin a file with it
+_BOM = b"\xef\xbb\xbf"  # which some editors put at the start of a file
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,31 @@ class Example:
     """One row, ready for a batch."""
 
     ids: list[int]  # T positions, audio expanded
-    trained: list[bool]  # [T]: the loss is taken where this is true, on ids[t] as predicted from what is before it
-    mels: list[np.ndarray]  # float32 [mel bins, F_i] of each clip, no longer than it needs
+    trained: list[bool]  # [T]: where true, the loss is taken on ids[t], predicted from the ids before it
+    mels: list[np.ndarray]  # float32 [mel bins, F_i] of each clip, not padded to a window
     frames: list[int]  # valid mel frames of each clip, <= F_i
     line: int  # in the data file, from 1
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One row for DPO: the same prompt, a better and a worse answer, trained on the last answer only."""
+    """One row for DPO: the same prompt with a better and a worse answer; only the last answer is trained on."""
 
     chosen: Example
     rejected: Example
 
 
 @dataclass(frozen=True)
-class _Sounds:
-    mels: list[np.ndarray]
-    frames: list[int]
-    tokens: list[int]
+class _Features:
+    """The clips of one row."""
+
+    mels: list[np.ndarray]  # float32 [mel bins, F_i]
+    frames: list[int]  # valid mel frames
+    tokens: list[int]  # audio tokens
 
 
 class Dataset:
-    """The rows of one JSONL file (see `formats`). It may be larger than memory; blank lines are no rows."""
+    """The rows of one JSONL file (see `formats`), which may be larger than memory. Blank lines are skipped."""
 
     def __init__(
         self,
@@ -70,16 +72,16 @@ class Dataset:
         seed: int = 0,
         lengths: np.ndarray | None = None,
     ) -> None:
-        """`config`: turns, max_tokens (0: the tokenizer's model_max_length) and augment are read; None is the defaults.
-        `lengths`: what `lengths()` gave when it was made for this file before.
+        """`config`: `turns`, `max_tokens` (0: the tokenizer's model_max_length) and `augment` are used; None: defaults.
+        `seed`: of the augmentation. `lengths`: an earlier result of `lengths()` for this file, instead of reading it.
 
-        Raises PromptError for a file without rows, ConfigError for a template or an augmentation that cannot work.
+        Raises PromptError for a file without rows, ConfigError for a chat template or an augmentation that cannot work.
         """
         self.path = Path(path)
         self.processor = processor
         self.config = config or DataConfig(train=str(path))
         self.seed = seed
-        augment.check(self.config.augment)
+        augment.check_config(self.config.augment)
         if custom_template(processor) is not None:
             raise ConfigError(
                 "The checkpoint has a chat template of its own, for which no loss mask can be made; "
@@ -96,45 +98,45 @@ class Dataset:
         return self._lines[index]
 
     def example(self, index: int, epoch: int = 0) -> Example:
-        """Row `index` as it sounds in `epoch`. Raises BadRow, which names the line and the reason."""
-        with self._naming_the_row(index):
+        """Row `index` with the augmentation of `epoch`. Raises BadRow, which names the line and the reason."""
+        with self._errors_as_bad_row(index):
             row = self._read(index)
-            sounds = self._hear(row, index, epoch)
-            return self._example(row, sounds, index)
+            features = self._features(row, index, epoch)
+            return self._example(row, features, index)
 
     def pair(self, index: int, epoch: int = 0) -> Pair:
         """Row `index` for DPO. Raises BadRow, also for a row without a rejected answer."""
-        with self._naming_the_row(index):
+        with self._errors_as_bad_row(index):
             row = self._read(index)
             if not isinstance(row, ChatRow) or row.rejected is None:
                 raise PromptError("The row has no rejected answer; DPO needs 'rejected_response', or chosen/rejected.")
-            sounds = self._hear(row, index, epoch)
+            features = self._features(row, index, epoch)
             last = (len(row.messages) - 1,)
             chosen = ChatRow(row.messages, last)
             rejected = ChatRow([*row.messages[:-1], row.rejected], last)
-            return Pair(self._example(chosen, sounds, index), self._example(rejected, sounds, index))
+            return Pair(self._example(chosen, features, index), self._example(rejected, features, index))
 
     def has_rejected(self, index: int) -> bool:
         """Whether row `index` is a pair for DPO. Raises BadRow."""
-        with self._naming_the_row(index):
+        with self._errors_as_bad_row(index):
             row = self._read(index)
         return isinstance(row, ChatRow) and row.rejected is not None
 
     def messages(self, index: int) -> list[Message]:
-        """The conversation of row `index` in our message form, an evaluation row as prompt and answer.
+        """The conversation of row `index` as our messages; of an evaluation row, prompt and answer.
 
         Raises BadRow.
         """
-        with self._naming_the_row(index):
+        with self._errors_as_bad_row(index):
             row = self._read(index)
         if isinstance(row, ChatRow):
             return row.messages
-        return [api_messages.user(row.prompt, audio=row.audio), api_messages.assistant(row.target)]
+        return [user(row.prompt, audio=row.audio), assistant(row.target)]
 
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, int32 [N], from texts and the headers of the clips; 0 for a row that is bad anyway.
+        """Tokens of each row, int32 [N], from the texts and the headers of the clips; 0 for a row that cannot be used.
 
-        Nothing is decoded. Made once; a file of a hundred thousand rows takes a minute.
+        No clip is decoded. Computed once; a file of a hundred thousand rows takes a minute.
         """
         if self._lengths is None:
             self._lengths = np.array([self._length(index) for index in range(len(self))], np.int32)
@@ -146,11 +148,11 @@ class Dataset:
             seconds = [seconds_of(source) for source in _sources(row)]
             tokens = [mel.num_audio_tokens(mel.num_frames(round(s * SAMPLE_RATE))) for s in seconds]
             return len(self._encode(row, tokens)[0])
-        except (PromptError, AudioError, OSError):  # said properly when the row's turn comes
+        except (PromptError, AudioError, OSError):  # `example` will raise it again, as BadRow
             return 0
 
     def _read(self, index: int) -> ChatRow | BaseRow:
-        with self.path.open("rb") as file:  # opened anew: workers must not share a position
+        with self.path.open("rb") as file:  # opened each time: worker processes must not share a file position
             file.seek(self._offsets[index])
             line = file.readline().removeprefix(_BOM)
         try:
@@ -161,31 +163,33 @@ class Dataset:
             raise PromptError(f"The line is not JSON: {error}.") from error
         return read_row(row, self.path.parent)
 
-    def _hear(self, row: ChatRow | BaseRow, index: int, epoch: int) -> _Sounds:
+    def _features(self, row: ChatRow | BaseRow, index: int, epoch: int) -> _Features:
+        """Decode and augment the clips of a row."""
         draw = augment.generator(self.seed, epoch, index)
         config = self.config.augment
-        sounds = _Sounds([], [], [])
+        features = _Features([], [], [])
         for number, source in enumerate(_sources(row), 1):
             waveform = augment.vary_waveform(read_clip(source, number).waveform, config, draw)
             frames = mel.num_frames(len(waveform))
             log_mel = mel.log_mel(waveform, num_mel_bins=self.processor.feature_extractor.feature_size)
-            sounds.mels.append(augment.vary_log_mel(log_mel, frames, config, draw))
-            sounds.frames.append(frames)
-            sounds.tokens.append(mel.num_audio_tokens(frames))
-        return sounds
+            features.mels.append(augment.vary_log_mel(log_mel, frames, config, draw))
+            features.frames.append(frames)
+            features.tokens.append(mel.num_audio_tokens(frames))
+        return features
 
-    def _example(self, row: ChatRow | BaseRow, sounds: _Sounds, index: int) -> Example:
-        ids, trained = self._encode(row, sounds.tokens)
+    def _example(self, row: ChatRow | BaseRow, features: _Features, index: int) -> Example:
+        ids, trained = self._encode(row, features.tokens)
         limit = self.config.max_tokens or self.processor.tokenizer.model_max_length
         if len(ids) > limit:
             raise PromptError(f"The row has {len(ids)} tokens; expected at most {limit} (max_tokens).")
-        return Example(ids, trained, sounds.mels, sounds.frames, self.line(index))
+        return Example(ids, trained, features.mels, features.frames, self.line(index))
 
     def _encode(self, row: ChatRow | BaseRow, audio_tokens: list[int]) -> masks.Encoded:
+        """Ids and loss mask, checked against the answers. Raises PromptError."""
         tokenizer = self.processor.tokenizer
         if isinstance(row, BaseRow):
             encoded = masks.encode_base(row.prompt, row.target, audio_tokens[0], tokenizer)
-            masks.check(encoded, [row.target], masks.END_OF_TEXT, tokenizer)
+            masks.check_mask(encoded, [row.target], masks.END_OF_TEXT, tokenizer)
             return encoded
         learned = row.answers if self.config.turns == "all" else _last_only(row)
         encoded = masks.encode_chat(row.messages, audio_tokens, tokenizer, learned)
@@ -193,26 +197,28 @@ class Dataset:
         return encoded
 
     @contextmanager
-    def _naming_the_row(self, index: int) -> Iterator[None]:
+    def _errors_as_bad_row(self, index: int) -> Iterator[None]:
         try:
             yield
         except (PromptError, AudioError) as error:
-            reason = str(error).encode("utf-8", "backslashreplace").decode()  # names of files may be no text
+            reason = str(error).encode("utf-8", "backslashreplace").decode()  # file names may hold other bytes
             raise BadRow(str(self.path), self.line(index), reason) from error
 
 
 def _sources(row: ChatRow | BaseRow) -> list[Any]:
+    """Where the clips of a row are, as `clips.read_clip` takes them."""
     return [row.audio] if isinstance(row, BaseRow) else check_messages(row.messages)
 
 
 def _last_only(row: ChatRow) -> tuple[int, ...]:
+    """The index of the last message. Raises PromptError where it is not to be trained on."""
     if row.answers[-1] != len(row.messages) - 1:
         raise PromptError("The last answer is switched off by 'weight' or 'loss', and only the last is trained on.")
     return row.answers[-1:]
 
 
 def _scan(path: Path) -> tuple[array[int], array[int]]:
-    """Byte offset and line number of each row: 16 bytes a row, whatever a row holds."""
+    """Byte offset and line number of each row: 16 bytes of memory per row, however long it is."""
     offsets, lines = array("q"), array("q")
     position = 0
     try:

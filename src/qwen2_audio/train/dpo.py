@@ -1,8 +1,9 @@
-"""Direct preference optimisation: the better answer becomes likelier than the worse one, next to a reference.
+"""Direct preference optimisation: the chosen answer becomes likelier than the rejected one, relative to a reference.
 
 Rafailov et al. 2023, https://arxiv.org/abs/2305.18290. The reference is the model before training: with LoRA the model
-with its adapter switched off, otherwise a frozen copy. With `nll_weight` the chosen answer's loss a token is added, so
-that it does not become unlikely along with the rejected one (Pang et al. 2024, https://arxiv.org/abs/2404.19733).
+with its adapter switched off, otherwise a frozen copy. With `nll_weight` the loss per token of the chosen answer is
+added, so that it does not become unlikely together with the rejected one (Pang et al. 2024,
+https://arxiv.org/abs/2404.19733).
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from .config import DpoConfig, TrainConfig
 from .data import Pair
 from .feed import MicroBatch
 from .loss import dpo_losses, predict, row_log_probabilities
-from .start import Setting, begin, dataset_of, fingerprint, source_of
+from .start import RunSetup, dataset_of, fingerprint, set_up, source_of
 
 
 class Preference:
     """DPO's loss on batches whose first half are the chosen answers and whose second half the rejected ones."""
 
     unit = "pairs"
-    numbers: tuple[str, ...] = ("margin", "accuracy", "reward_chosen", "reward_rejected")
+    metric_names: tuple[str, ...] = ("margin", "accuracy", "reward_chosen", "reward_rejected")
 
     def __init__(self, config: DpoConfig, reference: Qwen2AudioForConditionalGeneration | None) -> None:
         """`reference`: None where it is the trained model without its adapter."""
@@ -39,8 +40,8 @@ class Preference:
         sums, tokens = self._log_probabilities(model, batch)
         with torch.no_grad():
             reference, _ = self._log_probabilities_of_reference(model, batch)
-        per = tokens if self.config.length_normalised else 1
-        terms = dpo_losses(sums / per, reference / per, self.config.beta)
+        divisor = tokens if self.config.length_normalised else 1
+        terms = dpo_losses(sums / divisor, reference / divisor, self.config.beta)
         losses = terms.losses
         if self.config.nll_weight:
             losses = losses - self.config.nll_weight * (sums / tokens)[: len(losses)]
@@ -62,7 +63,7 @@ class Preference:
         if self.reference is not None:
             return self._log_probabilities(self.reference, batch)
         modes = {module: module.training for module in model.modules()}
-        model.eval()  # a reference with dropout would be another one each time
+        model.eval()  # with dropout the reference would differ in every step
         try:
             with lora.disabled(model):
                 return self._log_probabilities(model, batch)
@@ -72,30 +73,30 @@ class Preference:
 
 
 def run(config: TrainConfig) -> Path:
-    """One run, from its beginning or from its last checkpoint; returns the folder of the adapter or checkpoint.
+    """Start a run or go on from its last checkpoint; returns the folder of the adapter or checkpoint.
 
     Raises ConfigError, WeightsError, PromptError (no usable data), TrainingError.
     """
-    return loop.run(task_of(begin(config)))
+    return loop.run(task_of(set_up(config)))
 
 
-def task_of(setting: Setting) -> loop.Task:
-    """What `run` runs."""
-    config = setting.config
+def task_of(setup: RunSetup) -> loop.Task:
+    """The task that `run` runs."""
+    config = setup.config
     reference = None
     if config.method == "full":
-        reference = copy.deepcopy(setting.model).requires_grad_(False).eval()
-    rows, held_out = dataset_of(setting), dataset_of(setting, evaluation=True) if config.data.eval else None
+        reference = copy.deepcopy(setup.model).requires_grad_(False).eval()
+    rows, held_out = dataset_of(setup), dataset_of(setup, evaluation=True) if config.data.eval else None
     return loop.Task(
         config,
-        setting.model,
+        setup.model,
         Preference(config.dpo, reference),
-        train=source_of(setting, rows, read_pairs, _collate),
-        evaluation=source_of(setting, held_out, read_pairs, _collate) if held_out is not None else None,
+        train=source_of(setup, rows, read_pairs, _collate),
+        evaluation=source_of(setup, held_out, read_pairs, _collate) if held_out is not None else None,
         fingerprint=fingerprint("dpo", config, len(rows)),
-        save=setting.save,
-        autocast=setting.autocast,
-        processes=setting.processes,
+        save=setup.save,
+        autocast=setup.autocast,
+        processes=setup.processes,
         frozen=() if reference is None else (reference,),
     )
 

@@ -1,4 +1,4 @@
-"""One line of a data file to our message form: ours, ms-swift, LLaMA-Factory, OpenAI, the official evaluation files.
+"""From one line of a data file to messages: our format, ms-swift, LLaMA-Factory, OpenAI, the official evaluation files.
 
     ours            {"messages": [{"role": "user", "content": [{"type": "audio", "audio": "dog.wav"}, ...]}, ...]}
                     ("conversations" in place of "messages", and "audio_url" in a part, as in the official examples)
@@ -10,7 +10,7 @@
 Pairs for DPO: `rejected_response` beside the messages (ms-swift), or `chosen` and `rejected` after them.
 A clip is a path (relative to the data file), a member of a .tar ("shard-0001.tar#0042.flac"), a URL, a data: URI,
 {"path": ...}, or {"bytes": base64}.
-Keys that carry no sound and no text (id, source, task...) are allowed beside these.
+Keys that hold neither audio nor text (id, source, task...) are ignored.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
+from ..audio.io import local_path
 from ..audio.limits import LONGEST_PATH
-from ..errors import PromptError, did_you_mean
+from ..errors import AudioError, PromptError, refuse_unknown
 from ..types import Message
 
-TAG = "<audio>"  # the place of a clip in the texts of ms-swift and LLaMA-Factory
+TAG = "<audio>"  # stands for a clip in the texts of ms-swift and LLaMA-Factory
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 CHAT_KEYS = ("messages", "conversations", "audios", "system", "chosen", "rejected", "rejected_response")
 EVAL_KEYS = ("audio", "prompt", "gt")
 MESSAGE_KEYS = ("role", "content", "from", "value", "weight", "loss")
 PART_KEYS = ("type", "text", "audio", "audio_url", "input_audio", "url", "path")
-ABOUT = ("_id", "_ids", "_index", "_reason", "_score", "_source", "_model")  # "conversation_id" misspells nothing
-# Would change what is learned, and nothing here reads them; an empty value does no harm.
+# Endings of keys with information about a row: "conversation_id" is no misspelt "conversations".
+METADATA_SUFFIXES = ("_id", "_ids", "_index", "_reason", "_score", "_source", "_model")
+# Keys that nothing here reads although they would change what is learned. An empty value is accepted.
 UNREAD_KEYS = (
     "images", "image", "videos", "video", "objects", "tools", "functions", "label", "channel", "kto_tag",
     "rejected_messages", "rejected_audios",
@@ -44,16 +45,16 @@ UNREAD_KEYS = (
 
 @dataclass(frozen=True)
 class ChatRow:
-    """A conversation that ends in an answer, checked; the sound in it is in {"type": "audio", "audio": source}."""
+    """A checked conversation that ends in an answer; a clip is a part {"type": "audio", "audio": source}."""
 
     messages: list[Message]
-    answers: tuple[int, ...]  # the messages that may be learned from: assistant's, not switched off by the row
+    answers: tuple[int, ...]  # indices of the assistant's messages that the row does not exclude from training
     rejected: Message | None = None  # the worse last answer, for DPO
 
 
 @dataclass(frozen=True)
 class BaseRow:
-    """A clip, a prompt and what the base model goes on with; no chat template."""
+    """A clip, a prompt, and the text with which the base model continues it; no chat template."""
 
     audio: Path | bytes | str
     prompt: str
@@ -61,22 +62,22 @@ class BaseRow:
 
 
 def read_row(row: Any, folder: Path) -> ChatRow | BaseRow:
-    """A parsed line; relative paths start at `folder`. Raises PromptError, which says what is wrong with the row."""
+    """A row from a parsed line; relative paths start at `folder`. Raises PromptError, which says what is wrong."""
     if not isinstance(row, dict):
         raise PromptError(f"The row is a {type(row).__name__}; expected an object with 'messages'.")
-    row = _given(row)
+    row = _without_nulls(row)
     if "messages" not in row and "conversations" not in row and {"prompt", "gt"} & set(row):
         return _base_row(row, folder)
     _check_row_keys(row)
     if ("messages" in row) == ("conversations" in row):
-        found = "both" if "messages" in row else "neither"
-        raise PromptError(f"The row has {found} of 'messages' and 'conversations'; expected one of them.")
+        which = "both" if "messages" in row else "neither"
+        raise PromptError(f"The row has {which} of 'messages' and 'conversations'; expected one of them.")
     clips = _Clips(row, folder)
-    messages, switched_off = _messages(row, clips)
+    messages, excluded = _messages(row, clips)
     rejected = _rejected(row, messages, clips)
     clips.check_all_used()
     _check_order(messages)
-    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i not in switched_off]
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i not in excluded]
     if not answers:
         raise PromptError("Every answer of the row is switched off by 'weight' or 'loss'; nothing is left to learn.")
     _check_answers(messages)
@@ -97,24 +98,24 @@ def _base_row(row: dict[str, Any], folder: Path) -> BaseRow:
     return BaseRow(_source(row["audio"], folder), row["prompt"], row["gt"])
 
 
-def _given(table: dict[str, Any]) -> dict[str, Any]:
-    """Without the nulls that Arrow and the like write where a row has no such thing."""
+def _without_nulls(table: dict[str, Any]) -> dict[str, Any]:
+    """Without the nulls that Arrow and other writers put where a row has no value."""
     return {key: value for key, value in table.items() if value is not None}
 
 
 def _check_row_keys(row: dict[str, Any]) -> None:
     for key, value in row.items():
-        if key in CHAT_KEYS or key.endswith(ABOUT):
+        if key in CHAT_KEYS or key.endswith(METADATA_SUFFIXES):
             continue
         if key in UNREAD_KEYS and value not in ([], "", {}):
             raise PromptError(f"The row has {key!r}, which is not trained on here; take it out of the row.")
         near = difflib.get_close_matches(key, CHAT_KEYS, n=1, cutoff=0.8)
-        if near:  # "audio" beside "messages": the model would be deaf
+        if near:  # with "audio" beside "messages", for example, the model would not hear the clip
             raise PromptError(f"The row has the key {key!r}, which nothing reads. Did you mean {near[0]!r}?")
 
 
 class _Clips:
-    """The row's `audios`, handed out in the order of the <audio> tags."""
+    """The clips in the row's `audios`, in the order of the <audio> tags."""
 
     def __init__(self, row: dict[str, Any], folder: Path) -> None:
         audios = row.get("audios")
@@ -123,7 +124,8 @@ class _Clips:
         self.sources = [_source(audio, folder) for audio in audios]
         self.tags = 0
 
-    def take(self) -> dict[str, Any]:
+    def next_part(self) -> dict[str, Any]:
+        """The part of a message that the next tag stands for."""
         self.tags += 1
         return {"type": "audio", "audio": self.sources[self.tags - 1] if self.tags <= len(self.sources) else None}
 
@@ -136,10 +138,10 @@ class _Clips:
 
 
 def _messages(row: dict[str, Any], clips: _Clips) -> tuple[list[Message], set[int]]:
-    """The conversation with the chosen answer at its end, and which messages the row switches off."""
+    """The conversation with the chosen answer at its end, and the messages that are excluded from training."""
     entries = row.get("messages", row.get("conversations"))
     if not isinstance(entries, list) or not entries:
-        raise PromptError(f"The conversation is {_shown(entries)}; expected a list of messages.")
+        raise PromptError(f"The conversation is {_short(entries)}; expected a list of messages.")
     system = row.get("system")
     if system:
         if isinstance(entries[0], dict) and _role(entries[0]) == "system":
@@ -148,11 +150,11 @@ def _messages(row: dict[str, Any], clips: _Clips) -> tuple[list[Message], set[in
     if "chosen" in row:
         entries = [*entries, _as_answer(row["chosen"], "chosen")]
     messages = [_message(entry, number, clips) for number, entry in enumerate(entries, 1)]
-    return messages, {i for i, entry in enumerate(entries) if _is_switched_off(entry, i + 1)}
+    return messages, {i for i, entry in enumerate(entries) if _is_excluded(entry, i + 1)}
 
 
-def _is_switched_off(entry: dict[str, Any], number: int) -> bool:
-    """OpenAI's `weight` 0 and ms-swift's `loss` false: said, but not learned from."""
+def _is_excluded(entry: dict[str, Any], number: int) -> bool:
+    """Whether a message is not trained on: OpenAI's `weight` 0, ms-swift's `loss` false. Raises PromptError."""
     for key in ("weight", "loss"):
         if entry.get(key) not in (None, 0, 1):
             raise PromptError(f"Message {number} has {key} {entry[key]!r}; expected 0 or 1, false or true.")
@@ -171,35 +173,35 @@ def _rejected(row: dict[str, Any], messages: list[Message], clips: _Clips) -> Me
 
 
 def _as_answer(value: Any, key: str) -> dict[str, Any]:
-    """An answer given as text, as a message, or as a list of one message."""
+    """An answer as a message, from a text, a message, or a list of one message. Raises PromptError."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, str):
         value = {"role": "assistant", "content": value}
     if not isinstance(value, dict) or _role(value) != "assistant":
-        raise PromptError(f"{key!r} is {_shown(value)}; expected the answer as a text, or as an assistant's message.")
+        raise PromptError(f"{key!r} is {_short(value)}; expected the answer as a text, or as an assistant's message.")
     return value
 
 
 def _message(entry: Any, number: int, clips: _Clips) -> Message:
     where = f"Message {number}"
     if not isinstance(entry, dict):
-        raise PromptError(f"{where} is {_shown(entry)}; expected an object with 'role' and 'content'.")
-    entry = _given(entry)
-    _refuse_unknown(entry, MESSAGE_KEYS, where)
-    for one, other in (("role", "from"), ("content", "value")):
-        if (one in entry) == (other in entry):
-            found = "both" if one in entry else "neither"
-            raise PromptError(f"{where} has {found} of {one!r} and {other!r}; expected one of them.")
+        raise PromptError(f"{where} is {_short(entry)}; expected an object with 'role' and 'content'.")
+    entry = _without_nulls(entry)
+    refuse_unknown(entry, MESSAGE_KEYS, PromptError, f"{where} has the key", ", which nothing here reads.")
+    for name, alias in (("role", "from"), ("content", "value")):
+        if (name in entry) == (alias in entry):
+            which = "both" if name in entry else "neither"
+            raise PromptError(f"{where} has {which} of {name!r} and {alias!r}; expected one of them.")
     role = _role(entry)
     if role is None:
-        given = entry.get("role", entry.get("from"))
-        raise PromptError(f"{where} has the role {_shown(given)}; expected one of {', '.join(ROLES)}.")
+        value = entry.get("role", entry.get("from"))
+        raise PromptError(f"{where} has the role {_short(value)}; expected one of {', '.join(ROLES)}.")
     content = entry.get("content", entry.get("value"))
     if isinstance(content, str):
         return {"role": role, "content": _split_at_tags(content, role, where, clips)}
     if not isinstance(content, list) or not content:
-        raise PromptError(f"{where} has {_shown(content)} as its content; expected a text or a list of parts.")
+        raise PromptError(f"{where} has {_short(content)} as its content; expected a text or a list of parts.")
     parts = [_part(part, f"{where}, part {n}", clips.folder) for n, part in enumerate(content, 1)]
     if role == "assistant" and any("audio" in part for part in parts):
         raise PromptError(f"{where} is an answer with a clip in it; the model answers in text.")
@@ -207,6 +209,7 @@ def _message(entry: Any, number: int, clips: _Clips) -> Message:
 
 
 def _role(entry: dict[str, Any]) -> str | None:
+    """Our name of the entry's role, None where it has none that is known."""
     role = entry.get("role") or entry.get("from")
     return ROLES.get(role) if isinstance(role, str) else None
 
@@ -217,43 +220,45 @@ def _split_at_tags(text: str, role: str, where: str, clips: _Clips) -> str | lis
     if role == "assistant":
         raise PromptError(f"{where} is an answer with an {TAG} tag in it; the model answers in text.")
     parts: list[dict[str, Any]] = []
-    for piece in re.split(f"({TAG}\n?)", text):  # the template ends a clip's line itself
-        if piece.startswith(TAG):
-            parts.append(clips.take())
-        elif piece:
-            parts.append({"type": "text", "text": piece})
+    for stretch in re.split(f"({TAG}\n?)", text):  # the chat template adds the line end after a clip itself
+        if stretch.startswith(TAG):
+            parts.append(clips.next_part())
+        elif stretch:
+            parts.append({"type": "text", "text": stretch})
     return parts
 
 
 def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
     if not isinstance(part, dict):
-        raise PromptError(f"{where} is {_shown(part)}; expected an object with 'text' or a clip.")
-    part = _given(part)
-    _refuse_unknown(part, PART_KEYS, where)
-    sounds = [key for key in PART_KEYS[2:] if key in part]
-    if len(sounds) + ("text" in part) != 1:
+        raise PromptError(f"{where} is {_short(part)}; expected an object with 'text' or a clip.")
+    part = _without_nulls(part)
+    refuse_unknown(part, PART_KEYS, PromptError, f"{where} has the key", ", which nothing here reads.")
+    clip_keys = [key for key in PART_KEYS[2:] if key in part]
+    if len(clip_keys) + ("text" in part) != 1:
         raise PromptError(f"{where} has the keys {sorted(part)}; expected either 'text' or one clip.")
-    if sounds:
-        return {"type": "audio", "audio": _source(part[sounds[0]], folder, where)}
+    if clip_keys:
+        return {"type": "audio", "audio": _source(part[clip_keys[0]], folder, where)}
     if not isinstance(part["text"], str) or part.get("type", "text") != "text":
-        raise PromptError(f"{where} is of type {part.get('type')!r} with {_shown(part['text'])}; expected a text.")
+        raise PromptError(f"{where} is of type {part.get('type')!r} with {_short(part['text'])}; expected a text.")
     return {"type": "text", "text": part["text"]}
 
 
 def _source(value: Any, folder: Path, where: str = "The row") -> Path | bytes | str:
-    """The clip as `clips` reads it: a path, an http(s) URL or data: URI, or bytes."""
+    """A clip as `clips.read_clip` takes it: a path, an http(s) URL or data: URI, or bytes. Raises PromptError."""
     if isinstance(value, dict):
         encoded = value.get("bytes") or value.get("data")
         if isinstance(encoded, str):
             return _from_base64(encoded, where)
         value = value.get("url") or value.get("path")
     if not isinstance(value, str) or not value:
-        raise PromptError(f"{where} names a clip by {_shown(value)}; expected a path, a URL, or base64 in 'bytes'.")
+        raise PromptError(f"{where} names a clip by {_short(value)}; expected a path, a URL, or base64 in 'bytes'.")
     if value[:7].lower() == "file://":
         try:
-            return Path(unquote(urlsplit(value).path))
+            return Path(local_path(value))
+        except AudioError as error:  # on another host
+            raise PromptError(f"{where} names a clip that is not here: {error}") from error
         except ValueError as error:
-            raise PromptError(f"{where} names a clip by {_shown(value)}, which is no URL: {error}.") from error
+            raise PromptError(f"{where} names a clip by {_short(value)}, which is no URL: {error}.") from error
     if re.match(r"(data:|https?://)", value, flags=re.IGNORECASE):
         return value
     if len(value) > LONGEST_PATH:
@@ -272,7 +277,8 @@ def _from_base64(text: str, where: str) -> bytes:
 
 
 def _check_order(messages: list[Message]) -> None:
-    """An optional system message, then user and assistant by turns, the assistant last."""
+    """Raises PromptError unless there is at most one system message, at the start, then user and assistant take turns,
+    and the assistant is last."""
     turns = list(enumerate((message["role"] for message in messages), 1))
     if turns[0][1] == "system":
         del turns[0]
@@ -301,12 +307,6 @@ def _check_answers(messages: list[Message]) -> None:
             raise PromptError(f"Message {number} is an empty answer; the model would learn to say nothing.")
 
 
-def _refuse_unknown(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            raise PromptError(f"{where} has the key {key!r}, which nothing here reads.{did_you_mean(key, known)}")
-
-
-def _shown(value: Any) -> str:
+def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

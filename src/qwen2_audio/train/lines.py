@@ -1,4 +1,4 @@
-"""JSONL files that grow line by line while a run goes on."""
+"""JSONL files that a run appends to, one line at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import TrainingError
 
 
 def append(path: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line, in one write, so that several processes may. Raises TrainingError where there is no room for it."""
+    """Append a line in one write, so that several processes may. Raises TrainingError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", errors="backslashreplace") as file:

@@ -1,4 +1,4 @@
-"""The numbers that training lowers: cross-entropy of the trained tokens, and DPO's preference loss.
+"""The training losses: cross-entropy of the trained tokens (SFT), and the preference loss of DPO.
 
 B rows, T positions, N trained tokens of the batch, V vocabulary.
 """
@@ -12,23 +12,23 @@ import torch.nn.functional as F
 
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
-IGNORED = -100
+IGNORED = -100  # a label that is not trained on
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The logits of the trained tokens only: the others would be most of the memory of a step."""
+    """Logits for the trained tokens only; those of all positions would take most of the memory of a step."""
 
     logits: torch.Tensor  # [N, V]: of the position before each trained token
-    targets: torch.Tensor  # int64 [N]
-    rows: torch.Tensor  # int64 [N]: which of the batch's rows each belongs to
+    targets: torch.Tensor  # int64 [N]: the trained tokens
+    rows: torch.Tensor  # int64 [N]: the row of the batch each token is in
 
 
 def predict(model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]) -> Predictions:
     """One forward pass over a right-padded batch, as `batches.collate` makes it.
 
-    The head runs where a token is trained, which gives the numbers of `model(**batch).logits` there. All of it is one
-    call of the model: that is where FSDP gathers the weights.
+    The head is computed only where the next token is trained on, and gives the logits of `model(**batch)` there. It
+    is a single call of the model, in which FSDP gathers the weights.
     """
     labels = batch["labels"]
     before_trained = F.pad(labels[:, 1:] != IGNORED, (0, 1))  # [B, T]: each position predicts the next
@@ -39,20 +39,20 @@ def predict(model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Te
 
 
 def trained_tokens(labels: torch.Tensor) -> int:
-    """How many tokens of labels [B, T] the loss counts: the first of a row is predicted by nothing."""
+    """The number of tokens of labels [B, T] that the loss counts; the first of a row is never predicted."""
     return int((labels[:, 1:] != IGNORED).sum())
 
 
 def token_losses(predictions: Predictions) -> torch.Tensor:
     """The sum of the trained tokens' cross-entropies, in fp32.
 
-    A step divides by the trained tokens of all its micro-batches, so that it does not matter how they were split.
+    The step divides by the number of trained tokens of all its micro-batches, so that their split does not matter.
     """
     return F.cross_entropy(predictions.logits.float(), predictions.targets, reduction="sum")
 
 
 def row_log_probabilities(predictions: Predictions, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """log p(answer | prompt) of each row, fp32 [rows], and the answers' numbers of tokens, at least 1, int64 [rows]."""
+    """log p(answer | prompt) of each row, fp32 [rows], and the tokens of each answer, at least 1, int64 [rows]."""
     losses = F.cross_entropy(predictions.logits.float(), predictions.targets, reduction="none")
     sums = losses.new_zeros(rows).index_add(0, predictions.rows, -losses)
     return sums, torch.bincount(predictions.rows, minlength=rows).clamp(min=1)

@@ -1,7 +1,7 @@
-"""Which tokens are trained on: what the assistant says and the token that ends it, nothing else.
+"""The loss mask: an answer of the assistant and the token that ends it are trained on, nothing else.
 
-Ids and mask come from one pass over the template (`text.chat_template`), so they cannot drift apart; `check` then
-compares the result with the answers by a way of its own, for every example.
+Ids and mask come from one pass over the chat template (`text.chat_template`), so that they always match; `check_mask`
+then compares them with the answers independently, for every example.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, 
 from ..text.tokenizer import Tokenizer
 from ..types import Message
 
-END_OF_TEXT = "<|endoftext|>"  # ends what the base model says
+END_OF_TEXT = "<|endoftext|>"  # ends an answer of the base model
 _LANGUAGE_TAG = re.compile(r"(<\|[a-z]{2,3}\|>)")  # <|en|> in the official prompts of the base model
 
 Encoded = tuple[list[int], list[bool]]
@@ -54,17 +54,17 @@ def encode_base(prompt: str, target: str, audio_tokens: int, tokenizer: Tokenize
 
 
 def _only_learned(messages: Sequence[Message], learned: Collection[int]) -> Iterator[Segment]:
-    turn = -1 if messages[0]["role"] == "system" else -2  # the default system turn is no message
+    turn = -1 if messages[0]["role"] == "system" else -2  # the template's default system turn is none of `messages`
     for segment in chat.render_segments(messages):
         turn += segment.control and segment.text == IM_START
         yield segment if turn in learned else replace(segment, trained=False)
 
 
 def _encode(segments: Iterable[Segment], audio_tokens: Sequence[int], tokenizer: Tokenizer) -> Encoded:
-    """Encoded apart on both sides of every seam of the mask, as a prompt and its answer are when the model is used.
+    """Trained and untrained stretches are encoded separately, as prompt and answer are when the model generates.
 
-    As one segment, an answer that begins with a line end would share a token with the template's own line end, and
-    that token, which no generation ever has to say, would hide its beginning from the loss.
+    Encoded together, the line end of the template and one at the start of an answer would become one token. The model
+    never has to generate that token, so the start of the answer would be missing from the loss.
     """
     ids: list[int] = []
     trained: list[bool] = []
@@ -79,15 +79,15 @@ def _encode(segments: Iterable[Segment], audio_tokens: Sequence[int], tokenizer:
 
 
 def stretches(ids: Sequence[int], trained: Sequence[bool]) -> Iterator[tuple[bool, list[int]]]:
-    """Runs of neighbours that are trained on, or not: (trained, ids)."""
+    """The longest runs of ids that are all trained on, or all not: (trained, ids)."""
     for flag, group in groupby(zip(ids, trained, strict=True), key=lambda pair: pair[1]):
         yield flag, [token for token, _ in group]
 
 
-def check(encoded: Encoded, answers: Sequence[str], end: str, tokenizer: Tokenizer) -> None:
-    """Compare a mask with the answers it should cover, from the ids alone: what is trained on must read as each
-    answer and `end` (`<|im_end|>` or `<|endoftext|>`), and no audio position may be among it.
+def check_mask(encoded: Encoded, answers: Sequence[str], end: str, tokenizer: Tokenizer) -> None:
+    """Compare a mask with the answers it should cover, using the ids only.
 
+    Each trained stretch must decode to an answer and `end` (`<|im_end|>` or `<|endoftext|>`), without audio positions.
     Raises PromptError, which names the first difference.
     """
     ids, trained = encoded
@@ -95,15 +95,17 @@ def check(encoded: Encoded, answers: Sequence[str], end: str, tokenizer: Tokeniz
         raise PromptError(f"The loss mask has {len(trained)} entries for {len(ids)} tokens; expected one for each.")
     if tokenizer.convert_tokens_to_ids(AUDIO) in [token for token, flag in zip(ids, trained, strict=True) if flag]:
         raise PromptError("The loss mask covers audio positions; they are heard, never said.")
-    found = [tokenizer.decode(run) for flag, run in stretches(ids, trained) if flag]
+    covered = [tokenizer.decode(run) for flag, run in stretches(ids, trained) if flag]
     expected = [answer + end for answer in answers]
-    if len(found) != len(expected):
-        raise PromptError(f"The loss mask covers {len(found)} stretch(es) of tokens; expected {len(expected)} answers.")
-    for said, wanted in zip(found, expected, strict=True):
-        if unicodedata.normalize("NFC", said) != unicodedata.normalize("NFC", wanted):
-            raise PromptError(f"The loss mask covers {said!r}; expected the answer {wanted!r}.")
+    if len(covered) != len(expected):
+        raise PromptError(
+            f"The loss mask covers {len(covered)} stretch(es) of tokens; expected {len(expected)} answers."
+        )
+    for text, answer in zip(covered, expected, strict=True):
+        if unicodedata.normalize("NFC", text) != unicodedata.normalize("NFC", answer):
+            raise PromptError(f"The loss mask covers {text!r}; expected the answer {answer!r}.")
 
 
 def check_chat(encoded: Encoded, answers: Sequence[str], tokenizer: Tokenizer) -> None:
-    """`check` for a conversation: each answer ends in `<|im_end|>`. Raises PromptError."""
-    check(encoded, answers, IM_END, tokenizer)
+    """`check_mask` for a conversation, whose answers end in `<|im_end|>`. Raises PromptError."""
+    check_mask(encoded, answers, IM_END, tokenizer)

@@ -1,4 +1,4 @@
-"""A run's numbers: a line of JSON a step, the same for TensorBoard, and a picture of them at the end."""
+"""The metrics of a run: one line of JSON per step, the same for TensorBoard, and a plot of the loss at the end."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ class Metrics:
     """metrics.jsonl: `{"step": 1, "loss": ...}` for training, `{"step": 1, "eval_loss": ...}` for evaluation."""
 
     def __init__(self, output: Path, step: int, *, tensorboard: str = "off", writes: bool = True) -> None:
-        """Go on after `step`: lines of later steps, which a killed run had not kept, are taken out.
+        """Go on after `step`: lines of later steps, which came after the last checkpoint of a killed run, are removed.
 
-        tensorboard: "on", "off", or "auto": events go to `tensorboard` in `output` where it is installed.
-        writes: False for a process that keeps its numbers to itself.
+        tensorboard: "on", "off", or "auto" (on where it is installed): write events to `tensorboard` in `output`.
+        writes: False in processes other than the first.
+        Raises TrainingError where the file cannot be written, ConfigError as `uses_tensorboard` does.
         """
         self.path = output / NAME
         self._writes, self._events = writes, None
         if not writes:
             return
-        self._events = event_writer(output / EVENTS, step) if wanted(tensorboard) else None
+        self._events = event_writer(output / EVENTS, step) if uses_tensorboard(tensorboard) else None
         output.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read(self.path) if line["step"] <= step] if step else []
+        earlier = [line for line in read(self.path) if line["step"] <= step] if step else []
         try:
             with replacing(self.path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in earlier), encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"Cannot write {self.path}: {error.strerror}.") from None
 
     def add(self, **values: Any) -> None:
+        """Append a line; `step` is one of `values`. Raises TrainingError where it cannot be written."""
         if not self._writes:
             return
         append(self.path, values)
@@ -54,8 +56,8 @@ class Metrics:
             self._events.close()
 
 
-def wanted(tensorboard: str) -> bool:
-    """Whether events are to be written. Raises ConfigError where "on" cannot be."""
+def uses_tensorboard(tensorboard: str) -> bool:
+    """Whether "on", "off" or "auto" means that events are written. Raises ConfigError for "on" without TensorBoard."""
     installed = find_spec("tensorboard") is not None
     if tensorboard == "on" and not installed:
         raise ConfigError(
@@ -66,14 +68,14 @@ def wanted(tensorboard: str) -> bool:
 
 
 def event_writer(folder: Path, step: int) -> Any:
-    """TensorBoard's own writer; what an earlier sitting wrote for steps after `step` is hidden."""
+    """TensorBoard's writer; it hides what a killed run wrote for steps after `step`."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last one that a crash cut off is left out."""
+    """The lines of a metrics file, without an incomplete last one; empty where there is no file."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -81,7 +83,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def draw(output: Path) -> Path | None:
-    """loss.png beside metrics.jsonl; None where matplotlib is not installed."""
+    """Draw loss.png beside metrics.jsonl and return its path, None without matplotlib. Raises OSError."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -110,7 +112,7 @@ def draw(output: Path) -> Path | None:
 
 
 def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """An exponential mean over about a twentieth of the run, without the bias of its start."""
+    """The exponential moving average over about a twentieth of the run, corrected for its start."""
     keep = 1 - 1 / max(1.0, len(points) / 20)
     out, mean, weight = [], 0.0, 0.0
     for step, loss in points:

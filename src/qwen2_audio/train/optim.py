@@ -1,4 +1,4 @@
-"""What is trained, by which optimiser, how fast."""
+"""Which parameters are trained, the optimiser, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POSITIONS = "audio_tower.embed_positions."  # sinusoids, never trained
 
 
 def prepare(model: nn.Module, config: TrainConfig) -> None:
-    """Freeze everything but what `config` trains; put LoRA beside it where that is the method."""
+    """Freeze everything except what `config` trains; with method "lora" add the adapter. Raises ConfigError."""
     if config.method == "lora":
         section = config.lora
         targets: dict[str, str] = {part: getattr(section, part) for part in config.parts}
@@ -33,19 +33,19 @@ def prepare(model: nn.Module, config: TrainConfig) -> None:
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name; one that has two names (a tied head) is there once."""
+    """The trained parameters by name; one with two names (a tied head) occurs once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def training_mode(model: nn.Module, config: TrainConfig) -> None:
-    """Dropout acts in the parts that are trained; frozen ones stay as they answer."""
+    """Training mode, with dropout, for the trained parts; evaluation mode for the frozen ones."""
     model.eval()
     for part in config.parts:
         model.get_submodule(PARTS[part]).train()
 
 
 def optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW with fp32 moments or packed ones; weight decay on matrices, not on norms and biases."""
+    """AdamW with fp32 or 8-bit moments; weight decay applies to matrices, not to norms and biases."""
     kind = AdamW8bit if config.kind == "adamw8bit" else torch.optim.AdamW
     parameters = list(trained(model).values())
     groups = [
@@ -56,10 +56,10 @@ def optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
-    """The rate of step 0 .. steps - 1: up in a line over the warm-up, then down as the schedule says."""
+    """The rate of a step from 0 to steps - 1: it rises linearly during warm-up, then falls as the schedule says."""
     warmup = min(config.warmup_steps, steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
-    left = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1.0 + math.cos(math.pi * done)) / 2}[config.schedule]
-    return config.learning_rate * (config.final_fraction + (1.0 - config.final_fraction) * left)
+    share = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1.0 + math.cos(math.pi * done)) / 2}[config.schedule]
+    return config.learning_rate * (config.final_fraction + (1.0 - config.final_fraction) * share)

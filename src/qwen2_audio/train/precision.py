@@ -1,4 +1,4 @@
-"""In which precision a training step multiplies: float32, or bfloat16 by autocast where the machine is fast at it."""
+"""The precision of a training step: float32, or bfloat16 by autocast where the hardware supports it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 
 
 def fast_bfloat16(device: torch.device | str = "cpu") -> bool:
-    """Whether `device` multiplies bfloat16 matrices in hardware: on a CPU by AMX or AVX-512 BF16."""
+    """Whether `device` multiplies bfloat16 matrices in hardware; on a CPU with AMX or AVX-512 BF16."""
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def autocast_wanted(precision: str, device: torch.device) -> bool:
-    """Whether "auto", "float32" or "bfloat16" means autocast to bfloat16 on `device`; "auto" does on a GPU that can.
+    """Whether "auto", "float32" or "bfloat16" means autocast to bfloat16 on `device`; "auto": on a GPU that has it.
 
-    Warns where bfloat16 is asked of a CPU without its instructions: measured on one with AVX2 alone, a product took 25
-    to 50 times as long as in float32.
+    Warns of "bfloat16" on a CPU without such instructions: measured on one with AVX2 only, a matrix product took 25 to
+    50 times as long as in float32.
     """
     if precision == "bfloat16" and device.type == "cpu" and not fast_bfloat16(device):
         warnings.warn(

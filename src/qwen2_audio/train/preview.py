@@ -1,4 +1,4 @@
-"""What will be learned, shown before it is: the trained tokens of a row, and what the model hears of its clips."""
+"""A preview of the training data: the trained tokens of a row, and the log-mels of its clips as the model gets them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from ..api.loading import find
 from ..audio.mel import MEL_HOP
 from ..audio.resample import SAMPLE_RATE
 from ..audio.spectrogram import save_png
+from ..checkpoint.locate import find
 from ..inputs.processor import Qwen2AudioProcessor
 from ..text.chat_template import AUDIO
 from ..text.tokenizer import Tokenizer
@@ -20,12 +20,12 @@ from .config import TrainConfig
 from .data import Dataset, Example
 from .quarantine import BadRow
 
-OPEN, CLOSE = "⟦", "⟧"  # around what is trained on, where there are no colours
+OPEN, CLOSE = "⟦", "⟧"  # around trained text, where there are no colours
 TRAINED, CONTEXT = "bold green", "dim"
 
 
 def run(config: TrainConfig, *, rows: int = 3) -> list[Path]:
-    """`preview` of the training data a run names, on the terminal; pictures go to `preview` in its output folder.
+    """`preview` of a run's training data on the terminal; pictures go to the folder `preview` in its output.
 
     Raises WeightsError, ConfigError, PromptError (no data), AudioError.
     """
@@ -37,9 +37,9 @@ def run(config: TrainConfig, *, rows: int = 3) -> list[Path]:
 def preview(
     dataset: Dataset, console: Console, *, rows: int = 3, folder: Path | None = None, epoch: int = 0
 ) -> list[Path]:
-    """Print the first `rows` rows as they will be trained on in `epoch`; bad ones with their reason.
+    """Print the first `rows` rows as they are trained on in `epoch`, and bad ones with their reason.
 
-    With `folder`, also draw what the model gets of each clip; returns the PNG files.
+    With `folder`, also draw the log-mel of each clip; returns the PNG files.
     Raises ConfigError without matplotlib, AudioError for a file that cannot be written.
     """
     pictures: list[Path] = []
@@ -62,7 +62,8 @@ def preview(
 
 
 def show(example: Example, tokenizer: Tokenizer, *, marked: bool) -> Text:
-    """An example with what is trained on in green, also between ⟦ and ⟧ if `marked`; then those tokens one by one."""
+    """An example with its trained text in green, with `marked` also between ⟦ and ⟧; then the trained tokens one by
+    one."""
     seconds = ", ".join(f"{count * MEL_HOP / SAMPLE_RATE:.2f} s" for count in example.frames)
     text = Text()
     text.append(f"Line {example.line}: {len(example.ids)} tokens, trained on {sum(example.trained)}", "bold")
@@ -70,14 +71,14 @@ def show(example: Example, tokenizer: Tokenizer, *, marked: bool) -> Text:
     for trained, ids in masks.stretches(example.ids, example.trained):
         words = _readable(ids, tokenizer)
         text.append(f"{OPEN}{words}{CLOSE}" if trained and marked else words, TRAINED if trained else CONTEXT)
-    learned = [token for token, flag in zip(example.ids, example.trained, strict=True) if flag]
+    tokens = [token for token, flag in zip(example.ids, example.trained, strict=True) if flag]
     text.append("Trained tokens: ", "bold")
-    text.append(" ".join(f"{token}:{tokenizer.decode([token])!r}" for token in learned) + "\n", TRAINED)
+    text.append(" ".join(f"{token}:{tokenizer.decode([token])!r}" for token in tokens) + "\n", TRAINED)
     return text
 
 
 def _readable(ids: list[int], tokenizer: Tokenizer) -> str:
-    """The text of some ids, the positions of a clip counted instead of repeated."""
+    """The text of `ids`, where the positions of a clip are counted instead of repeated."""
     audio = tokenizer.convert_tokens_to_ids(AUDIO)
     out = ""
     for is_audio, group in groupby(ids, key=lambda token: token == audio):
@@ -87,7 +88,7 @@ def _readable(ids: list[int], tokenizer: Tokenizer) -> str:
 
 
 def draw(example: Example, folder: Path) -> list[Path]:
-    """The log-mel of each clip, augmented as it will be, in line-N-clip-M.png. Raises ConfigError, AudioError."""
+    """Draw the augmented log-mel of each clip to line-N-clip-M.png. Raises ConfigError, AudioError."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, (clip, frames) in enumerate(zip(example.mels, example.frames, strict=True), 1):

@@ -1,6 +1,6 @@
-"""Gradient checkpointing: a layer's insides are computed again in the backward pass instead of being kept.
+"""Gradient checkpointing: the activations inside a layer are computed again in the backward pass instead of being kept.
 
-The same loss and the same gradients for a third more time; of each layer only its input stays in memory.
+Loss and gradients are the same and a step takes a third longer; of each layer only its input stays in memory.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def layers(model: nn.Module) -> list[nn.Module]:
 
 
 def recompute_layers(model: nn.Module) -> None:
-    """Let every layer forget its insides while gradients are wanted. Names and parameters stay as they are."""
+    """Replace the forward method of every layer by one that recomputes; names and parameters do not change."""
     for layer in layers(model):
-        setattr(layer, "forward", _forgetting(layer.forward))  # noqa: B010 - mypy knows no other way to replace a method
+        setattr(layer, "forward", _recomputing(layer.forward))  # noqa: B010 - mypy knows no other way to replace a method
 
 
-def _forgetting(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _recomputing(forward: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **options)
-        return checkpoint(forward, *args, use_reentrant=False, **options)  # dropout draws the same again
+        return checkpoint(forward, *args, use_reentrant=False, **options)  # dropout uses the same mask again
 
     return run

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the model learns to say what the assistant says."""
+"""Supervised fine-tuning: next-token prediction of the assistant's answers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .config import TrainConfig
 from .data import Example
 from .feed import MicroBatch
 from .loss import predict, token_losses, trained_tokens
-from .start import Setting, begin, dataset_of, fingerprint, source_of
+from .start import RunSetup, dataset_of, fingerprint, set_up, source_of
 
 
 class NextToken:
-    """Cross-entropy of the trained tokens."""
+    """The objective of SFT: cross-entropy of the trained tokens."""
 
     unit = "tokens"
-    numbers: tuple[str, ...] = ()
+    metric_names: tuple[str, ...] = ()
 
     def losses(
         self, model: Qwen2AudioForConditionalGeneration, batch: dict[str, torch.Tensor]
@@ -29,27 +29,27 @@ class NextToken:
 
 
 def run(config: TrainConfig) -> Path:
-    """One run, from its beginning or from its last checkpoint; returns the folder of the adapter or checkpoint.
+    """Start a run or go on from its last checkpoint; returns the folder of the adapter or checkpoint.
 
     Raises ConfigError, WeightsError, PromptError (no usable data), TrainingError.
     """
-    return loop.run(task_of(begin(config)))
+    return loop.run(task_of(set_up(config)))
 
 
-def task_of(setting: Setting) -> loop.Task:
-    """What `run` runs."""
-    config = setting.config
-    rows, held_out = dataset_of(setting), dataset_of(setting, evaluation=True) if config.data.eval else None
+def task_of(setup: RunSetup) -> loop.Task:
+    """The task that `run` runs."""
+    config = setup.config
+    rows, held_out = dataset_of(setup), dataset_of(setup, evaluation=True) if config.data.eval else None
     return loop.Task(
         config,
-        setting.model,
+        setup.model,
         NextToken(),
-        train=source_of(setting, rows, read, _collate),
-        evaluation=source_of(setting, held_out, read, _collate) if held_out is not None else None,
+        train=source_of(setup, rows, read, _collate),
+        evaluation=source_of(setup, held_out, read, _collate) if held_out is not None else None,
         fingerprint=fingerprint("sft", config, len(rows)),
-        save=setting.save,
-        autocast=setting.autocast,
-        processes=setting.processes,
+        save=setup.save,
+        autocast=setup.autocast,
+        processes=setup.processes,
     )
 
 

@@ -1,7 +1,7 @@
-"""Clips in .tar files, as WebDataset packs them: "clips/shard-0001.tar#0042.flac" is one member of one.
+"""Clips in .tar files, as WebDataset has them: "clips/shard-0001.tar#0042.flac" is the member 0042.flac of a shard.
 
-Nothing is unpacked to disk, nor a whole archive read: a list of its members is made once a process, and a clip is then
-a window of the file.
+Nothing is unpacked. Each process lists the members of an archive once; a clip is then read directly from its bytes in
+the archive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MARK = ".tar#"  # between the archive and the member's name
 
 
 def split(path: Path) -> tuple[Path, str] | None:
-    """Archive and member of "archive.tar#member"; None for any other path, and for a file that is called so."""
+    """Archive and member of "archive.tar#member"; None for any other path, and for a file that has such a name."""
     text = str(path)
     if MARK not in text or path.is_file():
         return None
@@ -27,10 +27,11 @@ def split(path: Path) -> tuple[Path, str] | None:
 
 
 def open_member(archive: Path, member: str) -> IO[bytes]:
-    """The bytes of one member; whoever asks closes it. Raises AudioError: no such archive, or member, or no archive."""
+    """One member as an open binary file, which the caller closes. Raises AudioError: no such archive or member, or no
+    archive."""
     try:
-        changed = archive.stat().st_mtime_ns
-        members = _members(archive, changed)
+        modified = archive.stat().st_mtime_ns
+        members = _members(archive, modified)
         file = archive.open("rb", buffering=0)
     except FileNotFoundError:
         raise AudioError(f"No such file: {archive}. Relative paths start at the data file's folder.") from None
@@ -46,17 +47,17 @@ def open_member(archive: Path, member: str) -> IO[bytes]:
 
 
 @lru_cache(maxsize=64)
-def _members(archive: Path, changed: int) -> dict[str, tuple[int, int]]:
-    """Name -> where its bytes begin, and how many. `changed` has an archive that was written anew listed anew."""
-    with tarfile.open(archive, "r:") as tar:  # not compressed: nothing could be found without reading all before it
+def _members(archive: Path, modified: int) -> dict[str, tuple[int, int]]:
+    """Name -> offset and number of its bytes. `modified`, in ns, makes the cache list a changed archive again."""
+    with tarfile.open(archive, "r:") as tar:  # uncompressed only: a member of a compressed one has no offset
         return {member.name: (member.offset_data, member.size) for member in tar if member.isreg()}
 
 
 class _Window(io.RawIOBase):
-    """Part of a file, as a file."""
+    """A range of bytes of a file, as a file. Closing it closes the file."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
+        self._file, self._start, self._size, self._position = file, start, size, 0
 
     def readable(self) -> bool:
         return True
@@ -65,15 +66,15 @@ class _Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, origin + offset)
-        return self._at
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        self._file.seek(self._start + self._at)
-        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
+        self._file.seek(self._start + self._position)
+        data = self._file.read(max(0, min(len(buffer), self._size - self._position)))
         buffer[: len(data)] = data
-        self._at += len(data)
+        self._position += len(data)
         return len(data)
 
     def close(self) -> None:

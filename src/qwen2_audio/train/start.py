@@ -1,4 +1,4 @@
-"""From a config to a loaded model, its processor and its data: what SFT and DPO begin with."""
+"""Sets up a run: from a config to the model, its processor and its data, for SFT and DPO alike."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from .. import lora
-from ..api.loading import find
 from ..checkpoint.json_file import replacing
+from ..checkpoint.locate import find
 from ..distributed.process_group import Processes, full_parameters, join
 from ..errors import ConfigError
 from ..inputs.processor import Qwen2AudioProcessor
@@ -30,15 +30,15 @@ from .precision import autocast_wanted
 from .quarantine import Quarantine
 
 REPORT, LENGTHS = "quarantine.jsonl", "lengths.npy"
-# What may change between two sittings of one run.
-FREE = (
+# Settings that may change when a run goes on.
+CHANGEABLE = (
     "output", "device", "checkpoint_every", "eval_every", "gradient_checkpointing", "parallel", "tensorboard",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a run works with."""
+class RunSetup:
+    """What a run needs: model, processor, report of bad rows, processes."""
 
     config: TrainConfig
     model: Qwen2AudioForConditionalGeneration
@@ -53,11 +53,12 @@ class Setting:
 
     @property
     def pad_id(self) -> int:
+        """The id that fills rows up; they are masked, so that 0 does where the tokenizer names none."""
         pad = self.processor.tokenizer.pad_token_id
         return 0 if pad is None else pad
 
     def save(self, folder: Path) -> None:
-        """The adapter in peft's files, or the whole checkpoint in the official layout; all processes, of which the
+        """Write the adapter as peft does, or the checkpoint in the official layout. All processes call it, and the
         first one writes."""
         adapter = self.config.method == "lora"
         parts = [part for module in lora.adapted(self.model).values() for part in (module.lora_A, module.lora_B)]
@@ -67,12 +68,12 @@ class Setting:
             if adapter:
                 lora.save_adapter(self.model, folder, self.config.model)
                 return
-            plain(self.model).save_pretrained(folder)
+            unwrapped(self.model).save_pretrained(folder)
             self.processor.save_pretrained(folder)
 
 
-def plain(model: Qwen2AudioForConditionalGeneration) -> Qwen2AudioForConditionalGeneration:
-    """The same parameters in a model of the public class: FSDP gives the trained one a class of its own."""
+def unwrapped(model: Qwen2AudioForConditionalGeneration) -> Qwen2AudioForConditionalGeneration:
+    """A model of the public class with the same parameters; FSDP changes the class of the trained one."""
     if type(model) is Qwen2AudioForConditionalGeneration:
         return model
     with without_weights():
@@ -82,60 +83,63 @@ def plain(model: Qwen2AudioForConditionalGeneration) -> Qwen2AudioForConditional
     return out
 
 
-def begin(config: TrainConfig) -> Setting:
-    """Load what `config` names; all processes. Raises ConfigError, WeightsError."""
+def set_up(config: TrainConfig) -> RunSetup:
+    """Check `config` and load what it names. All processes call it. Raises ConfigError, WeightsError."""
     processes = join(config.parallel, parse_device(config.device, "device"))
     check_shares(config.accumulate, processes)
-    metrics.wanted(config.tensorboard)
+    metrics.uses_tensorboard(config.tensorboard)
     for key, path in (("train", config.data.train), ("eval", config.data.eval)):
-        if not Path(path or ".").exists():  # said now, not after the weights were read
+        if not Path(path or ".").exists():  # before the weights are read, which takes longer
             raise ConfigError(f"data.{key} is {path!r}, and there is no such file here.")
     output = Path(config.output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         if processes.first and checkpoint.newest(output) is None:
-            (output / REPORT).unlink(missing_ok=True)  # of a run that came to nothing: its rows may be mended by now
+            (output / REPORT).unlink(missing_ok=True)  # of a run without a checkpoint; its rows may be repaired by now
     except OSError as error:
         raise ConfigError(f"Cannot write to output = {config.output!r}: {error.strerror}.") from None
-    processes.gather(None)  # an old report is out of the way before anybody writes to it
+    processes.gather(None)  # no process writes to the report before the old one is removed
     device = processes.device
     keep_compiled()
     autocast = autocast_wanted(config.precision, device)
-    # What is trained is kept in fp32; under LoRA the rest never changes, so that bf16 halves its memory for free.
+    # Trained parameters are fp32. With LoRA the others never change, so that bf16 halves their memory at no cost.
     dtype = torch.bfloat16 if autocast and config.method == "lora" else torch.float32
-    where = find(config.model)
-    processor = Qwen2AudioProcessor.from_pretrained(where)
+    source = find(config.model)  # folder or hub name
+    processor = Qwen2AudioProcessor.from_pretrained(source)
     quantize = config.quantize or None
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
-        where, dtype=None if quantize else dtype, device_map=device, quantize=quantize
+        source, dtype=None if quantize else dtype, device_map=device, quantize=quantize
     )
     if device.type == "cpu" and autocast:
         model.set_attn_implementation("eager")  # torch's fused attention takes 2.5 times as long there
     if config.method == "full" and is_quantized(model):
-        raise ConfigError(f"{where} is quantised, and such weights cannot be trained; use method = 'lora'.")
-    return Setting(config, model, processor, Quarantine(output / REPORT), autocast, processes)
+        raise ConfigError(f"{source} is quantised, and such weights cannot be trained; use method = 'lora'.")
+    return RunSetup(config, model, processor, Quarantine(output / REPORT), autocast, processes)
 
 
 def keep_compiled() -> None:
-    """Have oneDNN keep more of what it compiles, in a process that has not computed yet and was not told otherwise: a
-    clip of another length needs convolutions of its own, and the usual 1024 are forgotten within an epoch."""
+    """Enlarge oneDNN's cache of compiled primitives, unless the environment sets its size.
+
+    Every length of a clip needs its own convolutions, and the default of 1024 entries is exceeded within an epoch. Has
+    no effect in a process that has used oneDNN already.
+    """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
-def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:
-    """The training data, or the evaluation data without augmentation."""
-    config = setting.config.data
+def dataset_of(setup: RunSetup, *, evaluation: bool = False) -> Dataset:
+    """The training data, or the evaluation data without augmentation. Raises PromptError, ConfigError."""
+    config = setup.config.data
     if not config.max_tokens:
-        config = replace(config, max_tokens=setting.model.config.text_config.max_position_embeddings)
+        config = replace(config, max_tokens=setup.model.config.text_config.max_position_embeddings)
     if evaluation:
         config = replace(config, augment=AugmentConfig())
-    seed, processor, folder = setting.config.seed, setting.processor, setting.output
+    seed, processor, folder = setup.config.seed, setup.processor, setup.output
     if evaluation:
         return Dataset(config.eval, processor, config, seed=seed)
-    # A run goes on with the lengths it began with: a clip that was mended meanwhile would move rows between batches.
-    kept = _read_lengths(folder / LENGTHS) if checkpoint.newest(folder) is not None else None
-    dataset = Dataset(config.train, processor, config, seed=seed, lengths=kept)
-    if setting.processes.first and kept is None:
+    # A run that goes on uses the lengths it began with: a clip repaired meanwhile would move rows between batches.
+    saved = _read_lengths(folder / LENGTHS) if checkpoint.newest(folder) is not None else None
+    dataset = Dataset(config.train, processor, config, seed=seed, lengths=saved)
+    if setup.processes.first and saved is None:
         _write_lengths(folder / LENGTHS, dataset.lengths())
     return dataset
 
@@ -143,7 +147,7 @@ def dataset_of(setting: Setting, *, evaluation: bool = False) -> Dataset:
 def _read_lengths(path: Path) -> np.ndarray | None:
     try:
         return np.asarray(np.load(path))
-    except (OSError, ValueError, EOFError):  # a run that began before they were kept
+    except (OSError, ValueError, EOFError):  # the run began before lengths were saved
         return None
 
 
@@ -156,28 +160,29 @@ def _write_lengths(path: Path, lengths: np.ndarray) -> None:
 
 
 def source_of(
-    setting: Setting,
+    setup: RunSetup,
     dataset: Dataset,
     read: Callable[..., Iterable[list[Any]]],
     collate: Callable[[list[Any], int], MicroBatch],
 ) -> Source:
-    """Micro-batches from `batches.read` or `batches.read_pairs`; `collate(rows, pad id)` makes one of usable rows."""
-    data = setting.config.data
+    """Micro-batches of `dataset`. read: `batches.read` or `batches.read_pairs`; collate(rows, pad id): makes one of
+    usable rows."""
+    data = setup.config.data
 
     def order(epoch: int) -> list[list[int]]:
         return batches(
-            dataset, batch_size=data.batch_size, batch_tokens=data.batch_tokens, seed=setting.config.seed, epoch=epoch
+            dataset, batch_size=data.batch_size, batch_tokens=data.batch_tokens, seed=setup.config.seed, epoch=epoch
         )
 
     def micro_batches(plan: list[list[int]], epoch: int) -> Iterator[MicroBatch | None]:
-        for rows in read(dataset, plan, setting.quarantine, epoch=epoch, workers=data.workers):
-            yield collate(rows, setting.pad_id) if rows else None
+        for rows in read(dataset, plan, setup.quarantine, epoch=epoch, workers=data.workers):
+            yield collate(rows, setup.pad_id) if rows else None
 
     return Source(order, micro_batches)
 
 
 def fingerprint(kind: str, config: TrainConfig, rows: int) -> dict[str, Any]:
-    """What makes a run the one it is; a checkpoint is gone on with only where this is the same."""
-    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
+    """The settings that identify a run; it goes on from a checkpoint only where they are the same."""
+    settings = {key: value for key, value in asdict(config).items() if key not in CHANGEABLE}
     settings["data"].pop("workers")
     return {"kind": kind, "rows": rows, **settings}

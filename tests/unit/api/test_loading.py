@@ -6,7 +6,8 @@ import torch
 
 import qwen2_audio as qa
 from qwen2_audio import lora
-from qwen2_audio.api import loading, placement
+from qwen2_audio.api import placement
+from qwen2_audio.checkpoint import locate
 from qwen2_audio.errors import ConfigError, WeightsError
 from qwen2_audio.native import library
 
@@ -16,7 +17,7 @@ def bundled(tiny_checkpoint, tmp_path, monkeypatch) -> Path:
     """The tiny checkpoint in the place of nano."""
     package = tmp_path / "qwen2_audio"
     shutil.copytree(tiny_checkpoint, package / "nano")
-    monkeypatch.setattr(loading, "__file__", str(package / "api" / "loading.py"))
+    monkeypatch.setattr(locate, "__file__", str(package / "checkpoint" / "locate.py"))
     monkeypatch.delenv("QWEN2_AUDIO_MODEL", raising=False)
     return package / "nano"
 
@@ -48,7 +49,7 @@ def test_what_was_chosen_is_noted(tiny_checkpoint):
 
 
 def test_a_missing_nano_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "__file__", str(tmp_path / "api" / "loading.py"))
+    monkeypatch.setattr(locate, "__file__", str(tmp_path / "checkpoint" / "locate.py"))
     with pytest.raises(WeightsError, match=r"The bundled checkpoint nano is not in this installation .* name another"):
         qa.nano_path()
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 import qwen2_audio as qa
-from qwen2_audio.api import loading
+from qwen2_audio.checkpoint import locate
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def bundled(tiny_checkpoint, tmp_path, monkeypatch, wav_file):
     for number, name in enumerate(("capital", "command", "dog", "siren", "sum")):
         wav_file(f"{name}.wav", 1.0 + number / 2, hertz=200.0 * (number + 1)).rename(clips / f"{name}.wav")
     (clips / "README.md").write_text("Made by recipes/nano.")
-    monkeypatch.setattr(loading, "__file__", str(package / "api" / "loading.py"))
+    monkeypatch.setattr(locate, "__file__", str(package / "checkpoint" / "locate.py"))
     return package / "nano"
 
 

@@ -158,7 +158,7 @@ def test_the_bundled_checkpoint_learns_eight_clips_by_heart(cli):
 def test_a_model_that_does_not_learn_them_is_told(cli, tiny_checkpoint, monkeypatch):
     from qwen2_audio.train import overfit
 
-    monkeypatch.setattr(overfit, "MOST_STEPS", 2)
+    monkeypatch.setattr(overfit, "MAX_STEPS", 2)
     status, out, err = cli("train", "overfit", tiny_checkpoint)
     assert status == 1
     assert re.search(r"^loss \d\.\d+ after 2 steps in \d+ s, 0 of 8 answers to the letter; asked for: below 0.05", out)

@@ -8,7 +8,7 @@ from qwen2_audio.train.config import AugmentConfig
 
 ALL = AugmentConfig(
     speed=(0.9, 1.1),
-    throat=(0.9, 1.1),
+    vtlp=(0.9, 1.1),
     gain_db=(-6.0, 6.0),
     noise=1.0,
     noise_snr_db=(5.0, 20.0),
@@ -105,13 +105,13 @@ def test_a_warp_moves_every_frequency_by_its_factor():
     assert np.allclose(augment.warp(log_mel, np.ones(128)), log_mel, atol=1e-5)
 
 
-def test_another_throat_moves_the_tone_and_leaves_what_is_beyond_the_sound(clip):
+def test_vtlp_moves_the_tone_and_leaves_what_is_beyond_the_sound(clip):
     plain = mel.log_mel(clip)
     centres = augment.bin_centres(128)
     peak = centres[plain[:, 50].argmax()]
     found = []
     for index in range(20):
-        _, moved = vary(clip, AugmentConfig(throat=(1.2, 1.2)), index=index)
+        _, moved = vary(clip, AugmentConfig(vtlp=(1.2, 1.2)), index=index)
         assert moved.dtype == np.float32 and np.array_equal(moved[:, 100:], plain[:, 100:])
         found.append(centres[moved[:, 50].argmax()] / peak)
     assert 1.1 < min(found) < max(found) < 1.3  # each formant goes a little its own way
@@ -121,7 +121,7 @@ def test_another_throat_moves_the_tone_and_leaves_what_is_beyond_the_sound(clip)
     ("config", "sentence"),
     [
         (AugmentConfig(speed=(0.0, 1.0)), "augment.speed is [0, 1]; expected [low, high] between 0.5 and 2"),
-        (AugmentConfig(throat=(0.9, 3.0)), "augment.throat is [0.9, 3]"),
+        (AugmentConfig(vtlp=(0.9, 3.0)), "augment.vtlp is [0.9, 3]"),
         (AugmentConfig(gain_db=(3.0, -3.0)), "augment.gain_db is [3, -3]"),
         (AugmentConfig(noise_snr_db=(0.0, 1000.0)), "augment.noise_snr_db"),
         (AugmentConfig(reverb=1.5), "augment.reverb is 1.5; expected a chance between 0 and 1"),
@@ -129,5 +129,5 @@ def test_another_throat_moves_the_tone_and_leaves_what_is_beyond_the_sound(clip)
 )
 def test_senseless_settings_are_refused(config, sentence):
     with pytest.raises(ConfigError) as error:
-        augment.check(config)
+        augment.check_config(config)
     assert sentence in str(error.value)

@@ -8,9 +8,10 @@ import torch
 from qwen2_audio.audio import mel
 from qwen2_audio.errors import ConfigError, PromptError
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
-from qwen2_audio.train.batches import IGNORED, batches, check_batch, collate, read, read_pairs
+from qwen2_audio.train.batches import batches, check_batch, collate, read, read_pairs
 from qwen2_audio.train.config import AugmentConfig, DataConfig
 from qwen2_audio.train.data import Dataset
+from qwen2_audio.train.loss import IGNORED
 from qwen2_audio.train.quarantine import BadRow, Quarantine
 
 

@@ -145,6 +145,10 @@ def talk(*contents, **row):
 
 REFUSED = [
     (["not", "a", "row"], "is a list; expected an object"),
+    (
+        talk([{"type": "audio", "audio": "file://clips/dog.wav"}], "a"),
+        "Message 1, part 1 names a clip that is not here: 'file://clips/dog.wav' names the host 'clips'; expected",
+    ),
     ({"text": "hello"}, "neither of 'messages' and 'conversations'"),
     ({"messages": [], "conversations": []}, "both of 'messages' and 'conversations'"),
     ({"messages": []}, "expected a list of messages"),

@@ -13,7 +13,7 @@ from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.train import dpo, loop, optim, sft
 from qwen2_audio.train.feed import Position, StepData, steps_of_data
 from qwen2_audio.train.metrics import read
-from qwen2_audio.train.start import begin
+from qwen2_audio.train.start import set_up
 
 
 def losses(config):
@@ -43,7 +43,7 @@ def test_lora_gives_an_adapter(make, tiny_checkpoint):
 @pytest.mark.parametrize("part", ["encoder", "projector", "language_model"])
 def test_only_the_parts_that_are_named_change(make, part):
     config = make(steps=1, parts=[part])
-    task = sft.task_of(begin(config))
+    task = sft.task_of(set_up(config))
     before = {name: p.clone() for name, p in task.model.named_parameters()}
     loop.run(task)
     changed = {name for name, p in task.model.named_parameters() if not torch.equal(p, before[name])}
@@ -69,7 +69,7 @@ def gradients(task, batches):
 def test_how_a_step_is_split_into_micro_batches_does_not_matter(make):
     results = []
     for size in (6, 3, 2, 1):
-        task = sft.task_of(begin(make(data={"batch_size": size}, optim={"clip_norm": 0.0})))
+        task = sft.task_of(set_up(make(data={"batch_size": size}, optim={"clip_norm": 0.0})))
         optim.prepare(task.model, task.config)
         step = next(steps_of_data(task.train, Position(0, 0), 6 // size))
         assert len(step.batches) == 6 // size
@@ -83,7 +83,7 @@ def test_how_a_step_is_split_into_micro_batches_does_not_matter(make):
 
 
 def test_a_loss_that_is_not_a_number_names_the_rows_and_changes_nothing(make):
-    task = sft.task_of(begin(make(steps=3, data={"batch_size": 2})))
+    task = sft.task_of(set_up(make(steps=3, data={"batch_size": 2})))
     losses_of, calls = task.objective.losses, []
 
     def broken(model, batch):
@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_a_number_names_the_rows_and_changes_nothing(make):
 
 
 def test_a_gradient_that_is_not_a_number_is_refused_too(make):
-    task = sft.task_of(begin(make(steps=1)))
+    task = sft.task_of(set_up(make(steps=1)))
     losses_of = task.objective.losses
 
     def broken(model, batch):
@@ -141,7 +141,7 @@ def test_processes_that_read_ahead_change_nothing(make, tmp_path):
 
 
 def test_bf16_autocast_trains_an_fp32_model(make):
-    task = sft.task_of(begin(make(steps=4, precision="bfloat16", data={"batch_size": 6})))
+    task = sft.task_of(set_up(make(steps=4, precision="bfloat16", data={"batch_size": 6})))
     assert task.autocast
     loop.run(task)
     assert task.model.dtype == torch.float32
@@ -149,7 +149,7 @@ def test_bf16_autocast_trains_an_fp32_model(make):
 
 
 def test_under_bf16_lora_the_base_is_bf16_and_the_adapter_fp32(make):
-    task = sft.task_of(begin(make(steps=2, precision="bfloat16", method="lora")))
+    task = sft.task_of(set_up(make(steps=2, precision="bfloat16", method="lora")))
     loop.run(task)
     assert task.model.dtype == torch.bfloat16
     assert {p.dtype for p in optim.trained(task.model).values()} == {torch.float32}
@@ -173,7 +173,7 @@ def test_dpo_begins_at_log_2_and_widens_the_margin(make, method, length_normalis
 
 
 def test_the_adapter_is_on_again_after_the_reference(make):
-    task = dpo.task_of(begin(make(method="lora", lora={"dropout": 0.3})))
+    task = dpo.task_of(set_up(make(method="lora", lora={"dropout": 0.3})))
     optim.prepare(task.model, task.config)
     optim.training_mode(task.model, task.config)
     batch = next(steps_of_data(task.train, Position(0, 0), 1)).batches[0]
@@ -215,8 +215,8 @@ def test_rows_without_a_clip_teach_the_ears_nothing_and_are_no_error(make, rows,
 
 def test_more_compiled_convolutions_are_kept_unless_told_otherwise(make, monkeypatch):
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
-    begin(make())
+    set_up(make())
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "8192"
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
-    begin(make())
+    set_up(make())
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"

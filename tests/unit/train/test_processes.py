@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from qwen2_audio.distributed.process_group import Processes, join
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.train import checkpoint, sft
-from qwen2_audio.train.feed import Position, Source, check_shares, stand_in, steps_of_data, with_a_clip
+from qwen2_audio.train.feed import Position, Source, check_shares, dummy_batch, steps_of_data, with_a_clip
 from qwen2_audio.train.metrics import read
 
 # Run by torchrun: one training after the other, each as its config says; argv: sft|dpo:FILE:STEPS BEFORE THE POWER GOES
@@ -173,9 +173,9 @@ def test_each_process_takes_its_share_of_the_same_steps():
 
 def test_silence_after_everything_else_changes_no_loss(make):
     from qwen2_audio.train.loss import predict, token_losses
-    from qwen2_audio.train.start import begin
+    from qwen2_audio.train.start import set_up
 
-    model = begin(make()).model
+    model = set_up(make()).model
     ids = torch.tensor([[5, 6, 7, 8], [9, 10, 0, 0]])
     batch = {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": torch.where(ids > 6, ids, -100)}
     heard = with_a_clip(batch, model.config.audio_token_index, 128)
@@ -184,7 +184,7 @@ def test_silence_after_everything_else_changes_no_loss(make):
     torch.testing.assert_close(one, other)
     other.backward()
     assert model.audio_tower.conv1.weight.grad is not None
-    nothing = with_a_clip(stand_in().tensors, model.config.audio_token_index, 128)
+    nothing = with_a_clip(dummy_batch().tensors, model.config.audio_token_index, 128)
     assert token_losses(predict(model, nothing)) == 0
 
 

@@ -14,7 +14,7 @@ from qwen2_audio.train import dpo, loop, optim, sft
 from qwen2_audio.train.feed import Position, steps_of_data
 from qwen2_audio.train.loss import predict, token_losses
 from qwen2_audio.train.metrics import read
-from qwen2_audio.train.start import begin
+from qwen2_audio.train.start import set_up
 
 
 def logits(task):
@@ -26,7 +26,7 @@ def logits(task):
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_it_begins_as_the_quantised_base_and_learns(make, scheme):
     config = make(steps=25, method="lora", quantize=scheme, optim={"learning_rate": 1e-2}, data={"batch_size": 6})
-    task = sft.task_of(begin(config))
+    task = sft.task_of(set_up(config))
     base = logits(task)
     optim.prepare(task.model, config)
     modules = lora.adapted(task.model)
@@ -37,7 +37,7 @@ def test_it_begins_as_the_quantised_base_and_learns(make, scheme):
         off = logits(task)
     assert torch.equal(logits(task), off)
     codes = {path: module.weight_codes.clone() for path, module in modules.items()}
-    loop.run(sft.task_of(begin(config)))
+    loop.run(sft.task_of(set_up(config)))
     seen = [line["loss"] for line in read(loop.Path(config.output) / "metrics.jsonl") if "loss" in line]
     assert seen[-1] < seen[0] * 0.75
     assert all(torch.equal(modules[path].weight_codes, code) for path, code in codes.items())
@@ -53,7 +53,7 @@ def test_only_the_adapter_is_trained_and_kept(make):
 
 def test_its_gradients_are_those_beside_the_dequantised_weights(make):
     """The adapter's gradient, the base being exact fp32 copies of the quantised weights in one of the two."""
-    task = sft.task_of(begin(make(method="lora", quantize="int8", data={"batch_size": 6})))
+    task = sft.task_of(set_up(make(method="lora", quantize="int8", data={"batch_size": 6})))
     batch = next(steps_of_data(task.train, Position(0, 0), 1)).batches[0].tensors
     plain = Qwen2AudioForConditionalGeneration.from_pretrained(task.config.model, dtype=torch.float32)
     for path, module in task.model.named_modules():
@@ -100,7 +100,7 @@ def test_the_adapter_goes_into_the_plain_checkpoint_but_not_into_the_quantised_o
 
 
 def test_moving_a_model_moves_the_adapter_too(make):
-    task = sft.task_of(begin(make(method="lora", quantize="int8")))
+    task = sft.task_of(set_up(make(method="lora", quantize="int8")))
     optim.prepare(task.model, task.config)
     moved = task.model.to(torch.float64)
     module = next(iter(lora.adapted(moved).values()))

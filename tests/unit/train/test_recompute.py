@@ -7,12 +7,12 @@ from qwen2_audio.train import optim, sft
 from qwen2_audio.train.feed import Position, steps_of_data
 from qwen2_audio.train.loss import predict, token_losses
 from qwen2_audio.train.recompute import layers, recompute_layers
-from qwen2_audio.train.start import begin
+from qwen2_audio.train.start import set_up
 
 
 def step(make, *, checkpointing, **options):
     """Loss, gradients by name, and the bytes that were kept for the backward pass."""
-    task = sft.task_of(begin(make(data={"batch_size": 6}, **options)))
+    task = sft.task_of(set_up(make(data={"batch_size": 6}, **options)))
     torch.manual_seed(0)
     optim.prepare(task.model, task.config)
     optim.training_mode(task.model, task.config)
@@ -45,7 +45,7 @@ def test_the_loss_and_the_gradients_are_the_same_and_less_is_kept(make, options)
 
 
 def test_every_layer_of_both_parts_is_among_them(make):
-    model = begin(make()).model
+    model = set_up(make()).model
     assert layers(model) == [*model.audio_tower.layers, *model.language_model.model.layers]
 
 

@@ -177,7 +177,7 @@ def test_kill_9_loses_at_most_one_interval(make, tmp_path, rows, tiny_checkpoint
 
 
 def test_a_result_that_cannot_be_written_is_one_sentence_and_the_run_goes_on_later(make, monkeypatch):
-    from qwen2_audio.train.start import Setting
+    from qwen2_audio.train.start import RunSetup
 
     config = make(steps=2)
     with monkeypatch.context() as patch:
@@ -185,7 +185,7 @@ def test_a_result_that_cannot_be_written_is_one_sentence_and_the_run_goes_on_lat
         def full(self, folder):
             raise OSError(28, "No space left on device")
 
-        patch.setattr(Setting, "save", full)
+        patch.setattr(RunSetup, "save", full)
         with pytest.raises(WeightsError, match=r"Cannot write .*final: .*No space left on device. Make room"):
             sft.run(config)
     assert (sft.run(config) / "config.json").is_file()
@@ -219,6 +219,34 @@ def test_a_run_that_began_before_a_key_was_there_goes_on(make):
         ConfigError, match=r"holds a run with optim.kind = 'adamw', and the config now says 'adamw8bit'"
     ):
         sft.run(make(steps=2, optim={"kind": "adamw8bit"}))
+
+
+def test_a_run_that_began_when_a_key_had_another_name_goes_on(make):
+    config = make(steps=2, data={"augment": {"vtlp": [0.9, 1.1]}})
+    sft.run(config)
+    file = checkpoint.newest(Path(config.output)) / "progress.json"
+    saved = json.loads(file.read_text())
+    augment = saved["run"]["data"]["augment"]
+    augment["throat"] = augment.pop("vtlp")
+    file.write_text(json.dumps(saved))
+    sft.run(config)
+    with pytest.raises(ConfigError, match=r"with data\.augment\.vtlp = \[0\.9, 1\.1\], and the config now says"):
+        sft.run(make(steps=2))
+
+
+def test_a_checkpoint_whose_position_had_another_name_goes_on_from_there(make, tmp_path, cut_after, monkeypatch):
+    whole = sft.run(make(steps=5, output=str(tmp_path / "whole")))
+    config = make(steps=5, checkpoint_every=2, output=str(tmp_path / "cut"))
+    cut_after(2)
+    with pytest.raises(Cut):
+        sft.run(config)
+    monkeypatch.undo()
+    file = checkpoint.newest(Path(config.output)) / "progress.json"
+    saved = json.loads(file.read_text())
+    saved["progress"]["place"] = saved["progress"].pop("batch")
+    assert saved["progress"]["place"] == 2
+    file.write_text(json.dumps(saved))
+    assert_same(whole, sft.run(config))
 
 
 def command(tmp_path, rows, tiny_checkpoint, limit):
@@ -257,9 +285,9 @@ def test_a_clip_that_is_mended_meanwhile_moves_no_row(make, rows, cut_after, tmp
     cut_after(3)
     with pytest.raises(Cut):
         sft.run(config)
-    planned = start.dataset_of(start.begin(config)).lengths()
+    planned = start.dataset_of(start.set_up(config)).lengths()
     clip.write_bytes(sound)
-    assert (start.dataset_of(start.begin(config)).lengths() == planned).all() and not planned[3]
+    assert (start.dataset_of(start.set_up(config)).lengths() == planned).all() and not planned[3]
 
 
 def test_a_report_of_a_run_that_came_to_nothing_is_not_gone_on_with(make, tmp_path):

@@ -87,3 +87,11 @@ def test_what_cannot_work_is_refused_in_one_sentence(read, text, sentence):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"Cannot read .*nope.toml: No such file or directory."):
         TrainConfig.from_file(tmp_path / "nope.toml")
+
+
+def test_an_old_name_is_read_with_a_notice(read):
+    with pytest.warns(UserWarning, match=r"^data\.augment\.throat is now called data\.augment\.vtlp; the old name is"):
+        config = read(LEAST + "[data.augment]\nthroat = [0.9, 1.1]\n")
+    assert config.data.augment.vtlp == (0.9, 1.1)
+    with pytest.raises(ConfigError, match=r"run\.toml: data\.augment\.throat is the old name of data\.aug"):
+        read(LEAST + "[data.augment]\nthroat = [0.9, 1.1]\nvtlp = [0.9, 1.1]\n")
