@@ -122,7 +122,7 @@ def test_attention_can_be_chosen(tiny_checkpoint):
 
 def test_old_keywords_of_load_work_with_a_notice(tiny_checkpoint):
     with pytest.warns(FutureWarning, match="load\\(\\): reuse is now enable_prefix_caching"):
-        chat = loading.load(tiny_checkpoint, device="cpu", reuse=False)
+        chat = qa.load(tiny_checkpoint, device="cpu", reuse=False)
     assert not chat.settings.enable_prefix_caching
     with pytest.raises(TypeError, match="load\\(\\) got an unexpected keyword argument 'devise'"):
-        loading.load(tiny_checkpoint, devise="cpu")
+        qa.load(tiny_checkpoint, devise="cpu")
