@@ -4,10 +4,12 @@ A new walk needs a heading with a numbered list of files in ARCHITECTURE.md, and
 up and once under `traced`, and calls `check_walk`.
 """
 
+import base64
 import json
 import re
 import sys
 import threading
+import time
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +44,12 @@ def traced() -> Iterator[dict[str, str]]:
     finally:
         sys.setprofile(before)
         threading.setprofile(before)
+
+
+def settle(trace: dict[str, str]) -> None:
+    """Forget a warm-up, once the engine's thread has ended the step that gave its last token."""
+    time.sleep(0.5)
+    trace.clear()
 
 
 def files_of(trace: dict[str, str]) -> list[str]:
@@ -110,3 +118,47 @@ def test_a_training_row(a_wave, tmp_path):
     assert len(rooms_of(trace)) <= 9, sorted(rooms_of(trace))
     assert {room.split("/")[0] for room in rooms_of(trace)} & {"api", "engine", "generate", "serve", "cli"} == set()
     check_walk("A training row", trace)
+
+
+def test_a_waveform():
+    """From `m.stream` to the first text about a clip that was never heard; the engine's thread starts under the trace."""
+    one_token = qa.SamplingParams(max_tokens=1)  # or the engine might go on while the first text is read
+    sound = {clip: str(qa.nano_path() / "clips" / f"{clip}.wav") for clip in ("dog", "rain", "bell")}
+    with traced() as trace:
+        chat = qa.load()
+        for clip in ("dog", "rain"):  # warm
+            list(chat.stream([qa.user(audio=sound[clip])], one_token))
+        question = [qa.user(audio=sound["bell"])]
+        settle(trace)
+        assert "".join(chunk.text for chunk in chat.stream(question, one_token))
+    assert len(files_of(trace)) <= 32, files_of(trace)
+    check_walk("A waveform through m.chat", trace)
+
+
+def test_an_http_request():
+    """A streamed chat completion with a clip in base64."""
+    from starlette.testclient import TestClient
+
+    from qwen2_audio.api.service import Service
+    from qwen2_audio.serve.app import create_app
+    from qwen2_audio.serve.settings import Settings
+
+    chat = qa.load()
+
+    def ask(client, clip):
+        data = base64.b64encode((qa.nano_path() / "clips" / clip).read_bytes()).decode()
+        content = [{"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}]
+        body = {"model": "nano", "messages": [{"role": "user", "content": content}], "stream": True}
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert response.status_code == 200
+            return "".join(response.iter_text())
+
+    with (
+        traced() as trace,
+        TestClient(create_app(Service(chat.model, chat.processor, name="nano"), Settings())) as client,
+    ):
+        ask(client, "dog.wav")
+        settle(trace)
+        assert "data: [DONE]" in ask(client, "rain.wav")
+        files = dict(trace)
+    check_walk("An HTTP request", files)
