@@ -121,7 +121,7 @@ def test_a_training_row(a_wave, tmp_path):
 
 
 def test_a_waveform():
-    """From `m.stream` to the first text about a clip that was never heard; the engine's thread starts under the trace."""
+    """From `m.stream` to the first text about a new clip; the engine's thread starts under the trace."""
     one_token = qa.SamplingParams(max_tokens=1)  # or the engine might go on while the first text is read
     sound = {clip: str(qa.nano_path() / "clips" / f"{clip}.wav") for clip in ("dog", "rain", "bell")}
     with traced() as trace:

@@ -42,7 +42,7 @@ class Progress:
 
     @classmethod
     def from_saved(cls, saved: dict[str, Any]) -> Self:
-        """What a checkpoint's progress.json holds; the name of `batch` in versions before 0.2 was `place`."""
+        """What a checkpoint's progress.json holds; until version 0.2, `batch` was called `place`."""
         return cls(**{"batch" if name == "place" else name: value for name, value in saved.items()})
 
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError, did_you_mean
 
 Part = Literal["encoder", "projector", "language_model"]
 PARTS: tuple[Part, ...] = ("encoder", "projector", "language_model")
-# Keys by their names in a file of an earlier version, which are read for one version more.
+# Keys under their names until version 0.2; they go in 0.3.
 RENAMED_KEYS = {"data.augment.throat": "data.augment.vtlp"}
 T = TypeVar("T")
 
@@ -218,7 +218,7 @@ def _with_new_names(table: dict[str, Any], where: str) -> dict[str, Any]:
         new_key = new.rpartition(".")[2]
         if new_key in table:
             raise ConfigError(f"{old} is the old name of {new}, and both are there; keep {new}.")
-        warnings.warn(f"{old} is now called {new}; the old name is read for one version more.", stacklevel=2)
+        warnings.warn(f"{old} is now {new}; the old name goes in 0.3.", stacklevel=2)  # the CLI prints UserWarnings
         table[new_key] = table.pop(key)
     return table
 

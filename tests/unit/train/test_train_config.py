@@ -90,7 +90,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_an_old_name_is_read_with_a_notice(read):
-    with pytest.warns(UserWarning, match=r"^data\.augment\.throat is now called data\.augment\.vtlp; the old name is"):
+    with pytest.warns(UserWarning, match=r"^data\.augment\.throat is now data\.augment\.vtlp; the old name goes in"):
         config = read(LEAST + "[data.augment]\nthroat = [0.9, 1.1]\n")
     assert config.data.augment.vtlp == (0.9, 1.1)
     with pytest.raises(ConfigError, match=r"run\.toml: data\.augment\.throat is the old name of data\.aug"):
