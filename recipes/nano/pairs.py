@@ -107,10 +107,10 @@ def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[Preferred]:
 
 def _preferred(asked: Asked, said: str, *, best: bool) -> Iterator[Preferred]:
     """`best`: what was said is the model's best answer, not a drawn one."""
-    deaf = asked.clip.kind == SPEECH and abstains(said)
+    gave_up = asked.clip.kind == SPEECH and abstains(said)
     if said and asked.wrong(said):
-        yield Preferred("hearing" if deaf else "truth", asked.conversation, said)
-    if asked.clip.kind == SPEECH and best and not deaf:
+        yield Preferred("hearing" if gave_up else "truth", asked.conversation, said)
+    if asked.clip.kind == SPEECH and best and not gave_up:
         if not asked.wrong(said):
             yield Preferred("courage", asked.conversation, UNCLEAR)
         elif asked.chat:

@@ -231,19 +231,19 @@ def test_damaged_files_are_refused(tmp_path):
         lora.attach(fresh(), tmp_path)
     lora.save_adapter(perturbed(), tmp_path, "base")
     file = tmp_path / "adapter_model.safetensors"
-    whole = load_file(file)
+    complete = load_file(file)
     for key, sentence in (
         ("base_model.model.language_model.model.layers.9.self_attn.q_proj.lora_A.weight", "adapts .*layers.9"),
         ("base_model.model.embed.lora_embedding_A", "is no weight of LoRA"),
     ):
-        save_file({**whole, key: torch.zeros(4, 32)}, file)
+        save_file({**complete, key: torch.zeros(4, 32)}, file)
         with pytest.raises(WeightsError, match=sentence):
             lora.attach(fresh(), tmp_path)
     key = "base_model.model.model.multi_modal_projector.linear.lora_A.weight"
-    save_file({**whole, key: torch.zeros(4, 5)}, file)
+    save_file({**complete, key: torch.zeros(4, 5)}, file)
     with pytest.raises(WeightsError, match=r"lora_A \[4, 5\] and lora_B \[32, 4\] for multi_modal_projector.linear"):
         lora.attach(fresh(), tmp_path)
-    save_file({k: v for k, v in whole.items() if k != key}, file)
+    save_file({k: v for k, v in complete.items() if k != key}, file)
     with pytest.raises(WeightsError, match=r"lacks lora_A or lora_B of multi_modal_projector\.linear"):
         lora.attach(fresh(), tmp_path)
     file.write_bytes(b"nothing")

@@ -64,14 +64,14 @@ def test_a_batch_waits_for_room_that_others_have_taken(tiny_chat, monkeypatch):
     )
     service, messages = chat.service(), [qa.user("Hello")]
     long = qa.SamplingParams(temperature=0, max_tokens=400, min_tokens=400)
-    taken = [service.submit(messages, long) for _ in range(2)]
+    handles = [service.submit(messages, long) for _ in range(2)]
     assert len(chat.batch([messages] * 3, qa.SamplingParams(max_tokens=1))) == 3
-    assert all(handle.done for handle in taken[:1])
+    assert all(handle.done for handle in handles[:1])
     monkeypatch.setattr("qwen2_audio.api.chat.PATIENCE", 0.0)
-    taken = [service.submit(messages, long) for _ in range(2)]
+    handles = [service.submit(messages, long) for _ in range(2)]
     with pytest.raises(BusyError, match=r"^Conversation 1: 2 requests wait or run already, as many as may"):
         chat.batch([messages], long)
-    for handle in taken:
+    for handle in handles:
         handle.cancel()
 
 
@@ -172,12 +172,12 @@ def test_stop_strings_end_an_answer_and_are_no_part_of_it(tiny_chat):
 def test_the_rest_of_the_context_is_the_limit_nobody_asked_for(tiny_chat):
     text = "a" * 2015
     positions = tiny_chat.chat([qa.user(text)], qa.SamplingParams(max_tokens=1)).usage.prompt_tokens
-    room = 2048 - positions
-    assert 0 < room < 24
-    params = qa.SamplingParams(temperature=0, min_tokens=room)
+    available = 2048 - positions
+    assert 0 < available < 24
+    params = qa.SamplingParams(temperature=0, min_tokens=available)
     answer = tiny_chat.chat([qa.user(text)], params)
-    assert (answer.finish_reason, answer.usage.completion_tokens) == ("context", room)
-    with pytest.raises(ContextLengthError, match=rf"ask for max_tokens={room} or fewer"):
+    assert (answer.finish_reason, answer.usage.completion_tokens) == ("context", available)
+    with pytest.raises(ContextLengthError, match=rf"ask for max_tokens={available} or fewer"):
         tiny_chat.chat([qa.user(text)], qa.SamplingParams(max_tokens=100))
     # In a batch, the long conversation shortens nobody else's answer.
     both = tiny_chat.batch([[qa.user(text)], [qa.user("Hello")]], GREEDY)
@@ -185,11 +185,11 @@ def test_the_rest_of_the_context_is_the_limit_nobody_asked_for(tiny_chat):
 
 
 def test_closing_the_iterator_stops_the_model(tiny_chat, monkeypatch):
-    seen = []
+    passes = []
     step = tiny_chat.model.language_model.forward
 
     def slow(*args, **kwargs):
-        seen.append(time.monotonic())
+        passes.append(time.monotonic())
         time.sleep(0.02)
         return step(*args, **kwargs)
 
@@ -197,10 +197,10 @@ def test_closing_the_iterator_stops_the_model(tiny_chat, monkeypatch):
     chunks = tiny_chat.stream([qa.user("Hello")], qa.SamplingParams(temperature=0, max_tokens=1000, min_tokens=900))
     next(chunks)
     chunks.close()
-    steps = len(seen)
+    steps = len(passes)
     assert steps < 50
     time.sleep(0.1)
-    assert len(seen) == steps
+    assert len(passes) == steps
 
 
 def test_an_error_of_the_model_reaches_the_reader(tiny_chat, monkeypatch):
@@ -255,13 +255,13 @@ def test_penalties_and_biases_act(tiny_chat):
     plain = tiny_chat.chat(messages, qa.SamplingParams(temperature=0, max_tokens=8, logprobs=0))
     first = plain.logprobs[0].token
     banned = qa.SamplingParams(temperature=0, max_tokens=8, logprobs=0, logit_bias={first: -100})
-    assert all(one.token != first for one in tiny_chat.chat(messages, banned).logprobs)
+    assert all(item.token != first for item in tiny_chat.chat(messages, banned).logprobs)
     forced = qa.SamplingParams(temperature=0, max_tokens=8, logprobs=0, logit_bias={first: 100})
-    assert [one.token for one in tiny_chat.chat(messages, forced).logprobs] == [first] * 8
+    assert [item.token for item in tiny_chat.chat(messages, forced).logprobs] == [first] * 8
     again = qa.SamplingParams(
         temperature=0, max_tokens=8, logprobs=0, logit_bias={first: 100}, presence_penalty=2, frequency_penalty=2
     )
-    assert [one.token for one in tiny_chat.chat(messages, again).logprobs] == [first] * 8  # 100 outweighs 4 for each
+    assert [item.token for item in tiny_chat.chat(messages, again).logprobs] == [first] * 8  # 100 outweighs 4 for each
 
 
 def test_a_question_is_computed_once_when_it_is_asked_twice(tiny_chat):

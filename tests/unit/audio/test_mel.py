@@ -81,14 +81,14 @@ def test_ramp_golden() -> None:
 def test_unpadded_is_the_beginning_of_padded_and_the_rest_is_floor(samples: int, seed: int) -> None:
     waveform = (np.random.default_rng(seed).normal(size=samples) * 0.1).astype(np.float32)
     before = waveform.copy()
-    short, whole = log_mel(waveform), log_mel(waveform, pad_to_window=True)
+    short, padded = log_mel(waveform), log_mel(waveform, pad_to_window=True)
     valid = num_frames(samples)
     assert short.shape == (128, min(2 * num_encoder_frames(valid) + 2, 3000))
-    assert whole.shape == (128, 3000)
-    np.testing.assert_array_equal(short, whole[:, : short.shape[1]])
+    assert padded.shape == (128, 3000)
+    np.testing.assert_array_equal(short, padded[:, : short.shape[1]])
     if valid + 2 < 3000:
-        assert np.all(whole[:, valid + 2 :] == whole.min())
-    assert whole.max() - whole.min() <= 2 + 1e-6  # 80 dB
+        assert np.all(padded[:, valid + 2 :] == padded.min())
+    assert padded.max() - padded.min() <= 2 + 1e-6  # 80 dB
     np.testing.assert_array_equal(waveform, before)
 
 

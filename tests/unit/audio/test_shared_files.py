@@ -52,15 +52,15 @@ def test_every_thread_hears_the_whole_sound() -> None:
 
 def test_what_can_be_read_once_goes_to_one_thread() -> None:
     data = wav_bytes()
-    pipe, heard, refused = SlowPipe(data), [], []
+    pipe, waveforms, refused = SlowPipe(data), [], []
     with ThreadPoolExecutor(THREADS) as pool:
-        for one in [pool.submit(load, pipe) for _ in range(THREADS)]:
+        for waveform in [pool.submit(load, pipe) for _ in range(THREADS)]:
             try:
-                heard.append(one.result())
+                waveforms.append(waveform.result())
             except AudioError as error:
                 refused.append(str(error))
-    assert len(heard) == 1
-    np.testing.assert_array_equal(heard[0], load(data))
+    assert len(waveforms) == 1
+    np.testing.assert_array_equal(waveforms[0], load(data))
     assert all("is empty (0 bytes)" in text for text in refused)
 
 

@@ -33,11 +33,11 @@ def hub_that_says(monkeypatch):
     servers = []
 
     def start(status: int, code: str = "", seconds: float = 0) -> list[str]:
-        asked: list[str] = []
+        requests: list[str] = []
 
         class Answer(BaseHTTPRequestHandler):
             def do_GET(self):
-                asked.append(self.path)
+                requests.append(self.path)
                 time.sleep(seconds)
                 self.send_response(status)
                 if code:
@@ -54,7 +54,7 @@ def hub_that_says(monkeypatch):
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        return asked
+        return requests
 
     yield start
     for server in servers:
@@ -179,14 +179,16 @@ def test_what_is_cached_serves_offline(cache, monkeypatch, hub_that_says):
 def test_options_reach_the_download(monkeypatch, tmp_path):
     import huggingface_hub
 
-    seen = {}
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: seen.update(options))
+    captured = {}
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: captured.update(options))
     monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name, **options: seen.update(options, name=name) or str(tmp_path)
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, **options: captured.update(options, name=name) or str(tmp_path),
     )
     assert hub.resolve(NAME, ["*.safetensors"], revision="v1") == tmp_path
-    assert (seen["name"], seen["revision"], seen["allow_patterns"]) == (NAME, "v1", ["*.safetensors"])
-    assert not seen["local_files_only"]
+    assert (captured["name"], captured["revision"], captured["allow_patterns"]) == (NAME, "v1", ["*.safetensors"])
+    assert not captured["local_files_only"]
 
 
 def test_a_download_that_stops_says_so(monkeypatch):

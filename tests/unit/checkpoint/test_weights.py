@@ -346,8 +346,8 @@ def test_saving_again_leaves_nothing_of_the_old(tmp_path, model, tensors, limits
     weights.save_checkpoint(changed, tmp_path, limits[1])  # over the files that its own parameters are mapped from
     assert_holds(load(tmp_path), tensors | {weights.HEAD: torch.zeros(64, 32)})
     named = weights.Checkpoint.open(tmp_path).stored.values()
-    there = {path.name for path in tmp_path.glob("*.safetensors")}
-    assert there == {file for file, _ in named} | {"mine.safetensors"}
+    files = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert files == {file for file, _ in named} | {"mine.safetensors"}
 
 
 def test_a_crash_leaves_the_old_file(folder, tensors, monkeypatch, model):

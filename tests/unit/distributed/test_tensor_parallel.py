@@ -173,7 +173,7 @@ def test_shares_put_together_are_the_whole(tied, size):
     config = tiny(num_key_value_heads=4, tie_word_embeddings=tied)
     model = qa.Qwen2AudioForConditionalGeneration(config)
     before = {name: p.clone() for name, p in model.named_parameters(remove_duplicate=False)}
-    found = []
+    joined = []
     for rank in range(size):
         part = qa.Qwen2AudioForConditionalGeneration(config)
         part.load_state_dict(before)
@@ -184,12 +184,12 @@ def test_shares_put_together_are_the_whole(tied, size):
         if tied:
             part.language_model.lm_head.weight = part.language_model.model.embed_tokens.weight
         shares.install(part)
-        found.append(dict(part.named_parameters(remove_duplicate=False)))
+        joined.append(dict(part.named_parameters(remove_duplicate=False)))
         assert not any(p.requires_grad for p in part.parameters())
-    for name, whole in before.items():
-        axis = next((i for i, n in enumerate(found[0][name].shape) if n != whole.shape[i]), None)
-        parts = [one[name] for one in found]
-        assert torch.equal(whole, parts[0] if axis is None else torch.cat(parts, axis)), name
+    for name, full in before.items():
+        axis = next((i for i, n in enumerate(joined[0][name].shape) if n != full.shape[i]), None)
+        parts = [shard[name] for shard in joined]
+        assert torch.equal(full, parts[0] if axis is None else torch.cat(parts, axis)), name
         leaf = name.split(".")[-2]
         if name.startswith("language_model"):
             assert (axis is not None) == (leaf.endswith("_proj") or leaf == "lm_head"), name

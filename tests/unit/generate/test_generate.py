@@ -261,13 +261,13 @@ def test_a_generator_of_another_device_is_refused(counting):
 def test_torchs_default_dtype_changes_nothing(counting, options, dtype):
     """Scripts set it around a load; scores are fp32 all the same."""
     options = {"max_new_tokens": 4, "do_sample": "eta_cutoff" in options, **options}
-    wanted = {"return_dict_in_generate": True, "output_scores": True, "seed": 1}
-    expected = generate(counting, ids([1, 2]), **options, **wanted)
+    reference = {"return_dict_in_generate": True, "output_scores": True, "seed": 1}
+    expected = generate(counting, ids([1, 2]), **options, **reference)
     torch.set_default_dtype(dtype)
     try:
-        found = generate(counting, ids([1, 2]), **options, **wanted)
+        actual = generate(counting, ids([1, 2]), **options, **reference)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert torch.equal(found.sequences, expected.sequences)
-    assert found.scores[0].dtype == torch.float32
-    assert all(torch.equal(a, b) for a, b in zip(found.scores, expected.scores, strict=True))
+    assert torch.equal(actual.sequences, expected.sequences)
+    assert actual.scores[0].dtype == torch.float32
+    assert all(torch.equal(a, b) for a, b in zip(actual.scores, expected.scores, strict=True))

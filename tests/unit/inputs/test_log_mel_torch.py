@@ -87,8 +87,8 @@ def test_a_conversation_whose_log_mels_are_made_like_this(log_mels):
     processor = Qwen2AudioProcessor.from_pretrained(qa.nano_path())
     dog, bell = speech_like(20_000, 3), speech_like(31_000, 4)
     messages = [qa.user("Which of them?", audio=[dog, bell, dog])]
-    ours, here = prompts.build_prompt(messages, processor, None, log_mels), prompts.build_prompt(messages, processor)
-    assert (ours.ids, ours.frames, ours.heard) == (here.ids, here.frames, here.heard)
-    for mine, theirs in zip(ours.clips, here.clips, strict=True):
+    ours, plain = prompts.build_prompt(messages, processor, None, log_mels), prompts.build_prompt(messages, processor)
+    assert (ours.ids, ours.frames, ours.heard) == (plain.ids, plain.frames, plain.heard)
+    for mine, theirs in zip(ours.clips, plain.clips, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5)
     assert ours.digests == prompts.build_prompt(messages, processor, None, log_mels).digests

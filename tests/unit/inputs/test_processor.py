@@ -176,14 +176,14 @@ def test_a_clip_over_30_s_is_cut_with_a_warning_at_the_callers_line(processor):
     clip = sound(40 * 16000 + 1600)
     with pytest.warns(
         UserWarning, match=r"^Clip 1 lasts 40\.1 s; only its first 30 s are heard, 10\.1 s are left out\."
-    ) as seen:
+    ) as caught:
         inputs = processor(text=WRAPPED, audio=clip)
-    assert seen[0].filename == __file__
+    assert caught[0].filename == __file__
     assert inputs.input_ids[0].count(processor.audio_token_id) == 750
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        whole = processor(text=WRAPPED, audio=clip[:480000])
-    assert np.array_equal(inputs.input_features, whole.input_features)
+        expected = processor(text=WRAPPED, audio=clip[:480000])
+    assert np.array_equal(inputs.input_features, expected.input_features)
     assert inputs.feature_attention_mask.sum() == 3000
 
 

@@ -226,7 +226,7 @@ def test_a_clip_of_a_second_turn_is_heard_over_a_cache(model, inputs):
     masks = [inputs["feature_attention_mask"][:1]] * 2
     turns = [torch.tensor([[3, 63, 4]]), torch.tensor([[5, 63, 6, 7]])]
     with torch.no_grad():
-        whole = model(
+        expected = model(
             input_ids=torch.cat(turns, 1),
             input_features=torch.cat(clips),
             feature_attention_mask=torch.cat(masks),
@@ -236,4 +236,4 @@ def test_a_clip_of_a_second_turn_is_heard_over_a_cache(model, inputs):
         with pytest.raises(PromptError, match="1 audio placeholders but no input_features"):
             model(**second)
         out = model(**second, input_features=clips[1], feature_attention_mask=masks[1])
-    assert_close(out.logits[:, -4:], whole.logits[:, -4:], atol=1e-5, rtol=1e-5)
+    assert_close(out.logits[:, -4:], expected.logits[:, -4:], atol=1e-5, rtol=1e-5)

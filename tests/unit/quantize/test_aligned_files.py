@@ -53,7 +53,7 @@ def test_tensors_begin_at_multiples_of_64_bytes_and_those_of_odd_sizes_come_last
     assert offsets["half"] % 32 == 0
     ends = sorted((offsets[name], offsets[name] + TENSORS[name].nbytes) for name in TENSORS)
     assert ends[0][0] == len(header) and ends[-1][1] == size
-    assert all(one[1] == other[0] for one, other in pairwise(ends))
+    assert all(entry[1] == other[0] for entry, other in pairwise(ends))
     assert all(TENSORS[name].is_contiguous() for name in even)
 
 

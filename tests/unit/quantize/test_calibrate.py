@@ -59,18 +59,18 @@ def layer_with_outliers() -> tuple[nn.Module, torch.Tensor]:
 
 def test_it_helps_where_channels_stand_out():
     model, x = layer_with_outliers()
-    seen = InputStatistics(128)
-    seen.add(x[:300])
+    statistics = InputStatistics(128)
+    statistics.add(x[:300])
     weight, form = model["layer"].weight.detach(), Format(4, 64)
     with torch.no_grad():
-        s = best_factors(model, Group(("layer",)), seen, form)
+        s = best_factors(model, Group(("layer",)), statistics, form)
     unseen = x[300:]
 
     def error(of):
         return float((unseen @ (of - weight).T).norm() / (unseen @ weight.T).norm())
 
-    plain, weighed = error(rounded(weight, form)), error(rounded(weight, form, seen.importance))
-    both = error(rounded(weight * s, form, seen.importance / s.square()) / s)
+    plain, weighed = error(rounded(weight, form)), error(rounded(weight, form, statistics.importance))
+    both = error(rounded(weight * s, form, statistics.importance / s.square()) / s)
     assert s[17] > 1.2 * s[1]
     assert weighed < 0.65 * plain
     assert both < 0.55 * plain
@@ -78,22 +78,22 @@ def test_it_helps_where_channels_stand_out():
 
 def test_it_is_left_alone_where_it_would_not_help(monkeypatch):
     model, x = layer_with_outliers()
-    seen = InputStatistics(128)
-    seen.add(x)
+    statistics = InputStatistics(128)
+    statistics.add(x)
     monkeypatch.setattr(calibrating, "EXPONENTS", (0.0, 40.0))
     with torch.no_grad():
-        s = best_factors(model, Group(("layer",)), seen, Format(4, 64))
+        s = best_factors(model, Group(("layer",)), statistics, Format(4, 64))
     assert torch.equal(s, torch.ones(128))
 
 
 def test_what_is_kept_of_the_inputs_is_bounded_and_drawn_from_all():
-    seen = InputStatistics(3)
+    statistics = InputStatistics(3)
     for number in range(50):
-        seen.add(torch.full((100, 3), float(number)))
-    assert (seen.count, len(seen.rows)) == (5000, calibrating.ROWS)
-    assert torch.allclose(seen.mean, torch.full((3,), 24.5))
-    assert 20 < float(seen.rows.mean()) < 29
-    assert len(seen.rows[:, 0].unique()) > 40
+        statistics.add(torch.full((100, 3), float(number)))
+    assert (statistics.count, len(statistics.rows)) == (5000, calibrating.ROWS)
+    assert torch.allclose(statistics.mean, torch.full((3,), 24.5))
+    assert 20 < float(statistics.rows.mean()) < 29
+    assert len(statistics.rows[:, 0].unique()) > 40
 
 
 def test_heads_that_share_values_share_factors(odd_model):
@@ -101,10 +101,10 @@ def test_heads_that_share_values_share_factors(odd_model):
     assert len(groups) == 8
     group = groups["language_model.model.layers.1.self_attn.o_proj"]
     assert (group.producer, group.repeats, group.head) == ("language_model.model.layers.1.self_attn.v_proj", 2, 10)
-    seen = InputStatistics(40)
-    seen.add(torch.rand(50, 40) * torch.arange(1, 41))
+    statistics = InputStatistics(40)
+    statistics.add(torch.rand(50, 40) * torch.arange(1, 41))
     with torch.no_grad():
-        s = best_factors(odd_model, group, seen, Format(4, 32)).view(2, 2, 10)
+        s = best_factors(odd_model, group, statistics, Format(4, 32)).view(2, 2, 10)
     torch.testing.assert_close(s[:, 0], s[:, 1])
     assert s.max() > 1.2 * s.min()
 

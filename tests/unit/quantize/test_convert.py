@@ -36,11 +36,11 @@ def refusal(kind, job: Job) -> str:
 def test_it_is_what_quantising_while_loading_gives(tiny_checkpoint, tmp_path, scheme):
     target = tmp_path / "new" / "quantised"
     parts = convert(Job(tiny_checkpoint, target, scheme))
-    one, other = load(target), load(tiny_checkpoint, quantize=scheme)
-    mine, theirs = tensors_of(one), tensors_of(other)
+    converted, other = load(target), load(tiny_checkpoint, quantize=scheme)
+    mine, theirs = tensors_of(converted), tensors_of(other)
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
-    assert one.config.to_dict() == other.config.to_dict()
+    assert converted.config.to_dict() == other.config.to_dict()
     assert sum(part.bytes for part in parts) == sum(tensor.nbytes for tensor in mine.values())
     assert sum(part.parameters for part in parts) == 133_056
     assert [path.name for path in target.parent.iterdir()] == ["quantised"]

@@ -86,7 +86,7 @@ def test_every_tensor_is_aligned_for_the_kernels(saved):
 
 
 def test_parts_of_a_quantised_checkpoint(saved, odd_folder, scheme):
-    whole = load(saved)
+    full = load(saved)
     headless = Qwen2AudioModel.from_pretrained(saved)
     assert_same(headless, Qwen2AudioModel.from_pretrained(odd_folder, quantize=scheme))
     assert headless.language_model.lm_head is None
@@ -94,7 +94,7 @@ def test_parts_of_a_quantised_checkpoint(saved, odd_folder, scheme):
     assert_same(encoder, Qwen2AudioEncoder.from_pretrained(odd_folder, quantize=scheme))
     mel = torch.randn(1, 8, 60)
     torch.testing.assert_close(
-        encoder(mel).last_hidden_state, whole.audio_tower(mel).last_hidden_state, atol=1e-3, rtol=1e-3
+        encoder(mel).last_hidden_state, full.audio_tower(mel).last_hidden_state, atol=1e-3, rtol=1e-3
     )
     encoder.save_pretrained(saved.parent / "encoder")
     assert_same(Qwen2AudioEncoder.from_pretrained(saved.parent / "encoder"), encoder)
