@@ -40,14 +40,14 @@ def test_fields_and_the_file_arrive(client, wav):
     [
         ([], {"boundary": None}, "The form cannot be read: Missing boundary"),
         ([b"no part at all"], {"end": b""}, "The form cannot be read: "),
-        ([part(f"field{n}", "x") for n in range(65)], {}, "The form cannot be read: Too many fields. Maximum number of fields is 64."),
-        ([part("file", b"1", "a.wav"), part("file", b"2", "b.wav")], {}, "The form cannot be read: Too many files. Maximum number of files is 1."),
+        ([part(f"field{n}", "x") for n in range(65)], {}, "The form cannot be read: Too many fields."),
+        ([part("file", b"1", "a.wav"), part("file", b"2", "b.wav")], {}, "The form cannot be read: Too many files."),
         ([part("prompt", "x" * ((64 << 10) + 1))], {}, "The form cannot be read: Part exceeded maximum size of 64KB."),
         ([part("model", "fake"), part("model", "fake")], {}, "The form has 'model' twice."),
         ([part("sound", b"1", "a.wav")], {}, "The form has a file called 'sound'; expected 'file'."),
         ([part("model", "fake")], {}, "The form has no file: send the sound as the file 'file'."),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_one_sentence(client, parts, options, sentence):
     answer = send(client, *parts, **options)
     assert answer.status_code == 400
