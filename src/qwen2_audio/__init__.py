@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .types import SamplingParams as SamplingParams
     from .types import Usage as Usage
 
-    __version__: str
+__version__ = "0.2.0"  # the one place: the build reads it here
 
 _WHERE = {
     "pretrained": ("Qwen2AudioEncoder", "Qwen2AudioModel", "Qwen2AudioForConditionalGeneration"),
@@ -72,24 +72,15 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [*_MODULE_OF, "__version__", "audio"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-    if name == "audio":
-        return import_module(".audio", __name__)
-    if name == "__version__":
-        return _version()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULE_OF:
+            return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+        if name == "audio":
+            return import_module(".audio", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("qwen2-audio")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0+unknown"

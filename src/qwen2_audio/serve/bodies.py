@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from .errors import ApiError, ClientGoneError
 from .settings import Settings
@@ -72,17 +71,19 @@ def parse_json(body: bytes) -> Any:
         raise ApiError(f"The body is not JSON: {error}.", code="invalid_json") from error
 
 
-async def parse_form(headers: Headers, body: bytes, settings: Settings) -> Form:
-    """The form's fields and its file. ApiError where it is malformed, or has no file, or several."""
+async def parse_form(request: Request, body: bytes, settings: Settings) -> Form:
+    """The form's fields and its file. ApiError where it is malformed, or has no file, or several.
 
-    async def blocks() -> AsyncGenerator[bytes, None]:
-        yield body
-        yield b""
+    `body` is what `read_body` took from the request: it is handed to Starlette again.
+    """
 
-    parser = MultiPartParser(headers, blocks(), max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    again = Request(request.scope, receive)
     try:
-        parsed = await parser.parse()
-    except (MultiPartException, HTTPException, ValueError, KeyError, LookupError) as error:
+        parsed = await again.form(max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
+    except (HTTPException, ValueError, KeyError, LookupError) as error:
         said = getattr(error, "message", None) or getattr(error, "detail", None) or "it breaks off or is malformed"
         raise ApiError(f"The form cannot be read: {str(said).rstrip('.')}.", code="invalid_form") from error
     fields: dict[str, str | list[str]] = {}

@@ -13,7 +13,6 @@ import uuid
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -152,9 +151,16 @@ class _RequestRecord:
     def __init__(self, scope: Scope) -> None:
         self.id = f"req_{uuid.uuid4().hex}"
         self.method = scope["method"]
-        self.path = get_route_path(scope)  # as the router sees it: without what the application is mounted below
+        self.path = _route_path(scope)
         self.started = time.monotonic()
         self.status = _GONE
+
+
+def _route_path(scope: Scope) -> str:
+    """The path as the router sees it: without the prefix that the application is mounted below."""
+    path: str = scope["path"]
+    below = path.removeprefix(scope.get("root_path", ""))
+    return below if below.startswith("/") or not below else path
 
 
 def _is_open(path: str) -> bool:

@@ -46,7 +46,7 @@ class AudioRoutes:
     async def _answer(self, request: Request, *, translate: bool) -> Response:
         state, arrived = self._state, asyncio.get_running_loop().time()
         check_content_type(request, "multipart/form-data")
-        form = await parse_form(request.headers, await read_body(request, state.settings), state.settings)
+        form = await parse_form(request, await read_body(request, state.settings), state.settings)
         speech = parse_speech(_values(form.fields))
         _check_combinations(speech, translate)
         state.check_model(speech.model)
