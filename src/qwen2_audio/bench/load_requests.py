@@ -15,7 +15,7 @@ import numpy as np
 
 from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError
-from .engine_requests import waveform
+from .clips import clip_variant
 
 QUESTION = "What's that sound?"
 SHORTEST, LONGEST = 2.0, 10.0  # seconds of a synthetic clip
@@ -55,7 +55,7 @@ def read_clips(paths: Sequence[Path]) -> list[Clip]:
 def synthetic_clip(number: int, seed: int) -> Clip:
     """The clip of request `number`: 2 to 10 s of a tone over noise, no two the same, so that no cache answers."""
     draw = random.Random(f"{seed} {number}")
-    sound = waveform(round(draw.uniform(SHORTEST, LONGEST), 2), draw.randrange(1 << 30))
+    sound = clip_variant(round(draw.uniform(SHORTEST, LONGEST), 2), draw.randrange(1 << 30))
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)

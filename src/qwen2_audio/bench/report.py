@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .bars import more_is_better
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -52,6 +50,11 @@ class Report:
             if part:
                 data[name] = part
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def more_is_better(unit: str) -> bool:
+    """Rates and gains are better when larger; seconds, bytes, errors and overheads when smaller."""
+    return unit.endswith("/s") or unit == "x faster"
 
 
 def table(report: Report) -> Table:
