@@ -1,4 +1,4 @@
-"""`bench accuracy`: what each quantised format loses, on one checkpoint, against the same checkpoint in fp32.
+"""`python -m benchmarks accuracy`: what each quantised format of a checkpoint loses against fp32.
 
 For every format, with fp32's own greedy answers to a set of prompts:
 
@@ -38,7 +38,7 @@ from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.quantize.convert import Job, convert
 from qwen2_audio.quantize.scheme import SCHEMES
 
-from .harness import prompts as inputs
+from .harness.prompt_ids import question_ids_for
 from .harness.random_checkpoint import Shape, ensure, num_parameters
 
 KV_CACHES = ("float16", "int8")
@@ -85,11 +85,11 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
     exact = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype="float32")
     answers = [answer(exact, prompt, options.new_tokens) for prompt in prompts(folder, config)]
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="qwen2-audio-") as kept:
+    with tempfile.TemporaryDirectory(prefix="qwen2-audio-") as folder_of_copies:
         for scheme in SCHEMES:
             progress(scheme)
-            rows += _weights(f"{label}.{scheme}", Job(folder, Path(kept) / scheme, scheme))
-            model = Qwen2AudioForConditionalGeneration.from_pretrained(Path(kept) / scheme)
+            rows += _weights(f"{label}.{scheme}", Job(folder, Path(folder_of_copies) / scheme, scheme))
+            model = Qwen2AudioForConditionalGeneration.from_pretrained(Path(folder_of_copies) / scheme)
             rows += compare(f"{label}.{scheme}", model, answers)
             accelerate(model, "int8")
             rows += compare(f"{label}.{scheme}.kv_int8", model, answers)
@@ -109,21 +109,19 @@ def prompts(folder: Path, config: Qwen2AudioConfig) -> Iterator[Prompt]:
     if (folder / "tokenizer_config.json").is_file():
         processor = Qwen2AudioProcessor.from_pretrained(folder)
         for clip in sorted((nano_path() / "clips").glob("*.wav")):
-            for words in QUESTIONS:
-                yield to_tensors([build_prompt([user(words, audio=clip)], processor)], pad_id=0)
+            for question_text in QUESTIONS:
+                yield to_tensors([build_prompt([user(question_text, audio=clip)], processor)], pad_id=0)
         return
     for seconds in SECONDS:
-        sound = clips.clip(seconds)
-        features = torch.from_numpy(mel.log_mel(sound))[None]
+        waveform = clips.clip(seconds)
+        features = torch.from_numpy(mel.log_mel(waveform))[None]
         mask = torch.zeros((1, features.shape[-1]), dtype=torch.int32)
-        mask[:, : mel.num_frames(len(sound))] = 1
-        heard = {"input_features": features, "feature_attention_mask": mask}
-        vocabulary, audio_id = config.text_config.vocab_size, config.audio_token_index
+        mask[:, : mel.num_frames(len(waveform))] = 1
+        clip_inputs = {"input_features": features, "feature_attention_mask": mask}
         for question in range(len(QUESTIONS)):
-            tokens = num_audio_tokens(int(mask.sum()))
-            ids = inputs.prompt(tokens, vocab_size=vocabulary, audio_id=audio_id, question=question)
+            ids = question_ids_for(config, num_audio_tokens(int(mask.sum())), question)
             input_ids = torch.tensor([ids])
-            yield {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **heard}
+            yield {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), **clip_inputs}
 
 
 def answer(model: Qwen2AudioForConditionalGeneration, prompt: Prompt, new_tokens: int) -> Answer:
@@ -134,17 +132,17 @@ def answer(model: Qwen2AudioForConditionalGeneration, prompt: Prompt, new_tokens
 
 def compare(name: str, model: Qwen2AudioForConditionalGeneration, answers: Sequence[Answer]) -> list[Row]:
     """Rows `name`.kl, .same, .answers."""
-    divergence, same, positions, whole = 0.0, 0, 0, 0
-    for given in answers:
-        ours = _log_probs(model, given.prompt, given.ids)
-        divergence += float(F.kl_div(ours, given.log_probs, reduction="sum", log_target=True))
-        same += int((ours.argmax(-1) == given.log_probs.argmax(-1)).sum())
-        positions += len(ours)
-        whole += int(torch.equal(_generate(model, given.prompt, given.ids.shape[1]), given.ids))
+    divergence, same_tokens, positions, same_answers = 0.0, 0, 0, 0
+    for exact in answers:
+        log_probs = _log_probs(model, exact.prompt, exact.ids)
+        divergence += float(F.kl_div(log_probs, exact.log_probs, reduction="sum", log_target=True))
+        same_tokens += int((log_probs.argmax(-1) == exact.log_probs.argmax(-1)).sum())
+        positions += len(log_probs)
+        same_answers += int(torch.equal(_generate(model, exact.prompt, exact.ids.shape[1]), exact.ids))
     return [
         Row(f"{name}.kl", divergence / positions, "nats", note=f"{positions} positions"),
-        Row(f"{name}.same", same / positions, "", note=f"{same} of {positions} tokens"),
-        Row(f"{name}.answers", whole / len(answers), "", note=f"{whole} of {len(answers)} answers"),
+        Row(f"{name}.same", same_tokens / positions, "", note=f"{same_tokens} of {positions} tokens"),
+        Row(f"{name}.answers", same_answers / len(answers), "", note=f"{same_answers} of {len(answers)} answers"),
     ]
 
 

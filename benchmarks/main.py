@@ -26,7 +26,7 @@ MODULES = {
     "engine": "engine.run",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
-PICTURES = {"engine": "engine.plot"}  # the module that draws; for the others the roofline
+PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
 # Which benches have an option.
 USED_BY = {
     "model": ("model", "accuracy", "train", "engine"),
@@ -113,22 +113,22 @@ def command(
         "device": device,
     }  # fmt: skip
     what = ON_DEVICE if what == "model" and device is not None else what
-    if what == ON_DEVICE and png is not None:
-        raise ConfigError("bench model --device draws no picture; leave --png out.")
+    if png is not None and what not in PICTURES:
+        raise ConfigError(f"bench {what} draws no picture; leave --png out.")
     run = prepare(what, {name: value for name, value in options.items() if value is not None})
     run_and_write(run, json, png, partial(_draw, what))
 
 
 def _draw(what: str, report: Report, path: Path) -> None:
-    import_module(f"benchmarks.{PICTURES.get(what, 'harness.roofline')}").save_png(report, path)
+    import_module(f"benchmarks.{PICTURES[what]}").save_png(report, path)
 
 
 def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]], Report]:
-    """The bench `what` with the options that were given, ready to run. Raises ConfigError: one that cannot work."""
+    """The benchmark `what`, ready to run with the options that were given. Raises ConfigError: one cannot work."""
     for name in given:
         if what not in USED_BY[name]:
             option = f"--{name.replace('_', '-')}"
-            others = ", ".join(dict.fromkeys(one.removesuffix(" --device") for one in USED_BY[name]))
+            others = ", ".join(dict.fromkeys(bench.removesuffix(" --device") for bench in USED_BY[name]))
             raise ConfigError(f"{option} is an option of bench {others}; leave it out for bench {what}.")
     if "model" in given and "shape" in given:
         raise ConfigError("--shape is for a random checkpoint and --model names one; leave one of the two out.")
@@ -143,8 +143,8 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
             given[f"{name}s"] = tuple(given.pop(name).split(","))
     if "model" in given:
         given["model"] = Path(given["model"])
-    bench = import_module(f"benchmarks.{MODULES[what]}")
-    return partial(bench.run, bench.Options(**given))
+    module = import_module(f"benchmarks.{MODULES[what]}")
+    return partial(module.run, module.Options(**given))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The picture of `bench engine`: each figure that something is asked of, over what is asked."""
+"""The picture of the engine benchmark: each figure that has a limit, over its limit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def save_png(report: Report, path: Path) -> None:
     left.set_xlabel("sequences running")
     left.set_ylabel("tokens/s")
     left.set_ylim(bottom=0)
-    asked = {row.name.removeprefix("engine."): better(row) for row in report.rows if row.limit and row.value}
-    colours = ["tab:green" if value >= 1 else "tab:orange" for value in asked.values()]
-    right.barh(list(asked), list(asked.values()), color=colours)
+    times_better = {row.name.removeprefix("engine."): better(row) for row in report.rows if row.limit and row.value}
+    colours = ["tab:green" if value >= 1 else "tab:orange" for value in times_better.values()]
+    right.barh(list(times_better), list(times_better.values()), color=colours)
     right.axvline(1, color="black", linewidth=1)
     right.invert_yaxis()
     right.set_xlabel("times better than asked")

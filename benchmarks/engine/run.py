@@ -1,4 +1,4 @@
-"""`bench engine`: many requests at once, next to one after another and to transformers' padded batch.
+"""`python -m benchmarks engine`: many requests at once, next to one after another and to transformers' padded batch.
 
 Random weights would end answers anywhere, so no answer ends early: each has exactly its number of new tokens.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,97 +16,21 @@ from typing import Any
 from qwen2_audio.api.loading import nano_path
 from qwen2_audio.bench import machine
 from qwen2_audio.bench.report import Report, Row
-from qwen2_audio.checkpoint.config import CONFIG_FILE
 from qwen2_audio.checkpoint.memory import require_memory
 from qwen2_audio.errors import ConfigError
-from qwen2_audio.model.paged import BLOCK
 
-from ..harness import random_checkpoint as checkpoint
-from ..harness.bars import bar
-from ..harness.random_checkpoint import Shape
+from ..harness import random_checkpoint
+from ..harness.devices import require_device
+from ..harness.rows import row_of
 from ..harness.worker_process import Worker
-from ..model.device_run import require_device
-from . import draft as engine_draft
-from .scripts import clip_lengths
-from .worker import SPARE
+from . import draft
+from .options import Amounts, Options
 
-PEERS = ("transformers", "none")
-FORMATS = ("fp32", "bf16", "int8", "int4")
-DEVICES = ("cpu", "cuda")
-DTYPES = {"bf16": "bfloat16"}  # of weights that are not quantised; the others compute in float32
-KINDS = {"transcript": "the answer repeats nearly all of a text in its prompt", "chat": "prose after a question"}
-GUESSES = 4  # a step
+ANSWERS = {"transcript": "the answer repeats nearly all of a text in its prompt", "chat": "prose after a question"}
+LOOKUP_TOKENS = 4  # a step, at most
 
 Progress = Callable[[str], None]
 Measured = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to measure."""
-
-    model: Path | None = None  # a checkpoint's folder; None: the random one of `shape`
-    shape: Shape = field(default_factory=Shape)
-    formats: tuple[str, ...] = ("int4",)  # one
-    device: str = "cpu"
-    peer: str | None = None  # "transformers" or "none"; None: transformers if it is installed and not `quick`
-    repeats: int = 3  # of each; at most 2 of the runs of 16 requests, 1 of the peer's
-    quick: bool = False  # short clips, few tokens, one turn
-    threads: int | None = None  # of all sides; None: one a physical core
-
-    def __post_init__(self) -> None:
-        for name in ("repeats", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; expected at least 1.")
-        for name, known in {"peer": PEERS, "device": DEVICES}.items():
-            if getattr(self, name) not in (None, *known):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; bench engine expects one of {', '.join(known)}.")
-        if len(self.formats) != 1 or self.formats[0] not in FORMATS:
-            raise ConfigError(f"format is {','.join(self.formats)!r}; bench engine expects one of {','.join(FORMATS)}.")
-        if self.model is not None and not (self.model / CONFIG_FILE).is_file():
-            raise ConfigError(f"{self.model} has no {CONFIG_FILE}; expected the folder of a Qwen2-Audio checkpoint.")
-        stored = "fp32" if self.model is None else checkpoint.scheme_of(self.model)
-        if stored not in ("fp32", self.format):
-            raise ConfigError(f"{self.model} is quantised to {stored}; expected --format {stored} for it.")
-
-    @property
-    def format(self) -> str:
-        return self.formats[0]
-
-    @property
-    def load(self) -> Measured:
-        """What a worker needs beside the folder."""
-        return {"device": self.device, "dtype": DTYPES.get(self.format, "float32")}
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """How much of everything."""
-
-    clips: list[float]  # seconds, of the requests that come together
-    new_tokens: int
-    turns: int  # of what takes long
-    short_turns: int
-    running: list[int]  # most first
-    steps: int  # of decoding, for each of `running`
-    long: float  # seconds of the clip that a short one comes behind
-    prompt: int  # positions of the prompt whose prefill is timed
-    answer: int  # tokens at most of the answers that are guessed at
-
-    @classmethod
-    def of(cls, options: Options) -> Amounts:
-        if options.quick:
-            return cls(clip_lengths(16, 1, 2), 16, 1, 1, [16, 1], 8, 10.0, 256, 32)
-        turns = min(options.repeats, 2)
-        return cls(clip_lengths(16, 2, 15), 64, turns, options.repeats, [32, 16, 4, 1], 24, 30.0, 512, 128)
-
-    @property
-    def contexts(self) -> list[int]:
-        """Positions of text for each that runs: those of the clips, in an order in which any few are mixed."""
-        lengths = [23 + round(25 * seconds) for seconds in self.clips]
-        mixed = [lengths[place * 7 % len(lengths)] for place in range(len(lengths))]
-        return [mixed[place % len(mixed)] for place in range(self.running[0])]
 
 
 @dataclass(frozen=True)
@@ -132,13 +56,13 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
     """
     require_device(options.device)
     peer = _peer(options)
-    base = options.model or checkpoint.ensure(options.shape, progress=progress)
-    plain = options.format in ("fp32", "bf16", checkpoint.scheme_of(base))
-    folder = base if plain else checkpoint.quantized(base, options.format, progress)
+    base = options.model or random_checkpoint.ensure(options.shape, progress=progress)
+    plain = options.format in ("fp32", "bf16", random_checkpoint.scheme_of(base))
+    folder = base if plain else random_checkpoint.quantized(base, options.format, progress)
     amounts, threads = Amounts.of(options), options.threads or machine.physical_cores()
     if options.device == "cpu":
-        needed = checkpoint.nbytes(base) if peer else 0
-        require_memory(max(needed, checkpoint.nbytes(folder)), "Loading the checkpoint to measure")
+        needed = random_checkpoint.nbytes(base) if peer else 0
+        require_memory(max(needed, random_checkpoint.nbytes(folder)), "Loading the checkpoint to measure")
     rows = _measure_ours(options, folder, amounts, threads, progress)
     if peer:
         rows.append(_measure_peer(options, base, amounts, threads, (rows, progress)))
@@ -146,7 +70,7 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
     about = machine.describe(threads) | {
         "ours": version("qwen2-audio"),
         "peer": f"transformers {version('transformers')}" if peer else None,
-        "checkpoint": f"{folder.name}, {checkpoint.num_parameters(base) / 1e6:,.0f} M parameters",
+        "checkpoint": f"{folder.name}, {random_checkpoint.num_parameters(base) / 1e6:,.0f} M parameters",
         "dtype": f"{options.format} on {options.device}",
     }
     return Report(about, rows)
@@ -155,111 +79,102 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
 def _measure_ours(options: Options, folder: Path, amounts: Amounts, threads: int, progress: Progress) -> list[Row]:
     with Worker("ours", threads, module="engine.worker") as worker:
         progress(f"loading {folder}")
-        worker.ask("load", folder=str(folder), kv_tokens=_kv_tokens(amounts), **options.load)
+        worker.ask("load", folder=str(folder), kv_tokens=amounts.kv_tokens, **options.load)
         rows = decode_rows(worker, amounts, progress)
         rows += latency_rows(worker, amounts, progress)
-        rows += guess_rows(worker, amounts, progress)
-        small = engine_draft.make(folder, options.format, progress)
-        rows += draft_rows(engine_draft.gains(worker, small, amounts.short_turns, amounts.answer, progress))
-        runs = both_ways(worker, amounts, progress)
+        rows += lookup_rows(worker, amounts, progress)
+        draft_folder = draft.make(folder, options.format, progress)
+        rows += draft.draft_rows(worker, draft_folder, amounts.short_turns, amounts.answer, progress)
+        runs = run_both_ways(worker, amounts, progress)
         rows += [
-            summary("engine.run16_s", "s", runs.together),
-            summary("engine.alone16_s", "s", runs.alone),
-            summary("engine.run16_speedup", "x faster", runs.speedup, runs.note),
+            row_of("engine.run16_s", "s", runs.together),
+            row_of("engine.alone16_s", "s", runs.alone),
+            row_of("engine.run16_speedup", "x faster", runs.speedup, runs.note),
         ]
-        rows.append(summary("engine.peak_gb", "GB", [worker.ask("memory")["value"]]))
+        rows.append(row_of("engine.peak_gb", "GB", [worker.ask("memory")["value"]]))
     return rows
-
-
-def _kv_tokens(amounts: Amounts) -> int:
-    """Room for all prompts and what their answers have when they are cancelled."""
-    answer = len(amounts.running) * (amounts.steps + 1) + SPARE
-    return max(sum(amounts.contexts) + amounts.running[0] * (answer + 2 * BLOCK), 4096)
 
 
 def decode_rows(worker: Worker, amounts: Amounts, progress: Progress) -> list[Row]:
     """Tokens a second by how many run; how much better 16 are than 1; what a step takes beside the model."""
-    found: dict[int, list[Measured]] = {count: [] for count in amounts.running}
-    prefills = []
+    turns_of: dict[int, list[Measured]] = {count: [] for count in amounts.running}
+    prefill_rates = []
     for turn in range(amounts.short_turns):
         progress(f"decode with {', '.join(map(str, amounts.running))} running: {turn + 1} of {amounts.short_turns}")
-        asked = {"running": amounts.running, "lengths": amounts.contexts, "steps": amounts.steps, "variant": turn}
-        for one in worker.ask("decode", **asked)["found"]:
-            found[one["running"]].append(one)
-        prefills.append(worker.ask("prefill", length=amounts.prompt, variant=turn)["value"])
-    rates = {count: [one["rate"] for one in some] for count, some in found.items()}
-    rows = [summary(f"engine.decode{count}", "tokens/s", rates[count]) for count in reversed(amounts.running)]
-    rows.append(summary("engine.prefill", "tokens/s", prefills, f"a prompt of {amounts.prompt} positions"))
-    gains = [many / one for many, one in zip(rates[16], rates[1], strict=True)]
-    rows.append(summary("engine.decode16_speedup", "x faster", gains, "16 running over 1"))
-    shares = [100 * one["beside"] / one["step"] for one in found[16]]
-    single = statistics.median(100 * one["beside"] / one["step"] for one in found[1])
-    note = f"of a step with 16 running, beside the language model; {single:.1f} % with 1"
-    rows.append(summary("engine.overhead_pct", "%", shares, note))
+        order = {"running": amounts.running, "lengths": amounts.contexts, "steps": amounts.steps, "variant": turn}
+        for measured in worker.ask("decode", **order)["counts"]:
+            turns_of[measured["running"]].append(measured)
+        prefill_rates.append(worker.ask("prefill", length=amounts.prompt, variant=turn)["value"])
+    rates = {count: [measured["rate"] for measured in turns] for count, turns in turns_of.items()}
+    rows = [row_of(f"engine.decode{count}", "tokens/s", rates[count]) for count in reversed(amounts.running)]
+    rows.append(row_of("engine.prefill", "tokens/s", prefill_rates, f"a prompt of {amounts.prompt} positions"))
+    gains = [with_16 / with_1 for with_16, with_1 in zip(rates[16], rates[1], strict=True)]
+    rows.append(row_of("engine.decode16_speedup", "x faster", gains, "16 running over 1"))
+    percents = {
+        count: [100 * measured["beside"] / measured["step"] for measured in turns_of[count]] for count in (16, 1)
+    }
+    note = f"of a step with 16 running, beside the language model; {statistics.median(percents[1]):.1f} % with 1"
+    rows.append(row_of("engine.overhead_pct", "%", percents[16], note))
     return rows
 
 
 def latency_rows(worker: Worker, amounts: Amounts, progress: Progress) -> list[Row]:
     """First tokens: of an idle engine, behind a long clip, and of a second turn."""
-    short, long, behind, chunks, turns, late = [], [], [], [], [], 0
+    short, long, behind, chunks, turn_pairs, too_late = [], [], [], [], [], 0
     for turn in range(amounts.short_turns):
         progress(f"first tokens: {turn + 1} of {amounts.short_turns}")
-        ask = {"variant": 10 + turn}
-        short.append(worker.ask("first_token", seconds=3.0, **ask)["value"])
-        alone = worker.ask("first_token", seconds=amounts.long, **ask)
-        long.append(alone["value"])
-        chunks.append(alone["chunk"])
-        # A third, half, two thirds of the way into the long one, so that it is met in its encoder and in its prefill.
-        wait = alone["value"] * (2 + turn % 3) / 6
-        met = worker.ask("first_token_behind", seconds=3.0, long=amounts.long, wait=wait, variant=20 + turn)
-        behind.append(met["value"])
-        late += met["late"]
-        turns.append(worker.ask("turns", seconds=10.0, new_tokens=16, variant=30 + turn)["value"])
+        variant = 10 + turn
+        short.append(worker.ask("first_token", seconds=3.0, variant=variant)["value"])
+        long_alone = worker.ask("first_token", seconds=amounts.long, variant=variant)
+        long.append(long_alone["value"])
+        chunks.append(long_alone["chunk"])
+        # A third, half, two thirds of the way into the long clip: in its encoder, and in its prefill.
+        wait = long_alone["value"] * (2 + turn % 3) / 6
+        reply = worker.ask("first_token_behind", seconds=3.0, long=amounts.long, wait=wait, variant=20 + turn)
+        behind.append(reply["value"])
+        too_late += reply["late"]
+        turn_pairs.append(worker.ask("turns", seconds=10.0, new_tokens=16, variant=30 + turn)["value"])
     idle, chunk = statistics.median(short), statistics.median(chunks)
     note = f"{statistics.median(behind):.3f} s behind a clip of {amounts.long:g} s; idle {idle:.3f}, chunk {chunk:.3f}"
-    note += f"; {late} came too late" if late else ""
+    note += f"; {too_late} came too late" if too_late else ""
     return [
-        summary("engine.ttft_3s", "s", short),
-        summary(f"engine.ttft_{amounts.long:g}s", "s", long),
-        summary("engine.short_ttft_ratio", "x", [taken / (2 * idle + chunk) for taken in behind], note),
-        summary("engine.second_turn_s", "s", [second for _, second in turns]),
-        summary("engine.second_turn_ratio", "x faster", [first / second for first, second in turns]),
+        row_of("engine.ttft_3s", "s", short),
+        row_of(f"engine.ttft_{amounts.long:g}s", "s", long),
+        row_of("engine.short_ttft_ratio", "x", [seconds / (2 * idle + chunk) for seconds in behind], note),
+        row_of("engine.second_turn_s", "s", [second for _, second in turn_pairs]),
+        row_of("engine.second_turn_ratio", "x faster", [first / second for first, second in turn_pairs]),
     ]
 
 
-def guess_rows(worker: Worker, amounts: Amounts, progress: Progress) -> list[Row]:
-    """What prompt lookup gains on two kinds of answers, which the model is made to say."""
+def lookup_rows(worker: Worker, amounts: Amounts, progress: Progress) -> list[Row]:
+    """What prompt lookup gains on two kinds of answers, which the model is made to give."""
     rows = []
-    for kind, what in KINDS.items():
+    for kind, description in ANSWERS.items():
         progress(f"prompt lookup on a {kind}")
         gains, accepted = [], 0.0
         for _ in range(amounts.short_turns):
-            plain = worker.ask("guessing", kind=kind, guesses=0, most=amounts.answer)["value"]
-            guessed = worker.ask("guessing", kind=kind, guesses=GUESSES, most=amounts.answer)
-            gains.append(guessed["value"] / plain)
-            accepted = guessed["accepted"]
-        note = f"{what}; {accepted:.0%} of its tokens were guessed"
-        rows.append(summary(f"engine.lookup_{kind}_speedup", "x faster", gains, note))
+            order = {"kind": kind, "max_tokens": amounts.answer}
+            plain = worker.ask("speculate", draft_tokens=0, **order)
+            with_lookup = worker.ask("speculate", draft_tokens=LOOKUP_TOKENS, **order)
+            gains.append(with_lookup["value"] / plain["value"])
+            accepted = with_lookup["accepted"]
+        note = f"{description}; {accepted:.0%} of its tokens were drafted"
+        rows.append(row_of(f"engine.lookup_{kind}_speedup", "x faster", gains, note))
     return rows
 
 
-def draft_rows(gains: list[engine_draft.Gain]) -> list[Row]:
-    """What drafts gain, as rows."""
-    return [summary(gain.name, "x faster", gain.values, gain.note) for gain in gains]
-
-
-def both_ways(worker: Worker, amounts: Amounts, progress: Progress) -> Runs:
+def run_both_ways(worker: Worker, amounts: Amounts, progress: Progress) -> Runs:
     """The requests at once and one after another, in turns; a turn has clips of its own, or caches would answer."""
-    asked = {"seconds": amounts.clips, "new_tokens": amounts.new_tokens}
+    order = {"seconds": amounts.clips, "new_tokens": amounts.new_tokens}
     worker.ask("alone", seconds=amounts.clips[:1], variant=50, new_tokens=2)  # warm-up
     together, alone, same = [], [], 0
     for turn in range(amounts.turns):
         progress(f"{len(amounts.clips)} requests, at once and one after another: {turn + 1} of {amounts.turns}")
-        at_once = worker.ask("together", variant=40 + turn, **asked)
-        in_turn = worker.ask("alone", variant=40 + turn, **asked)
+        at_once = worker.ask("together", variant=40 + turn, **order)
+        in_turn = worker.ask("alone", variant=40 + turn, **order)
         together.append(at_once["value"])
         alone.append(in_turn["value"])
-        same += sum(one == other for one, other in zip(at_once["check"], in_turn["check"], strict=True))
+        same += sum(a == b for a, b in zip(at_once["check"], in_turn["check"], strict=True))
     return Runs(together, alone, f"{same} of {amounts.turns * len(amounts.clips)} answers the same, every token")
 
 
@@ -269,7 +184,7 @@ def _measure_peer(
     """How many times faster the same requests were answered than by the peer, in one turn of its own process."""
     rows, progress = so_far
     dtype = "bfloat16" if options.device == "cuda" else "float32"
-    with Worker("transformers", threads, module="engine.worker") as worker:
+    with Worker("transformers", threads, module="peers.transformers_batch") as worker:
         progress(f"transformers: loading {base}")
         worker.ask("load", folder=str(base), device=options.device, dtype=dtype)
         progress(f"transformers: {len(amounts.clips)} requests in one padded batch")
@@ -279,38 +194,28 @@ def _measure_peer(
     assert ours.value is not None
     note = f"{ours.value:.1f} s in {options.format} against {theirs['value']:.1f} s in {dtype}"
     note += "" if peak is None else f" and {peak:.1f} GB"
-    return summary("engine.vs_transformers", "x faster", [theirs["value"] / ours.value], note)
+    return row_of("engine.vs_transformers", "x faster", [theirs["value"] / ours.value], note)
 
 
 def _measure_nano(options: Options, amounts: Amounts, threads: int, progress: Progress) -> list[Row]:
-    """The bundled checkpoint, in fp32: so small that what is not the model shows."""
-    own = replace(amounts, turns=amounts.short_turns, running=[16, 1], steps=8 * amounts.steps)
+    """The bundled checkpoint in fp32: so small that the time beside the model shows."""
+    amounts = replace(amounts, turns=amounts.short_turns, running=[16, 1], steps=8 * amounts.steps)
     with Worker("ours", threads, module="engine.worker") as worker:
         load = {"device": options.device, "dtype": "float32"}
-        worker.ask("load", folder=str(nano_path()), kv_tokens=_kv_tokens(own), **load)
+        worker.ask("load", folder=str(nano_path()), kv_tokens=amounts.kv_tokens, **load)
         progress("nano")
-        runs = both_ways(worker, own, lambda line: progress(f"nano: {line}"))
-        beside = []
-        asked = {"running": own.running, "lengths": own.contexts, "steps": own.steps}
-        for turn in range(own.short_turns):
-            beside.append(worker.ask("decode", variant=turn, **asked)["found"])
+        runs = run_both_ways(worker, amounts, lambda line: progress(f"nano: {line}"))
+        order = {"running": amounts.running, "lengths": amounts.contexts, "steps": amounts.steps}
+        turns = [worker.ask("decode", variant=turn, **order)["counts"] for turn in range(amounts.short_turns)]
         progress("nano: a draft")
-        guessed = engine_draft.nano_gain(worker, own.short_turns)
-    many, one = ([1000 * turn[place]["beside"] for turn in beside] for place in range(2))
-    note = f"of a step with 16 running, beside the language model; {statistics.median(one):.2f} ms with 1"
+        draft_row = draft.nano_row(worker, amounts.short_turns)
+    with_16, with_1 = ([1000 * counts[index]["beside"] for counts in turns] for index in range(2))
+    note = f"of a step with 16 running, beside the language model; {statistics.median(with_1):.2f} ms with 1"
     return [
-        summary("engine.nano16_speedup", "x faster", runs.speedup, runs.note),
-        summary("engine.nano_overhead_ms", "ms", many, note),
-        *draft_rows([guessed]),
+        row_of("engine.nano16_speedup", "x faster", runs.speedup, runs.note),
+        row_of("engine.nano_overhead_ms", "ms", with_16, note),
+        draft_row,
     ]
-
-
-def summary(name: str, unit: str, values: list[Any], note: str = "") -> Row:
-    """A row with the median, and the range where there are several values."""
-    if None in values:  # the system does not say
-        return Row(name, None, unit, limit=bar(name))
-    spread = (min(values), max(values)) if len(values) > 1 else None
-    return Row(name, statistics.median(values), unit, limit=bar(name), spread=spread, note=note)
 
 
 def _peer(options: Options) -> bool:
@@ -319,7 +224,7 @@ def _peer(options: Options) -> bool:
         raise ConfigError(
             "transformers is not installed; install 'qwen2-audio[oracles]' to compare with it, or use --peer none."
         )
-    if options.peer == "transformers" and options.model and checkpoint.scheme_of(options.model) != "fp32":
+    if options.peer == "transformers" and options.model and random_checkpoint.scheme_of(options.model) != "fp32":
         raise ConfigError("transformers does not read our quantised checkpoints; use --peer none.")
-    readable = options.model is None or checkpoint.scheme_of(options.model) == "fp32"
+    readable = options.model is None or random_checkpoint.scheme_of(options.model) == "fp32"
     return options.peer == "transformers" or (options.peer is None and installed and readable and not options.quick)

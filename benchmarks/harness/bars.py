@@ -1,4 +1,4 @@
-"""What a figure must reach: by its row's name, in its row's unit. Issue-sized machine: two cores with AVX2."""
+"""What a figure must reach: by its row's name, in its row's unit. Meant for two cores with AVX2."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ AT_MOST: dict[str, float] = {
     "model1b.int4.load_s": 3.0,
     "model.int4.step_over_products": 1.25,
     "model1b.int4.step_over_products": 1.25,
-    "engine.short_ttft_ratio": 1.0,  # of twice its time on an idle engine, and one chunk
+    "engine.short_ttft_ratio": 1.0,  # of twice its time on an idle engine plus one chunk
     "engine.overhead_pct": 5.0,
     "engine.nano_overhead_ms": 1.0,
 }
-# Times better than transformers on the same checkpoint, in fp32: what computing only valid frames lets one expect.
+# Times better than transformers on the same checkpoint, in fp32: expected from computing valid frames only.
 RATIOS: dict[str, float] = {
     "model1b.fp32.logmel_3s": 3.0,
     "model1b.fp32.encoder_3s": 7.0,
@@ -49,5 +49,5 @@ RATIOS: dict[str, float] = {
 
 
 def bar(name: str) -> float | None:
-    """The value that row `name` must reach, from either side; None: nothing is asked of it."""
+    """The value that row `name` must reach, or stay under; None: it has no limit."""
     return AT_LEAST.get(name, AT_MOST.get(name))

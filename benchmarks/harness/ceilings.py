@@ -51,7 +51,7 @@ class Ceilings:
 
     @classmethod
     def of_reply(cls, reply: dict[str, Any]) -> Self:
-        """What `kernel_worker` answers, whose keys became text on the way."""
+        """From a worker's reply, where the numbers of threads became text."""
         by_threads = ({int(n): samples for n, samples in reply[name].items()} for name in ("read", "fma", "int8"))
         return cls(reply["isa"], *by_threads)
 
@@ -89,10 +89,10 @@ def measure(threads: int, *, repeats: int = REPEATS, buffer: int = BUFFER) -> Ce
     """With one thread and with `threads`. Takes a few seconds, during which nothing else should run."""
     from qwen2_audio.native import library
 
-    found = library.load()
-    if found.library is None or not hasattr(found.library, "qwa_bench_read"):
+    kernels = library.load()
+    if kernels.library is None or not hasattr(kernels.library, "qwa_bench_read"):
         return _by_torch(threads, repeats, buffer)
-    lib, isa = found.library, found.isa.encode()
+    lib, isa = kernels.library, kernels.isa.encode()
     for function in (lib.qwa_bench_read, lib.qwa_bench_fma, lib.qwa_bench_int8):
         function.restype = ctypes.c_double
     lib.qwa_bench_read.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
@@ -103,7 +103,7 @@ def measure(threads: int, *, repeats: int = REPEATS, buffer: int = BUFFER) -> Ce
     read = {n: [lib.qwa_bench_read(address, buffer, n) for _ in range(repeats)] for n in teams}
     fma = {n: _loop(lambda rounds, n=n: lib.qwa_bench_fma(isa, n, rounds), repeats) for n in teams}
     int8 = {n: _loop(lambda rounds, n=n: lib.qwa_bench_int8(isa, n, rounds), repeats) for n in teams}
-    return Ceilings(found.isa, read, fma, {n: samples for n, samples in int8.items() if max(samples) > 0})
+    return Ceilings(kernels.isa, read, fma, {n: samples for n, samples in int8.items() if max(samples) > 0})
 
 
 def _loop(run: Any, repeats: int) -> list[float]:

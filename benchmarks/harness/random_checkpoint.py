@@ -24,10 +24,10 @@ from qwen2_audio.checkpoint.weights import INDEX_FILE
 from qwen2_audio.model.initialize import without_weights
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
-MAX_SHARD_BYTES = 700_000_000  # of the bench checkpoint; a larger tensor has a shard of its own
+MAX_SHARD_BYTES = 700_000_000  # a larger tensor has a shard of its own
 _SEED = 20240715
 _BYTES = 2  # stored as bf16, as the official checkpoints are
-_DRAWN = 2**24 - 3  # numbers drawn for a tensor at most; a larger one repeats them, each row beginning elsewhere
+_MAX_DRAWN = 2**24 - 3  # numbers drawn for a tensor; a larger one repeats them, each row beginning elsewhere
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ SHAPES = {
 
 
 def cache_folder() -> Path:
-    """Where bench checkpoints are kept: `$XDG_CACHE_HOME/qwen2-audio/bench`, else the same under ~/.cache."""
+    """Where checkpoints to measure on are kept: `$XDG_CACHE_HOME/qwen2-audio/bench`, else the same under ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "qwen2-audio" / "bench"
 
@@ -170,14 +170,14 @@ def _sizes(config: Qwen2AudioConfig) -> dict[str, tuple[int, ...]]:
 def _shards(shape: Shape) -> list[dict[str, tuple[int, ...]]]:
     """Tensor name -> size, file by file."""
     shards: list[dict[str, tuple[int, ...]]] = [{}]
-    room = MAX_SHARD_BYTES
+    shard_bytes = 0
     for name, size in _sizes(Qwen2AudioConfig.from_dict(shape.to_config())).items():
-        takes = math.prod(size) * _BYTES
-        if takes > room and shards[-1]:
+        tensor_bytes = math.prod(size) * _BYTES
+        if shard_bytes + tensor_bytes > MAX_SHARD_BYTES and shards[-1]:
             shards.append({})
-            room = MAX_SHARD_BYTES
+            shard_bytes = 0
         shards[-1][name] = size
-        room -= takes
+        shard_bytes += tensor_bytes
     return shards
 
 
@@ -198,7 +198,7 @@ def draw(name: str, size: tuple[int, ...]) -> torch.Tensor:
         spread = 1.0
     generator = torch.Generator().manual_seed(_SEED + zlib.crc32(name.encode()))
     numbers = math.prod(size)
-    drawn = torch.empty(min(numbers, _DRAWN)).normal_(0.0, spread, generator=generator).bfloat16()
+    drawn = torch.empty(min(numbers, _MAX_DRAWN)).normal_(0.0, spread, generator=generator).bfloat16()
     return drawn.repeat(-(-numbers // len(drawn)))[:numbers].view(size)
 
 

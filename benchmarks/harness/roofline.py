@@ -27,8 +27,8 @@ def save_png(report: Report, path: Path) -> None:
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    places = [point["intensity"] for point in points] or [1.0]
-    left, right = min(places) / 3, max(*places, *(ceilings[name] / ceilings["read"] for name in ceilings)) * 3
+    intensities = [point["intensity"] for point in points] or [1.0]
+    left, right = min(intensities) / 3, max(*intensities, *(ceilings[name] / ceilings["read"] for name in ceilings)) * 3
     for name, label in NAMES.items():
         if name in ceilings:
             _roof(axes, left, right, ceilings, name, label)

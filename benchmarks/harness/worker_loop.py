@@ -1,4 +1,4 @@
-"""A worker's end of its channel: orders come in as JSON lines, a reply goes out for each.
+"""What runs in a worker process: orders come in as JSON lines, a reply goes out for each.
 
     {"op": "encode", "seconds": 3}  ->  {"value": 0.41, "check": [0.1234, -0.5, ...]}
 
@@ -20,11 +20,13 @@ SETTLE_SECONDS = 0.02  # until the other process's threads have stopped spinning
 
 
 class Timer:
+    """What a timed block took."""
+
     seconds = 0.0
 
 
 def settle() -> None:
-    """Collect rubbish, and let the other process fall asleep."""
+    """Collect garbage, and let the other process fall asleep."""
     gc.collect()
     time.sleep(SETTLE_SECONDS)
 
@@ -42,7 +44,7 @@ def timed() -> Iterator[Timer]:
 def serve(session: Any, orders: IO[str], replies: IO[str]) -> None:
     """Call the session's method of each order's name until the orders end.
 
-    What goes wrong is told, not raised: the other end shows it.
+    An error becomes a reply, and the orders go on: the driver raises it.
     """
     for line in orders:
         order = json.loads(line)
@@ -55,7 +57,7 @@ def serve(session: Any, orders: IO[str], replies: IO[str]) -> None:
 
 
 def stdout_for_replies() -> IO[str]:
-    """The stream of replies. Whatever else is printed must not get among them, and goes to stderr from now on."""
+    """The stream of replies: the real stdout. Whatever else is printed goes to stderr from now on."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     sys.stdout.flush()
     os.dup2(2, 1)

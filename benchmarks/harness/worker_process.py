@@ -25,12 +25,12 @@ class Worker:
         side: str,
         threads: int,
         *,
-        module: str = "model.session",
+        module: str,
         python: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Run `python -m benchmarks.<module> side threads` with this interpreter, or with `python`, which then needs
-        only that module's own imports."""
+        """Run `python -m benchmarks.<module> THREADS` with this interpreter, or with `python`, which then needs only
+        that module's own imports. `side`: what errors call it."""
         self.side = side
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed on exit
         variables = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -38,7 +38,7 @@ class Worker:
         inherited = [] if python is not None else [os.environ.get("PYTHONPATH", "")]
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), *inherited]))
         self._process = subprocess.Popen(
-            [str(python or sys.executable), "-m", f"benchmarks.{module}", side, str(threads)],
+            [str(python or sys.executable), "-m", f"benchmarks.{module}", str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -86,5 +86,5 @@ class Worker:
                 "free some memory, or use a smaller checkpoint."
             )
         self._log.seek(0)
-        lines = self._log.read().strip().splitlines() or ["it said nothing"]
+        lines = self._log.read().strip().splitlines() or ["it wrote nothing"]
         raise Qwen2AudioError(f"The bench's {self.side} side ended with exit status {code} at {op!r}: {lines[-1]}")

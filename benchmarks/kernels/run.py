@@ -1,4 +1,4 @@
-"""`bench kernels`: the quantised matrix products alone, next to onnxruntime's and to what the machine can do."""
+"""`python -m benchmarks kernels`: the quantised matrix products alone, next to onnxruntime's."""
 
 from __future__ import annotations
 
@@ -66,6 +66,17 @@ class Options:
             raise ConfigError(f"{self.peer_python} is no file; expected a Python interpreter that has onnxruntime.")
 
 
+@dataclass(frozen=True)
+class _IsaResult:
+    """What was measured on one instruction set."""
+
+    isa: str
+    supported: list[str]  # instruction sets that run here, this one included
+    ceilings: Ceilings
+    rows: list[Row]
+    points: list[dict[str, Any]]  # of the roofline
+
+
 def run(options: Options, progress: Progress = lambda line: None) -> Report:
     """Measure. Takes minutes on the default shapes, and wants the machine for itself.
 
@@ -74,42 +85,35 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
         Qwen2AudioError: a side failed; the message is its own.
     """
     threads = options.threads or machine.physical_cores()
+    about = machine.describe(threads) | {"ours": version("qwen2-audio"), "dtype": "quantised", "peer": None}
     with ExitStack() as stack:
         peer = _start_peer(options, threads, stack)
-        about = machine.describe(threads) | {"ours": version("qwen2-audio"), "dtype": "quantised"}
-        about["peer"] = None if peer is None else peer.ask("about")["peer"]
-        first = "" if options.isa in (None, "all") else str(options.isa)
-        isas = [first]
-        rows: list[Row] = []
-        points: list[dict[str, Any]] = []
-        found: Ceilings | None = None
-        for place in range(len(ISAS)):
-            if place == len(isas):
-                break
-            with ExitStack() as of_isa:
-                worker = of_isa.enter_context(
-                    Worker(
-                        "ours",
-                        threads,
-                        module="kernels.worker",
-                        environment={ISA_VARIABLE: isas[place]} if isas[place] else None,
-                    )
-                )
-                kernels = worker.ask("about")
-                progress(f"{kernels['isa']}: what the machine can do")
-                limits = _ceilings(worker, options)
-                if found is None:
-                    found, about["isa"] = limits, kernels["isa"]
-                    rows += limits.rows()
-                    if options.isa == "all":
-                        isas += [isa for isa in kernels["runs"] if isa not in (kernels["isa"], SLOW)]
-                bench = _Bench(options, worker, peer if place == 0 else None, limits.shares(), progress)
-                ending = "" if place == 0 else f"@{kernels['isa']}"
-                rows += bench.rows(ending)
-                points += bench.points
-    assert found is not None
-    about["checkpoint"] = f"products alone, {about['isa']}"
-    return Report(about, rows, roofline={"ceilings": found.to_json(), "points": points})
+        if peer is not None:
+            about["peer"] = peer.ask("about")["peer"]
+        isa = None if options.isa == "all" else options.isa
+        first = _measure_isa(options, isa, threads, peer, progress)
+    rows, points = first.ceilings.rows() + first.rows, first.points
+    if options.isa == "all":
+        for isa in first.supported:
+            if isa not in (first.isa, SLOW):
+                other = _measure_isa(options, isa, threads, None, progress, suffix=f"@{isa}")
+                rows, points = rows + other.rows, points + other.points
+    about |= {"isa": first.isa, "checkpoint": f"products alone, {first.isa}"}
+    return Report(about, rows, roofline={"ceilings": first.ceilings.to_json(), "points": points})
+
+
+def _measure_isa(
+    options: Options, isa: str | None, threads: int, peer: Worker | None, progress: Progress, suffix: str = ""
+) -> _IsaResult:
+    """The products on instruction set `isa`, or the best one that runs here; `suffix` ends the names of the rows."""
+    environment = None if isa is None else {ISA_VARIABLE: isa}
+    with Worker("ours", threads, module="kernels.worker", environment=environment) as worker:
+        about = worker.ask("about")
+        progress(f"{about['isa']}: what the machine can do")
+        repeats, buffer = 3 if options.quick else REPEATS, max(options.working_set, 1 << 20)
+        ceilings = Ceilings.of_reply(worker.ask("ceilings", repeats=repeats, buffer=buffer))
+        turns = _Turns(options, worker, peer, ceilings.shares(), progress)
+        return _IsaResult(about["isa"], about["runs"], ceilings, turns.rows(suffix), turns.points)
 
 
 def _start_peer(options: Options, threads: int, stack: ExitStack) -> Worker | None:
@@ -126,12 +130,7 @@ def _start_peer(options: Options, threads: int, stack: ExitStack) -> Worker | No
     )
 
 
-def _ceilings(worker: Worker, options: Options) -> Ceilings:
-    repeats, buffer = 3 if options.quick else REPEATS, max(options.working_set, 1 << 20)
-    return Ceilings.of_reply(worker.ask("ceilings", repeats=repeats, buffer=buffer))
-
-
-class _Bench:
+class _Turns:
     """One instruction set's products, taking turns with the peer's."""
 
     def __init__(
@@ -141,32 +140,29 @@ class _Bench:
         self._progress = progress
         self.points: list[dict[str, Any]] = []
 
-    def rows(self, ending: str) -> list[Row]:
+    def rows(self, suffix: str) -> list[Row]:
+        """All rows, with `suffix` at the end of their names."""
         shapes: Sequence[tuple[int, int]] = self._options.shapes
         if self._options.quick:
             shapes = [min(shapes, key=lambda shape: shape[0] * shape[1])]
-        out: list[Row] = []
-        for form in FORMATS:
-            for shape in shapes:
-                out += self._of(form, shape, ending)
-        return out
+        return [row for storage in FORMATS for shape in shapes for row in self._rows_of(storage, shape, suffix)]
 
-    def _of(self, form: Format, shape: tuple[int, int], ending: str) -> list[Row]:
+    def _rows_of(self, storage: Format, shape: tuple[int, int], suffix: str) -> list[Row]:
         """Decode, prefill and errors of one format and shape."""
         inputs, outputs = shape
-        what = {"bits": form.bits, "group": form.group, "inputs": inputs, "outputs": outputs}
+        weight = {"bits": storage.bits, "group": storage.group, "inputs": inputs, "outputs": outputs}
         working_set = self._options.working_set // (4 if self._options.quick else 1)
-        sides = [self._worker, *([self._peer] if self._peer is not None and form.group else [])]
-        nbytes = [side.ask("prepare", **what, working_set=working_set)["nbytes"] for side in sides]
-        name = f"{inputs}x{outputs}{ending}"
-        rows = [self._measure(f"{form.name}.decode.{name}", sides, shape, 1, nbytes[0])]
-        rows += [self._measure(f"{form.name}.prefill{n}.{name}", sides, shape, n, nbytes[0]) for n in PREFILLS]
-        if ending:  # every instruction set has the same results
+        sides = [self._worker, *([self._peer] if self._peer is not None and storage.group else [])]
+        nbytes = [side.ask("prepare", **weight, working_set=working_set)["nbytes"] for side in sides]
+        ending = f"{inputs}x{outputs}{suffix}"
+        rows = [self._measure(f"{storage.name}.decode.{ending}", sides, shape, 1, nbytes[0])]
+        rows += [self._measure(f"{storage.name}.prefill{n}.{ending}", sides, shape, n, nbytes[0]) for n in PREFILLS]
+        if suffix:  # every instruction set has the same results
             return rows
-        errors = self._worker.ask("errors", **what)
+        errors = self._worker.ask("errors", **weight)
         for part, label in (("total", "error"), ("weights", "error_weights"), ("activations", "error_activations")):
-            full = f"{form.name}.{label}.{inputs}x{outputs}"
-            rows.append(Row(full, errors[part], "rel. L2", limit=bar(full), note="against float64"))
+            name = f"{storage.name}.{label}.{ending}"
+            rows.append(Row(name, errors[part], "rel. L2", limit=bar(name), note="against float64"))
         return rows
 
     def _measure(self, name: str, sides: list[Worker], shape: tuple[int, int], rows: int, nbytes: int) -> Row:
@@ -178,16 +174,18 @@ class _Bench:
         work, unit = (weights, "Gw/s") if rows == 1 else (operations, "GOP/s")
         rates: list[list[float]] = [[] for _ in sides]
         for turn in range(-1, turns):  # the first one warms up
-            for side, mine in zip(sides, rates, strict=True):
+            for side, side_rates in zip(sides, rates, strict=True):
                 seconds = side.ask("time", rows=rows, calls=calls)["value"]
                 if turn >= 0:
-                    mine.append(work / seconds / 1e9)
+                    side_rates.append(work / seconds / 1e9)
         self._progress(f"{name}: {statistics.median(rates[0]):.3g} {unit}")
-        medians = [statistics.median(mine) for mine in rates]
-        spreads = [(min(mine), max(mine)) for mine in rates]
-        touched = nbytes + 4 * rows * sum(shape)
+        medians = [statistics.median(side_rates) for side_rates in rates]
+        spreads = [(min(side_rates), max(side_rates)) for side_rates in rates]
+        touched_bytes = nbytes + 4 * rows * sum(shape)
         per_second = medians[0] / work * 1e9
-        self.points.append({"name": name, "intensity": operations / touched, "gops": operations * per_second / 1e9})
+        self.points.append(
+            {"name": name, "intensity": operations / touched_bytes, "gops": operations * per_second / 1e9}
+        )
         note = (
             self._shares.of_read(nbytes * per_second)
             if rows == 1

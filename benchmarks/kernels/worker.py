@@ -1,13 +1,13 @@
 """The native kernels in a process of their own, whose $QWEN2_AUDIO_ISA says which of them.
 
-Run as `python -m benchmarks.kernels.worker ours THREADS`. K inputs, N outputs, M rows.
+Run as `python -m benchmarks.kernels.worker THREADS`.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from qwen2_audio.quantize.packing import Format, dequantize
 from qwen2_audio.quantize.search import quantize_linear
 
 from ..harness import ceilings
-from ..harness.worker_loop import serve, settle, stdout_for_replies
+from ..harness.torch_worker import run_torch_worker
+from ..harness.worker_loop import settle
 
 MEASURED_OUTPUTS = 1024  # of a weight, for its errors: the outputs are alike
 MEASURED_ROWS = 64
@@ -36,24 +37,24 @@ class Session:
 
     def about(self) -> Measured:
         """Which kernels these are."""
-        found = library.load()
-        if found.library is None:
-            raise ConfigError(f"bench kernels has nothing to measure. {found.reason}")
-        runs = [isa for isa in library.ISAS if found.library.qwa_supported(isa.encode())]
-        return {"isa": found.isa, "runs": runs, "reason": found.reason}
+        kernels = library.load()
+        if kernels.library is None:
+            raise ConfigError(f"bench kernels has nothing to measure. {kernels.reason}")
+        runs = [isa for isa in library.ISAS if kernels.library.qwa_supported(isa.encode())]
+        return {"isa": kernels.isa, "runs": runs, "reason": kernels.reason}
 
     def ceilings(self, repeats: int, buffer: int) -> Measured:
-        found = ceilings.measure(self._threads, repeats=repeats, buffer=buffer)
-        return {"isa": found.isa, "read": found.read, "fma": found.fma, "int8": found.int8}
+        """What the machine can do with these kernels' instruction set."""
+        return asdict(ceilings.measure(self._threads, repeats=repeats, buffer=buffer))
 
     def prepare(self, bits: int, group: int, inputs: int, outputs: int, working_set: int) -> Measured:
         """A weight of random codes, often enough in memory that `working_set` bytes lie between two uses of one.
 
         Returns the bytes of one.
         """
-        form = Format(bits, group)
-        shape, dtype = form.codes(outputs, inputs)
-        scales_shape = form.scales(outputs, inputs)
+        storage = Format(bits, group)
+        shape, dtype = storage.codes(outputs, inputs)
+        scales_shape = storage.scales(outputs, inputs)
         codes = torch.randn(shape).half() if bits == 16 else torch.randint(0, 256, shape, dtype=dtype)
         scales = None if scales_shape is None else torch.full(scales_shape, 0.01, dtype=torch.float16)
         nbytes = codes.nbytes + (0 if scales is None else scales.nbytes)
@@ -102,13 +103,13 @@ class Session:
             bits=bits,
             group=group,
         ).double()
-        kept = dequantize(stored.codes, stored.scales, bits, group)[: len(weight), :inputs]
-        exact, of_kept = x.double() @ weight.double().T, x.double() @ kept.double().T
+        stored_weight = dequantize(stored.codes, stored.scales, bits, group)[: len(weight), :inputs]
+        exact, exact_of_stored = x.double() @ weight.double().T, x.double() @ stored_weight.double().T
         size = float(exact.norm())
         return {
             "total": float((computed - exact).norm()) / size,
-            "weights": float((of_kept - exact).norm()) / size,
-            "activations": float((computed - of_kept).norm()) / size,
+            "weights": float((exact_of_stored - exact).norm()) / size,
+            "activations": float((computed - exact_of_stored).norm()) / size,
         }
 
 
@@ -118,12 +119,5 @@ def _seconds(layer: ops.Handle, x: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    threads = int(sys.argv[2])
-    replies = stdout_for_replies()
-    torch.set_num_threads(threads)
-    serve(Session(threads), sys.stdin, replies)
-
-
 if __name__ == "__main__":
-    main()
+    run_torch_worker(Session)

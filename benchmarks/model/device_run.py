@@ -1,4 +1,4 @@
-"""`bench model --device`: a random model made on the device, decoding and first tokens, next to transformers there.
+"""`python -m benchmarks model --device`: a random model made on the device, decoding and first tokens there.
 
 Nothing is read from a disk. The sides have the device one after the other, so that each one's memory is its own.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -21,16 +21,17 @@ from qwen2_audio.checkpoint.memory import format_bytes, format_count, require_me
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.model.paged import BLOCK
 
+from ..harness.devices import require_device
 from ..harness.random_checkpoint import SHAPES, Shape
+from ..harness.rows import row_with_peer
 from ..harness.worker_process import Worker
 
-DEVICES = ("cuda", "cpu")
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 PEERS = ("transformers", "none")
-# What is asked of the official shape in bf16 on a GPU of 4.3 TB/s (an H200).
-SHARES = {1: 0.85, 32: 0.60}  # sequences -> of the rate that the memory's bandwidth allows
-FIRST_TOKENS = {3.0: 0.015, 30.0: 0.050}  # seconds of a clip -> to the first token
-RATIO = 5.0  # times the peer's tokens a second, with one sequence
+# Limits of the official shape in bf16 on a GPU of 4.3 TB/s (an H200).
+BANDWIDTH_SHARES = {1: 0.85, 32: 0.60}  # sequences -> share of the rate that the memory's bandwidth allows, at least
+FIRST_TOKEN_SECONDS = {3.0: 0.015, 30.0: 0.050}  # seconds of a clip -> seconds to the first token, at most
+PEER_RATIO = 5.0  # times the peer's tokens a second, with one sequence, at least
 
 Progress = Callable[[str], None]
 Measured = dict[str, Any]
@@ -56,8 +57,8 @@ class Options:
         if self.peer not in (None, *PEERS):
             raise ConfigError(f"peer is {self.peer!r}; bench model expects one of {', '.join(PEERS)}.")
         if len(self.formats) != 1 or self.formats[0] not in DTYPES:
-            found, known = ",".join(self.formats), ", ".join(DTYPES)
-            raise ConfigError(f"format is {found!r}; bench model --device expects one of {known}.")
+            given, known = ",".join(self.formats), ", ".join(DTYPES)
+            raise ConfigError(f"format is {given!r}; bench model --device expects one of {known}.")
         require_device(self.device)
 
     @property
@@ -70,8 +71,8 @@ class Options:
         return f"{self.shape.label}.{self.format}.{self.device}"
 
     @property
-    def judged(self) -> bool:
-        """Whether figures are held to what is asked."""
+    def has_limits(self) -> bool:
+        """Whether the limits are meant for this shape, format and device."""
         return self.label == "model.bf16.cuda"
 
 
@@ -87,18 +88,8 @@ class Amounts:
 
     @classmethod
     def of(cls, options: Options) -> Amounts:
+        """The amounts that `options` ask for."""
         return cls([1, 4], 60, 6, [3.0], 2**24) if options.quick else cls()
-
-
-def require_device(device: str) -> None:
-    """Raise ConfigError where `device` is unknown or not there."""
-    if device not in DEVICES:
-        raise ConfigError(f"device is {device!r}; expected one of {', '.join(DEVICES)}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"device is 'cuda', and torch {torch.__version__} sees no NVIDIA GPU; run this on a machine with one and "
-            "with a CUDA build of torch, or use --device cpu."
-        )
 
 
 def run(options: Options, progress: Progress = lambda line: None) -> Report:
@@ -128,75 +119,66 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
 
 
 def rows(options: Options, amounts: Amounts, ours: Measured, theirs: Measured) -> Iterator[Row]:
-    """The table, from what `_measure` found of both sides; `theirs` may be empty."""
-    label, judged = options.label, options.judged
-    bandwidth = statistics.median(ours["bandwidth"])
-    yield _row(
-        f"{label}.bandwidth", "GB/s", [rate / 1e9 for rate in ours["bandwidth"]], note="copied, read and written"
-    )
+    """The table, from what `_measure` returned for both sides; `theirs` may be empty."""
+    has_limits = options.has_limits
+
+    def row(name: str, unit: str, note: str, limit: float | None = None, ratio_limit: float | None = None) -> Row:
+        sides = [side[name] for side in (ours, theirs) if name in side]
+        measured = row_with_peer(f"{options.label}.{name}", unit, sides, [[] for _ in sides])
+        return replace(measured, limit=limit, ratio_limit=ratio_limit, note=note)
+
+    yield row("bandwidth", "GB/s", "copied, read and written")
+    bandwidth = statistics.median(ours["bandwidth"]) * 1e9
     for count in amounts.running:
         name = f"decode{count}"
-        most = bandwidth * count / (ours["weights"] + count * amounts.context * ours["position"])  # tokens a second
-        share = statistics.median(ours[name]) / most
-        yield _row(
-            f"{label}.{name}",
+        allowed = bandwidth * count / (ours["weights"] + count * amounts.context * ours["position"])  # tokens a second
+        share = statistics.median(ours[name]) / allowed
+        yield row(
+            name,
             "tokens/s",
-            ours[name],
-            theirs.get(name),
-            limit=SHARES[count] * most if judged and count in SHARES else None,
-            ratio_limit=RATIO if judged and count == 1 and theirs else None,
-            note=f"{share:.0%} of the {most:,.0f} that bandwidth allows; {amounts.context} positions each",
+            f"{share:.0%} of the {allowed:,.0f} that bandwidth allows; {amounts.context} positions each",
+            limit=BANDWIDTH_SHARES[count] * allowed if has_limits and count in BANDWIDTH_SHARES else None,
+            ratio_limit=PEER_RATIO if has_limits and count == 1 and theirs else None,
         )
     for seconds in amounts.clips:
-        name = f"ttft_{seconds:g}s"
-        limit = FIRST_TOKENS.get(seconds) if judged else None
-        yield _row(f"{label}.{name}", "s", ours[name], theirs.get(name), limit=limit, note="from the waveform")
-    note = f"{format_bytes(ours['weights'])} of weights read a step, {format_bytes(ours['cache'])} of cache"
-    yield _row(f"{label}.peak_gb", "GB", [ours["peak"]], [theirs["peak"]] if theirs else None, note=note)
+        limit = FIRST_TOKEN_SECONDS.get(seconds) if has_limits else None
+        yield row(f"ttft_{seconds:g}s", "s", "from the waveform", limit=limit)
+    yield row(
+        "peak_gb",
+        "GB",
+        f"{format_bytes(ours['weights'])} of weights read a step, {format_bytes(ours['cache'])} of cache",
+    )
 
 
 def _measure(side: str, options: Options, amounts: Amounts, threads: int, progress: Progress) -> Measured:
-    """Everything one side is asked, in a process that has the device for itself. Lists have a value a repeat."""
+    """All that one side is asked, in a process that has the device for itself: replies by their rows' names.
+
+    Lists have a value a repeat.
+    """
     longest = amounts.context + 2 * amounts.steps + max(amounts.running) + 2 * BLOCK
-    room = max(amounts.running) * longest + 1024  # positions; a clip of 30 s takes 800
-    asked = {"shape": asdict(options.shape), "device": options.device, "dtype": DTYPES[options.format]}
-    with Worker(side, threads, module="model.device_worker") as worker:
+    kv_tokens = max(amounts.running) * longest + 1024  # a clip of 30 s takes 800
+    load = {"shape": asdict(options.shape), "device": options.device, "dtype": DTYPES[options.format]}
+    module = "model.device_worker" if side == "ours" else "peers.transformers_device"
+    with Worker(side, threads, module=module) as worker:
         progress(f"{side}: a random model on {options.device}")
-        found: Measured = worker.ask("load", **asked, kv_tokens=room, sequences=max(amounts.running))
+        measured: Measured = worker.ask("load", **load, kv_tokens=kv_tokens, sequences=max(amounts.running))
         if side == "ours":
             progress("the bandwidth of the memory")
-            found["bandwidth"] = worker.ask("bandwidth", nbytes=amounts.copied, repeats=5)["value"]
+            rates = worker.ask("bandwidth", nbytes=amounts.copied, repeats=5)["value"]
+            measured["bandwidth"] = [rate / 1e9 for rate in rates]
         decode = {"context": amounts.context, "steps": amounts.steps}
         orders: dict[str, tuple[str, Measured]] = {
             f"decode{count}": ("decode", {**decode, "running": count}) for count in amounts.running
         }
         orders |= {f"ttft_{seconds:g}s": ("first_token", {"seconds": seconds}) for seconds in amounts.clips}
         for name, (op, arguments) in orders.items():
-            found[name] = []
+            measured[name] = []
             for turn in range(-1, options.repeats):  # the first one warms up: graphs, kernels, what is kept
                 progress(f"{side}: {name}: " + ("warm-up" if turn < 0 else f"{turn + 1} of {options.repeats}"))
                 value = worker.ask(op, **arguments, variant=turn + 1)["value"]
-                found[name] += [value] if turn >= 0 else []
-        found["peak"] = worker.ask("memory")["value"]
-    return found
-
-
-def _row(
-    name: str,
-    unit: str,
-    ours: list[Any],
-    theirs: list[Any] | None = None,
-    *,
-    limit: float | None = None,
-    ratio_limit: float | None = None,
-    note: str = "",
-) -> Row:
-    """Medians, their ratio, and the ranges."""
-    sides = [one if one and None not in one else None for one in (ours, theirs)]
-    mine, peer = (None if one is None else statistics.median(one) for one in sides)
-    spread, peer_spread = (None if one is None or len(one) < 2 else (min(one), max(one)) for one in sides)
-    ratio = None if mine is None or peer is None else mine / peer if unit == "tokens/s" else peer / mine
-    return Row(name, mine, unit, peer, ratio, limit, spread, peer_spread, note, ratio_limit)
+                measured[name] += [value] if turn >= 0 else []
+        measured["peak_gb"] = [worker.ask("memory")["value"]]
+    return measured
 
 
 def _parameters(shape: Shape) -> int:

@@ -1,4 +1,4 @@
-"""What a side must be able to do to be measured. The stopwatch is in `worker`, the same for both."""
+"""What a side must be able to do to be measured. The stopwatch is in `session`, the same for both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Features:
     mask: torch.Tensor  # 0/1 [1, F]: which mel frames are sound
 
 
-class Stopwatch(Protocol):
+class TokenStreamer(Protocol):
     """A streamer: `put` gets the prompt's ids first, then each new id as it is known."""
 
     def put(self, value: torch.Tensor) -> None: ...
@@ -27,21 +27,20 @@ class Stopwatch(Protocol):
     def end(self) -> None: ...
 
 
-class Contestant(Protocol):
-    """One implementation on the CPU. Making one imports its library."""
+class Implementation(Protocol):
+    """One side, on the CPU. Making one imports its library."""
 
     def load(self, folder: Path) -> None:
         """Read the checkpoint, so that the model is ready to run; a plain one in fp32."""
 
-    def log_mel(self, clip: npt.NDArray[np.float32]) -> Features:
+    def log_mel(self, waveform: npt.NDArray[np.float32]) -> Features:
         """From float32 [S] at 16 kHz."""
 
     def encode(self, features: Features) -> torch.Tensor:
         """Encoder and projector: at least the valid audio positions first, [.., width of the language model]."""
 
-    def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
+    def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, streamer: TokenStreamer) -> torch.Tensor:
         """Greedy, exactly `new_tokens` after the int64 prompt [1, T] -> [1, T + new_tokens]."""
 
-    def go_on(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
-        """As `generate`, when all of the int64 prompt [1, T] but its last id has been read: the cache is that of
-        `inputs.past`."""
+    def generate_after_past(self, ids: torch.Tensor, new_tokens: int, streamer: TokenStreamer) -> torch.Tensor:
+        """As `generate`, behind what `random_past` gives for all ids of the int64 prompt [1, T] but the last one."""

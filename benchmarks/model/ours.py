@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..harness.prompts import past
-from .implementation import Features, Stopwatch
+from .implementation import Features, TokenStreamer
+from .random_past import random_past
 
 if TYPE_CHECKING:
     from qwen2_audio.model.cache import KVCache
@@ -55,25 +55,25 @@ class Ours:
     def load(self, folder: Path) -> None:
         self._model = self._pretrained.Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
 
-    def log_mel(self, clip: npt.NDArray[np.float32]) -> Features:
-        mel = torch.from_numpy(self._mel.log_mel(clip))[None]
+    def log_mel(self, waveform: npt.NDArray[np.float32]) -> Features:
+        mel = torch.from_numpy(self._mel.log_mel(waveform))[None]
         mask = torch.zeros((1, mel.shape[-1]), dtype=torch.int32)
-        mask[:, : self._mel.num_frames(len(clip))] = 1
+        mask[:, : self._mel.num_frames(len(waveform))] = 1
         return Features(mel, mask)
 
     def encode(self, features: Features) -> torch.Tensor:
         return self.model.encode_audio(features.log_mel, features.mask)[0]
 
-    def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
-        heard = {"input_features": features.log_mel, "feature_attention_mask": features.mask}
-        return self.answer(ids, new_tokens, stopwatch, **heard)
+    def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, streamer: TokenStreamer) -> torch.Tensor:
+        clips = {"input_features": features.log_mel, "feature_attention_mask": features.mask}
+        return self.answer(ids, new_tokens, streamer, **clips)
 
-    def go_on(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
-        cached = CachedPrompt(self.model, self.past(ids.shape[1] - 1, new_tokens))
-        return self.answer(ids, new_tokens, stopwatch, model=cached)
+    def generate_after_past(self, ids: torch.Tensor, new_tokens: int, streamer: TokenStreamer) -> torch.Tensor:
+        cached = CachedPrompt(self.model, self.past_cache(ids.shape[1] - 1, new_tokens))
+        return self.answer(ids, new_tokens, streamer, model=cached)
 
     def answer(
-        self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch, model: Any = None, **inputs: Any
+        self, ids: torch.Tensor, new_tokens: int, streamer: TokenStreamer, model: Any = None, **inputs: Any
     ) -> torch.Tensor:
         """Greedy, exactly `new_tokens`. `model`: what generates; None: the loaded model."""
         from qwen2_audio.generate.generate import generate
@@ -85,13 +85,13 @@ class Ours:
             do_sample=False,
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
-            streamer=stopwatch,
+            streamer=streamer,
             **inputs,
         )
 
-    def past(self, length: int, room: int) -> KVCache:
-        """A cache of `length` positions that were never computed, with room for `room` more."""
-        cache = self.model.new_cache(1, length + room)
-        for layer, keys, values in past(self.model.config.text_config, length):
+    def past_cache(self, length: int, new_tokens: int) -> KVCache:
+        """A cache of `length` positions that were never computed, with space for `new_tokens` more."""
+        cache = self.model.new_cache(1, length + new_tokens)
+        for layer, keys, values in random_past(self.model.config.text_config, length):
             cache.update(layer, keys, values)
         return cache

@@ -145,7 +145,7 @@ def _first_token(out: Profile, ours: Ours, name: str, clip: npt.NDArray[np.float
 
 def _decode(out: Profile, ours: Ours, context: int, new_tokens: int) -> None:
     model = ours.model
-    cache = ours.past(context, new_tokens)
+    cache = ours.past_cache(context, new_tokens)
     token = torch.zeros((1, 1), dtype=torch.long)
 
     def steps() -> None:

@@ -1,8 +1,7 @@
-"""`bench model`: a whole model, each format in a process of its own, next to transformers where it is asked for."""
+"""`python -m benchmarks model`: a whole model, each format in a process of its own, next to transformers."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from qwen2_audio.bench import machine
-from qwen2_audio.bench.report import Report, Row, more_is_better
+from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.checkpoint.config import CONFIG_FILE
 from qwen2_audio.checkpoint.memory import require_memory
 from qwen2_audio.errors import ConfigError
 
-from ..harness import random_checkpoint as checkpoint
-from ..harness.bars import RATIOS, bar
+from ..harness import random_checkpoint
+from ..harness.bars import bar
 from ..harness.ceilings import BUFFER, Ceilings
 from ..harness.random_checkpoint import Shape
+from ..harness.rows import row_with_peer
 from ..harness.worker_process import Worker
 
 PEERS = ("transformers", "none")
 FORMATS = ("fp32", "int8", "int4")
 CONTEXTS = (100, 1000, 4000)
-_SAME = 1e-4  # of the largest value; what two right outputs may differ by
 
 Progress = Callable[[str], None]
 
@@ -55,7 +54,7 @@ class Options:
             raise ConfigError(f"format is {','.join(self.formats)!r}; expected some of {','.join(FORMATS)}, each once.")
         if self.model is not None and not (self.model / CONFIG_FILE).is_file():
             raise ConfigError(f"{self.model} has no {CONFIG_FILE}; expected the folder of a Qwen2-Audio checkpoint.")
-        stored = "fp32" if self.model is None else checkpoint.scheme_of(self.model)
+        stored = "fp32" if self.model is None else random_checkpoint.scheme_of(self.model)
         if stored != "fp32" and self.formats != (stored,):
             raise ConfigError(
                 f"{self.model} is quantised to {stored}; expected --format {stored} for it, and no other."
@@ -92,6 +91,11 @@ class Side:
     def ours(self) -> bool:
         return self.format in FORMATS
 
+    def start_worker(self, threads: int) -> Worker:
+        if self.ours:
+            return Worker("ours", threads, module="model.worker")
+        return Worker(self.format, threads, module="peers.transformers_model")
+
 
 def plan(options: Options) -> list[Measurement]:
     """What the loaded sides are asked, in order: memory before what an answer to one clip does not need."""
@@ -127,21 +131,21 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
         Qwen2AudioError: a side failed; the message is its own.
     """
     peers = _peer(options)
-    base = options.model or checkpoint.ensure(options.shape, progress=progress)
-    sides = [Side(form, _folder(base, form, progress)) for form in options.formats]
+    base = options.model or random_checkpoint.ensure(options.shape, progress=progress)
+    sides = [Side(name, _folder(base, name, progress)) for name in options.formats]
     # With a peer all take turns, so that a slow minute hits each; without one, one model after the other saves memory.
     groups = [[*sides, *(Side(peer, base) for peer in peers)]] if peers else [[side] for side in sides]
     for group in groups:
-        needed = sum(checkpoint.nbytes(side.folder) for side in group)
+        needed = sum(random_checkpoint.nbytes(side.folder) for side in group)
         require_memory(needed, f"Loading {' and '.join(side.format for side in group)} to measure")
     threads = options.threads or machine.physical_cores()
     about = machine.describe(threads) | {
         "ours": version("qwen2-audio"),
         "peer": f"transformers {version('transformers')}, fp32" if peers else None,
-        "checkpoint": f"{base.name}, {checkpoint.num_parameters(base) / 1e6:,.0f} M parameters",
+        "checkpoint": f"{base.name}, {random_checkpoint.num_parameters(base) / 1e6:,.0f} M parameters",
         "dtype": ", ".join(options.formats),
     }
-    with Worker("ours", threads, module="kernels.worker") as worker:
+    with Worker("ours", threads, module="harness.ceilings_worker") as worker:
         progress("what the machine can do")
         limits = Ceilings.of_reply(worker.ask("ceilings", repeats=7, buffer=BUFFER))
     about["isa"] = limits.isa
@@ -152,7 +156,7 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
 
 
 def _measure_group(options: Options, sides: list[Side], threads: int, report: Report, progress: Progress) -> None:
-    """Load the sides, have them measured in turns, and add what came out to `report`."""
+    """Load the sides, measure them in turns, and add the rows to `report`."""
     for folder in dict.fromkeys(side.folder for side in sides):
         _read_through(folder, progress)
     with ExitStack() as stack:
@@ -169,13 +173,13 @@ def _measure_group(options: Options, sides: list[Side], threads: int, report: Re
 
 def _profile(options: Options, side: Side, worker: Worker, report: Report) -> None:
     clips, contexts = ([3], CONTEXTS[:1]) if options.quick else ([3, 30], CONTEXTS)
-    found = worker.ask("profile", seconds=clips, contexts=contexts, new_tokens=8)
-    report.profile.extend({"format": side.format, **stage} for stage in found["stages"])
-    name = f"{options.label}.{side.format}"
-    report.roofline["points"] += [{**point, "name": f"{name}.{point['name']}"} for point in found["points"]]
-    full = f"{name}.step_over_products"
+    profile = worker.ask("profile", seconds=clips, contexts=contexts, new_tokens=8)
+    report.profile.extend({"format": side.format, **stage} for stage in profile["stages"])
+    prefix = f"{options.label}.{side.format}"
+    report.roofline["points"] += [{**point, "name": f"{prefix}.{point['name']}"} for point in profile["points"]]
+    name = f"{prefix}.step_over_products"
     note = "a decode step's time over that of its matrix products"
-    report.rows.append(Row(full, found["overhead"], "x", limit=bar(full), note=note))
+    report.rows.append(Row(name, profile["overhead"], "x", limit=bar(name), note=note))
 
 
 def start(
@@ -183,40 +187,44 @@ def start(
 ) -> tuple[list[Worker], list[Row]]:
     """The loaded workers, and what importing and loading took, each time in a new process as a program does it."""
     workers: list[Worker] = []
-    importing: list[list[float]] = [[] for _ in sides]
-    loading: list[list[float]] = [[] for _ in sides]
+    import_seconds: list[list[float]] = [[] for _ in sides]
+    load_seconds: list[list[float]] = [[] for _ in sides]
     for turn in range(repeats):
-        for place, side in enumerate(sides):
+        for number, side in enumerate(sides):
             progress(f"load: {side.format}, {turn + 1} of {repeats}")
             with ExitStack() as until_loaded:
-                worker = until_loaded.enter_context(Worker("ours" if side.ours else side.format, threads))
-                importing[place].append(worker.ask("library")["value"])
-                loading[place].append(worker.ask("load", folder=str(side.folder))["value"])
+                worker = until_loaded.enter_context(side.start_worker(threads))
+                import_seconds[number].append(worker.ask("library")["value"])
+                load_seconds[number].append(worker.ask("load", folder=str(side.folder))["value"])
                 if turn == repeats - 1:  # these stay, for all that follows
                     stack.push(until_loaded.pop_all())
                     workers.append(worker)
-    nothing: list[list[Any]] = [[] for _ in sides]
-    rows = rows_of(label, Measurement("import_s", "library", {}, repeats, shared=True), sides, importing, nothing)
-    return workers, rows + rows_of(label, Measurement("load_s", "load", {}, repeats), sides, loading, nothing)
+    no_checks: list[list[Any]] = [[] for _ in sides]
+    importing = Measurement("import_s", "library", {}, repeats, shared=True)
+    rows = rows_of(label, importing, sides, import_seconds, no_checks)
+    rows += rows_of(label, Measurement("load_s", "load", {}, repeats), sides, load_seconds, no_checks)
+    return workers, rows
 
 
 def measure(label: str, line: Measurement, sides: list[Side], workers: list[Worker], progress: Progress) -> list[Row]:
     """A row for each of our formats: the sides take turns, so that a slow minute of the machine hits all."""
-    ours = [_one(sides)] if line.shared else [side for side in sides if side.ours]
-    asked = [place for place, side in enumerate(sides) if (side in ours if side.ours else not line.ours_only)]
-    values: list[list[Any]] = [[] for _ in asked]
-    checks: list[list[Any]] = [[] for _ in asked]
+    ours = [_representative(sides)] if line.shared else [side for side in sides if side.ours]
+    measured = [(side in ours) if side.ours else not line.ours_only for side in sides]
+    sides = [side for side, is_measured in zip(sides, measured, strict=True) if is_measured]
+    workers = [worker for worker, is_measured in zip(workers, measured, strict=True) if is_measured]
+    values: list[list[Any]] = [[] for _ in sides]
+    checks: list[list[Any]] = [[] for _ in sides]
     for turn in range(-1 if line.warm_up else 0, line.repeats):
-        for place, mine, check in zip(asked, values, checks, strict=True):
-            reply = workers[place].ask(line.op, **line.arguments)
+        for number, worker in enumerate(workers):
+            reply = worker.ask(line.op, **line.arguments)
             if turn >= 0:
-                mine.append(reply["value"])
-                check[:] = reply["check"]
+                values[number].append(reply["value"])
+                checks[number] = reply["check"]
         progress(f"{line.key}: " + ("warm-up" if turn < 0 else f"{turn + 1} of {line.repeats}"))
-    return rows_of(label, line, [sides[place] for place in asked], values, checks)
+    return rows_of(label, line, sides, values, checks)
 
 
-def _one(sides: list[Side]) -> Side:
+def _representative(sides: list[Side]) -> Side:
     """The format of ours that stands for all: fp32, which the peer computes in, else the first."""
     return next((side for side in sides if side.format == "fp32"), sides[0])
 
@@ -225,50 +233,22 @@ def rows_of(
     label: str, line: Measurement, sides: list[Side], values: list[list[Any]], checks: list[list[Any]]
 ) -> list[Row]:
     """One row for each of our formats, next to the peer where there is one; results are compared with fp32's only."""
-    theirs = next((place for place, side in enumerate(sides) if not side.ours), None)
+    peer = next((number for number, side in enumerate(sides) if not side.ours), None)
     rows = []
-    for place, side in enumerate(sides):
-        if side.ours and (not line.shared or side is _one(sides)):
-            both = [place] if theirs is None else [place, theirs]
+    for number, side in enumerate(sides):
+        if side.ours and (not line.shared or side is _representative(sides)):
+            both = [number] if peer is None else [number, peer]
             comparable = checks if side.format == "fp32" else [[] for _ in checks]
             name = f"{label}.{side.format}.{line.key}"
-            rows.append(row(name, line.unit, [values[i] for i in both], [comparable[i] for i in both]))
+            rows.append(row_with_peer(name, line.unit, [values[i] for i in both], [comparable[i] for i in both]))
     return rows
 
 
-def row(name: str, unit: str, values: list[list[Any]], checks: list[list[Any]]) -> Row:
-    """Medians, their ratio, and whether both sides got the same. `values` and `checks`: ours, then the peer's."""
-    known = [mine for mine in values if None not in mine]
-    limit = bar(name)
-    if len(known) < len(values):  # the system does not say
-        return Row(name, None, unit, limit=limit)
-    medians = [statistics.median(mine) for mine in known]
-    spreads = [(min(mine), max(mine)) if len(mine) > 1 else None for mine in known]
-    if len(medians) == 1:
-        return Row(name, medians[0], unit, limit=limit, spread=spreads[0])
-    ratio = medians[0] / medians[1] if more_is_better(unit) else medians[1] / medians[0]
-    note = compare(*checks)
-    return Row(name, medians[0], unit, medians[1], ratio, limit, spreads[0], spreads[1], note, RATIOS.get(name))
-
-
-def compare(ours: list[Any], peer: list[Any]) -> str:
-    """What the two sides' results say: ids must be equal, values within 1e-4 of the largest."""
-    if not ours and not peer:
-        return ""
-    if all(isinstance(value, int) for value in (*ours, *peer)):
-        for place, (mine, theirs) in enumerate(zip(ours, peer, strict=True), 1):
-            if mine != theirs:
-                return f"token {place} differs: {mine}, peer {theirs}"
-        return "same token" if len(ours) == 1 else f"same {len(ours)} tokens"
-    if len(ours) != len(peer):
-        return "outputs of different sizes"
-    apart = max(abs(a - b) for a, b in zip(ours, peer, strict=True)) / max(abs(b) for b in peer)
-    return f"same within {apart:.0e}" if apart <= _SAME else f"outputs differ by {apart:.1e}"
-
-
-def _folder(base: Path, form: str, progress: Progress) -> Path:
-    """Where `base`'s checkpoint lies in `form`."""
-    return base if form in ("fp32", checkpoint.scheme_of(base)) else checkpoint.quantized(base, form, progress)
+def _folder(base: Path, format_name: str, progress: Progress) -> Path:
+    """Where `base`'s checkpoint lies in that format."""
+    if format_name in ("fp32", random_checkpoint.scheme_of(base)):
+        return base
+    return random_checkpoint.quantized(base, format_name, progress)
 
 
 def _peer(options: Options) -> list[str]:
@@ -277,14 +257,14 @@ def _peer(options: Options) -> list[str]:
         raise ConfigError(
             "transformers is not installed; install 'qwen2-audio[oracles]' to compare with it, or use --peer none."
         )
-    if options.peer == "transformers" and options.model and checkpoint.scheme_of(options.model) != "fp32":
+    if options.peer == "transformers" and options.model and random_checkpoint.scheme_of(options.model) != "fp32":
         raise ConfigError("transformers does not read our quantised checkpoints; use --peer none.")
     wanted = options.peer == "transformers" or (options.peer is None and "fp32" in options.formats)
     return ["transformers"] if installed and wanted else []
 
 
 def _read_through(folder: Path, progress: Progress) -> None:
-    """Have the files in the system's cache, or who loads first would pay for both."""
+    """Read the files into the system's cache, or the side that loads first would pay for both."""
     progress(f"reading {folder}")
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:

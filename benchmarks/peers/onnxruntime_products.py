@@ -1,7 +1,7 @@
-"""onnxruntime's MatMulNBits in a process of its own: the one place that imports it.
+"""The kernels' peer in its own process: onnxruntime's MatMulNBits.
 
-Run as `python -m benchmarks.peers.onnxruntime_products onnxruntime THREADS`, with any interpreter that has onnxruntime,
-onnx and numpy. 4 and 8 bits with a scale a block, activations in 8 bits (accuracy_level 4).
+Run as `python -m benchmarks.peers.onnxruntime_products THREADS`, with any interpreter that has onnxruntime, onnx and
+numpy; it needs nothing of qwen2_audio. 4 and 8 bits with a scale a block, activations in 8 bits (accuracy_level 4).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Measured = dict[str, Any]
 
 
 class Session:
-    """The orders this worker knows, as in `kernel_worker`."""
+    """The orders it knows, as in `kernels.worker`."""
 
     def __init__(self, threads: int) -> None:
         import onnxruntime
@@ -96,7 +96,7 @@ def _model(bits: int, group: int, inputs: int, outputs: int, copies: int) -> byt
 
 def main() -> None:
     replies = stdout_for_replies()
-    serve(Session(int(sys.argv[2])), sys.stdin, replies)
+    serve(Session(int(sys.argv[1])), sys.stdin, replies)
 
 
 if __name__ == "__main__":

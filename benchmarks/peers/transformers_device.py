@@ -1,4 +1,7 @@
-"""The peer of `bench model --device`: transformers' `generate`, with random weights made on the device. In a worker."""
+"""The peer of the model benchmark on a device, in its own process: transformers' `generate`, with random weights.
+
+Run as `python -m benchmarks.peers.transformers_device THREADS`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from qwen2_audio.audio.mel import num_audio_tokens, num_frames
 from qwen2_audio.bench.clips import clip_variant
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 
-from ..engine.scripts import ids_of, text_prompt
+from ..harness.devices import device_name, device_peak_gb, device_timed, random_model
+from ..harness.engine_prompts import random_text_prompt
+from ..harness.prompt_ids import question_ids_for
 from ..harness.random_checkpoint import Shape
-from ..model.device_worker import Measured, clocked, device_name, peak_gb, random_model
+from ..harness.torch_worker import run_torch_worker
+
+Measured = dict[str, Any]
 
 
 class PeerSession:
-    """The orders it knows: those of our side, without the bandwidth."""
+    """The orders it knows: those of `model.device_worker`, without the bandwidth."""
 
     def load(self, shape: Measured, device: str, dtype: str, kv_tokens: int, sequences: int) -> Measured:
         transformers.logging.set_verbosity_error()
@@ -36,32 +43,34 @@ class PeerSession:
 
     def decode(self, running: int, context: int, steps: int, variant: int) -> Measured:
         """Tokens a second: `steps` more of them take so much longer than the first one."""
-        prompts = [text_prompt(self._config, context, 1000 * variant + number).ids for number in range(running)]
+        prompts = [random_text_prompt(self._config, context, 1000 * variant + number).ids for number in range(running)]
         ids = torch.tensor(prompts, device=self._device)
-        taken = []
+        seconds = []
         for new_tokens in (1, steps + 1):
-            with clocked(self._device) as timer:
+            with device_timed(self._device) as timer:
                 self._generate(new_tokens, input_ids=ids)
-            taken.append(timer.seconds)
-        return {"value": running * steps / (taken[1] - taken[0])}
+            seconds.append(timer.seconds)
+        return {"value": running * steps / (seconds[1] - seconds[0])}
 
     def first_token(self, seconds: float, variant: int) -> Measured:
         """From the waveform to the first id of the answer."""
-        sound = clip_variant(seconds, variant)
-        ids = torch.tensor([ids_of(self._config, num_audio_tokens(num_frames(len(sound))))], device=self._device)
-        with clocked(self._device) as timer:
+        waveform = clip_variant(seconds, variant)
+        num_tokens = num_audio_tokens(num_frames(len(waveform)))
+        ids = torch.tensor([question_ids_for(self._config, num_tokens)], device=self._device)
+        with device_timed(self._device) as timer:
             features = self._extractor(
-                sound, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
+                waveform, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
             )
-            heard = {
+            clips = {
                 "input_features": features.input_features.to(self._device, self._model.dtype),
                 "feature_attention_mask": features.attention_mask.to(self._device),
             }
-            self._generate(1, input_ids=ids, **heard)
+            self._generate(1, input_ids=ids, **clips)
         return {"value": timer.seconds}
 
     def memory(self) -> Measured:
-        return {"value": peak_gb(self._device)}
+        """GB that tensors took at most on a GPU, or the process on a CPU."""
+        return {"value": device_peak_gb(self._device)}
 
     def _generate(self, new_tokens: int, **inputs: torch.Tensor) -> None:
         self._model.generate(
@@ -71,3 +80,7 @@ class PeerSession:
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
         )
+
+
+if __name__ == "__main__":
+    run_torch_worker(lambda threads: PeerSession())

@@ -1,4 +1,7 @@
-"""The other side: transformers, doing what its documentation says. The one place that imports it, in a worker only."""
+"""The model benchmark's peer in its own process: transformers, doing what its documentation says.
+
+Run as `python -m benchmarks.peers.transformers_model THREADS`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ import torch
 
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 
-from ..harness.prompts import past
-from ..model.implementation import Features, Stopwatch
+from ..harness.torch_worker import run_torch_worker
+from ..model.implementation import Features, TokenStreamer
+from ..model.random_past import random_past
+from ..model.session import Session
 
 
 class Transformers:
@@ -34,9 +39,9 @@ class Transformers:
         self._extractor = self._extractor_class.from_pretrained(folder, local_files_only=True)
         self._text_config = Qwen2AudioConfig.from_pretrained(folder).text_config
 
-    def log_mel(self, clip: npt.NDArray[np.float32]) -> Features:
+    def log_mel(self, waveform: npt.NDArray[np.float32]) -> Features:
         out = self._extractor(
-            clip, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
+            waveform, sampling_rate=16_000, return_attention_mask=True, padding="max_length", return_tensors="pt"
         )
         return Features(out.input_features, out.attention_mask)
 
@@ -48,23 +53,27 @@ class Transformers:
         out = self._model.model.audio_tower(features.log_mel, attention_mask=visible)
         return self._model.model.multi_modal_projector(out.last_hidden_state)[0]  # type: ignore[no-any-return]
 
-    def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
-        heard = {"input_features": features.log_mel, "feature_attention_mask": features.mask}
-        return self._answer(ids, new_tokens, stopwatch, **heard)
+    def generate(self, ids: torch.Tensor, features: Features, new_tokens: int, streamer: TokenStreamer) -> torch.Tensor:
+        clips = {"input_features": features.log_mel, "feature_attention_mask": features.mask}
+        return self._answer(ids, new_tokens, streamer, **clips)
 
-    def go_on(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch) -> torch.Tensor:
+    def generate_after_past(self, ids: torch.Tensor, new_tokens: int, streamer: TokenStreamer) -> torch.Tensor:
         cache = self._cache_class(config=self._model.config.text_config)
-        for layer, keys, values in past(self._text_config, ids.shape[1] - 1):
+        for layer, keys, values in random_past(self._text_config, ids.shape[1] - 1):
             cache.update(keys, values, layer)
-        return self._answer(ids, new_tokens, stopwatch, past_key_values=cache)
+        return self._answer(ids, new_tokens, streamer, past_key_values=cache)
 
-    def _answer(self, ids: torch.Tensor, new_tokens: int, stopwatch: Stopwatch, **inputs: Any) -> torch.Tensor:
+    def _answer(self, ids: torch.Tensor, new_tokens: int, streamer: TokenStreamer, **inputs: Any) -> torch.Tensor:
         return self._model.generate(  # type: ignore[no-any-return]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
-            streamer=stopwatch,
+            streamer=streamer,
             **inputs,
         )
+
+
+if __name__ == "__main__":
+    run_torch_worker(lambda threads: Session(Transformers))

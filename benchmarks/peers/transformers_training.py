@@ -1,4 +1,7 @@
-"""The other side of `bench train`: transformers with peft, features padded to 30 s. Imported in a worker only."""
+"""The training benchmark's peer in its own process: transformers with peft, features padded to 30 s.
+
+Run as `python -m benchmarks.peers.transformers_training THREADS`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import torch
 
 from qwen2_audio.bench.clips import clip
 
-from ..train.session import ALPHA, RANK, RATE
+from ..harness.torch_worker import run_torch_worker
+from ..train.session import ALPHA, LEARNING_RATE, RANK, Session
 
 # The language model's Linears, as our trainer adapts them; a list of names would reach into the encoder too.
 TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -37,15 +41,15 @@ class Transformers:
         self._model.train()
         self._parameters = [p for p in self._model.parameters() if p.requires_grad]
         kind: Any = torch.optim.SGD if optimiser == "sgd" else torch.optim.AdamW
-        self._optimiser = kind(self._parameters, lr=RATE)
+        self._optimiser = kind(self._parameters, lr=LEARNING_RATE)
 
     def prepare(self, rows: dict[str, torch.Tensor], seconds: list[float]) -> None:
         features = self._extractor(
             [clip(length) for length in seconds], sampling_rate=16_000, return_attention_mask=True,
             padding="max_length", return_tensors="pt",
         )  # fmt: skip
-        sound = {"input_features": features.input_features, "feature_attention_mask": features.attention_mask}
-        self._batch = rows | sound
+        clips = {"input_features": features.input_features, "feature_attention_mask": features.attention_mask}
+        self._batch = rows | clips
 
     def step(self) -> float:
         loss = self._model(**self._batch).loss
@@ -54,3 +58,7 @@ class Transformers:
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         return float(loss.detach())
+
+
+if __name__ == "__main__":
+    run_torch_worker(lambda threads: Session(Transformers()), gradients=True)

@@ -1,7 +1,7 @@
-"""`bench train`: one optimiser step of ours next to one of transformers and peft, on the same batch and checkpoint.
+"""`python -m benchmarks train`: an optimiser step next to one of transformers and peft.
 
-Both sides compute in fp32 with the same rank, targets, optimiser and clipping. One process lives at a time, so that
-each has the memory to itself; the sides take turns.
+Both sides have the same checkpoint and batch, and compute in fp32 with the same rank, targets, optimiser and clipping.
+One process lives at a time, so that each has the memory to itself; the sides take turns.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from qwen2_audio.checkpoint.config import CONFIG_FILE
 from qwen2_audio.checkpoint.memory import available_bytes, require_memory
 from qwen2_audio.errors import ConfigError
 
-from ..harness import random_checkpoint as checkpoint
-from ..harness.prompts import prompt
+from ..harness import random_checkpoint
+from ..harness.prompt_ids import question_ids
 from ..harness.random_checkpoint import Shape
+from ..harness.rows import row_with_peer
 from ..harness.worker_process import Worker
-from ..model.run import row
-from .session import ANSWER, audio_tokens
+from .session import ANSWER_TOKENS, audio_tokens
 
 PEERS = ("transformers", "none")
+WORKERS = {"ours": "train.worker", "transformers": "peers.transformers_training"}
 METHODS = ("lora", "full")
 SECONDS = [2.0, 4.0, 7.0, 10.0]  # of the clips of a batch
 QUICK_SECONDS = [2.0, 3.0]
@@ -62,7 +63,7 @@ class Options:
             raise ConfigError(f"methods is {','.join(self.methods)!r}; expected some of {','.join(METHODS)}.")
         if self.model is not None and not (self.model / CONFIG_FILE).is_file():
             raise ConfigError(f"{self.model} has no {CONFIG_FILE}; expected the folder of a Qwen2-Audio checkpoint.")
-        if self.model is not None and checkpoint.scheme_of(self.model) != "fp32":
+        if self.model is not None and random_checkpoint.scheme_of(self.model) != "fp32":
             raise ConfigError(f"{self.model} is quantised; bench train measures plain checkpoints.")
 
     @property
@@ -82,13 +83,13 @@ def run(options: Options, progress: Progress = lambda line: None) -> Report:
         Qwen2AudioError: a side failed; the message is its own.
     """
     sides = ["ours", *_peers(options)]
-    folder = options.model or checkpoint.ensure(options.shape, progress=progress)
+    folder = options.model or random_checkpoint.ensure(options.shape, progress=progress)
     threads = options.threads or machine.physical_cores()
     peer = f"transformers {version('transformers')} + peft {version('peft')}" if len(sides) > 1 else None
     about = machine.describe(threads) | {
         "ours": version("qwen2-audio"),
         "peer": peer,
-        "checkpoint": f"{folder.name}, {checkpoint.num_parameters(folder) / 1e6:,.0f} M parameters",
+        "checkpoint": f"{folder.name}, {random_checkpoint.num_parameters(folder) / 1e6:,.0f} M parameters",
         "dtype": "fp32",
     }
     rows: list[Row] = []
@@ -101,32 +102,32 @@ def measure(
     options: Options, method: str, sides: list[str], folder: Path, threads: int, progress: Progress
 ) -> list[Row]:
     """Rate and peak memory of one method's step."""
-    optimiser = choose_optimiser(method, checkpoint.num_parameters(folder))
+    optimiser = choose_optimiser(method, random_checkpoint.num_parameters(folder))
     seconds = QUICK_SECONDS if options.quick else SECONDS
     turns, steps = (1, 1) if options.quick else (options.repeats, options.steps)
     rates: list[list[Any]] = [[] for _ in sides]
     peaks: list[list[Any]] = [[] for _ in sides]
     losses: list[list[Any]] = [[] for _ in sides]
     for turn in range(turns):
-        for place, side in enumerate(sides):
+        for number, side in enumerate(sides):
             progress(f"{method} step, {side}: {turn + 1} of {turns}")
-            with Worker(side, threads, module="train.session") as worker:
+            with Worker(side, threads, module=WORKERS[side]) as worker:
                 worker.ask("load", folder=str(folder), method=method, optimiser=optimiser, seconds=seconds)
-                losses[place] = worker.ask("step")["check"]  # before any update: both must have the same
-                taken = [worker.ask("step")["value"] for _ in range(steps)]
-                rates[place] += [positions(seconds) / value for value in taken]
-                peaks[place].append(worker.ask("memory")["value"])
+                losses[number] = worker.ask("step")["check"]  # before any update: both must have the same
+                step_seconds = [worker.ask("step")["value"] for _ in range(steps)]
+                rates[number] += [positions(seconds) / value for value in step_seconds]
+                peaks[number].append(worker.ask("memory")["value"])
     name = f"{options.label}.train.{method}"
     note = f"{optimiser}, batch of clips of {', '.join(f'{value:g}' for value in seconds)} s"
-    rate = row(f"{name}.rate", "tokens/s", rates, losses)
-    peak = row(f"{name}.peak_gb", "GB", peaks, [[] for _ in sides])
-    return [_noted(rate, f"{note}; loss: {rate.note}" if rate.note else note), _noted(peak, note)]
+    rate = row_with_peer(f"{name}.rate", "tokens/s", rates, losses)
+    peak = row_with_peer(f"{name}.peak_gb", "GB", peaks, [[] for _ in sides])
+    return [replace(rate, note=f"{note}; loss: {rate.note}" if rate.note else note), replace(peak, note=note)]
 
 
 def positions(seconds: list[float]) -> int:
-    """What a step works on, padding not counted: prompt, sound and answer of each row."""
-    around = len(prompt(0, vocab_size=10**6, audio_id=10**6))
-    return sum(around + audio_tokens(length) + ANSWER for length in seconds)
+    """What a step works on, padding not counted: prompt, clip and answer of each row."""
+    text_positions = len(question_ids(0, vocab_size=10**6, audio_id=10**6))
+    return sum(text_positions + audio_tokens(length) + ANSWER_TOKENS for length in seconds)
 
 
 def choose_optimiser(method: str, parameters: int) -> str:
@@ -134,17 +135,13 @@ def choose_optimiser(method: str, parameters: int) -> str:
 
     Raises CapacityError where not even that has.
     """
-    room = available_bytes()
+    available = available_bytes()
     adamw = BYTES[method, "adamw"] * parameters + ACTIVATIONS
-    if method == "lora" or room is None or adamw <= room:
+    if method == "lora" or available is None or adamw <= available:
         require_memory(adamw - ACTIVATIONS, f"A {method} step")
         return "adamw"
     require_memory(BYTES[method, "sgd"] * parameters, f"A {method} step without moments")
     return "sgd"
-
-
-def _noted(measured: Row, note: str) -> Row:
-    return replace(measured, note=note)
 
 
 def _peers(options: Options) -> list[str]:

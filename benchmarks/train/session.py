@@ -1,12 +1,8 @@
-"""One side of `bench train` in its own process: load, then one optimiser step for each order.
-
-Run as `python -m benchmarks.train.session ours|transformers THREADS`.
-"""
+"""The stopwatch of the training benchmark, the same for both sides: load, then one optimiser step for each order."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,15 +10,15 @@ import torch
 
 from qwen2_audio.audio.mel import num_audio_tokens, num_frames
 from qwen2_audio.bench.clips import clip
-from qwen2_audio.bench.machine import peak_memory
+from qwen2_audio.bench.machine import peak_gb
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 
-from ..harness.prompts import prompt, text
-from ..harness.worker_loop import serve, stdout_for_replies, timed
+from ..harness.prompt_ids import question_ids_for, random_ids
+from ..harness.worker_loop import timed
 
-ANSWER = 24  # trained tokens of each row
+ANSWER_TOKENS = 24  # trained, of each row
 IGNORED = -100
-RANK, ALPHA, RATE = 16, 32.0, 1e-4
+RANK, ALPHA, LEARNING_RATE = 16, 32.0, 1e-4
 Measured = dict[str, Any]
 
 
@@ -42,8 +38,8 @@ class Trainer(Protocol):
 class Session:
     """The orders a worker knows: one method each."""
 
-    def __init__(self, side: str) -> None:
-        self._trainer = trainer(side)
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
 
     def load(self, folder: str, method: str, optimiser: str, seconds: list[float]) -> Measured:
         with timed() as timer:
@@ -60,46 +56,26 @@ class Session:
         return {"value": timer.seconds, "check": [loss]}
 
     def memory(self) -> Measured:
-        peak = peak_memory()
-        return {"value": None if peak is None else peak / 1e9, "check": []}
+        """GB that the process held at most since the model was loaded, where the system can tell that."""
+        return {"value": peak_gb(), "check": []}
 
 
 def batch(seconds: list[float], config: Qwen2AudioConfig) -> dict[str, torch.Tensor]:
     """A question about a clip of each length and an answer to learn, padded on the right: int64 [B, T]."""
-    sizes = {"vocab_size": config.text_config.vocab_size, "audio_id": config.audio_token_index}
-    rows = [prompt(audio_tokens(length), **sizes) for length in seconds]
-    answer = text(ANSWER, **sizes)
-    width = max(map(len, rows)) + ANSWER
-    ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    prompts = [question_ids_for(config, audio_tokens(length)) for length in seconds]
+    vocab_size, audio_id = config.text_config.vocab_size, config.audio_token_index
+    answer = random_ids(ANSWER_TOKENS, vocab_size=vocab_size, audio_id=audio_id)
+    width = max(map(len, prompts)) + ANSWER_TOKENS
+    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-    for number, row in enumerate(rows):
-        end = len(row) + ANSWER
-        ids[number, :end] = torch.tensor([*row, *answer])
+    for number, prompt in enumerate(prompts):
+        end = len(prompt) + ANSWER_TOKENS
+        ids[number, :end] = torch.tensor([*prompt, *answer])
         mask[number, :end] = 1
-        labels[number, len(row) : end] = torch.tensor(answer)
+        labels[number, len(prompt) : end] = torch.tensor(answer)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def audio_tokens(seconds: float) -> int:
+    """Audio positions of a clip of `seconds`."""
     return num_audio_tokens(num_frames(len(clip(seconds))))
-
-
-def trainer(side: str) -> Trainer:
-    if side == "ours":
-        from .ours import Ours
-
-        return Ours()
-    from ..peers.transformers_training import Transformers
-
-    return Transformers()
-
-
-def main() -> None:
-    side, threads = sys.argv[1], int(sys.argv[2])
-    replies = stdout_for_replies()
-    torch.set_num_threads(threads)
-    serve(Session(side), sys.stdin, replies)
-
-
-if __name__ == "__main__":
-    main()

@@ -89,7 +89,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
 
 
 def test_a_large_tensor_repeats_what_was_drawn_but_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_DRAWN", 97)
+    monkeypatch.setattr(checkpoint, "_MAX_DRAWN", 97)
     weight = draw("language_model.lm_head.weight", (30, 20))
     assert len({tuple(row.tolist()) for row in weight}) == 30
     assert float(weight.float().std()) == pytest.approx(20**-0.5, rel=0.2)

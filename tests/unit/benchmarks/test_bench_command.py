@@ -99,7 +99,7 @@ def test_the_profile_explains_the_first_token_and_a_decode_step(result: SimpleNa
 
 
 def test_a_failed_order_is_told_in_one_sentence(tmp_path: Path) -> None:
-    with Worker("ours", 1) as worker:
+    with Worker("ours", 1, module="model.worker") as worker:
         with pytest.raises(Qwen2AudioError, match=r"^The bench's ours side failed at 'load': WeightsError: .*"):
             worker.ask("load", folder=str(tmp_path / "nowhere"))
         assert worker.ask("library")["value"] > 0  # and it goes on
@@ -111,7 +111,7 @@ def test_a_failed_order_is_told_in_one_sentence(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nonexistent")
     with (
-        Worker("ours", 1) as worker,
+        Worker("ours", 1, module="model.worker") as worker,
         pytest.raises(Qwen2AudioError, match=r"side ended with exit status \d+ at 'load'"),
     ):
         worker.ask("load", folder="x")

@@ -10,14 +10,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.engine import draft as engine_draft
+from benchmarks.engine import draft
 from benchmarks.engine import run as engine
+from benchmarks.engine.options import Amounts, Options, clip_lengths
 from benchmarks.engine.plot import better, by_running
-from benchmarks.engine.run import Amounts, Options, latency_rows, summary
-from benchmarks.engine.scripts import clip_lengths, prompt_of, script, text_prompt, with_errors
-from benchmarks.engine.timed_engine import ModelClock, Step, decode_rate, ids_in
+from benchmarks.engine.run import latency_rows
+from benchmarks.engine.scripts import script, with_errors
+from benchmarks.engine.timed_engine import ModelClock, Step, decode_rate
 from benchmarks.engine.worker import Session
 from benchmarks.harness import bars
+from benchmarks.harness.engine_prompts import clip_prompt, random_text_prompt
+from benchmarks.harness.id_tokenizer import ids_in
+from benchmarks.harness.rows import row_of
 from qwen2_audio.bench.clips import clip_variant
 from qwen2_audio.bench.report import Row
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
@@ -85,7 +89,7 @@ def test_the_peers_time_is_over_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not PEER, reason="transformers is not installed")
 def test_the_peer_answers_the_same_requests(session: Session, folder: Path) -> None:
-    from benchmarks.engine.worker import PeerSession
+    from benchmarks.peers.transformers_batch import PeerSession
 
     peer = PeerSession()
     peer.load(str(folder), "cpu", "float32")
@@ -94,7 +98,7 @@ def test_the_peer_answers_the_same_requests(session: Session, folder: Path) -> N
 
 
 def test_decoding_is_measured_with_as_many_running_as_asked(session: Session) -> None:
-    found = session.decode([4, 2, 1], [30, 40, 50, 60], 3, 0)["found"]
+    found = session.decode([4, 2, 1], [30, 40, 50, 60], 3, 0)["counts"]
     assert [one["running"] for one in found] == [4, 2, 1]
     for one in found:
         assert one["rate"] == pytest.approx(one["running"] / one["step"])
@@ -114,22 +118,22 @@ def test_first_tokens(session: Session) -> None:
 def test_guesses_are_taken_where_the_answer_repeats_the_prompt(
     session: Session, kind: str, least: float, most: float
 ) -> None:
-    assert session.guessing(kind, 0, 128)["accepted"] == 0
-    assert least <= session.guessing(kind, 4, 128)["accepted"] <= most
+    assert session.speculate(kind, 0, 128)["accepted"] == 0
+    assert least <= session.speculate(kind, 4, 128)["accepted"] <= most
 
 
 def test_a_draft_that_is_told_the_answer(session: Session, folder: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    small = engine_draft.make(folder, "fp32", lambda line: None)
+    small = draft.make(folder, "fp32", lambda line: None)
     assert 0 < session.load_draft(str(small))["value"] < 2
-    asked = {"kind": "chat", "most": 41}
-    found = [session.guessing(guesses=4, right=right, **asked)["accepted"] for right in (0.0, 0.5, 0.9, 1.0)]
+    asked = {"kind": "chat", "max_tokens": 41}
+    found = [session.speculate(draft_tokens=4, right=right, **asked)["accepted"] for right in (0.0, 0.5, 0.9, 1.0)]
     assert found[0] == 0 and found == sorted(found) and found[1] > 0.2 and found[-1] == pytest.approx(0.8, abs=0.03)
-    assert session.guessing(guesses=0, **asked)["accepted"] == 0
+    assert session.speculate(draft_tokens=0, **asked)["accepted"] == 0
 
 
 def test_the_shape_of_a_draft() -> None:
-    shape = engine_draft.draft_shape(Qwen2AudioConfig())
+    shape = draft.draft_shape(Qwen2AudioConfig())
     assert (shape.layers, shape.width, shape.heads, shape.vocab_size) == (16, 1024, 16, 151_936)
     answer = list(range(200))
     told = with_errors(answer, 0.2)
@@ -148,10 +152,11 @@ def test_scripts_are_what_they_say_they_are() -> None:
 def test_requests_are_the_same_at_every_call_and_differ_by_variant() -> None:
     assert clip_lengths(16, 2, 15)[0] == 2 and clip_lengths(16, 2, 15)[-1] == 15 and clip_lengths(1, 2, 15) == [2]
     config = Qwen2AudioConfig()
-    one, other = prompt_of(config, clip_variant(2.0, 1)), prompt_of(config, clip_variant(2.0, 2))
+    one, other = clip_prompt(config, clip_variant(2.0, 1)), clip_prompt(config, clip_variant(2.0, 2))
     assert one.ids == other.ids and one.digests != other.digests
-    assert one.digests == prompt_of(config, clip_variant(2.0, 1)).digests
-    assert text_prompt(config, 9, 1).ids == text_prompt(config, 9, 1).ids != text_prompt(config, 9, 2).ids
+    assert one.digests == clip_prompt(config, clip_variant(2.0, 1)).digests
+    first, second = (random_text_prompt(config, 9, variant).ids for variant in (1, 2))
+    assert random_text_prompt(config, 9, 1).ids == first != second
 
 
 def test_the_clock_counts_the_module_alone() -> None:
@@ -195,10 +200,10 @@ def test_the_ratio_of_a_short_request_is_to_twice_its_idle_time_and_a_chunk() ->
 
 def test_what_is_asked_is_what_was_agreed() -> None:
     assert {name: bars.bar(name) for name in ASKED} == ASKED
-    assert summary("engine.run16_speedup", "x faster", [1.2, 1.1, 1.3]).missed
-    assert not summary("engine.run16_speedup", "x faster", [1.4]).missed
-    assert summary("engine.overhead_pct", "%", [5.1]).missed
-    assert summary("engine.peak_gb", "GB", [None]).value is None
+    assert row_of("engine.run16_speedup", "x faster", [1.2, 1.1, 1.3]).missed
+    assert not row_of("engine.run16_speedup", "x faster", [1.4]).missed
+    assert row_of("engine.overhead_pct", "%", [5.1]).missed
+    assert row_of("engine.peak_gb", "GB", [None]).value is None
 
 
 def test_the_picture_shows_how_much_better_than_asked() -> None:

@@ -11,13 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.harness import bars
-from benchmarks.harness.prompts import past, prompt, text
+from benchmarks.harness.prompt_ids import question_ids, random_ids
 from benchmarks.harness.random_checkpoint import SHAPES
+from benchmarks.harness.rows import compare
+from benchmarks.harness.rows import row_with_peer as row
 from benchmarks.model import run as model
-from benchmarks.model import session as worker
 from benchmarks.model.implementation import Features
 from benchmarks.model.profile import Products
-from benchmarks.model.run import Measurement, Options, Side, compare, plan, row, rows_of
+from benchmarks.model.random_past import random_past
+from benchmarks.model.run import Measurement, Options, Side, plan, rows_of
+from benchmarks.model.session import Session, TokenTimes
+from benchmarks.model.worker import OurSession
 from qwen2_audio.bench import machine
 from qwen2_audio.bench.clips import clip
 from qwen2_audio.checkpoint import memory
@@ -159,7 +163,7 @@ def test_hardware_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: py
 
 
 def test_the_prompt_is_the_documented_one() -> None:
-    ids = prompt(101, vocab_size=156_032, audio_id=151_646)
+    ids = question_ids(101, vocab_size=156_032, audio_id=151_646)
     assert len(ids) == 133
     assert ids[:3] == [151644, 8948, 198]
     assert ids[20:121] == [151646] * 101
@@ -167,7 +171,7 @@ def test_the_prompt_is_the_documented_one() -> None:
 
 
 def test_another_question_differs_behind_the_clip_only() -> None:
-    first, second = (prompt(50, vocab_size=156_032, audio_id=151_646, question=n) for n in (0, 1))
+    first, second = (question_ids(50, vocab_size=156_032, audio_id=151_646, question=n) for n in (0, 1))
     assert len(first) == len(second)
     differing = [place for place, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
     assert differing == [72, 73, 74, 75, 76]
@@ -176,17 +180,17 @@ def test_another_question_differs_behind_the_clip_only() -> None:
 
 @given(vocab=st.integers(50, 3000), tokens=st.integers(0, 9))
 def test_a_small_vocabulary_gets_ids_it_has(vocab: int, tokens: int) -> None:
-    ids = prompt(tokens, vocab_size=vocab, audio_id=vocab - 5)
+    ids = question_ids(tokens, vocab_size=vocab, audio_id=vocab - 5)
     assert max(ids) < vocab
     assert ids.count(vocab - 5) == tokens
-    drawn = text(40, vocab_size=vocab, audio_id=vocab - 5)
+    drawn = random_ids(40, vocab_size=vocab, audio_id=vocab - 5)
     assert len(drawn) == 40
     assert max(drawn) < vocab - 5
 
 
 def test_a_past_is_the_same_for_both_sides_and_differs_between_layers() -> None:
     config = Qwen2Config(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2)
-    first, second = (list(past(config, 100)) for _ in range(2))
+    first, second = (list(random_past(config, 100)) for _ in range(2))
     for (layer, keys, values), (_, same, _) in zip(first, second, strict=True):
         assert keys.shape == values.shape == (1, 2, 100, 8)
         assert torch.equal(keys, same)
@@ -221,19 +225,18 @@ class Scripted:
         frames = len(sound) // 160
         return Features(torch.ones(1, 128, frames), torch.ones(1, frames, dtype=torch.int32))
 
-    def go_on(self, ids: torch.Tensor, new_tokens: int, clock: worker.Stamps) -> torch.Tensor:
+    def generate_after_past(self, ids: torch.Tensor, new_tokens: int, clock: TokenTimes) -> torch.Tensor:
         assert ids.shape == (1, 100)
         clock.times += [0.0, 10.0, 10.5, 11.0]
         return torch.cat((ids, torch.arange(new_tokens)[None]), 1)
 
 
-def test_decode_counts_neither_the_prompt_nor_the_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "contestant", lambda side: Scripted())
-    assert worker.Session("ours").decode(100, 3) == {"value": 2.0, "check": [0, 1, 2]}
+def test_decode_counts_neither_the_prompt_nor_the_first_token() -> None:
+    assert Session(Scripted).decode(100, 3) == {"value": 2.0, "check": [0, 1, 2]}
 
 
 def test_a_second_question_costs_no_encoder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = worker.Session("ours")
+    session = OurSession()
     session.load(str(folder))
     encoded = []
     tower = session._ours.model.audio_tower

@@ -7,7 +7,8 @@ import pytest
 from benchmarks.harness.bars import RATIOS
 from benchmarks.train import run as train
 from benchmarks.train.run import Options, choose_optimiser, positions, run
-from benchmarks.train.session import ANSWER, Session, batch
+from benchmarks.train.session import ANSWER_TOKENS, Session, batch
+from benchmarks.train.worker import Ours
 from qwen2_audio import nano_path
 from qwen2_audio.checkpoint import memory
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
@@ -41,7 +42,7 @@ def test_our_side_alone(folder):
 
 
 def test_our_steps_lower_the_loss(folder):
-    session = Session("ours")
+    session = Session(Ours())
     for method, optimiser in (("lora", "adamw"), ("full", "adamw"), ("full", "sgd")):
         session.load(str(folder), method, optimiser, [1.0, 2.0])
         losses = [session.step()["check"][0] for _ in range(4)]
@@ -51,7 +52,7 @@ def test_our_steps_lower_the_loss(folder):
 def test_the_batch_is_counted_without_its_padding(folder):
     made = batch([1.0, 2.0], Qwen2AudioConfig.from_pretrained(folder))
     assert int(made["attention_mask"].sum()) == positions([1.0, 2.0])
-    assert (made["labels"] != -100).sum(1).tolist() == [ANSWER, ANSWER]
+    assert (made["labels"] != -100).sum(1).tolist() == [ANSWER_TOKENS, ANSWER_TOKENS]
     assert (made["labels"][made["attention_mask"] == 0] == -100).all()
 
 

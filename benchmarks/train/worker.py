@@ -1,4 +1,7 @@
-"""Our side of `bench train`: the trainer's own step, on log-mels no longer than their clips."""
+"""Our side of the training benchmark in its own process: the trainer's step, on log-mels no longer than their clips.
+
+Run as `python -m benchmarks.train.worker THREADS`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from qwen2_audio.train.config import PARTS, DataConfig, LoraSection, OptimConfig
 from qwen2_audio.train.feed import MicroBatch, Position, Source, StepData
 from qwen2_audio.train.loss import trained_tokens
 
-from .session import ALPHA, RANK, RATE
+from ..harness.torch_worker import run_torch_worker
+from .session import ALPHA, LEARNING_RATE, RANK, Session
 
 
 class Ours:
@@ -29,13 +33,13 @@ class Ours:
         config = TrainConfig(
             DataConfig(train=""), output="", method="full" if method == "full" else "lora",
             parts=PARTS if method == "full" else ("language_model",), lora=LoraSection(rank=RANK, alpha=ALPHA),
-            optim=OptimConfig(learning_rate=RATE, schedule="constant"),
+            optim=OptimConfig(learning_rate=LEARNING_RATE, schedule="constant"),
         )  # fmt: skip
         optim.prepare(model, config)
         optim.training_mode(model, config)
         self._optimiser = optim.optimiser(model, config.optim)
         if optimiser == "sgd":
-            self._optimiser = torch.optim.SGD(list(optim.trained(model).values()), RATE)
+            self._optimiser = torch.optim.SGD(list(optim.trained(model).values()), LEARNING_RATE)
         nothing = Source(lambda epoch: [], lambda plan, epoch: iter(()))
         self._task = loop.Task(config, model, sft.NextToken(), nothing, None, {}, lambda folder: None)
 
@@ -48,3 +52,7 @@ class Ours:
     def step(self) -> float:
         self._steps += 1
         return float(loop.train_step(self._task, self._optimiser, self._data, self._steps - 1, 1000)["loss"])
+
+
+if __name__ == "__main__":
+    run_torch_worker(lambda threads: Session(Ours()), gradients=True)
