@@ -26,7 +26,7 @@ COMMANDS = {
     "merge": "merge a LoRA adapter into its checkpoint",
     "eval": "how well a checkpoint hears, on the bundled model's world",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
-    "bench": "how fast: a server under load",
+    "bench": "how fast: a server under load, or one checkpoint on this machine",
 }
 USAGE = "Usage: qwen2-audio COMMAND [ARGUMENTS]"
 MISTAKE, INTERRUPTED = 2, 130

@@ -60,7 +60,26 @@ def test_a_benchmark_that_moved_runs_with_a_notice_where_the_repository_is(tmp_p
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["load", "--repeats", "2"], "--repeats is an option of bench throughput; leave it out for bench load."),
+        (["load", "--device", "cpu"], "--device is an option of bench throughput; leave it out for bench load."),
+        (["throughput", "--api-key", "k"], "--api-key is an option of bench load; leave it out for bench throughput."),
+        (["throughput", "--png", "x.png"], "--png is an option of bench load; leave it out for bench throughput."),
+        (["throughput", "--requests", "0"], "requests is 0; expected at least 1."),
+        (["throughput", "--max-tokens", "1"], "max_tokens is 1; expected at least 2."),
+        (["throughput", "--repeats", "0"], "repeats is 0; expected at least 1."),
+    ],
+)
+def test_options_that_cannot_work_are_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["bench", *arguments]) == 2
+    assert capsys.readouterr().err == f"qwen2-audio: {sentence}\n"
+
+
 def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["bench", "laod"]) == 2
-    sentence = "qwen2-audio: There is no bench 'laod'; expected one of load. Did you mean 'load'?\n"
+    sentence = "qwen2-audio: There is no bench 'laod'; expected one of load, throughput. Did you mean 'load'?\n"
     assert capsys.readouterr().err == sentence
