@@ -37,8 +37,8 @@ format: setup  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 bench: setup  ## the kernels, then a random model of about 1 B parameters in int4 and fp32 next to transformers (16 GB, 30 minutes)
-	$(BIN)/qwen2-audio bench kernels --json bench-results/kernels.json --png bench-results/kernels.png
-	$(BIN)/qwen2-audio bench model --shape 1b --format int4,fp32 --json bench-results/model1b.json --png bench-results/model1b.png
+	$(BIN)/python -m benchmarks kernels --json bench-results/kernels.json --png bench-results/kernels.png
+	$(BIN)/python -m benchmarks model --shape 1b --format int4,fp32 --json bench-results/model1b.json --png bench-results/model1b.png
 
 nano: setup  ## train the bundled checkpoint from nothing
 	$(BIN)/python -m recipes.nano

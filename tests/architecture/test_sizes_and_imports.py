@@ -13,7 +13,7 @@ import pytest
 import qwen2_audio
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "recipes").rglob("*.py"))
+SOURCES = [path for folder in ("src", "recipes", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
 # Signatures fixed by the reference's own API, which users call by keyword.
 FIXED_SIGNATURES = {
@@ -86,9 +86,10 @@ def test_the_map_names_every_module():
     section = text[text.index("## Rooms") : text.index("## A waveform")]
     package = ROOT / "src" / "qwen2_audio"
     found: dict[str, set[str]] = {}
-    for path in package.rglob("*.py"):
-        if path.name not in ("__init__.py", "__main__.py"):
-            found.setdefault(str(path.parent.relative_to(package)), set()).add(path.stem)
+    for base, folder in ((package, package), (ROOT, ROOT / "benchmarks")):
+        for path in folder.rglob("*.py"):
+            if path.name not in ("__init__.py", "__main__.py"):
+                found.setdefault(str(path.parent.relative_to(base)), set()).add(path.stem)
     named = {".": set(re.findall(r"`(\w+)\.py`", section[: section.index("- `")]))}
     for room, words in re.findall(r"^- `([\w/]+)/`(.*(?:\n  .*)*)", section, flags=re.M):
         named[room] = {name for name in re.findall(r"`(\w+)`", words) if f"{room}/{name}/" not in section}

@@ -1,7 +1,7 @@
-"""`bench load`: an endpoint of OpenAI's chat completions under load, whoever's it is.
+"""`bench load`: any server of OpenAI's chat completions under load, ours or another's.
 
-Open loop: requests are sent when their time has come, whether or not earlier ones are answered, as people do. So a
-server that is too slow shows a queue that grows, and not a client that waits for it.
+Open loop: each request is sent at its time, whether or not earlier ones are answered, as people send them. So a server
+that is too slow shows a growing queue, instead of a client that waits for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -57,10 +57,10 @@ class Options:
 
 
 @dataclass
-class Sent:
-    """One request and what became of it; times are seconds since the run began."""
+class SentRequest:
+    """One request and its answer; times are seconds since the run began."""
 
-    due: float
+    due: float  # when it should be sent
     sent: float = 0.0
     pieces: list[float] = field(default_factory=list)  # when each piece of text came
     ended: float = 0.0
@@ -78,10 +78,10 @@ class Sent:
 class LoadReport(Report):
     """A run with each of its requests."""
 
-    requests: list[Sent] = field(default_factory=list)
+    requests: list[SentRequest] = field(default_factory=list)
 
     def to_json(self) -> str:
-        data = json.loads(super().to_json()) | {"requests": [asdict(one) for one in self.requests]}
+        data = json.loads(super().to_json()) | {"requests": [asdict(request) for request in self.requests]}
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -101,114 +101,115 @@ async def _run(options: Options, progress: Progress) -> LoadReport:
     clips = read_clips(options.clips)
     model = await _model(options, endpoint)
     before = await _metrics(endpoint)
-    sent = await _drive(options, endpoint, model, clips, progress)
+    requests = await _send_all(options, endpoint, model, clips, progress)
     after = await _metrics(endpoint)
     about = machine.describe(1) | {
         "ours": version("qwen2-audio"),
         "checkpoint": f"{model} at {options.url}",
         "dtype": f"{options.requests} requests, {options.rate:g} a second",
     }
-    return LoadReport(about, [*rows_of(sent), *overhead_rows(sent, before, after)], requests=sent)
+    return LoadReport(about, [*rows_of(requests), *overhead_rows(requests, before, after)], requests=requests)
 
 
-async def _drive(
+async def _send_all(
     options: Options, endpoint: Endpoint, model: str, clips: Sequence[Clip], progress: Progress
-) -> list[Sent]:
-    """Send each request at its time. Bodies are made on a thread, one ahead."""
+) -> list[SentRequest]:
+    """Send each request at its time, and wait for all answers. Bodies are made on a thread, one ahead."""
 
-    def make(number: int) -> bytes:
+    def make_body(number: int) -> bytes:
         clip = clips[number % len(clips)] if clips else synthetic_clip(number, options.seed)
         return body(model, clip, options.max_tokens)
 
-    sent = [Sent(due) for due in arrivals(options.rate, options.requests, options.seed)]
-    ready = await asyncio.to_thread(make, 0)
-    begun, tasks = time.perf_counter(), []
-    for number, one in enumerate(sent):
-        await asyncio.sleep(max(begun + one.due - time.perf_counter(), 0))
-        tasks.append(asyncio.create_task(_send(endpoint, ready, one, begun)))
+    requests = [SentRequest(due) for due in arrivals(options.rate, options.requests, options.seed)]
+    next_body = await asyncio.to_thread(make_body, 0)
+    start, tasks = time.perf_counter(), []
+    for number, request in enumerate(requests, 1):
+        await asyncio.sleep(max(start + request.due - time.perf_counter(), 0))
+        tasks.append(asyncio.create_task(_send(endpoint, next_body, request, start)))
         done = sum(task.done() for task in tasks)
-        progress(f"{number + 1} of {len(sent)} sent, {done} done")
-        if number + 1 < len(sent):
-            ready = await asyncio.to_thread(make, number + 1)
+        progress(f"{number} of {len(requests)} sent, {done} done")
+        if number < len(requests):
+            next_body = await asyncio.to_thread(make_body, number)
     await asyncio.gather(*tasks)
-    return sent
+    return requests
 
 
-async def _send(endpoint: Endpoint, asked: bytes, one: Sent, begun: float) -> None:
-    """One request to its end; whatever goes wrong is written down."""
-    one.sent = time.perf_counter() - begun
+async def _send(endpoint: Endpoint, request_body: bytes, request: SentRequest, start: float) -> None:
+    """Send one request and read its answer to the end; an error becomes part of `request`."""
+    request.sent = time.perf_counter() - start
     try:
         async with asyncio.timeout(TIMEOUT):
-            async for event in events(endpoint, "/v1/chat/completions", asked):
-                _take(event, one, time.perf_counter() - begun)
+            async for event in events(endpoint, "/v1/chat/completions", request_body):
+                _record(event, request, time.perf_counter() - start)
     except HttpError as error:
-        one.error, one.message = error.kind, str(error)
+        request.error, request.message = error.kind, str(error)
     except TimeoutError:
-        one.error, one.message = "timeout", f"no end after {TIMEOUT:g} s"
+        request.error, request.message = "timeout", f"no end after {TIMEOUT:g} s"
     except (OSError, EOFError) as error:
-        one.error, one.message = "connection", str(error)
+        request.error, request.message = "connection", str(error)
     except (ValueError, KeyError, TypeError) as error:
-        one.error, one.message = "unreadable", f"{type(error).__name__}: {error}"
-    one.ended = time.perf_counter() - begun
-    if one.error is None and one.finish_reason in (None, "error"):
-        one.error, one.message = "no finish_reason", "the stream ended, and no choice had finished"
+        request.error, request.message = "unreadable", f"{type(error).__name__}: {error}"
+    request.ended = time.perf_counter() - start
+    if request.error is None and request.finish_reason in (None, "error"):
+        request.error, request.message = "no finish_reason", "the stream ended, and no choice had finished"
 
 
-def _take(event: dict[str, Any], one: Sent, now: float) -> None:
+def _record(event: dict[str, Any], request: SentRequest, now: float) -> None:
+    """Add an event of the answer's stream to `request`."""
     for choice in event.get("choices") or ():
         if (choice.get("delta") or {}).get("content"):
-            one.pieces.append(now)
-            one.tokens += 1
-        one.finish_reason = choice.get("finish_reason") or one.finish_reason
+            request.pieces.append(now)
+            request.tokens += 1
+        request.finish_reason = choice.get("finish_reason") or request.finish_reason
     if event.get("usage"):
-        one.tokens = event["usage"]["completion_tokens"]
+        request.tokens = event["usage"]["completion_tokens"]
 
 
-def rows_of(sent: Sequence[Sent]) -> list[Row]:
+def rows_of(requests: Sequence[SentRequest]) -> list[Row]:
     """Percentiles, throughput and errors."""
-    good = [one for one in sent if one.error is None]
-    firsts = [one.first_token for one in good if one.first_token is not None]
-    gaps = [b - a for one in good for a, b in pairwise(one.pieces)]
-    rows = percentiles("ttft", firsts, "from sending to the first piece of text")
+    answered = [request for request in requests if request.error is None]
+    failed = [request for request in requests if request.error is not None]
+    first_tokens = [request.first_token for request in answered if request.first_token is not None]
+    gaps = [later - earlier for request in answered for earlier, later in pairwise(request.pieces)]
+    rows = percentiles("ttft", first_tokens, "from sending to the first piece of text")
     rows += percentiles("inter_token", gaps, "between two pieces of text")
-    rows += percentiles("end_to_end", [one.ended - one.sent for one in good], "from sending to the end")
-    span = max((one.ended for one in sent), default=0.0)
-    if good and span > 0:
-        rows.append(Row("load.requests", len(good) / span, "requests/s", note=f"{len(good)} of {len(sent)} answered"))
-        rows.append(Row("load.tokens", sum(one.tokens for one in good) / span, "tokens/s"))
-    kinds = Counter(one.error for one in sent if one.error is not None)
+    rows += percentiles("end_to_end", [request.ended - request.sent for request in answered], "from sending to the end")
+    span = max((request.ended for request in requests), default=0.0)
+    if answered and span > 0:
+        note = f"{len(answered)} of {len(requests)} answered"
+        rows.append(Row("load.requests", len(answered) / span, "requests/s", note=note))
+        rows.append(Row("load.tokens", sum(request.tokens for request in answered) / span, "tokens/s"))
+    kinds = Counter(request.error for request in failed)
     note = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
-    note += next((f"; the first: {one.message}" for one in sent if one.error is not None), "")
-    rows.append(Row("load.errors", float(sum(kinds.values())), "", note=note))
-    late = float(np.percentile([one.sent - one.due for one in sent], 99))
+    note += f"; the first: {failed[0].message}" if failed else ""
+    rows.append(Row("load.errors", float(len(failed)), "", note=note))
+    late = float(np.percentile([request.sent - request.due for request in requests], 99))
     rows.append(Row("load.late_p99", late, "s", note="sent after its time: this side's own fault"))
     return rows
 
 
 def percentiles(name: str, seconds: Sequence[float], note: str) -> list[Row]:
-    """Rows of the median, the 90th and the 99th percentile; without values where there are none."""
-    found = [float(value) for value in np.percentile(seconds, PERCENTILES)] if seconds else [None] * len(PERCENTILES)
-    notes = [note] + [""] * len(found)
-    return [
-        Row(f"load.{name}_p{share}", value, "s", note=said)
-        for share, value, said in zip(PERCENTILES, found, notes, strict=False)
-    ]
+    """Rows of the median, the 90th and the 99th percentile, the first with `note`; without values where there are
+    none."""
+    values = [float(value) for value in np.percentile(seconds, PERCENTILES)] if seconds else [None] * len(PERCENTILES)
+    rows = [Row(f"load.{name}_p{rank}", value, "s") for rank, value in zip(PERCENTILES, values, strict=True)]
+    return [replace(rows[0], note=note), *rows[1:]]
 
 
-def overhead_rows(sent: Sequence[Sent], before: dict[str, float], after: dict[str, float]) -> list[Row]:
+def overhead_rows(requests: Sequence[SentRequest], before: dict[str, float], after: dict[str, float]) -> list[Row]:
     """What our server adds to the engine's time to first token, in the mean, where /metrics tells; else no row."""
     total, count = "qwen2_audio_time_to_first_token_seconds_sum", "qwen2_audio_time_to_first_token_seconds_count"
-    requests = after.get(count, 0.0) - before.get(count, 0.0)
-    firsts = [one.first_token for one in sent if one.first_token is not None]
-    if not firsts or requests != len(firsts):  # somebody else asked as well, or it is not our server
+    counted = after.get(count, 0.0) - before.get(count, 0.0)
+    first_tokens = [request.first_token for request in requests if request.first_token is not None]
+    if not first_tokens or counted != len(first_tokens):  # somebody else asked as well, or it is not our server
         return []
-    engine = (after[total] - before.get(total, 0.0)) / requests
+    engine = (after[total] - before.get(total, 0.0)) / counted
     note = f"mean first token here, less the engine's {1000 * engine:.1f} ms: HTTP, parsing, decoding, log-mel"
-    return [Row("load.server_overhead_mean", sum(firsts) / len(firsts) - engine, "s", note=note)]
+    return [Row("load.server_overhead_mean", sum(first_tokens) / len(first_tokens) - engine, "s", note=note)]
 
 
 async def _metrics(endpoint: Endpoint) -> dict[str, float]:
-    """Values of /metrics that have no label; empty where there is no such page."""
+    """The values of /metrics that have no label; empty where there is no such page."""
     try:
         text = (await get(endpoint, "/metrics")).decode("utf-8", "replace")
     except (HttpError, OSError, EOFError):

@@ -1,6 +1,6 @@
 """As much HTTP as `bench load` needs, from the standard library: a connection for each request, events as they come.
 
-A client library would take its own milliseconds from the two cores that it measures.
+A client library would take milliseconds of its own from the cores that the server runs on.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError, Qwen2AudioError
 
-MOST_OF_A_BODY = 300  # characters of an error's body that are shown
+SHOWN_CHARACTERS = 300  # of an error's body
 
 
 class HttpError(Qwen2AudioError):
-    """An answer that is none. `kind` says in a word or two what went wrong, the same for all of its sort."""
+    """A response that is no answer. `kind` says in a word or two what went wrong, the same for all such errors."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class Endpoint:
 
     @classmethod
     def of(cls, url: str, api_key: str | None = None) -> Endpoint:
-        """From a URL, with or without /v1 at its end. Raises ConfigError for what is none."""
+        """From a URL, with or without /v1 at its end. Raises ConfigError for what is no URL."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"url is {url!r}; expected http://HOST:PORT or https://HOST.")
@@ -81,7 +81,7 @@ async def events(endpoint: Endpoint, path: str, body: bytes) -> AsyncIterator[di
                     return
                 event = json.loads(data)
                 if event.get("error"):
-                    raise HttpError("error event", str(event["error"])[:MOST_OF_A_BODY])
+                    raise HttpError("error event", str(event["error"])[:SHOWN_CHARACTERS])
                 yield event
     raise HttpError("cut off", "the stream ended without [DONE]")
 
@@ -98,7 +98,7 @@ async def _exchange(endpoint: Endpoint, method: str, path: str, body: bytes) -> 
         pieces = _body(reader, headers)
         if status != 200:
             text = b"".join([piece async for piece in pieces]).decode("utf-8", "replace")
-            raise HttpError(f"HTTP {status}", text[:MOST_OF_A_BODY])
+            raise HttpError(f"HTTP {status}", text[:SHOWN_CHARACTERS])
         yield pieces
     finally:
         writer.close()
@@ -122,10 +122,10 @@ async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncI
             yield await reader.readexactly(size)
             await reader.readexactly(2)
         return
-    left = int(headers["content-length"]) if "content-length" in headers else None
-    while left is None or left > 0:
+    remaining = int(headers["content-length"]) if "content-length" in headers else None
+    while remaining is None or remaining > 0:
         piece = await reader.read(1 << 16)
         if not piece:
             return
-        left = None if left is None else left - len(piece)
+        remaining = None if remaining is None else remaining - len(piece)
         yield piece

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .load import LoadReport, Sent
+from .load import LoadReport, SentRequest
 from .report import Report
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def save_png(report: Report, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def open_at(requests: list[Sent]) -> tuple[list[float], list[int]]:
+def open_at(requests: list[SentRequest]) -> tuple[list[float], list[int]]:
     """Times at which a request was sent or ended, and how many were open from then on."""
-    changes = sorted([(one.sent, 1) for one in requests] + [(one.ended, -1) for one in requests])
+    changes = sorted([(request.sent, 1) for request in requests] + [(request.ended, -1) for request in requests])
     times, counts = [0.0], [0]
     for when, change in changes:
         times.append(when)
@@ -45,13 +45,15 @@ def open_at(requests: list[Sent]) -> tuple[list[float], list[int]]:
     return times, counts
 
 
-def _latencies(axes: Axes, requests: list[Sent]) -> None:
-    good = [one for one in requests if one.error is None and one.pieces]
-    bad = [one for one in requests if one.error is not None]
-    axes.plot([one.sent for one in good], [one.first_token or 0 for one in good], "o", label="first token")
-    axes.plot([one.sent for one in good], [one.ended - one.sent for one in good], "^", label="end", alpha=0.6)
-    if bad:
-        axes.plot([one.sent for one in bad], [one.ended - one.sent for one in bad], "x", color="red", label="error")
+def _latencies(axes: Axes, requests: list[SentRequest]) -> None:
+    answered = [request for request in requests if request.error is None and request.pieces]
+    failed = [request for request in requests if request.error is not None]
+    sent = [request.sent for request in answered]
+    axes.plot(sent, [request.first_token or 0 for request in answered], "o", label="first token")
+    axes.plot(sent, [request.ended - request.sent for request in answered], "^", label="end", alpha=0.6)
+    if failed:
+        seconds = [request.ended - request.sent for request in failed]
+        axes.plot([request.sent for request in failed], seconds, "x", color="red", label="error")
     axes.set_yscale("log")
     axes.set_ylabel("seconds after sending")
     axes.legend(fontsize="small")

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..audio.resample import SAMPLE_RATE
 from ..errors import AudioError
-from .engine_requests import waveform
+from .clips import clip_variant
 
 QUESTION = "What's that sound?"
 SHORTEST, LONGEST = 2.0, 10.0  # seconds of a synthetic clip
@@ -24,7 +24,7 @@ FORMATS = {"mpga": "mp3", "mpeg": "mp3", "wave": "wav"}  # by a file's suffix; o
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound as it is sent."""
+    """A clip as it is sent."""
 
     data: str  # base64
     format: str
@@ -55,25 +55,25 @@ def read_clips(paths: Sequence[Path]) -> list[Clip]:
 def synthetic_clip(number: int, seed: int) -> Clip:
     """The clip of request `number`: 2 to 10 s of a tone over noise, no two the same, so that no cache answers."""
     draw = random.Random(f"{seed} {number}")
-    sound = waveform(round(draw.uniform(SHORTEST, LONGEST), 2), draw.randrange(1 << 30))
+    waveform = clip_variant(round(draw.uniform(SHORTEST, LONGEST), 2), draw.randrange(1 << 30))
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
-        file.writeframes((sound * 32767).astype(np.int16).tobytes())
+        file.writeframes((waveform * 32767).astype(np.int16).tobytes())
     return Clip(base64.b64encode(out.getvalue()).decode("ascii"), "wav")
 
 
 def body(model: str, clip: Clip, max_tokens: int) -> bytes:
     """A streamed chat completion about `clip`, greedy."""
-    sound = {"type": "input_audio", "input_audio": {"data": clip.data, "format": clip.format}}
-    asked = {
+    audio = {"type": "input_audio", "input_audio": {"data": clip.data, "format": clip.format}}
+    request = {
         "model": model,
-        "messages": [{"role": "user", "content": [sound, {"type": "text", "text": QUESTION}]}],
+        "messages": [{"role": "user", "content": [audio, {"type": "text", "text": QUESTION}]}],
         "max_tokens": max_tokens,
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    return json.dumps(asked).encode()
+    return json.dumps(request).encode()

@@ -40,9 +40,10 @@ def physical_cores() -> int:
     return len(cores) or len(allowed)
 
 
-def peak_memory() -> int | None:
-    """Bytes this process held at most (VmHWM); None where the system does not say."""
-    return _field(_STATUS, "VmHWM")
+def peak_gb() -> float | None:
+    """GB (10^9 bytes) that this process held at most (VmHWM); None where the system does not tell."""
+    peak = _field(_STATUS, "VmHWM")
+    return None if peak is None else peak / 1e9
 
 
 def _cpu_name() -> str:

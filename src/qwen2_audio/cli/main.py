@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ..errors import Qwen2AudioError, did_you_mean
@@ -26,7 +26,7 @@ COMMANDS = {
     "merge": "merge a LoRA adapter into its checkpoint",
     "eval": "how well a checkpoint hears, on the bundled model's world",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
-    "bench": "how fast this package is, next to the reference library",
+    "bench": "how fast: a server under load, or one checkpoint on this machine",
 }
 USAGE = "Usage: qwen2-audio COMMAND [ARGUMENTS]"
 MISTAKE, INTERRUPTED = 2, 130
@@ -82,16 +82,26 @@ def root_help() -> str:
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
+    module = import_module(f".{name}", __package__)
+    if name == "bench" and (status := module.run_moved(arguments)) is not None:
+        return int(status)
+    text = f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}."
+    return run_function(module.command, with_new_names(name, arguments), f"qwen2-audio {name}", text)
+
+
+def run_function(command: Callable[..., object], arguments: list[str], program: str, text: str) -> int:
+    """Call `command` with the options that its signature has, as typer reads them from `arguments`.
+
+    `program` is what its help and its errors call it, `text` what its help begins with. Returns the exit status: what
+    `command` returns, where that is a number.
+    """
     import typer
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name, help=f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.")(
-        import_module(f".{name}", __package__).command
-    )
+    app.command(help=text)(command)
     warnings.showwarning = _show_warning
-    arguments = with_new_names(name, arguments)
     try:
-        status = typer.main.get_command(app).main(arguments, prog_name=f"qwen2-audio {name}", standalone_mode=False)
+        status = typer.main.get_command(app).main(arguments, prog_name=program, standalone_mode=False)
     except Qwen2AudioError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -99,7 +109,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's errors have it: an unknown option, an invalid value
             raise
-        return _refuse(f"{error.format_message().rstrip('.')}. See qwen2-audio {name} --help.")
+        return _refuse(f"{error.format_message().rstrip('.')}. See {program} --help.")
     return status if isinstance(status, int) else 0
 
 

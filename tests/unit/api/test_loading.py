@@ -6,7 +6,7 @@ import torch
 
 import qwen2_audio as qa
 from qwen2_audio import lora
-from qwen2_audio.api import loading, placement
+from qwen2_audio.api import placement
 from qwen2_audio.checkpoint import locate
 from qwen2_audio.errors import ConfigError, WeightsError
 from qwen2_audio.native import library

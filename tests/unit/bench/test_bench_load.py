@@ -18,7 +18,7 @@ import pytest
 from sse_server import WORDS, Endpoint
 
 from qwen2_audio.bench import load_client
-from qwen2_audio.bench.load import Options, Sent, overhead_rows, percentiles, rows_of, run
+from qwen2_audio.bench.load import Options, SentRequest, overhead_rows, percentiles, rows_of, run
 from qwen2_audio.bench.load_plot import open_at
 from qwen2_audio.bench.load_requests import arrivals, synthetic_clip
 from qwen2_audio.errors import AudioError, CapacityError, ConfigError
@@ -109,7 +109,7 @@ def test_nobody_answers(server: Endpoint) -> None:
 
 def test_our_server_tells_what_it_added(server: Endpoint) -> None:
     name = "qwen2_audio_time_to_first_token_seconds"
-    sent = [Sent(0.0, 1.0, [1.5]), Sent(0.0, 2.0, [2.1])]
+    sent = [SentRequest(0.0, 1.0, [1.5]), SentRequest(0.0, 2.0, [2.1])]
     before = {f"{name}_sum": 1.0, f"{name}_count": 3.0}
     (row,) = overhead_rows(sent, before, {f"{name}_sum": 1.4, f"{name}_count": 5.0})
     assert row.value == pytest.approx(0.3 - 0.2)
@@ -175,7 +175,10 @@ def test_a_server_that_is_not_there_or_lists_no_model(server: Endpoint) -> None:
 def test_percentiles() -> None:
     assert [row.value for row in percentiles("x", list(range(101)), "")] == [50, 90, 99]
     assert [row.value for row in percentiles("x", [], "")] == [None] * 3
-    assert {row.name for row in rows_of([Sent(0.0, 0.0, [1.0], 2.0, 1, "stop")])} >= {"load.ttft_p50", "load.errors"}
+    assert {row.name for row in rows_of([SentRequest(0.0, 0.0, [1.0], 2.0, 1, "stop")])} >= {
+        "load.ttft_p50",
+        "load.errors",
+    }
 
 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
