@@ -42,8 +42,8 @@ class _Node:
         """The child with the longest common prefix with `keys`, and its length; None where no child shares a key."""
         at = bisect_left(self.sorted, keys)  # in sorted order, the longest common prefix is next to it
         neighbours = self.sorted[max(at - 1, 0) : at + 1]
-        best = max(neighbours, key=lambda child_keys: _common_prefix(child_keys, keys), default=())
-        length = _common_prefix(best, keys)
+        best = max(neighbours, key=lambda child_keys: common_prefix(child_keys, keys), default=())
+        length = common_prefix(best, keys)
         return (self.children[best], length) if length else None
 
 
@@ -278,7 +278,7 @@ class BlockManager:
             self._blocks_to_zero.append(block)
 
 
-def _common_prefix(first: Keys[int], second: Keys[int]) -> int:
+def common_prefix(first: Keys[int], second: Keys[int]) -> int:
     """Length of the common prefix of two lists."""
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:

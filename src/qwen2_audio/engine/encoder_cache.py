@@ -74,6 +74,7 @@ class EncoderCache:
                 del self._users[digest]
                 self._queue.pop(digest, None)  # no request waits for it any more
                 self._failed.pop(digest, None)
+        self._jobs = [job for job in self._jobs if any(digest in self._users for digest in job.digests)]
         self._evict()
 
     def has_all(self, request: Request) -> bool:

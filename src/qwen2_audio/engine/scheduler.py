@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import BusyError, CapacityError
-from .block_manager import BlockCopy, BlockManager
+from .block_manager import BlockCopy, BlockManager, common_prefix
 from .request import Request, Sequence
 
 LOOK_AHEAD = 4  # sequences without room that are asked whether they are ready, so that their clips are encoded by then
@@ -166,8 +166,7 @@ class Scheduler:
             sequence.begun = True
             sequence.computed = min(scheduled.start + scheduled.count, len(sequence.prefix_keys))
             at_prompt_end = sequence.computed == len(request.prefix_keys)
-            shared = at_prompt_end and sequence.index == 0 and request.params.n > 1
-            self.block_manager.publish(sequence, partly=shared)
+            self.block_manager.publish(sequence, partly=at_prompt_end and sequence.index == 0)
 
     def accept_drafts(self, sequence: Sequence, num_accepted: int) -> None:
         """`num_accepted` draft tokens were right: they are known and computed; one more known token follows them."""
@@ -216,7 +215,7 @@ class Scheduler:
                 continue
             has_room = has_room and budget > 0 and len(self._running) < self.limits.max_num_seqs
             look_ahead -= not has_room
-            if not self._ready(sequence):
+            if not self._ready(sequence) or self._prefix_is_coming(sequence):
                 unready += 1
             elif has_room and self._fits(sequence):
                 copies += self._start(sequence)
@@ -226,6 +225,24 @@ class Scheduler:
             if not look_ahead:
                 break
         return copies
+
+    def _prefix_is_coming(self, sequence: Sequence) -> bool:
+        """A running prefill is about to compute positions that this sequence shares and that are not computed yet.
+
+        Waiting for them costs no step: the same positions would be computed twice otherwise.
+        """
+        size, keys = self.block_manager.size, sequence.prefix_keys
+        for other in self._running:
+            prompt_end = len(other.request.prefix_keys)
+            if other.computed >= prompt_end or other.prefix_keys[:size] != keys[:size]:
+                continue
+            shared = min(common_prefix(other.prefix_keys, keys), len(keys) - 1)
+            shared_end = min(
+                -(-shared // size) * size, prompt_end
+            )  # its block is published when it is full, or at the end
+            if other.computed < shared_end and self.block_manager.lookup(keys[:-1]) < shared:
+                return True
+        return False
 
     def _may_start(self, sequence: Sequence) -> bool:
         """Later answers of a request wait until the first has computed the prompt, which they then share."""

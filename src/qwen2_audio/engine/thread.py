@@ -6,6 +6,7 @@ deltas, also when the engine goes down.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..errors import BusyError
+from ..errors import BusyError, ConfigError
 from ..inputs.prompt import Prompt
 from ..native.openmp import leave_team
 from ..types import Chunk, FinishReason, SamplingParams
@@ -40,6 +41,7 @@ class EngineThread:
 
     def __init__(self, engine: Engine, workers: int = WORKERS) -> None:
         self._engine = engine
+        self._pid = os.getpid()
         self._inbox: deque[_Prepared | RequestHandle] = deque()  # a RequestHandle: cancel it
         self._open: set[RequestHandle] = set()  # not finished, wherever they are
         # Open requests that the engine has not seen, with their deadlines. Whoever takes one out must finish it.
@@ -65,9 +67,15 @@ class EngineThread:
         """Take in a request. `prepare` is called on a worker thread; `timeout` counts from now, in seconds. `quick`: it
         has no clip to read, and does not wait for requests that have.
 
-        Raises BusyError where as many wait as may, or the engine is closing. What goes wrong later (in `prepare` too)
+        Raises BusyError where as many wait as may, or the engine is closing, ConfigError in a process that was forked
+        since the engine started. What goes wrong later (in `prepare` too)
         is the `error` of the terminal deltas.
         """
+        if os.getpid() != self._pid:  # the engine's thread is not in this process, and would never answer
+            raise ConfigError(
+                f"The engine runs in process {self._pid}, and this one ({os.getpid()}) was forked from it, without its "
+                "threads; load the checkpoint after the fork, or start processes with multiprocessing's 'spawn'."
+            )
         leave_team()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
@@ -96,6 +104,8 @@ class EngineThread:
 
     def close(self, grace: float = 0.0) -> None:
         """No new requests from now on; open ones get `grace` seconds, then they end as "cancelled"."""
+        if os.getpid() != self._pid:  # a forked child: locks may be held by threads that it does not have
+            return
         with self._changed:
             self._closing = True
             self._changed.notify_all()

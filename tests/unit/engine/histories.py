@@ -217,7 +217,17 @@ class History:
     def candidates(self, after):
         """Who waits and could begin, if there were room."""
         waiting = [one for one in self.here if one not in after and self.unready[one] <= 0]
-        return [one for one in waiting if self.may_begin(one) and not self.unasked(one, after)]
+        waiting = [one for one in waiting if self.may_begin(one) and not self.unasked(one, after)]
+        return [one for one in waiting if not any(self.shares_prefill(one, other) for other in after)]
+
+    def shares_prefill(self, one, other):
+        """`other` is about to compute positions that `one` begins with, too: it may wait for them."""
+        keys = other.request.prefix_keys
+        if other.computed >= len(keys) or one.prefix_keys[: self.size] != other.prefix_keys[: self.size]:
+            return False
+        pairs = enumerate(zip(one.prefix_keys, other.prefix_keys, strict=False))
+        shared = next((at for at, (mine, theirs) in pairs if mine != theirs), len(one.prefix_keys) - 1)
+        return other.computed < min(-(-shared // self.size) * self.size, len(keys))
 
     def may_begin(self, one):
         """It is the first answer of its request, or that one's prompt is computed, or that one is gone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 import time
 
@@ -10,7 +12,7 @@ import pytest
 from qwen2_audio.engine import thread as module
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.thread import EngineThread
-from qwen2_audio.errors import BusyError
+from qwen2_audio.errors import BusyError, ConfigError
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
@@ -128,3 +130,22 @@ def test_the_gauges_say_so_when_the_last_one_leaves(thread):
         time.sleep(0.01)
     stats = thread.stats()
     assert (stats.running, stats.waiting, stats.blocks_used) == (0, 0, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_is_told_so_at_once(thread):
+    """The engine's thread is in the parent only; a child that waited for it would wait for ever."""
+    thread.submit(lambda: PROMPT, SHORT).completions()
+    child = multiprocessing.get_context("fork").Process(target=_asks_and_leaves, args=(thread,))
+    child.start()
+    child.join(30)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive and child.exitcode == 0
+    assert thread.submit(lambda: PROMPT, SHORT).completions(), "the parent's goes on"
+
+
+def _asks_and_leaves(thread):
+    with pytest.raises(ConfigError, match="was forked from it"):
+        thread.submit(lambda: None, SHORT)
+    thread.close()

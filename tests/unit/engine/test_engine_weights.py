@@ -107,3 +107,21 @@ def test_weights_that_are_mended_leave_nothing_of_the_nan_behind(tiny_checkpoint
     with torch.no_grad():
         weight.copy_(whole)
     assert said(engine) == healthy
+
+
+def test_a_cancelled_clip_is_not_encoded_to_its_end(tiny_checkpoint, monkeypatch):
+    """Nobody waits for it: what it would cost belongs to the others."""
+    monkeypatch.setattr(module, "ENCODER_SECONDS", 0.0)  # a layer a step
+    model, tokenizer = loaded(tiny_checkpoint)
+    engine = Engine(model, tokenizer, EngineSettings(kv_tokens=256))
+    handles = [RequestHandle(1, engine.cancel) for _ in range(3)]
+    for handle in handles[:2]:
+        engine.submit(clip_prompt(tokenizer), SamplingParams(temperature=0, max_tokens=2), handle)
+    while not engine._encoder_cache._jobs:
+        engine.step()
+    handles[0].cancel()
+    assert engine._encoder_cache._jobs, "the second request waits for the same clip"
+    handles[1].cancel()
+    assert not engine._encoder_cache.busy
+    ask(engine, clip_prompt(tokenizer))
+    assert engine.stats.clips_encoded == 1

@@ -396,3 +396,34 @@ def test_the_step_size_is_learnt_from_large_passes_within_bounds():
     fixed = StepSizeController(0.1, 17)
     fixed.learn(100, 0.001)
     assert fixed.tokens == 17
+
+
+def test_a_sequence_waits_for_the_prefix_that_another_is_computing():
+    """Requests about one clip that arrive together compute it once."""
+    over = scheduler(max_num_batched_tokens=16)
+    shared = list(range(100, 130))
+    first, *others = (put(over, number, [*shared, 1000 + number, 2000 + number]) for number in range(5))
+    total, steps = 0, 0
+    while any(one.num_generated == 0 for one in (first, *others)):
+        plan = step(over)
+        total += sum(part.count for part in plan.prefills)
+        steps += 1
+        if first.computed < 30:
+            assert {part.sequence for part in plan.prefills} == {first}, "the others wait"
+        assert steps < 20
+    assert total == 32 + 4 * 2, "the prefix once, and what differs"
+
+
+def test_nobody_waits_for_a_prefix_that_will_not_come():
+    over = scheduler(max_num_batched_tokens=16)
+    shared = list(range(100, 130))
+    first = put(over, 0, [*shared, 1])
+    second = put(over, 1, [*shared, 2])
+    step(over)
+    assert first.blocks and not second.blocks
+    over.remove(first, keep=False)
+    step(over)
+    assert second.blocks, "it computes the prefix itself"
+    other = put(over, 2, [*range(500, 520)])
+    step(over)
+    assert other.blocks, "another prefix waits for nobody"
