@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from qwen2_audio.errors import AudioError
-from qwen2_audio.inputs.clip import load_clip
+from qwen2_audio.inputs.clip import clip_from_waveform, load_clip
 
 
 @pytest.mark.parametrize(("samples", "tokens"), [(321, 1), (16_000, 25), (480_000, 750)])
@@ -28,3 +28,15 @@ def test_one_sample_too_many_is_refused_too():
 def test_a_clip_too_short_to_be_heard_is_refused():
     with pytest.raises(AudioError, match=r"Clip 2 has 320 samples \(20 ms\): too short, it makes 0 audio tokens"):
         load_clip(np.zeros(320, np.float32), 2)
+
+
+def test_decoded_samples_become_a_clip_under_the_same_rules_and_are_not_copied():
+    samples = np.zeros(16_000, np.float32)
+    clip = clip_from_waveform(samples, "Clip 2")
+    assert clip.waveform is samples and clip.heard == load_clip(samples).heard
+    for bad in (np.zeros(480_001, np.float32), np.zeros(320, np.float32)):
+        with pytest.raises(AudioError) as expected:
+            load_clip(bad, 2)
+        with pytest.raises(AudioError) as raised:
+            clip_from_waveform(bad, "Clip 2")
+        assert str(raised.value) == str(expected.value)
