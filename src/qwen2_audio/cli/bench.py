@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError, did_you_mean
+from .main import INTERRUPTED
 from .terminal import load_model, note
 
 MOVED = ("kernels", "model", "engine", "train", "accuracy")  # to benchmarks/, which is in the repository only
@@ -127,7 +128,10 @@ def run_moved(arguments: list[str]) -> int | None:
         "and this name goes with the next version."
     )
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    return subprocess.call([sys.executable, "-m", "benchmarks", *arguments], env={**os.environ, "PYTHONPATH": path})
+    try:
+        return subprocess.call([sys.executable, "-m", "benchmarks", *arguments], env={**os.environ, "PYTHONPATH": path})
+    except KeyboardInterrupt:  # it was interrupted, too
+        return INTERRUPTED
 
 
 def moved_sentence(name: str) -> str:
