@@ -53,7 +53,7 @@ class Installation:
         path = str(self.binaries) + (os.pathsep + os.environ["PATH"] if compiler else "")
         own = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "QWEN2_AUDIO_MODEL", *(() if compiler else ("CC", "CXX")))
         self.environment = {name: value for name, value in os.environ.items() if name not in own}
-        self.environment |= {"PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+        self.environment |= {"PATH": path, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-m", "venv", self.binaries.parent], check=True)
         if not compiler:
             found = [name for name in COMPILERS if shutil.which(name, path=path)]
@@ -63,11 +63,14 @@ class Installation:
         """Run pip with `arguments`; its output."""
         return self.run("python", "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
 
-    def run(self, program: str, *arguments: str | Path, status: int = 0, timeout: float = 600) -> str:
-        """Run a program of this environment in the empty folder; its output. CheckError for another status."""
-        command = [self.binaries / program, *arguments]
+    def run(self, program: str, *arguments: str | Path, status: int = 0, folder: Path | None = None) -> str:
+        """Run a program of this environment, in the empty folder or in `folder`; its stdout and stderr.
+
+        Raises CheckError where it ends with another status than `status`.
+        """
         done = subprocess.run(
-            command, cwd=self.work, env=self.environment, timeout=timeout, text=True, check=False,
+            [self.binaries / program, *arguments],
+            cwd=folder or self.work, env=self.environment, text=True, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         sentence = f"{program} {' '.join(map(str, arguments))[:200]} ended with {done.returncode}, expected {status}"
@@ -187,9 +190,9 @@ def check_types(installation: Installation, cache: Path) -> None:
     )
     for last_line, mistake in programs:
         (installation.work / "program.py").write_text(right.format(last_line))
-        command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installation.binaries / "python"]
+        python = ("--python-executable", installation.binaries / "python")
         done = subprocess.run(
-            [*command, "--cache-dir", cache, "program.py"],
+            [sys.executable, "-m", "mypy", "--strict", *python, "--cache-dir", cache, "program.py"],
             cwd=installation.work, env=installation.environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         as_it_should = done.returncode == 0 if mistake is None else mistake in done.stdout

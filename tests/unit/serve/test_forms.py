@@ -45,7 +45,7 @@ def test_fields_and_the_file_arrive(client, wav):
         ([part("prompt", "x" * ((64 << 10) + 1))], {}, "The form cannot be read: Part exceeded maximum size of 64KB."),
         ([part("model", "fake"), part("model", "fake")], {}, "The form has 'model' twice."),
         ([part("sound", b"1", "a.wav")], {}, "The form has a file called 'sound'; expected 'file'."),
-        ([part("model", "fake")], {}, "The form has no file: send the sound as the file 'file'."),
+        ([part("model", "fake")], {}, "The form has no file: send the clip as the file 'file'."),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(client, parts, options, sentence):
