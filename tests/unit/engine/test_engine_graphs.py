@@ -192,7 +192,7 @@ def test_a_step_is_prepared_once_for_its_shape_and_the_oldest_goes(model, filled
         torch.testing.assert_close(decoder.run(packed, asked).logits, expected, rtol=0, atol=1e-4)
     assert decoder.shapes == [(8, 4), (2, 4)]  # (1, 4) was the one not used for longest
     assert (len(prepared), len(ran)) == (3, 5)
-    decoder.forget()
+    decoder.clear()
     assert decoder.shapes == []
 
 
@@ -205,7 +205,7 @@ def test_a_capture_that_fails_turns_graphs_off_and_nothing_else(model, filled, c
 
     decoder = GraphRunner(model, storage, prepare)
     assert decoder.run(packed_of(tables, PASTS), tokens) is None
-    assert "CUDA graphs are off" in caplog.text and "not permitted" in decoder.reason_against_graphs
+    assert "CUDA graphs are off" in caplog.text and "not permitted" in decoder.disabled_because
     assert decoder.run(packed_of(tables, PASTS), tokens) is None
 
 
