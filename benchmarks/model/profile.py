@@ -91,8 +91,8 @@ def of_layers(layers: Iterable[nn.Module], names: tuple[tuple[str, ...], ...], r
     """The Linears called `names` of every layer, in the order they run in."""
     groups = []
     for layer in layers:
-        found = {path.rpartition(".")[2]: module for path, module in layer.named_modules()}
-        groups += [[found[name] for name in group] for group in names]
+        modules = {path.rpartition(".")[2]: module for path, module in layer.named_modules()}
+        groups += [[modules[name] for name in group] for group in names]
     return Products(groups, rows)
 
 
