@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := src/qwen2_audio/native/lib/libqwa.so
 
-.PHONY: setup demo test lint format bench nano nano-eval clean
+.PHONY: setup demo test test-oldest lint format release-check bench nano nano-eval clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,11 +26,17 @@ demo: setup  ## hear real clips with the bundled checkpoint: voice chat, analysi
 test: setup  ## all tests
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+test-oldest: setup  ## the lowest versions that pyproject.toml admits, and no extras, in a fresh environment
+	$(BIN)/python scripts/oldest_check.py
+
 lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+release-check: setup  ## source distribution -> wheel -> fresh environments -> the documented programs
+	$(BIN)/python scripts/release_check.py
 
 format: setup  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,6 @@
 """Whether a tag may be published: package, changelog and tag name one version.
 
-    python scripts/check_version.py v0.2.0
+python scripts/check_version.py v0.2.0
 """
 
 from __future__ import annotations
