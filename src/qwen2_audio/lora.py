@@ -7,7 +7,6 @@ Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checkpoint.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
 from .checkpoint.json_file import replacing, write_json
 from .checkpoint.weights import canonical
 from .errors import ConfigError, WeightsError
@@ -26,7 +26,7 @@ from .quantize.linear import QuantizedLinear
 
 PARTS = {"encoder": "audio_tower", "projector": "multi_modal_projector", "language_model": "language_model"}
 LINEARS = (nn.Linear, QuantizedLinear)
-CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_NAME, WEIGHTS_NAME = ADAPTER_CONFIG_FILE, "adapter_model.safetensors"
 FILES = (CONFIG_NAME, WEIGHTS_NAME)
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<which>[AB])(?:\.default)?\.weight$")
 # A prefix of our module paths, which are those of transformers 4 -> an expression that also matches transformers 5's.
@@ -265,7 +265,8 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
     """Add the adapter in `folder`, which peft or `save_adapter` wrote, to the model, frozen; returns the paths.
 
     Raises:
-        WeightsError: files are missing or damaged, not of a plain LoRA, or made for a model of another shape.
+        WeightsError: files are missing or damaged, not of a plain LoRA on unchanged weights, or made for a model of
+            another shape.
         ConfigError: the model already has an adapter.
     """
     folder = Path(folder)
@@ -303,16 +304,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tenso
     for name in FILES:
         if not (folder / name).is_file():
             raise WeightsError(f"{folder} has no {name}; an adapter is a folder with {' and '.join(FILES)}.")
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        alpha = config["lora_alpha"]
-        if config["peft_type"] != "LORA" or isinstance(alpha, bool) or not isinstance(alpha, int | float):
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise WeightsError(f"{folder / CONFIG_NAME} does not describe a LoRA adapter with its lora_alpha.") from None
-    other = [k for k in ("use_dora", "alpha_pattern", "modules_to_save", "fan_in_fan_out") if config.get(k)]
-    if other or config.get("bias", "none") != "none":
-        raise WeightsError(f"{folder / CONFIG_NAME} uses {(other or ['bias'])[0]}; only plain LoRA can be read.")
+    config = read_adapter_config(folder)
     try:
         stored = load_file(folder / WEIGHTS_NAME)
     except (SafetensorError, OSError) as error:
