@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import AudioError
+from . import wav
 from .limits import Deadline, Limits
 from .resample import Waveform, mix_down
 from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, id3_bytes, promised_bytes, promises_duration
@@ -22,6 +23,8 @@ _SAFE = {
     "protocol_whitelist": "none",
 }
 _FULL_SCALE = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
+# In AU files G.721 and G.723 become noise by FFmpeg's decoder of G.726; `wav` decodes MS ADPCM, exactly, in WAV files.
+_NOT_EXACT = ("g726", "g726le", "adpcm_ms")
 _ROUNDING_SECONDS = 0.25  # encoder delay and padding make correct headers differ from the samples by up to this much
 
 
@@ -68,6 +71,11 @@ class EncodedSound:
                 f"{self.name} is empty (0 bytes); expected an encoded sound such as WAV, FLAC, MP3 or WebM."
             )
         self.limits.check_bytes(size, self.name)
+        form = wav.read_form(self.file)
+        if form is not None:
+            form.check(self.name)
+            if form.is_decoded_here:
+                return self._decode_wav(form, size)
         container = self._open()
         if self._length_is_doubtful(container):
             with container:
@@ -84,6 +92,26 @@ class EncodedSound:
             )
         self.damage = self._describe_damage(waveform.seconds, promised, bad_packets, size)
         return samples
+
+    def _decode_wav(self, form: wav.WavForm, size: int) -> np.ndarray:
+        """The samples of a WAV dialect that FFmpeg misreads."""
+        self.limits.check_form(form.channels, form.rate, self.name)
+        waveform = Waveform()
+        for mono in wav.mono_blocks(self.file, form):
+            self._push(waveform, mono, form.rate)
+        samples = waveform.finish()
+        if not len(samples):
+            raise AudioError(f"{self.name} holds no samples: it has 0 s of sound.")
+        self.damage = self._describe_damage(waveform.seconds, None, 0, size)
+        return samples
+
+    def _push(self, waveform: Waveform, mono: np.ndarray, rate: int) -> None:
+        """Append a block. Raises AudioError for NaN or infinite samples, too many seconds, or a deadline passed."""
+        if not np.isfinite(mono).all():
+            raise AudioError(f"{self.name} holds NaN or infinite samples; expected finite ones. Export it anew.")
+        waveform.push(mono, rate)
+        self.limits.check_seconds(waveform.seconds, self.name)
+        self.deadline.check(self.name)
 
     def _head(self, start: int = 0) -> bytes:
         self.file.seek(start)
@@ -105,7 +133,8 @@ class EncodedSound:
             types = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
             container.close()
             raise AudioError(f"{self.name} holds no sound: found only {types} streams; expected an audio stream.")
-        if container.streams.audio[0].codec_context is None:
+        context = container.streams.audio[0].codec_context
+        if context is None or context.name in _NOT_EXACT:
             container.close()
             raise AudioError(f"{self.name} is coded in a way this decoder does not know; convert it to WAV or FLAC.")
         return container
@@ -153,13 +182,7 @@ class EncodedSound:
                 continue
             for frame in frames:
                 self.limits.check_form(frame.layout.nb_channels, frame.sample_rate, self.name)
-                mono = _mono(frame)
-                if not np.isfinite(mono).all():
-                    raise AudioError(
-                        f"{self.name} holds NaN or infinite samples; expected finite ones. Export it anew."
-                    )
-                waveform.push(mono, frame.sample_rate)
-                self.limits.check_seconds(waveform.seconds, self.name)
+                self._push(waveform, _mono(frame), frame.sample_rate)
         return len(bad)
 
     def _describe_damage(self, seconds: float, promised: float | None, bad_packets: int, size: int) -> str | None:

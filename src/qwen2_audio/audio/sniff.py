@@ -12,6 +12,7 @@ _STREAMED = 0x7F000000  # writers that do not know the length yet put this size 
 _Size = tuple[int, int, Literal["little", "big"], int]
 _SIZES: dict[bytes, _Size] = {  # by the first bytes of the container
     b"RIFF": (4, 4, "little", 8),
+    b"RIFX": (4, 4, "big", 8),
     b"RF64": (20, 8, "little", 8),
     b"riff": (16, 8, "little", 0),  # Wave64
     b"FORM": (4, 4, "big", 8),  # AIFF

@@ -51,7 +51,7 @@ def seconds_of(source: Source) -> float:
         try:
             with wave.open(file) as wav:
                 return float(wav.getnframes() / wav.getframerate())
-        except (wave.Error, EOFError, ZeroDivisionError):  # not a WAV file of PCM, or its rate is 0
+        except (wave.Error, EOFError, RuntimeError, ZeroDivisionError):  # not a WAV file of PCM, or its rate is 0
             return read_header(file).seconds or UNKNOWN_SECONDS
 
 
