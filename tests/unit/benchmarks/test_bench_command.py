@@ -143,6 +143,8 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
             "--profile is an option of bench model; leave it out for bench model --device.",
         ),
         (["model", "--device", "cpu", "--png", "x"], "bench model --device draws no picture; leave --png out."),
+        (["accuracy", "--png", "x"], "bench accuracy draws no picture; leave --png out."),
+        (["train", "--png", "x"], "bench train draws no picture; leave --png out."),
         (["model", "--device", "tpu"], "device is 'tpu'; expected one of cuda, cpu."),
         (["kernels", "--no-profile"], "--profile is an option of bench model; leave it out for bench kernels."),
         (["model", "--shape", "2b"], "shape is '2b'; expected mid, 1b, full."),
