@@ -46,7 +46,7 @@ class ForwardBatch:
         logits_to_keep: int | torch.Tensor = 0
         if self.query_lens != self.num_logits:
             lengths = zip(self.query_lens, self.num_logits, strict=True)
-            mask = [position >= length - wanted for length, wanted in lengths for position in range(length)]
+            mask = [position >= length - kept for length, kept in lengths for position in range(length)]
             logits_to_keep = torch.tensor([mask]).to(given.device)
         out = model.language_model(
             ids,
