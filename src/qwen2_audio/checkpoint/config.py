@@ -6,14 +6,13 @@ The official files are sparse: a missing key takes the default below, which is t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from ..errors import ConfigError
 from . import hub
-from .json_file import write_json
+from .json_file import read_json, write_json
 
 CONFIG_FILE = "config.json"
 
@@ -95,13 +94,7 @@ class Config:
         path = folder / CONFIG_FILE
         if not path.is_file():
             raise ConfigError(f"{folder} has no {CONFIG_FILE}; expected the folder of a Qwen2-Audio checkpoint.")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path} is not valid JSON ({error}); fetch the file again.") from None
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path} holds a JSON {type(data).__name__}; expected an object.")
-        return cls.from_dict(data)
+        return cls.from_dict(read_json(path, ConfigError))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` into `folder`, creating it."""

@@ -9,19 +9,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import WeightsError
+from ..errors import Qwen2AudioError, WeightsError
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; {} when the file is missing. Raises WeightsError for invalid JSON or no object."""
+def read_json(path: Path, error: type[Qwen2AudioError] = WeightsError) -> dict[str, Any]:
+    """The JSON object in `path`; {} when the file is missing. Raises `error` for invalid JSON or no object."""
     if not path.is_file():
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}); fetch the file again.") from None
+    except ValueError as reason:
+        raise error(f"{path} is not valid JSON ({reason}); fetch the file again.") from None
     if not isinstance(data, dict):
-        raise WeightsError(f"{path} holds a JSON {type(data).__name__}; expected an object. Fetch the file again.")
+        raise error(f"{path} holds a JSON {type(data).__name__}; expected an object. Fetch the file again.")
     return data
 
 

@@ -5,14 +5,13 @@ None means "not set": the value then comes from the next source in the order of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from ..checkpoint import hub
-from ..checkpoint.json_file import write_json
+from ..checkpoint.json_file import read_json, write_json
 from ..errors import ConfigError
 
 GENERATION_CONFIG_FILE = "generation_config.json"
@@ -115,13 +114,7 @@ class GenerationConfig:
                 f"{folder} has no {GENERATION_CONFIG_FILE}; leave it to the defaults with GenerationConfig(), "
                 "or check the path."
             )
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path} is not valid JSON ({error}); fetch the file again.") from None
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path} holds a JSON {type(data).__name__}; expected an object.")
-        return cls.from_dict(data)
+        return cls.from_dict(read_json(path, ConfigError))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object: everything that is set, unknown keys included."""
