@@ -22,7 +22,8 @@ template <class F>
 void each_row(const qwa_step& s, Range rows, F f) {
     for (int index = 0; index < s.batch; ++index) {
         const Sequence of = sequence_of(s, index);
-        for (int i = rows.begin > of.row ? rows.begin - of.row : 0; i < of.queries && of.row + i < rows.end; ++i) f(index, i);
+        for (int i = rows.begin > of.row ? rows.begin - of.row : 0; i < of.queries && of.row + i < rows.end; ++i)
+            f(index, i);
     }
 }
 
@@ -39,20 +40,24 @@ void rotate_heads(const qwa_step& s, float* x, int heads, int sequence, int i, i
     const int64_t row = sequence_of(s, sequence).row + i;
     const int64_t angle = s.tables ? row * s.head_dim : sequence * s.rope_stride + static_cast<int64_t>(i) * s.head_dim;
     float* head = x + (row * heads + first) * s.head_dim;
-    for (int h = first; h < last; ++h, head += s.head_dim) ops().rotate(head, s.cosine + angle, s.sine + angle, s.head_dim);
+    for (int h = first; h < last; ++h, head += s.head_dim)
+        ops().rotate(head, s.cosine + angle, s.sine + angle, s.head_dim);
 }
 
-void keep_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i, int head) {
+void keep_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i,
+               int head) {
     const Sequence of = sequence_of(s, sequence);
     const int64_t from = (static_cast<int64_t>(of.row + i) * s.kv_heads + head) * s.head_dim;
     const int64_t to = place(s, kv, sequence, head, of.past + i);
     const bool int8 = s.kv_dtype == QWA_INT8;
-    ops().keep(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)), int8 ? kv.key_scales + to : nullptr);
+    ops().keep(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)),
+               int8 ? kv.key_scales + to : nullptr);
     ops().keep(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.values, to)),
                int8 ? kv.value_scales + to : nullptr);
 }
 
-Attention::Attention(const qwa_step& step) : s_(step), group_(step.heads / step.kv_heads), width_(part_floats(step.head_dim)) {
+Attention::Attention(const qwa_step& step)
+    : s_(step), group_(step.heads / step.kv_heads), width_(part_floats(step.head_dim)) {
     tile_queries_ = group_ < kMostRows ? kMostRows / group_ : 1;
     int64_t largest = 0, tiles = 0;
     bool alike = true;
@@ -107,7 +112,8 @@ void Attention::find(const qwa_kv& kv, const void* side, const Tile& t, int firs
     for (int i = 0; i < count; i += block_of(s_)) *at++ = at_place(s_, side, place(s_, kv, t.index, t.head, first + i));
 }
 
-void Attention::find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count, const float** at) const {
+void Attention::find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count,
+                            const float** at) const {
     for (int i = 0; i < count; i += block_of(s_)) *at++ = scales + place(s_, kv, t.index, t.head, first + i);
 }
 
@@ -203,8 +209,8 @@ void Attention::run_chunks(const Layer& layer, float* shared, Barrier& barrier, 
     });
 }
 
-void Attention::run(const qwa_kv& kv, const float* q, float* out, const Entering* entering, float* shared, Barrier& barrier,
-                    int index, int team) const {
+void Attention::run(const qwa_kv& kv, const float* q, float* out, const Entering* entering, float* shared,
+                    Barrier& barrier, int index, int team) const {
     const Layer layer{kv, q, out};
     if (whole_ && (one_each_ || !entering)) return run_whole(layer, entering, index, team);
     if (entering) {

@@ -1,7 +1,7 @@
 // What the machine can do at best, for the benchmark: reading memory, fp32 multiply-adds, 8-bit multiply-adds.
 //
-// Threads of their own, started for each measurement and timed from the first one's start to the last one's end, so that
-// neither the library's team nor the caller's OpenMP has a part in it.
+// Threads of their own, started for each measurement and timed from the first one's start to the last one's end, so
+// that neither the library's team nor the caller's OpenMP has a part in it.
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
@@ -131,7 +131,8 @@ __attribute__((target("avx512f"))) void fma_avx512(const Work& w, int) {
     g_sink = static_cast<uint64_t>(_mm512_cvtss_f32(sums[0]));
 }
 
-// 8-bit products summed in int16, as the int4 kernels need them: vpmaddubsw and vpaddw. Six sums: more would not stay in registers.
+// 8-bit products summed in int16, as the int4 kernels need them: vpmaddubsw and vpaddw. Six sums: more would not stay
+// in registers.
 __attribute__((target("avx2"))) void int8_avx2(const Work& w, int) {
     __m256i sums[6];
     for (int i = 0; i < 6; ++i) sums[i] = _mm256_setzero_si256();
@@ -176,7 +177,9 @@ __attribute__((target("amx-tile,amx-int8"))) void int8_amx(const Work& w, int) {
     __asm__ volatile(
         "tilezero %%tmm0\n tilezero %%tmm1\n tilezero %%tmm2\n tilezero %%tmm3\n"
         "tileloadd (%0,%1,1), %%tmm4\n tileloadd (%0,%1,1), %%tmm5\n"
-        "tileloadd (%0,%1,1), %%tmm6\n tileloadd (%0,%1,1), %%tmm7\n" ::"r"(ones), "r"(stride) : "memory");
+        "tileloadd (%0,%1,1), %%tmm6\n tileloadd (%0,%1,1), %%tmm7\n" ::"r"(ones),
+        "r"(stride)
+        : "memory");
     for (int64_t round = 0; round < w.size; ++round)
         __asm__ volatile(
             "tdpbusd %tmm6, %tmm4, %tmm0\n tdpbusd %tmm7, %tmm4, %tmm1\n"
@@ -217,15 +220,20 @@ double rate(Loop loop, int threads, int64_t rounds) {
 
 extern "C" {
 
-// Bytes a second that `threads` threads read of `data` (64-byte aligned), each of them its own part. 0: no such threads.
+// Bytes a second that `threads` threads read of `data` (64-byte aligned), each of them its own part. 0: no such
+// threads.
 QWA_API double qwa_bench_read(const void* data, int64_t bytes, int threads) {
     const double seconds = together({read, threads, static_cast<const uint8_t*>(data), bytes, nullptr});
     return seconds > 0.0 ? static_cast<double>(bytes) / seconds : 0.0;
 }
 
 // Operations a second of fp32 multiply-adds in registers, with what `isa` has (a name that qwa_supported accepts).
-QWA_API double qwa_bench_fma(const char* isa, int threads, int64_t rounds) { return rate(fma_loop(isa), threads, rounds); }
+QWA_API double qwa_bench_fma(const char* isa, int threads, int64_t rounds) {
+    return rate(fma_loop(isa), threads, rounds);
+}
 
 // The same for 8-bit products and their sums; 0 where `isa` has no instruction for them.
-QWA_API double qwa_bench_int8(const char* isa, int threads, int64_t rounds) { return rate(int8_loop(isa), threads, rounds); }
+QWA_API double qwa_bench_int8(const char* isa, int threads, int64_t rounds) {
+    return rate(int8_loop(isa), threads, rounds);
+}
 }

@@ -1,5 +1,5 @@
-// Linear layers with float32 weights as they are, [N, K] row-major, for few rows: what a library's product for many rows
-// does badly, because it first copies the weights into the order that it likes.
+// Linear layers with float32 weights as they are, [N, K] row-major, for few rows: what a library's product for many
+// rows does badly, because it first copies the weights into the order that it likes.
 #include "dense.h"
 
 #include "ops_kernels.h"

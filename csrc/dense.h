@@ -1,4 +1,5 @@
-// Products with float32 weights as they are, for a few rows: pieces that other operations call within a parallel region.
+// Products with float32 weights as they are, for a few rows: pieces that other operations call within a parallel
+// region.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -20,11 +20,12 @@ Columns columns_of(const qwa_linear& w, Range panels) {
     return {16 * panels.begin, end < w.out_features ? end : w.out_features};
 }
 
-// Rows that several linears take, quantised (or turned, for float32 weights) when the first of their group asks. One for
-// each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
+// Rows that several linears take, quantised (or turned, for float32 weights) when the first of their group asks. One
+// for each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
 class Input {
    public:
-    Input(const float* x, int rows, int features, char* memory) : x_(x), rows_(rows), features_(features), memory_(memory) {}
+    Input(const float* x, int rows, int features, char* memory)
+        : x_(x), rows_(rows), features_(features), memory_(memory) {}
 
     static size_t bytes(int rows, int features) {
         const size_t quantised = activation_bytes(rows, features, 32) + activation_bytes(rows, features, 64);
@@ -43,7 +44,8 @@ class Input {
             const float* const weight = static_cast<const float*>(w.codes);
             return dense_columns(weight, w.bias, features_, w.out_features, turned, rows_, c.begin, c.end, y);
         }
-        if (w.bits == 16) return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
+        if (w.bits == 16)
+            return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
         const int which = w.group == 64;
         if (!made_[which]) {
             char* at = memory_ + (which ? activation_bytes(rows_, features_, 32) : 0);
@@ -114,7 +116,8 @@ class Step {
         char* memory = own_memory();
         float* out = reinterpret_cast<float*>(memory);
         for (int m = 0; m < rows_; ++m)
-            ops().rms_norm(x_ + static_cast<int64_t>(m) * hidden_, weight, eps, hidden_, out + static_cast<int64_t>(m) * hidden_);
+            ops().rms_norm(x_ + static_cast<int64_t>(m) * hidden_, weight, eps, hidden_,
+                           out + static_cast<int64_t>(m) * hidden_);
         return Input(out, rows_, hidden_, after_normed(memory));
     }
 
@@ -141,7 +144,8 @@ class Step {
         int begin = 0;  // of the linear's panels among all
         for (int i = 0; i < 3; ++i) {
             const int count = panels_of(*linears[i]);
-            const Range part = {own.begin > begin ? own.begin - begin : 0, own.end < begin + count ? own.end - begin : count};
+            const Range part = {own.begin > begin ? own.begin - begin : 0,
+                                own.end < begin + count ? own.end - begin : count};
             input.multiply(*linears[i], part, outputs[i]);
             begin += count;
         }

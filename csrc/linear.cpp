@@ -184,7 +184,8 @@ void qwa_linears(const qwa_linear* const* linears, int count, const float* x, in
     }
     for (int group : groups) {
         if (!group) continue;
-        Activations a = activations_in(scratch(kRows, activation_bytes(all.rows, inputs, group)), all.rows, inputs, group);
+        Activations a =
+            activations_in(scratch(kRows, activation_bytes(all.rows, inputs, group)), all.rows, inputs, group);
         Barrier quantised;
         auto body = [&](int index, int team) {
             const Range tiles = share(tiles_of(a), index, team);

@@ -30,8 +30,10 @@ inline void pause() {
 template <class F>
 inline void wait_until(F done) {
     for (int i = 0; !done(); ++i) {
-        if (i < kSpins) pause();
-        else sched_yield();
+        if (i < kSpins)
+            pause();
+        else
+            sched_yield();
     }
 }
 
