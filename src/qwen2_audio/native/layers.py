@@ -28,11 +28,11 @@ from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
 from ..model.paged import PagedAttentionBatch, PagedStorage
 from . import dense, fused, ops
-from .bound import DECODER_LINEARS, Bound, Stack, quantized
+from .bound_weights import DECODER_LINEARS, Bound, Stack, quantized
 from .cache import NativeKVCache
 from .dense import DenseLinear
 from .paged import NativePagedStorage
-from .room import Room
+from .cache_slot import Room
 
 
 class Native(nn.Module):

@@ -9,7 +9,7 @@ from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.native import fused
 from qwen2_audio.native.install import accelerate
 from qwen2_audio.native.paged import NativePagedStorage
-from qwen2_audio.native.room import Room
+from qwen2_audio.native.cache_slot import Room
 from qwen2_audio.quantize.packing import Format
 
 FORMS = {

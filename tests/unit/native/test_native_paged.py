@@ -11,7 +11,7 @@ from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.native import fused
 from qwen2_audio.native.cache import STORED, NativeKVCache
 from qwen2_audio.native.paged import NativePagedStorage
-from qwen2_audio.native.room import Room
+from qwen2_audio.native.cache_slot import Room
 
 RAGGED = {"decode": [(300, 1), (0, 1), (17, 1), (255, 1), (256, 1)], "mixed": [(37, 5), (0, 270), (511, 1), (250, 20)]}
 every_dtype = pytest.mark.parametrize("kv_dtype", STORED)
