@@ -44,16 +44,16 @@ void rotate_heads(const qwa_step& s, float* x, int heads, int sequence, int i, i
         ops().rotate(head, s.cosine + angle, s.sine + angle, s.head_dim);
 }
 
-void keep_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i,
-               int head) {
+void write_kv_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i,
+                   int head) {
     const Sequence of = sequence_of(s, sequence);
     const int64_t from = (static_cast<int64_t>(of.row + i) * s.kv_heads + head) * s.head_dim;
     const int64_t to = place(s, kv, sequence, head, of.past + i);
     const bool int8 = s.kv_dtype == QWA_INT8;
-    ops().keep(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)),
-               int8 ? kv.key_scales + to : nullptr);
-    ops().keep(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.values, to)),
-               int8 ? kv.value_scales + to : nullptr);
+    ops().write_kv(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)),
+                   int8 ? kv.key_scales + to : nullptr);
+    ops().write_kv(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.values, to)),
+                   int8 ? kv.value_scales + to : nullptr);
 }
 
 Attention::Attention(const qwa_step& step)
@@ -100,11 +100,11 @@ int Attention::first_seen(const Tile& t) const {
     return first;
 }
 
-void Attention::enter(const qwa_kv& kv, const Entering& entering, int sequence, int head) const {
+void Attention::rotate_and_write(const qwa_kv& kv, const PendingQKV& pending_qkv, int sequence, int head) const {
     for (int i = 0; i < sequence_of(s_, sequence).queries; ++i) {
-        rotate_heads(s_, entering.q, s_.heads, sequence, i, head * group_, (head + 1) * group_);
-        rotate_heads(s_, entering.keys, s_.kv_heads, sequence, i, head, head + 1);
-        keep_head(s_, kv, entering.keys, entering.values, sequence, i, head);
+        rotate_heads(s_, pending_qkv.q, s_.heads, sequence, i, head * group_, (head + 1) * group_);
+        rotate_heads(s_, pending_qkv.keys, s_.kv_heads, sequence, i, head, head + 1);
+        write_kv_head(s_, kv, pending_qkv.keys, pending_qkv.values, sequence, i, head);
     }
 }
 
@@ -169,7 +169,7 @@ void Attention::merge(const Layer& layer, const Tile& t, int from, const float* 
 }
 
 // Threads get equal work, not equally many tiles.
-void Attention::run_whole(const Layer& layer, const Entering* entering, int index, int team) const {
+void Attention::run_whole(const Layer& layer, const PendingQKV* pending_qkv, int index, int team) const {
     const int64_t begin = work_ * index / team, stop = work_ * (index + 1) / team;
     float* parts = static_cast<float*>(scratch(kAttention, most_part_floats_ * sizeof(float)));
     int64_t at = 0;
@@ -177,7 +177,7 @@ void Attention::run_whole(const Layer& layer, const Entering* entering, int inde
         const bool own = at >= begin && at < stop;
         at += work(t);
         if (!own) return;
-        if (entering) enter(layer.kv, *entering, t.index, t.head);
+        if (pending_qkv) rotate_and_write(layer.kv, *pending_qkv, t.index, t.head);
         const int from = first_seen(t);
         for (int i = 0; i < chunks(t, from); ++i) chunk(layer, t, from, i, parts);
         merge(layer, t, from, parts);
@@ -209,13 +209,13 @@ void Attention::run_chunks(const Layer& layer, float* shared, Barrier& barrier, 
     });
 }
 
-void Attention::run(const qwa_kv& kv, const float* q, float* out, const Entering* entering, float* shared,
+void Attention::run(const qwa_kv& kv, const float* q, float* out, const PendingQKV* pending_qkv, float* shared,
                     Barrier& barrier, int index, int team) const {
     const Layer layer{kv, q, out};
-    if (whole_ && (one_each_ || !entering)) return run_whole(layer, entering, index, team);
-    if (entering) {
+    if (whole_ && (one_each_ || !pending_qkv)) return run_whole(layer, pending_qkv, index, team);
+    if (pending_qkv) {
         const Range own = share(s_.batch * s_.kv_heads, index, team);
-        for (int i = own.begin; i < own.end; ++i) enter(kv, *entering, i / s_.kv_heads, i % s_.kv_heads);
+        for (int i = own.begin; i < own.end; ++i) rotate_and_write(kv, *pending_qkv, i / s_.kv_heads, i % s_.kv_heads);
         barrier.wait(team);
     }
     if (whole_) return run_whole(layer, nullptr, index, team);
@@ -234,10 +234,11 @@ void qwa_rotate(const qwa_step* step, int heads, float* x) {
     parallel(body);
 }
 
-void qwa_keep(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values) {
+void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values) {
     auto body = [&](int index, int team) {
         each_row(*step, share(rows_of(*step), index, team), [&](int sequence, int i) {
-            for (int head = 0; head < step->kv_heads; ++head) keep_head(*step, *kv, keys, values, sequence, i, head);
+            for (int head = 0; head < step->kv_heads; ++head)
+                write_kv_head(*step, *kv, keys, values, sequence, i, head);
         });
     };
     parallel(body);

@@ -22,7 +22,7 @@ int rows_of(const qwa_step& step);
 class Attention {
    public:
     // What has yet to be rotated, and put into the cache.
-    struct Entering {
+    struct PendingQKV {
         float *q, *keys;
         const float* values;
     };
@@ -33,11 +33,11 @@ class Attention {
     // Memory that the threads share for their parts, in bytes: 0 where each thread has whole tiles.
     size_t shared_bytes() const;
 
-    // What thread `index` of `team` has to do for one layer: q and out [N, heads * D]. Where `entering` is not NULL,
+    // What thread `index` of `team` has to do for one layer: q and out [N, heads * D]. Where `pending_qkv` is not NULL,
     // RoPE and the way into the cache come first. `shared` is shared_bytes() long. Others may still be at work when it
     // returns.
-    void run(const qwa_kv& kv, const float* q, float* out, const Entering* entering, float* shared, Barrier& barrier,
-             int index, int team) const;
+    void run(const qwa_kv& kv, const float* q, float* out, const PendingQKV* pending_qkv, float* shared,
+             Barrier& barrier, int index, int team) const;
 
    private:
     struct Tile {
@@ -59,14 +59,14 @@ class Attention {
     int64_t work(const Tile& t) const { return static_cast<int64_t>(t.queries) * (end(t) + kChunk / 4); }
     int64_t part_floats_of(const Tile& t) const;
 
-    void enter(const qwa_kv& kv, const Entering& entering, int sequence, int head) const;
+    void rotate_and_write(const qwa_kv& kv, const PendingQKV& pending_qkv, int sequence, int head) const;
     void find(const qwa_kv& kv, const void* side, const Tile& t, int first, int count, const void** at) const;
     void find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count,
                      const float** at) const;
     void find_next(const qwa_kv& kv, const Tile& t, int first, const void** at) const;
     void chunk(const Layer& layer, const Tile& t, int from, int index, float* parts) const;
     void merge(const Layer& layer, const Tile& t, int from, const float* parts) const;
-    void run_whole(const Layer& layer, const Entering* entering, int index, int team) const;
+    void run_whole(const Layer& layer, const PendingQKV* pending_qkv, int index, int team) const;
     void run_chunks(const Layer& layer, float* shared, Barrier& barrier, int index, int team) const;
 
     const qwa_step& s_;
@@ -81,7 +81,7 @@ class Attention {
 void rotate_heads(const qwa_step& step, float* x, int heads, int sequence, int i, int first, int last);
 
 // Keys and values [N, kv_heads * D] of new position i of a sequence and one head into the cache.
-void keep_head(const qwa_step& step, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i,
-               int head);
+void write_kv_head(const qwa_step& step, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i,
+                   int head);
 
 }  // namespace qwa

@@ -7,25 +7,26 @@
 
 namespace qwa {
 
-size_t turned_bytes(int64_t rows, int64_t inputs) {
+size_t transposed_bytes(int64_t rows, int64_t inputs) {
     return sizeof(float) * ((rows + kDenseRows - 1) / kDenseRows) * kDenseRows * inputs;
 }
 
-void turn(const float* x, int64_t rows, int64_t inputs, float* turned) {
-    for (int64_t first = 0; first < rows; first += kDenseRows, turned += kDenseRows * inputs)
+void transpose(const float* x, int64_t rows, int64_t inputs, float* transposed) {
+    for (int64_t first = 0; first < rows; first += kDenseRows, transposed += kDenseRows * inputs)
         for (int m = 0; m < kDenseRows; ++m) {
             const int64_t row = first + m;
-            for (int64_t k = 0; k < inputs; ++k) turned[k * kDenseRows + m] = row < rows ? x[row * inputs + k] : 0.0f;
+            for (int64_t k = 0; k < inputs; ++k)
+                transposed[k * kDenseRows + m] = row < rows ? x[row * inputs + k] : 0.0f;
         }
 }
 
-void dense_columns(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* turned,
+void dense_columns(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* transposed,
                    int64_t rows, int64_t first, int64_t last, float* y) {
     for (int64_t n = first; n < last; n += kDenseColumns) {
         const int columns = static_cast<int>(last - n < kDenseColumns ? last - n : kDenseColumns);
         for (int64_t begin = 0; begin < rows; begin += kDenseRows) {
             float block[kDenseColumns * kDenseRows];
-            ops().dense(weight + n * inputs, inputs, columns, turned + begin * inputs, block);
+            ops().dense(weight + n * inputs, inputs, columns, transposed + begin * inputs, block);
             for (int m = 0; m < kDenseRows && begin + m < rows; ++m)
                 for (int c = 0; c < columns; ++c)
                     y[(begin + m) * outputs + n + c] = block[c * kDenseRows + m] + (bias ? bias[n + c] : 0.0f);
@@ -43,9 +44,9 @@ void qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t o
         const Range own = share(static_cast<int>(outputs), index, team, kDenseColumns);
         if (own.begin >= own.end) return;
         // Each thread turns all rows for itself, which is quicker than waiting for each other.
-        float* turned = static_cast<float*>(scratch(kRows, turned_bytes(rows, inputs)));
-        turn(x, rows, inputs, turned);
-        dense_columns(weight, bias, inputs, outputs, turned, rows, own.begin, own.end, y);
+        float* transposed = static_cast<float*>(scratch(kRows, transposed_bytes(rows, inputs)));
+        transpose(x, rows, inputs, transposed);
+        dense_columns(weight, bias, inputs, outputs, transposed, rows, own.begin, own.end, y);
     };
     parallel(body);
 }

@@ -20,8 +20,8 @@ Columns columns_of(const qwa_linear& w, Range panels) {
     return {16 * panels.begin, end < w.out_features ? end : w.out_features};
 }
 
-// Rows that several linears take, quantised (or turned, for float32 weights) when the first of their group asks. One
-// for each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
+// Rows that several linears take, quantised (or transposed, for float32 weights) when the first of their group asks.
+// One for each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
 class Input {
    public:
     Input(const float* x, int rows, int features, char* memory)
@@ -29,20 +29,20 @@ class Input {
 
     static size_t bytes(int rows, int features) {
         const size_t quantised = activation_bytes(rows, features, 32) + activation_bytes(rows, features, 64);
-        const size_t turned = turned_bytes(rows, features);
-        return quantised > turned ? quantised : turned;
+        const size_t transposed = transposed_bytes(rows, features);
+        return quantised > transposed ? quantised : transposed;
     }
 
     // Panels [panels.begin, panels.end) of w's outputs.
     void multiply(const qwa_linear& w, Range panels, float* y) {
         if (panels.begin >= panels.end) return;
         if (w.bits == 32) {  // then all linears of a layer are so
-            float* const turned = reinterpret_cast<float*>(memory_);
-            if (!made_[0]) turn(x_, rows_, features_, turned);
+            float* const transposed = reinterpret_cast<float*>(memory_);
+            if (!made_[0]) transpose(x_, rows_, features_, transposed);
             made_[0] = true;
             const Columns c = columns_of(w, panels);
             const float* const weight = static_cast<const float*>(w.codes);
-            return dense_columns(weight, w.bias, features_, w.out_features, turned, rows_, c.begin, c.end, y);
+            return dense_columns(weight, w.bias, features_, w.out_features, transposed, rows_, c.begin, c.end, y);
         }
         if (w.bits == 16)
             return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
@@ -150,8 +150,8 @@ class Step {
             begin += count;
         }
         barrier_.wait(team);
-        const Attention::Entering entering{r_.q, r_.k, r_.v};
-        attention_.run(kv, r_.q, r_.attended, &entering, r_.parts, barrier_, index, team);
+        const Attention::PendingQKV pending_qkv{r_.q, r_.k, r_.v};
+        attention_.run(kv, r_.q, r_.attended, &pending_qkv, r_.parts, barrier_, index, team);
         barrier_.wait(team);
         add_product(layer.o, r_.attended, index, team);
     }

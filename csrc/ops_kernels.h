@@ -36,7 +36,7 @@ struct Ops {
     void (*silu_mul)(const float* gate, const float* up, int64_t count, float* out);
     void (*rotate)(float* x, const float* cosine, const float* sine, int head_dim);
     // One head's values to a position of the cache; the scale of int8 is written to `scale`.
-    void (*keep)(const float* x, int head_dim, int dtype, void* to, float* scale);
+    void (*write_kv)(const float* x, int head_dim, int dtype, void* to, float* scale);
     void (*attend)(const Chunk& chunk, int dtype);
     // Parts of `chunks` chunks, `stride` floats apart, to one head's output.
     void (*merge)(const float* parts, int64_t stride, int chunks, int head_dim, float* out);

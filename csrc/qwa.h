@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define QWA_ABI 3
+#define QWA_ABI 4
 #define QWA_API __attribute__((visibility("default")))
 
 typedef struct {
@@ -114,7 +114,7 @@ typedef struct {
 QWA_API void qwa_rotate(const qwa_step* step, int heads, float* x);
 
 // keys and values [B, Q, kv_heads * D] to the cache, behind the positions that it holds.
-QWA_API void qwa_keep(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
+QWA_API void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
 
 // out [B, Q, heads * D]: q, the same shape, attends to the positions of the cache, the new ones included, causally.
 QWA_API void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);

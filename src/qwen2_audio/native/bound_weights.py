@@ -26,7 +26,7 @@ def quantized(module: nn.Module) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _BoundLinear:
     """A Linear where it was found, and its weight."""
 
     owner: dict[str, Any]  # the modules among which it stands, by name
@@ -39,7 +39,7 @@ class _Found:
     bias: torch.Tensor | None
 
     @classmethod
-    def at(cls, layer: nn.Module, path: str) -> _Found:
+    def at(cls, layer: nn.Module, path: str) -> _BoundLinear:
         owner, _, name = path.rpartition(".")
         linear: Any = layer.get_submodule(path)
         tensors, kind = (linear._buffers, "weight_codes") if quantized(linear) else (linear._parameters, "weight")
@@ -47,43 +47,43 @@ class _Found:
         modules, bias = layer.get_submodule(owner)._modules, tensors.get("bias")
         return cls(modules, name, linear, tensors, kind, weight, weight.data_ptr(), bias)
 
-    def holds(self) -> bool:
+    def is_current(self) -> bool:
         weight = self.weight
         here = self.owner[self.name] is self.linear and self.tensors[self.kind] is weight
         return here and self.tensors.get("bias") is self.bias and weight.data_ptr() == self.address
 
 
-class Bound:
+class BoundWeights:
     """A layer's Linears as the kernels see them, and whether they still are the layer's."""
 
     def __init__(self, layer: nn.Module, linears: tuple[str, ...]) -> None:
         """`linears`: their paths within the layer. All are `quantized`, or all have contiguous float32 weights."""
-        self._found = [_Found.at(layer, path) for path in linears]
+        self._found = [_BoundLinear.at(layer, path) for path in linears]
         self.handles = {one.name: _handle(one.linear) for one in self._found}
         self._modules = list(layer.modules())
 
-    def holds(self) -> bool:
+    def is_current(self) -> bool:
         """False once a Linear was replaced or moved (by an adapter, a cast), or when a hook listens."""
-        if not all(one.holds() for one in self._found):
+        if not all(one.is_current() for one in self._found):
             return False
         return not any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
 
 
-class Stack:
+class LayerTable:
     """All layers of a language model as `qwa_layers` takes them. Attribute: `address`, of the first LayerStruct."""
 
-    def __init__(self, layers: Sequence[Any], bounds: Sequence[Bound]) -> None:
+    def __init__(self, layers: Sequence[Any], bounds: Sequence[BoundWeights]) -> None:
         self._bounds, self._norms = bounds, _norms(layers)
         structs = [_struct(layer, bound) for layer, bound in zip(layers, bounds, strict=True)]
         self._structs = (fused.LayerStruct * len(structs))(*structs)
         self.address = ctypes.addressof(self._structs)
 
-    def holds(self, layers: Sequence[Any]) -> bool:
+    def is_current(self, layers: Sequence[Any]) -> bool:
         """Whether `layers` still are what it was made from."""
-        return self._norms == _norms(layers) and all(bound.holds() for bound in self._bounds)
+        return self._norms == _norms(layers) and all(bound.is_current() for bound in self._bounds)
 
 
-def _struct(layer: Any, bound: Bound) -> fused.LayerStruct:
+def _struct(layer: Any, bound: BoundWeights) -> fused.LayerStruct:
     linears = (bound.handles[path.rpartition(".")[2]].struct for path in DECODER_LINEARS)
     first, second = layer.input_layernorm, layer.post_attention_layernorm
     return fused.LayerStruct(*linears, first.weight.data_ptr(), second.weight.data_ptr(), first.eps)

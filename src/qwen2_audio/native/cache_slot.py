@@ -1,4 +1,4 @@
-"""Room in a native cache, unpaged or paged, for the new positions of one pass."""
+"""Where one pass writes its keys and values: in a native cache, unpaged or paged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .paged import NativePagedStorage
 
 
 @dataclass(frozen=True)
-class Room:
+class CacheSlot:
     """Where native code keeps the keys and values of a pass from one layer on, and how it attends to them."""
 
     step: fused.Step
@@ -24,7 +24,7 @@ class Room:
     cache: NativeKVCache | None  # what counts its positions itself
 
     @classmethod
-    def find(
+    def reserve(
         cls,
         config: Qwen2Config,
         cache: Cache | None,
@@ -32,8 +32,8 @@ class Room:
         shape: tuple[int, int],
         rope: Rope,
         visible: AttentionMask,
-    ) -> Room | None:
-        """Make room for Q new positions of B rows, `shape` (B, Q), in `layer` and those behind it.
+    ) -> CacheSlot | None:
+        """Reserve Q new positions of B rows, `shape` (B, Q), in `layer` and those behind it.
 
         None: not a native cache, or one of other rows.
         """
@@ -51,7 +51,7 @@ class Room:
             return cls(packed, cache.storage.address(layer), layer, count, None)
         return None
 
-    def filled(self, layers: int = 1) -> None:
+    def advance(self, layers: int = 1) -> None:
         """Native code has written the new positions, in `layers` layers."""
         if self.cache is not None:
             self.cache.advance(self.layer, self.count, layers)

@@ -95,10 +95,10 @@ def declare(found: ctypes.CDLL) -> None:
     found.qwa_rms_norm.argtypes = [pointer, pointer, ctypes.c_float, i64, i64, pointer]
     found.qwa_silu_mul.argtypes = [pointer, pointer, i64, pointer]
     found.qwa_rotate.argtypes = [pointer, ctypes.c_int, pointer]
-    found.qwa_keep.argtypes = [pointer, pointer, pointer, pointer]
+    found.qwa_write_kv.argtypes = [pointer, pointer, pointer, pointer]
     found.qwa_attention.argtypes = [pointer, pointer, pointer, pointer]
     found.qwa_layers.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer]
-    for name in ("dense", "rms_norm", "silu_mul", "rotate", "keep", "attention", "layers"):
+    for name in ("dense", "rms_norm", "silu_mul", "rotate", "write_kv", "attention", "layers"):
         getattr(found, f"qwa_{name}").restype = None
 
 
@@ -193,9 +193,9 @@ def rotate_(step: Step, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def keep(step: Step, kv: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+def write_kv(step: Step, kv: int, keys: torch.Tensor, values: torch.Tensor) -> None:
     """keys (rotated) and values [B, Q, kv_heads * D] into the cache at address `kv`, which has room for them."""
-    _ready().qwa_keep(step.pointer, kv, keys.data_ptr(), values.data_ptr())
+    _ready().qwa_write_kv(step.pointer, kv, keys.data_ptr(), values.data_ptr())
 
 
 def attention(step: Step, kv: int, q: torch.Tensor) -> torch.Tensor:

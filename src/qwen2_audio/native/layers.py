@@ -28,11 +28,11 @@ from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
 from ..model.paged import PagedAttentionBatch, PagedStorage
 from . import dense, fused, ops
-from .bound_weights import DECODER_LINEARS, Bound, Stack, quantized
+from .bound_weights import DECODER_LINEARS, BoundWeights, LayerTable, quantized
 from .cache import NativeKVCache
+from .cache_slot import CacheSlot
 from .dense import DenseLinear
 from .paged import NativePagedStorage
-from .cache_slot import Room
 
 
 class Native(nn.Module):
@@ -40,7 +40,7 @@ class Native(nn.Module):
 
     LINEARS: tuple[str, ...] = ()
     config: Any
-    _bound: Bound | None
+    _bound_weights: BoundWeights | None
 
     @classmethod
     def adopt(cls, layer: nn.Module) -> Self:
@@ -48,7 +48,7 @@ class Native(nn.Module):
         new = cls.__new__(cls)
         nn.Module.__init__(new)
         new.__dict__.update(layer.__dict__)
-        new._bound = None
+        new._bound_weights = None
         return new
 
     @classmethod
@@ -56,14 +56,14 @@ class Native(nn.Module):
         """Whether all its Linears are quantised."""
         return all(quantized(layer.get_submodule(path)) for path in cls.LINEARS)
 
-    def bound(self) -> Bound | None:
+    def bound_weights(self) -> BoundWeights | None:
         """The Linears, bound again if they changed; None when they are no longer all quantised, or hooks listen."""
-        if self._bound is None or not self._bound.holds():
-            self._bound = Bound(self, self.LINEARS) if self.fits(self) else None
-        return self._bound if self._bound is not None and self._bound.holds() else None
+        if self._bound_weights is None or not self._bound_weights.is_current():
+            self._bound_weights = BoundWeights(self, self.LINEARS) if self.fits(self) else None
+        return self._bound_weights if self._bound_weights is not None and self._bound_weights.is_current() else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bound": None}  # addresses mean nothing in a copy
+        return {**self.__dict__, "_bound_weights": None}  # addresses mean nothing in a copy
 
 
 def runs_natively(x: torch.Tensor, module: nn.Module, norm: torch.Tensor, implementation: str) -> bool:
@@ -89,7 +89,7 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.input_layernorm.weight, self.self_attn.config._attn_implementation
-        bound = self.bound() if runs_natively(x, self, norm, implementation) else None
+        bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
             return super().forward(x, rope, visible, cache)
         linears = bound.handles
@@ -114,14 +114,14 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         """q, k, v [B, Q, heads * D], not rotated yet -> [B, Q, heads * D]."""
         attention = self.self_attn
         config, shape = attention.config, (q.shape[0], q.shape[1])
-        room = Room.find(config, cache, attention.layer, shape, rope, visible)
-        step = room.step if room is not None else fused.Step(config, (*shape, 0), rope)
+        slot = CacheSlot.reserve(config, cache, attention.layer, shape, rope, visible)
+        step = slot.step if slot is not None else fused.Step(config, (*shape, 0), rope)
         fused.rotate_(step, q)
         fused.rotate_(step, k)
-        if room is not None:
-            fused.keep(step, room.address, k, v)
-            room.filled()
-            return fused.attention(step, room.address, q)
+        if slot is not None:
+            fused.write_kv(step, slot.address, k, v)
+            slot.advance()
+            return fused.attention(step, slot.address, q)
         query, key, value = (t.view(*t.shape[:2], -1, attention.head_dim).transpose(1, 2) for t in (q, k, v))
         run = attend if cache is None else partial(cache.attend, attention.layer)
         out, _ = run("sdpa", query, key, value, visible, scale=attention.head_dim**-0.5)
@@ -132,16 +132,16 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
     """`Qwen2LanguageModel` whose layers are native, or have float32 weights: few rows go through all in one call."""
 
     kv_cache_dtype: str  # "float32", "float16" or "int8"
-    _stack: Stack | None
+    _layer_table: LayerTable | None
 
     @classmethod
     def adopt(cls, layer: nn.Module) -> Self:
         new = super().adopt(layer)
-        new._stack = None
+        new._layer_table = None
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_stack": None}
+        return {**super().__getstate__(), "_layer_table": None}
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """A NativeKVCache in `kv_cache_dtype` for a float32 model on the CPU, else the ordinary one."""
@@ -171,35 +171,35 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
     ) -> torch.Tensor:
         few = x.shape[0] * x.shape[1] <= fused.SMALL_ROWS and states is None and attentions is None
         norm, implementation = self.model.norm.weight, self.config._attn_implementation
-        stack = self.stack() if few and runs_natively(x, self, norm, implementation) else None
-        room = Room.find(self.config, cache, 0, (x.shape[0], x.shape[1]), rope, visible) if stack else None
-        if stack is None or room is None:
+        table = self.layer_table() if few and runs_natively(x, self, norm, implementation) else None
+        slot = CacheSlot.reserve(self.config, cache, 0, (x.shape[0], x.shape[1]), rope, visible) if table else None
+        if table is None or slot is None:
             return super().run_layers(x, rope, visible, cache, states=states, attentions=attentions)
         out, layers = x.clone(memory_format=torch.contiguous_format), len(self.model.layers)
-        fused.layers_(stack.address, room.address, layers, room.step, out)
-        room.filled(layers)
+        fused.layers_(table.address, slot.address, layers, slot.step, out)
+        slot.advance(layers)
         return out
 
-    def stack(self) -> Stack | None:
+    def layer_table(self) -> LayerTable | None:
         """All layers for one call, bound again if they changed; None unless every one can run natively."""
         layers: Any = self.model.layers
-        if self._stack is None or not self._stack.holds(layers):
-            bounds: list[Bound] = []
+        if self._layer_table is None or not self._layer_table.is_current(layers):
+            bounds: list[BoundWeights] = []
             for layer in layers:
-                if (bound := self.bound_of(layer)) is None:
+                if (bound := self.bound_weights_of(layer)) is None:
                     break
                 bounds.append(bound)
-            self._stack = Stack(layers, bounds) if len(bounds) == len(layers) else None
-        return self._stack
+            self._layer_table = LayerTable(layers, bounds) if len(bounds) == len(layers) else None
+        return self._layer_table
 
     @staticmethod
-    def bound_of(layer: nn.Module) -> Bound | None:
+    def bound_weights_of(layer: nn.Module) -> BoundWeights | None:
         if isinstance(layer, NativeDecoderLayer):
-            return layer.bound()
+            return layer.bound_weights()
         linears = [layer.get_submodule(path) for path in DECODER_LINEARS]
         dense_ones = all(isinstance(one, DenseLinear) and one.fits() for one in linears) and dense.worthwhile()
-        bound = Bound(layer, DECODER_LINEARS) if dense_ones else None
-        return bound if bound is not None and bound.holds() else None  # nobody listens
+        bound = BoundWeights(layer, DECODER_LINEARS) if dense_ones else None
+        return bound if bound is not None and bound.is_current() else None  # nobody listens
 
 
 class DenseLanguageModel(NativeLanguageModel):
@@ -224,7 +224,7 @@ class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
         self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.self_attn_layer_norm.weight, self.config._attn_implementation
-        bound = self.bound() if runs_natively(x, self, norm, implementation) else None
+        bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
             return super().forward(x, visible, spans)
         linears, attention = bound.handles, self.self_attn

@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from .build import LIBRARY
 from .openmp import runtime
 
-ABI = 3
+ABI = 4
 ISA_VARIABLE = "QWEN2_AUDIO_ISA"
 ISAS = ("amx", "avx512", "avx2", "portable")  # best first
 NO_KERNELS = "torch"

@@ -54,7 +54,7 @@ class NativePagedStorage(PagedStorage):
             packed = step.native = fused.PackedStep(shape, step, (unused, unused), self.kv_dtype)
         flat = (t[0].transpose(0, 1).reshape(1, rows, -1).contiguous() for t in (q, k, v))
         query, key, value = flat
-        fused.keep(packed, self.address(layer), key, value)
+        fused.write_kv(packed, self.address(layer), key, value)
         out = fused.attention(packed, self.address(layer), query)
         return out.view(rows, heads, dim).transpose(0, 1)[None], None
 

@@ -62,7 +62,7 @@ def _attention(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) 
     rotated = [_rotate(t, cosine, sine) for t in (q, k)]
     whole = step(LENGTH, 0, None)
     library.qwa_rotate(ctypes.addressof(whole), KV_HEADS, k.data_ptr())
-    library.qwa_keep(ctypes.addressof(whole), ctypes.addressof(kv), k.data_ptr(), v.data_ptr())
+    library.qwa_write_kv(ctypes.addressof(whole), ctypes.addressof(kv), k.data_ptr(), v.data_ptr())
     newest = step(QUERIES, PAST, seen)
     asked = rotated[0][:, :, -QUERIES:].transpose(1, 2).contiguous()
     out = torch.full((BATCH, QUERIES, HEADS * DIM), torch.nan)
@@ -105,7 +105,7 @@ def _paged(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) -> b
         step = StepStruct(BATCH, 0, 0, HEADS, KV_HEADS, DIM, KV_DTYPES[kv_dtype], DIM**-0.5, *rope, *where)
         library.qwa_rotate(ctypes.addressof(step), HEADS, new_q.data_ptr())
         library.qwa_rotate(ctypes.addressof(step), KV_HEADS, new_k.data_ptr())
-        library.qwa_keep(ctypes.addressof(step), ctypes.addressof(kv), new_k.data_ptr(), new_v.data_ptr())
+        library.qwa_write_kv(ctypes.addressof(step), ctypes.addressof(kv), new_k.data_ptr(), new_v.data_ptr())
         out = torch.full_like(new_q, torch.nan)
         library.qwa_attention(ctypes.addressof(step), ctypes.addressof(kv), new_q.data_ptr(), out.data_ptr())
         stored = [t[tables.long()].float() for t in (keys, values)]

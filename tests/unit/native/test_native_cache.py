@@ -60,7 +60,7 @@ def test_native_code_writes_the_same_bits(each_isa, kv_dtype):
     rope = tuple(torch.zeros(2, 1, 1, 3, 40))
     ours, theirs = filled(kv_dtype), filled(kv_dtype)
     ours.reserve(33)
-    fused.keep(fused.Step(CONFIG, (2, 3, 30), rope, kv_dtype=kv_dtype), ours.address(1), k, v)
+    fused.write_kv(fused.Step(CONFIG, (2, 3, 30), rope, kv_dtype=kv_dtype), ours.address(1), k, v)
     ours.advance(1, 3)
     theirs.update(1, *(t.view(2, 3, 2, 40).transpose(1, 2) for t in (k, v)))
     assert ours.get_seq_length(1) == 33 and ours.get_seq_length(0) == 30
@@ -81,7 +81,7 @@ def test_halves_in_plain_code_are_the_hardware_s(kernels):
     step = fused.Step(CONFIG, (1, rows.shape[1], 0), tuple(torch.zeros(2, 1, 1, rows.shape[1], 40)), kv_dtype="float16")
     try:
         kernels.qwa_select(b"portable")
-        fused.keep(step, cache.address(0), rows, rows)
+        fused.write_kv(step, cache.address(0), rows, rows)
     finally:
         kernels.qwa_select(before)
     expected = rows.half().view(-1, 2, 40).transpose(0, 1)
