@@ -56,7 +56,7 @@ void write_kv_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const
                    int8 ? kv.value_scales + to : nullptr);
 }
 
-Attention::Attention(const qwa_step& step)
+Attention::Attention(const qwa_step& step, int threads)
     : s_(step), group_(step.heads / step.kv_heads), width_(part_floats(step.head_dim)) {
     tile_queries_ = group_ < kMostRows ? kMostRows / group_ : 1;
     int64_t largest = 0, tiles = 0;
@@ -72,8 +72,7 @@ Attention::Attention(const qwa_step& step)
         most_part_floats_ = floats > most_part_floats_ ? floats : most_part_floats_;
         one_each_ &= t.queries == t.of.queries;
     });
-    const int team = threads();
-    whole_ = 4 * team * largest <= work_ || (alike && tiles % team == 0);
+    whole_ = 4 * threads * largest <= work_ || (alike && tiles % threads == 0);
 }
 
 template <class F>
@@ -89,6 +88,8 @@ void Attention::each_tile(F f) const {
 }
 
 size_t Attention::shared_bytes() const { return whole_ ? 0 : static_cast<size_t>(part_floats_) * sizeof(float); }
+
+size_t Attention::own_bytes() const { return whole_ ? static_cast<size_t>(most_part_floats_) * sizeof(float) : 0; }
 
 int64_t Attention::part_floats_of(const Tile& t) const { return width_ * chunks(t, 0) * t.queries * group_; }
 
@@ -169,9 +170,8 @@ void Attention::merge(const Layer& layer, const Tile& t, int from, const float* 
 }
 
 // Threads get equal work, not equally many tiles.
-void Attention::run_whole(const Layer& layer, const PendingQKV* pending_qkv, int index, int team) const {
+void Attention::run_whole(const Layer& layer, const PendingQKV* pending_qkv, float* parts, int index, int team) const {
     const int64_t begin = work_ * index / team, stop = work_ * (index + 1) / team;
-    float* parts = static_cast<float*>(scratch(kAttention, most_part_floats_ * sizeof(float)));
     int64_t at = 0;
     each_tile([&](const Tile& t) {
         const bool own = at >= begin && at < stop;
@@ -209,17 +209,17 @@ void Attention::run_chunks(const Layer& layer, float* shared, Barrier& barrier, 
     });
 }
 
-void Attention::run(const qwa_kv& kv, const float* q, float* out, const PendingQKV* pending_qkv, float* shared,
+void Attention::run(const qwa_kv& kv, const float* q, float* out, const PendingQKV* pending_qkv, Memory memory,
                     Barrier& barrier, int index, int team) const {
     const Layer layer{kv, q, out};
-    if (whole_ && (one_each_ || !pending_qkv)) return run_whole(layer, pending_qkv, index, team);
+    if (whole_ && (one_each_ || !pending_qkv)) return run_whole(layer, pending_qkv, memory.own, index, team);
     if (pending_qkv) {
         const Range own = share(s_.batch * s_.kv_heads, index, team);
         for (int i = own.begin; i < own.end; ++i) rotate_and_write(kv, *pending_qkv, i / s_.kv_heads, i % s_.kv_heads);
         barrier.wait(team);
     }
-    if (whole_) return run_whole(layer, nullptr, index, team);
-    run_chunks(layer, shared, barrier, index, team);
+    if (whole_) return run_whole(layer, nullptr, memory.own, index, team);
+    run_chunks(layer, memory.shared, barrier, index, team);
 }
 
 }  // namespace qwa
@@ -231,7 +231,7 @@ void qwa_rotate(const qwa_step* step, int heads, float* x) {
         each_row(*step, share(rows_of(*step), index, team),
                  [&](int sequence, int i) { rotate_heads(*step, x, heads, sequence, i, 0, heads); });
     };
-    parallel(body);
+    parallel(threads(), body);
 }
 
 void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values) {
@@ -241,13 +241,20 @@ void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, con
                 write_kv_head(*step, *kv, keys, values, sequence, i, head);
         });
     };
-    parallel(body);
+    parallel(threads(), body);
 }
 
-void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out) {
-    const Attention attention(*step);
-    float* shared = static_cast<float*>(scratch(kStep, attention.shared_bytes()));
+int qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out) {
+    const int team_size = threads();
+    const Attention attention(*step, team_size);
+    Workspace workspace;
+    if (!workspace.reserve(team_size, attention.shared_bytes(), attention.own_bytes())) return QWA_NO_MEMORY;
     Barrier barrier;
-    auto body = [&](int index, int team) { attention.run(*kv, q, out, nullptr, shared, barrier, index, team); };
-    parallel(body);
+    auto body = [&](int index, int team) {
+        const Attention::Memory memory{reinterpret_cast<float*>(workspace.shared()),
+                                       reinterpret_cast<float*>(workspace.own(index))};
+        attention.run(*kv, q, out, nullptr, memory, barrier, index, team);
+    };
+    parallel(team_size, body);
+    return QWA_OK;
 }

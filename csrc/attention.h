@@ -27,16 +27,22 @@ class Attention {
         const float* values;
     };
 
-    // Made before the parallel region; the step must outlive it.
-    explicit Attention(const qwa_step& step);
+    // Made before the parallel region, which has at most `threads` threads; the step must outlive it.
+    Attention(const qwa_step& step, int threads);
 
     // Memory that the threads share for their parts, in bytes: 0 where each thread has whole tiles.
     size_t shared_bytes() const;
 
+    // Memory that each thread has of its own, in bytes.
+    size_t own_bytes() const;
+
     // What thread `index` of `team` has to do for one layer: q and out [N, heads * D]. Where `pending_qkv` is not NULL,
-    // RoPE and the way into the cache come first. `shared` is shared_bytes() long. Others may still be at work when it
-    // returns.
-    void run(const qwa_kv& kv, const float* q, float* out, const PendingQKV* pending_qkv, float* shared,
+    // RoPE and the way into the cache come first. `memory`: shared_bytes() that all threads share, and own_bytes() of
+    // the thread's own. Others may still be at work when it returns.
+    struct Memory {
+        float *shared, *own;
+    };
+    void run(const qwa_kv& kv, const float* q, float* out, const PendingQKV* pending_qkv, Memory memory,
              Barrier& barrier, int index, int team) const;
 
    private:
@@ -66,7 +72,7 @@ class Attention {
     void find_next(const qwa_kv& kv, const Tile& t, int first, const void** at) const;
     void chunk(const Layer& layer, const Tile& t, int from, int index, float* parts) const;
     void merge(const Layer& layer, const Tile& t, int from, const float* parts) const;
-    void run_whole(const Layer& layer, const PendingQKV* pending_qkv, int index, int team) const;
+    void run_whole(const Layer& layer, const PendingQKV* pending_qkv, float* parts, int index, int team) const;
     void run_chunks(const Layer& layer, float* shared, Barrier& barrier, int index, int team) const;
 
     const qwa_step& s_;

@@ -7,10 +7,10 @@
 #include <string.h>
 #include <time.h>
 
+#include <atomic>
+
+#include "intrinsics.h"
 #include "qwa.h"
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -38,7 +38,9 @@ struct Member {
     pthread_t thread;
 };
 
-volatile uint64_t g_sink;  // keeps the loops' results alive
+std::atomic<uint64_t> g_sink;  // keeps the loops' results alive
+
+void keep_alive(uint64_t result) { g_sink.store(result, std::memory_order_relaxed); }
 
 void* member(void* argument) {
     Member* m = static_cast<Member*>(argument);
@@ -53,7 +55,7 @@ void* member(void* argument) {
 // Seconds of `work` on all its threads; 0 if they could not be had.
 double together(Work work) {
     if (work.threads < 1 || work.threads > kMaxThreads) return 0.0;
-    static Member members[kMaxThreads];
+    Member members[kMaxThreads];
     int ready = 0;
     work.ready = &ready;
     for (int i = 1; i < work.threads; ++i) {
@@ -90,7 +92,7 @@ void read(const Work& w, int index) {
     a ^= b ^ c ^ d;
     uint64_t all = 0;
     for (int i = 0; i < 8; ++i) all ^= a[i];
-    g_sink = all;
+    keep_alive(all);
 }
 
 // A loop and the operations of one round of it: a multiplication and an addition each count as one.
@@ -107,7 +109,7 @@ void fma_portable(const Work& w, int) {
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 8; ++i) sums[i] = sums[i] * factor + more;
     for (int i = 1; i < 8; ++i) sums[0] += sums[i];
-    g_sink = static_cast<uint64_t>(sums[0][0]);
+    keep_alive(static_cast<uint64_t>(sums[0][0]));
 }
 
 #if defined(__x86_64__)
@@ -118,7 +120,7 @@ __attribute__((target("avx2,fma"))) void fma_avx2(const Work& w, int) {
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 12; ++i) sums[i] = _mm256_fmadd_ps(sums[i], factor, more);
     for (int i = 1; i < 12; ++i) sums[0] = _mm256_add_ps(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm256_cvtss_f32(sums[0]));
+    keep_alive(static_cast<uint64_t>(_mm256_cvtss_f32(sums[0])));
 }
 
 __attribute__((target("avx512f"))) void fma_avx512(const Work& w, int) {
@@ -128,7 +130,7 @@ __attribute__((target("avx512f"))) void fma_avx512(const Work& w, int) {
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 12; ++i) sums[i] = _mm512_fmadd_ps(sums[i], factor, more);
     for (int i = 1; i < 12; ++i) sums[0] = _mm512_add_ps(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm512_cvtss_f32(sums[0]));
+    keep_alive(static_cast<uint64_t>(_mm512_cvtss_f32(sums[0])));
 }
 
 // 8-bit products summed in int16, as the int4 kernels need them: vpmaddubsw and vpaddw. Six sums: more would not stay
@@ -146,7 +148,7 @@ __attribute__((target("avx2"))) void int8_avx2(const Work& w, int) {
         }
     }
     for (int i = 1; i < 6; ++i) sums[0] = _mm256_xor_si256(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm256_extract_epi64(sums[0], 0));
+    keep_alive(static_cast<uint64_t>(_mm256_extract_epi64(sums[0], 0)));
 }
 
 __attribute__((target("avx512f,avx512vnni"))) void int8_avx512(const Work& w, int) {
@@ -156,7 +158,7 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512(const Work& w, in
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 12; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], codes, values);
     for (int i = 1; i < 12; ++i) sums[0] = _mm512_xor_si512(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0])));
+    keep_alive(static_cast<uint64_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0]))));
 }
 
 #if defined(__linux__)
@@ -171,7 +173,7 @@ __attribute__((target("amx-tile,amx-int8"))) void int8_amx(const Work& w, int) {
     config.palette = 1;
     for (int i = 0; i < 8; ++i) config.bytes[i] = 64, config.rows[i] = 16;
     __asm__ volatile("ldtilecfg %0" ::"m"(config));
-    alignas(64) static uint8_t ones[1024];
+    alignas(64) uint8_t ones[1024];
     memset(ones, 1, sizeof ones);
     const int64_t stride = 64;
     __asm__ volatile(

@@ -38,15 +38,19 @@ void dense_columns(const float* weight, const float* bias, int64_t inputs, int64
 
 using namespace qwa;
 
-void qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x, int64_t rows,
-               float* y) {
+int qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x, int64_t rows,
+              float* y) {
+    const int team_size = threads();
+    Workspace workspace;
+    if (!workspace.reserve(team_size, 0, transposed_bytes(rows, inputs))) return QWA_NO_MEMORY;
     auto body = [&](int index, int team) {
         const Range own = share(static_cast<int>(outputs), index, team, kDenseColumns);
         if (own.begin >= own.end) return;
         // Each thread turns all rows for itself, which is quicker than waiting for each other.
-        float* transposed = static_cast<float*>(scratch(kRows, transposed_bytes(rows, inputs)));
+        float* transposed = reinterpret_cast<float*>(workspace.own(index));
         transpose(x, rows, inputs, transposed);
         dense_columns(weight, bias, inputs, outputs, transposed, rows, own.begin, own.end, y);
     };
-    parallel(body);
+    parallel(team_size, body);
+    return QWA_OK;
 }

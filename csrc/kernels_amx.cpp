@@ -6,8 +6,6 @@
 #include <string.h>
 
 #include "kernels_avx512.h"
-#include "parallel.h"
-
 namespace qwa {
 namespace {
 
@@ -117,12 +115,15 @@ void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, 
     for (int r = 0; r < 16; ++r) _mm512_store_ps(sums + 16 * r, acc[r]);
 }
 
+constexpr int kUnpacked = kDepth * 64 * 16;
+
+size_t many_rows_bytes(int rows) { return kUnpacked + 4 * kPanels * 16 * static_cast<size_t>((rows + 15) / 16 * 16); }
+
 template <int BITS>
-void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    constexpr int kUnpacked = kDepth * 64 * 16;
+void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void* memory) {
     const int block = a.group * (BITS == 4 ? 8 : 16);
     const size_t padded = static_cast<size_t>(tiles_of(a)) * 256;  // sums of a panel
-    int8_t* unpacked = static_cast<int8_t*>(scratch(kPanel, kUnpacked + 4 * kPanels * padded));
+    int8_t* unpacked = static_cast<int8_t*>(memory);
     float* sums = reinterpret_cast<float*>(unpacked + kUnpacked);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes);
     configure(a.group);
@@ -147,13 +148,13 @@ void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, i
     _tile_release();
 }
 
-void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    (w.bits == 4 ? many<4> : many<8>)(w, a, y, stride, first, last);
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void* memory) {
+    (w.bits == 4 ? many<4> : many<8>)(w, a, y, stride, first, last, memory);
 }
 
 }  // namespace
 
-const Kernels kAmx = {"amx", avx512::quantize_row, avx512::few_rows, many_rows, avx512::fp16};
+const Kernels kAmx = {"amx", avx512::quantize_row, avx512::few_rows, many_rows, many_rows_bytes, avx512::fp16};
 
 }  // namespace qwa
 #endif

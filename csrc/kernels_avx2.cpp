@@ -5,19 +5,15 @@
 // on the way; two's complement does not mind.
 // int8: |w| times (a with w's sign), since u8 * s8 pairs of full range would saturate: 2 * 127 * 127 = 32258 fits.
 #if defined(__x86_64__)
-#include <immintrin.h>
 #include <string.h>
 
+#include "intrinsics.h"
 #include "kernels.h"
-#include "parallel.h"
 
 namespace qwa {
 namespace {
 
 constexpr int kAhead = 2048;  // bytes that prefetching runs in front
-
-// GCC would rather load a whole group at once and spill: nothing in memory is read across this line.
-inline void in_order() { __asm__ __volatile__("" ::: "memory"); }
 
 struct Pair {  // 16 columns
     __m256 a, b;
@@ -271,11 +267,16 @@ void many_panel(const qwa_linear& w, const Activations& a, int panel, int from, 
     }
 }
 
+constexpr int kUnpacked = kDepth * 64 * 16;
+
+size_t many_rows_bytes(int rows) { return kUnpacked + 4 * kPanels * 16 * static_cast<size_t>((rows + 15) / 16 * 16); }
+
 template <int BITS, int GROUP>
-void many_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    constexpr int kBlock = GROUP * (BITS == 4 ? 8 : 16), kUnpacked = kDepth * 64 * 16;
+void many_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last,
+                 void* memory) {
+    constexpr int kBlock = GROUP * (BITS == 4 ? 8 : 16);
     const size_t padded = static_cast<size_t>(tiles_of(a)) * a.tile * 16;
-    uint8_t* unpacked = static_cast<uint8_t*>(scratch(kPanel, kUnpacked + 4 * kPanels * padded));
+    uint8_t* unpacked = static_cast<uint8_t*>(memory);
     float* sums = reinterpret_cast<float*>(unpacked + kUnpacked);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes);
     for (int p0 = first; p0 < last; p0 += kPanels) {
@@ -302,9 +303,9 @@ void few_rows(const qwa_linear& w, const Activations& a, float* y, int64_t strid
                  : (w.group == 64 ? few_panels<8, 64> : few_panels<8, 32>))(w, a, y, stride, first, last);
 }
 
-void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void* memory) {
     (w.bits == 4 ? (w.group == 64 ? many_panels<4, 64> : many_panels<4, 32>)
-                 : (w.group == 64 ? many_panels<8, 64> : many_panels<8, 32>))(w, a, y, stride, first, last);
+                 : (w.group == 64 ? many_panels<8, 64> : many_panels<8, 32>))(w, a, y, stride, first, last, memory);
 }
 
 template <int R>
@@ -336,7 +337,7 @@ void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float
 
 }  // namespace
 
-const Kernels kAvx2 = {"avx2", quantize_row, few_rows, many_rows, fp16};
+const Kernels kAvx2 = {"avx2", quantize_row, few_rows, many_rows, many_rows_bytes, fp16};
 
 }  // namespace qwa
 #endif

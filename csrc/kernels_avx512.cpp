@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#include "parallel.h"
-
 namespace qwa {
 namespace avx512 {
 namespace {
@@ -96,7 +94,7 @@ void few(const qwa_linear& w, const Activations& a, float* y, int64_t stride, in
     by_rows[a.rows - 1](w, a, y, stride, first, last);
 }
 
-void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void*) {
     (w.bits == 4 ? (w.group == 64 ? many_panels<4, 64> : many_panels<4, 32>)
                  : (w.group == 64 ? many_panels<8, 64> : many_panels<8, 32>))(w, a, y, stride, first, last);
 }
@@ -167,7 +165,7 @@ void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float
 
 }  // namespace avx512
 
-const Kernels kAvx512 = {"avx512", avx512::quantize_row, avx512::few_rows, avx512::many_rows, avx512::fp16};
+const Kernels kAvx512 = {"avx512", avx512::quantize_row, avx512::few_rows, avx512::many_rows, no_bytes, avx512::fp16};
 
 }  // namespace qwa
 #endif

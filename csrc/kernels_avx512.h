@@ -1,7 +1,6 @@
 // What the AMX kernels share with the AVX-512 ones.
 #pragma once
-#include <immintrin.h>
-
+#include "intrinsics.h"
 #include "kernels.h"
 
 namespace qwa {

@@ -86,6 +86,10 @@ void rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, i
     }
 }
 
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void*) {
+    rows(w, a, y, stride, first, last);
+}
+
 void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first,
           int last) {
     const int inputs = w.in_features;
@@ -104,6 +108,6 @@ void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float
 
 }  // namespace
 
-const Kernels kPortable = {"portable", quantize_row, rows, rows, fp16};
+const Kernels kPortable = {"portable", quantize_row, rows, many_rows, no_bytes, fp16};
 
 }  // namespace qwa

@@ -40,6 +40,9 @@ typedef struct {
 
 QWA_API int qwa_abi(void);
 
+// What the calls return that need working memory. QWA_NO_MEMORY: the system did not give it; nothing was computed.
+enum { QWA_OK = 0, QWA_NO_MEMORY = 1 };
+
 // The instruction sets: "amx", "avx512", "avx2", "portable". qwa_supported: 1 if this CPU runs it. qwa_select: 0 if
 // done.
 QWA_API int qwa_supported(const char* isa);
@@ -56,13 +59,13 @@ QWA_API int qwa_get_threads(void);
 QWA_API void qwa_use_openmp(void* gomp_parallel, void* omp_get_num_threads, void* omp_get_thread_num);
 
 // y[i] [M, N_i] = x [M, K] times each of `count` linears that share their input. Strides in floats.
-QWA_API void qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
-                         float* const* y, const int64_t* y_strides);
+QWA_API int qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
+                        float* const* y, const int64_t* y_strides);
 
 // y [M, N] = x [M, K] times a linear of float32 weights [N, K], as training has them; bias [N] or NULL. All contiguous.
 // Meant for few rows, up to 64 or so. A row's results do not depend on the other rows.
-QWA_API void qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x,
-                       int64_t rows, float* y);
+QWA_API int qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x,
+                      int64_t rows, float* y);
 
 // ---- What stands between the matrix products (ops.cpp, attention.cpp, layer.cpp) ----
 //
@@ -117,7 +120,7 @@ QWA_API void qwa_rotate(const qwa_step* step, int heads, float* x);
 QWA_API void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
 
 // out [B, Q, heads * D]: q, the same shape, attends to the positions of the cache, the new ones included, causally.
-QWA_API void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);
+QWA_API int qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);
 
 // One layer of the language model. Norm weights [H]; q, k, v share an input, gate and up another.
 typedef struct {
@@ -127,7 +130,17 @@ typedef struct {
 } qwa_layer;
 
 // x [B * Q, H] through `count` layers, in place, each with its cache. Meant for few rows, up to 32 or so.
-QWA_API void qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x);
+QWA_API int qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x);
+
+// How this library lays out the structs above, for callers in other languages, which declare them again. One entry for
+// each field, in order, behind one for the whole struct, whose field name is empty. The last entry's structure is NULL.
+typedef struct {
+    const char* structure;
+    const char* field;
+    int64_t offset, size;
+} qwa_layout_entry;
+
+QWA_API const qwa_layout_entry* qwa_layout(void);
 
 #ifdef __cplusplus
 }

@@ -6,9 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "intrinsics.h"
 
 namespace {
 
