@@ -24,9 +24,9 @@ double qwa_bench_fma(const char* isa, int threads, int64_t rounds);
 double qwa_bench_int8(const char* isa, int threads, int64_t rounds);
 
 // A request for more memory than there is returns NULL, as without a sanitizer.
-const char* __asan_default_options() { return "allocator_may_return_null=1"; }
-const char* __tsan_default_options() { return "allocator_may_return_null=1:halt_on_error=1"; }
-const char* __ubsan_default_options() { return "print_stacktrace=1:halt_on_error=1"; }
+QWA_API const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+QWA_API const char* __tsan_default_options() { return "allocator_may_return_null=1:halt_on_error=1"; }
+QWA_API const char* __ubsan_default_options() { return "print_stacktrace=1:halt_on_error=1"; }
 }
 
 #if defined(__SANITIZE_THREAD__)

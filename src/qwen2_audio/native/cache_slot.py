@@ -15,13 +15,13 @@ from .paged import NativePagedStorage
 
 @dataclass(frozen=True)
 class CacheSlot:
-    """Where native code keeps the keys and values of a pass from one layer on, and how it attends to them."""
+    """Where native code writes the keys and values of a pass, from one layer on, and how it attends to them."""
 
     step: fused.Step
-    address: int  # of the layer's KVStruct, those of the next layers behind it
+    address: int  # of the layer's KVStruct; those of the next layers follow it
     layer: int
     count: int  # new positions of a row
-    cache: NativeKVCache | None  # what counts its positions itself
+    cache: NativeKVCache | None  # to be told of new positions; a paged cache need not be told
 
     @classmethod
     def reserve(
@@ -33,9 +33,9 @@ class CacheSlot:
         rope: Rope,
         visible: AttentionMask,
     ) -> CacheSlot | None:
-        """Reserve Q new positions of B rows, `shape` (B, Q), in `layer` and those behind it.
+        """Reserve Q new positions of B rows, `shape` (B, Q), in `layer` and the layers behind it.
 
-        None: not a native cache, or one of other rows.
+        None: the cache is not a native one, or it has other rows.
         """
         batch, count = shape
         if isinstance(cache, NativeKVCache) and cache.batch == batch:
@@ -52,6 +52,6 @@ class CacheSlot:
         return None
 
     def advance(self, layers: int = 1) -> None:
-        """Native code has written the new positions, in `layers` layers."""
+        """Count the new positions, once native code has written them to `layers` layers."""
         if self.cache is not None:
             self.cache.advance(self.layer, self.count, layers)
