@@ -31,7 +31,7 @@ void each_row(const qwa_step& s, Range rows, F f) {
 
 Sequence sequence_of(const qwa_step& s, int index) {
     if (!s.tables) return {index * s.queries, s.queries, s.past};
-    return {s.starts[index], s.starts[index + 1] - s.starts[index], s.pasts[index]};
+    return {s.starts[index], s.starts[index + 1] - s.starts[index], s.num_computed[index]};
 }
 
 int rows_of(const qwa_step& s) { return s.tables ? s.starts[s.batch] : s.batch * s.queries; }

@@ -40,7 +40,7 @@ const qwa_layout_entry kLayout[] = {
     QWA_FIELD(qwa_step, mask),
     QWA_FIELD(qwa_step, tables),
     QWA_FIELD(qwa_step, starts),
-    QWA_FIELD(qwa_step, pasts),
+    QWA_FIELD(qwa_step, num_computed),
     QWA_FIELD(qwa_step, table_stride),
     QWA_FIELD(qwa_step, block),
 

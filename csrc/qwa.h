@@ -106,9 +106,9 @@ typedef struct {
     int64_t rope_stride;         // floats from one row's to the next: 0 where all rows share them
     const uint8_t* mask;  // [B, past + Q], 0 is padding, which nobody sees but itself; NULL: there is none; packed NULL
     // Where tables is not NULL the step is packed.
-    const int32_t* tables;  // [S, table_stride]: the blocks of each sequence, in order
-    const int32_t* starts;  // [S + 1]: where each sequence's new positions begin among the N
-    const int32_t* pasts;   // [S]: positions that the cache holds of each before this pass
+    const int32_t* tables;        // [S, table_stride]: the blocks of each sequence, in order
+    const int32_t* starts;        // [S + 1]: where each sequence's new positions begin among the N
+    const int32_t* num_computed;  // [S]: positions that the cache holds of each before this pass
     int64_t table_stride;
     int32_t block;  // positions of one: a power of two from 16 to 256
 } qwa_step;

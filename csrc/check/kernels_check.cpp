@@ -212,7 +212,7 @@ struct Case {
     bool paged;
     Floats cosine, sine;
     std::vector<uint8_t> mask;
-    std::vector<int32_t> tables, starts, pasts;
+    std::vector<int32_t> tables, starts, num_computed;
     std::vector<std::vector<uint8_t>> keys, values;
     std::vector<Floats> key_scales, value_scales;
     std::vector<qwa_kv> caches;
@@ -260,9 +260,9 @@ struct Case {
         step.cosine = cosine.data() + (paged ? 2 * before * kDim : before * kDim);
         step.sine = sine.data() + (paged ? 2 * before * kDim : before * kDim);
         starts = {0, count, 2 * count};
-        pasts = {before, before};
+        num_computed = {before, before};
         step.starts = paged ? starts.data() : nullptr;
-        step.pasts = paged ? pasts.data() : nullptr;
+        step.num_computed = paged ? num_computed.data() : nullptr;
         step.queries = paged ? 0 : count;
         step.past = paged ? 0 : before;
     }

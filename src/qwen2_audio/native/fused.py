@@ -145,7 +145,7 @@ class PackedStep(Step):
             sine=sine.data_ptr(),
             tables=step.tables.buffer_info()[0],
             starts=step.starts.buffer_info()[0],
-            pasts=step.num_computed.buffer_info()[0],
+            num_computed=step.num_computed.buffer_info()[0],
             table_stride=step.width,
             block=step.storage.block,
         )

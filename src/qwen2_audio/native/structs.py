@@ -49,7 +49,7 @@ class StepStruct(ctypes.Structure):
         ("mask", ctypes.c_void_p),
         ("tables", ctypes.c_void_p),
         ("starts", ctypes.c_void_p),
-        ("pasts", ctypes.c_void_p),
+        ("num_computed", ctypes.c_void_p),
         ("table_stride", ctypes.c_int64),
         ("block", ctypes.c_int32),
     ]
