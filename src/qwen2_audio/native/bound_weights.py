@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import ops
-from .checks import check_tensor
+from .library import check_tensor
 from .structs import LayerStruct
 
 DECODER_LINEARS = (

@@ -16,7 +16,7 @@ import torch
 from ..checkpoint.config import Qwen2Config
 from ..model.paged import PagedAttentionBatch
 from . import library
-from .checks import check_tensor
+from .library import check_tensor
 from .structs import LayerStruct, StepStruct
 
 SMALL_ROWS = 32  # up to so many rows go through all layers in one call

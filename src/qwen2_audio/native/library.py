@@ -1,4 +1,4 @@
-"""The shared object of csrc/: loading it, checking it, choosing an instruction set. Without it torch computes.
+"""The shared object of csrc/: loading it, choosing an instruction set, checking what it is given; else torch computes.
 
 $QWEN2_AUDIO_ISA names the instruction set to use: amx, avx512, avx2, portable; "torch" leaves the kernels out.
 """
@@ -141,6 +141,24 @@ def _share_threads(library: ctypes.CDLL) -> None:
     openmp = runtime()
     if openmp is not None and all(hasattr(openmp, name) for name in names):
         library.qwa_use_openmp(*(ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names))
+
+
+def check_tensor(name: str, tensor: torch.Tensor, count: int, dtype: torch.dtype = torch.float32) -> None:
+    """Raises ValueError unless `tensor` is contiguous memory of the CPU that holds `count` numbers of `dtype`.
+
+    Native code takes an address and trusts it. `name` says which tensor of which call it is.
+    """
+    if tensor.dtype is dtype and tensor.numel() == count and tensor.is_cpu and tensor.is_contiguous():
+        return
+    layout = "contiguous" if tensor.is_contiguous() else "strided"
+    raise ValueError(
+        f"{name} is {layout} {_dtype_name(tensor.dtype)} {list(tensor.shape)} on {tensor.device.type}; native code "
+        f"expects {count} contiguous {_dtype_name(dtype)} numbers on the CPU. Convert it first."
+    )
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def follow_torch(library: ctypes.CDLL) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from . import library
-from .checks import check_tensor
+from .library import check_tensor
 from .structs import LinearStruct
 
 PANEL = 16  # outputs
