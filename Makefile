@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := src/qwen2_audio/native/lib/libqwa.so
 
-.PHONY: setup demo test test-oldest lint format release-check bench nano nano-eval clean
+.PHONY: setup demo test test-oldest lint lint-kernels sanitize format release-check bench nano nano-eval clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -35,12 +35,23 @@ lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+CSRC := $(wildcard csrc/*.h csrc/*.cpp csrc/check/*.cpp)
+
+lint-kernels: $(VENV)/.installed  ## csrc/: clang-format, and no warning of g++ nor of clang++, as far as they are there
+	! command -v clang-format >/dev/null || clang-format --dry-run --Werror $(CSRC)
+	for compiler in g++ clang++; do ! command -v $$compiler >/dev/null || \
+	    CXX=$$compiler QWEN2_AUDIO_WERROR=1 $(BIN)/python -m qwen2_audio.native.build build/$$compiler/libqwa.so || exit 1; done
+
+sanitize: $(VENV)/.installed  ## csrc/ under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+	$(BIN)/python scripts/sanitize_kernels.py
+
 release-check: setup  ## source distribution -> wheel -> fresh environments -> the documented programs
 	$(BIN)/python scripts/release_check.py
 
-format: setup  ## let ruff rewrite what it can
+format: setup  ## let ruff and clang-format rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	! command -v clang-format >/dev/null || clang-format -i $(CSRC)
 
 bench: setup  ## the kernels, then a random model of about 1 B parameters in int4 and fp32 next to transformers (16 GB, 30 minutes)
 	$(BIN)/python -m benchmarks kernels --json bench-results/kernels.json --png bench-results/kernels.png

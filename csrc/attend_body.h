@@ -1,7 +1,7 @@
 // Attention over one chunk of a cache, for the instruction sets of ops_body.h, which includes this.
 //
-// A query's result is the same bit for bit whoever is asked with it: every score is one chain of fma over the head, every
-// value one over the positions, and positions that a query does not see weigh 0 in them.
+// A query's result is the same bit for bit whoever is asked with it: every score is one chain of fma over the head,
+// every value one over the positions, and positions that a query does not see weigh 0 in them.
 #pragma once
 #include "ops_kernels.h"
 #include "simd.h"
@@ -95,7 +95,8 @@ void weigh(const Chunk& c, int position, int count, float* s, float* part) {
 // `count` values weighted and added to the sums of R queries, N vectors of the head's dimensions from `at` on. `start`:
 // the sums begin here.
 template <class T, int R, int N>
-void gather(const T* value, int count, int d, int at, bool start, const void* ahead, const float* const* w, float* const* out) {
+void gather(const T* value, int count, int d, int at, bool start, const void* ahead, const float* const* w,
+            float* const* out) {
     V acc[R][N];
     for (int r = 0; r < R; ++r)
         for (int n = 0; n < N; ++n) acc[r][n] = start ? set1(0.0f) : load(out[r] + at + n * kLanes);
@@ -112,7 +113,8 @@ void gather(const T* value, int count, int d, int at, bool start, const void* ah
 }
 
 template <class T, int R>
-void gather_all(const T* values, int count, int d, bool start, const void* ahead, const float* const* w, float* const* out) {
+void gather_all(const T* values, int count, int d, bool start, const void* ahead, const float* const* w,
+                float* const* out) {
     constexpr int kVectors = R > 1 ? kWide : 4;
     int at = 0;
     for (; kVectors > 1 && at + kVectors * kLanes <= d; at += kVectors * kLanes, ahead = nullptr)
@@ -197,7 +199,8 @@ void each_stretch(const Chunk& c, const void* const* sides, F f) {
         const int end = begin + c.block < c.count ? begin + c.block : c.count;
         for (int at = begin; at < end; at += most) {
             const int n = end - at < most ? end - at : most;
-            const T* from = static_cast<const T*>(sides[begin / c.block]) + static_cast<int64_t>(at - begin) * c.head_dim;
+            const T* from =
+                static_cast<const T*>(sides[begin / c.block]) + static_cast<int64_t>(at - begin) * c.head_dim;
             f(as_float(from, static_cast<int64_t>(n) * c.head_dim, wide), at, n);
         }
     }

@@ -22,7 +22,8 @@ template <class F>
 void each_row(const qwa_step& s, Range rows, F f) {
     for (int index = 0; index < s.batch; ++index) {
         const Sequence of = sequence_of(s, index);
-        for (int i = rows.begin > of.row ? rows.begin - of.row : 0; i < of.queries && of.row + i < rows.end; ++i) f(index, i);
+        for (int i = rows.begin > of.row ? rows.begin - of.row : 0; i < of.queries && of.row + i < rows.end; ++i)
+            f(index, i);
     }
 }
 
@@ -30,7 +31,7 @@ void each_row(const qwa_step& s, Range rows, F f) {
 
 Sequence sequence_of(const qwa_step& s, int index) {
     if (!s.tables) return {index * s.queries, s.queries, s.past};
-    return {s.starts[index], s.starts[index + 1] - s.starts[index], s.pasts[index]};
+    return {s.starts[index], s.starts[index + 1] - s.starts[index], s.num_computed[index]};
 }
 
 int rows_of(const qwa_step& s) { return s.tables ? s.starts[s.batch] : s.batch * s.queries; }
@@ -39,20 +40,24 @@ void rotate_heads(const qwa_step& s, float* x, int heads, int sequence, int i, i
     const int64_t row = sequence_of(s, sequence).row + i;
     const int64_t angle = s.tables ? row * s.head_dim : sequence * s.rope_stride + static_cast<int64_t>(i) * s.head_dim;
     float* head = x + (row * heads + first) * s.head_dim;
-    for (int h = first; h < last; ++h, head += s.head_dim) ops().rotate(head, s.cosine + angle, s.sine + angle, s.head_dim);
+    for (int h = first; h < last; ++h, head += s.head_dim)
+        ops().rotate(head, s.cosine + angle, s.sine + angle, s.head_dim);
 }
 
-void keep_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i, int head) {
+void write_kv_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i,
+                   int head) {
     const Sequence of = sequence_of(s, sequence);
     const int64_t from = (static_cast<int64_t>(of.row + i) * s.kv_heads + head) * s.head_dim;
     const int64_t to = place(s, kv, sequence, head, of.past + i);
     const bool int8 = s.kv_dtype == QWA_INT8;
-    ops().keep(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)), int8 ? kv.key_scales + to : nullptr);
-    ops().keep(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.values, to)),
-               int8 ? kv.value_scales + to : nullptr);
+    ops().write_kv(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)),
+                   int8 ? kv.key_scales + to : nullptr);
+    ops().write_kv(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.values, to)),
+                   int8 ? kv.value_scales + to : nullptr);
 }
 
-Attention::Attention(const qwa_step& step) : s_(step), group_(step.heads / step.kv_heads), width_(part_floats(step.head_dim)) {
+Attention::Attention(const qwa_step& step, int threads)
+    : s_(step), group_(step.heads / step.kv_heads), width_(part_floats(step.head_dim)) {
     tile_queries_ = group_ < kMostRows ? kMostRows / group_ : 1;
     int64_t largest = 0, tiles = 0;
     bool alike = true;
@@ -67,8 +72,7 @@ Attention::Attention(const qwa_step& step) : s_(step), group_(step.heads / step.
         most_part_floats_ = floats > most_part_floats_ ? floats : most_part_floats_;
         one_each_ &= t.queries == t.of.queries;
     });
-    const int team = threads();
-    whole_ = 4 * team * largest <= work_ || (alike && tiles % team == 0);
+    whole_ = 4 * threads * largest <= work_ || (alike && tiles % threads == 0);
 }
 
 template <class F>
@@ -85,6 +89,8 @@ void Attention::each_tile(F f) const {
 
 size_t Attention::shared_bytes() const { return whole_ ? 0 : static_cast<size_t>(part_floats_) * sizeof(float); }
 
+size_t Attention::own_bytes() const { return whole_ ? static_cast<size_t>(most_part_floats_) * sizeof(float) : 0; }
+
 int64_t Attention::part_floats_of(const Tile& t) const { return width_ * chunks(t, 0) * t.queries * group_; }
 
 int Attention::first_seen(const Tile& t) const {
@@ -95,11 +101,11 @@ int Attention::first_seen(const Tile& t) const {
     return first;
 }
 
-void Attention::enter(const qwa_kv& kv, const Entering& entering, int sequence, int head) const {
+void Attention::rotate_and_write(const qwa_kv& kv, const PendingQKV& pending_qkv, int sequence, int head) const {
     for (int i = 0; i < sequence_of(s_, sequence).queries; ++i) {
-        rotate_heads(s_, entering.q, s_.heads, sequence, i, head * group_, (head + 1) * group_);
-        rotate_heads(s_, entering.keys, s_.kv_heads, sequence, i, head, head + 1);
-        keep_head(s_, kv, entering.keys, entering.values, sequence, i, head);
+        rotate_heads(s_, pending_qkv.q, s_.heads, sequence, i, head * group_, (head + 1) * group_);
+        rotate_heads(s_, pending_qkv.keys, s_.kv_heads, sequence, i, head, head + 1);
+        write_kv_head(s_, kv, pending_qkv.keys, pending_qkv.values, sequence, i, head);
     }
 }
 
@@ -107,7 +113,8 @@ void Attention::find(const qwa_kv& kv, const void* side, const Tile& t, int firs
     for (int i = 0; i < count; i += block_of(s_)) *at++ = at_place(s_, side, place(s_, kv, t.index, t.head, first + i));
 }
 
-void Attention::find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count, const float** at) const {
+void Attention::find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count,
+                            const float** at) const {
     for (int i = 0; i < count; i += block_of(s_)) *at++ = scales + place(s_, kv, t.index, t.head, first + i);
 }
 
@@ -163,15 +170,14 @@ void Attention::merge(const Layer& layer, const Tile& t, int from, const float* 
 }
 
 // Threads get equal work, not equally many tiles.
-void Attention::run_whole(const Layer& layer, const Entering* entering, int index, int team) const {
+void Attention::run_whole(const Layer& layer, const PendingQKV* pending_qkv, float* parts, int index, int team) const {
     const int64_t begin = work_ * index / team, stop = work_ * (index + 1) / team;
-    float* parts = static_cast<float*>(scratch(kAttention, most_part_floats_ * sizeof(float)));
     int64_t at = 0;
     each_tile([&](const Tile& t) {
         const bool own = at >= begin && at < stop;
         at += work(t);
         if (!own) return;
-        if (entering) enter(layer.kv, *entering, t.index, t.head);
+        if (pending_qkv) rotate_and_write(layer.kv, *pending_qkv, t.index, t.head);
         const int from = first_seen(t);
         for (int i = 0; i < chunks(t, from); ++i) chunk(layer, t, from, i, parts);
         merge(layer, t, from, parts);
@@ -203,17 +209,17 @@ void Attention::run_chunks(const Layer& layer, float* shared, Barrier& barrier, 
     });
 }
 
-void Attention::run(const qwa_kv& kv, const float* q, float* out, const Entering* entering, float* shared, Barrier& barrier,
-                    int index, int team) const {
+void Attention::run(const qwa_kv& kv, const float* q, float* out, const PendingQKV* pending_qkv, Memory memory,
+                    Barrier& barrier, int index, int team) const {
     const Layer layer{kv, q, out};
-    if (whole_ && (one_each_ || !entering)) return run_whole(layer, entering, index, team);
-    if (entering) {
+    if (whole_ && (one_each_ || !pending_qkv)) return run_whole(layer, pending_qkv, memory.own, index, team);
+    if (pending_qkv) {
         const Range own = share(s_.batch * s_.kv_heads, index, team);
-        for (int i = own.begin; i < own.end; ++i) enter(kv, *entering, i / s_.kv_heads, i % s_.kv_heads);
+        for (int i = own.begin; i < own.end; ++i) rotate_and_write(kv, *pending_qkv, i / s_.kv_heads, i % s_.kv_heads);
         barrier.wait(team);
     }
-    if (whole_) return run_whole(layer, nullptr, index, team);
-    run_chunks(layer, shared, barrier, index, team);
+    if (whole_) return run_whole(layer, nullptr, memory.own, index, team);
+    run_chunks(layer, memory.shared, barrier, index, team);
 }
 
 }  // namespace qwa
@@ -225,22 +231,30 @@ void qwa_rotate(const qwa_step* step, int heads, float* x) {
         each_row(*step, share(rows_of(*step), index, team),
                  [&](int sequence, int i) { rotate_heads(*step, x, heads, sequence, i, 0, heads); });
     };
-    parallel(body);
+    parallel(threads(), body);
 }
 
-void qwa_keep(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values) {
+void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values) {
     auto body = [&](int index, int team) {
         each_row(*step, share(rows_of(*step), index, team), [&](int sequence, int i) {
-            for (int head = 0; head < step->kv_heads; ++head) keep_head(*step, *kv, keys, values, sequence, i, head);
+            for (int head = 0; head < step->kv_heads; ++head)
+                write_kv_head(*step, *kv, keys, values, sequence, i, head);
         });
     };
-    parallel(body);
+    parallel(threads(), body);
 }
 
-void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out) {
-    const Attention attention(*step);
-    float* shared = static_cast<float*>(scratch(kStep, attention.shared_bytes()));
+int qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out) {
+    const int team_size = threads();
+    const Attention attention(*step, team_size);
+    Workspace workspace;
+    if (!workspace.reserve(team_size, attention.shared_bytes(), attention.own_bytes())) return QWA_NO_MEMORY;
     Barrier barrier;
-    auto body = [&](int index, int team) { attention.run(*kv, q, out, nullptr, shared, barrier, index, team); };
-    parallel(body);
+    auto body = [&](int index, int team) {
+        const Attention::Memory memory{reinterpret_cast<float*>(workspace.shared()),
+                                       reinterpret_cast<float*>(workspace.own(index))};
+        attention.run(*kv, q, out, nullptr, memory, barrier, index, team);
+    };
+    parallel(team_size, body);
+    return QWA_OK;
 }

@@ -1,16 +1,16 @@
 // What the machine can do at best, for the benchmark: reading memory, fp32 multiply-adds, 8-bit multiply-adds.
 //
-// Threads of their own, started for each measurement and timed from the first one's start to the last one's end, so that
-// neither the library's team nor the caller's OpenMP has a part in it.
+// Threads of their own, started for each measurement and timed from the first one's start to the last one's end, so
+// that neither the library's team nor the caller's OpenMP has a part in it.
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
 
+#include <atomic>
+
+#include "intrinsics.h"
 #include "qwa.h"
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -38,7 +38,9 @@ struct Member {
     pthread_t thread;
 };
 
-volatile uint64_t g_sink;  // keeps the loops' results alive
+std::atomic<uint64_t> g_sink;  // keeps the loops' results alive
+
+void keep_alive(uint64_t result) { g_sink.store(result, std::memory_order_relaxed); }
 
 void* member(void* argument) {
     Member* m = static_cast<Member*>(argument);
@@ -53,7 +55,7 @@ void* member(void* argument) {
 // Seconds of `work` on all its threads; 0 if they could not be had.
 double together(Work work) {
     if (work.threads < 1 || work.threads > kMaxThreads) return 0.0;
-    static Member members[kMaxThreads];
+    Member members[kMaxThreads];
     int ready = 0;
     work.ready = &ready;
     for (int i = 1; i < work.threads; ++i) {
@@ -90,7 +92,7 @@ void read(const Work& w, int index) {
     a ^= b ^ c ^ d;
     uint64_t all = 0;
     for (int i = 0; i < 8; ++i) all ^= a[i];
-    g_sink = all;
+    keep_alive(all);
 }
 
 // A loop and the operations of one round of it: a multiplication and an addition each count as one.
@@ -107,7 +109,7 @@ void fma_portable(const Work& w, int) {
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 8; ++i) sums[i] = sums[i] * factor + more;
     for (int i = 1; i < 8; ++i) sums[0] += sums[i];
-    g_sink = static_cast<uint64_t>(sums[0][0]);
+    keep_alive(static_cast<uint64_t>(sums[0][0]));
 }
 
 #if defined(__x86_64__)
@@ -118,7 +120,7 @@ __attribute__((target("avx2,fma"))) void fma_avx2(const Work& w, int) {
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 12; ++i) sums[i] = _mm256_fmadd_ps(sums[i], factor, more);
     for (int i = 1; i < 12; ++i) sums[0] = _mm256_add_ps(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm256_cvtss_f32(sums[0]));
+    keep_alive(static_cast<uint64_t>(_mm256_cvtss_f32(sums[0])));
 }
 
 __attribute__((target("avx512f"))) void fma_avx512(const Work& w, int) {
@@ -128,10 +130,11 @@ __attribute__((target("avx512f"))) void fma_avx512(const Work& w, int) {
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 12; ++i) sums[i] = _mm512_fmadd_ps(sums[i], factor, more);
     for (int i = 1; i < 12; ++i) sums[0] = _mm512_add_ps(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm512_cvtss_f32(sums[0]));
+    keep_alive(static_cast<uint64_t>(_mm512_cvtss_f32(sums[0])));
 }
 
-// 8-bit products summed in int16, as the int4 kernels need them: vpmaddubsw and vpaddw. Six sums: more would not stay in registers.
+// 8-bit products summed in int16, as the int4 kernels need them: vpmaddubsw and vpaddw. Six sums: more would not stay
+// in registers.
 __attribute__((target("avx2"))) void int8_avx2(const Work& w, int) {
     __m256i sums[6];
     for (int i = 0; i < 6; ++i) sums[i] = _mm256_setzero_si256();
@@ -145,7 +148,7 @@ __attribute__((target("avx2"))) void int8_avx2(const Work& w, int) {
         }
     }
     for (int i = 1; i < 6; ++i) sums[0] = _mm256_xor_si256(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm256_extract_epi64(sums[0], 0));
+    keep_alive(static_cast<uint64_t>(_mm256_extract_epi64(sums[0], 0)));
 }
 
 __attribute__((target("avx512f,avx512vnni"))) void int8_avx512(const Work& w, int) {
@@ -155,7 +158,7 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512(const Work& w, in
     for (int64_t round = 0; round < w.size; ++round)
         for (int i = 0; i < 12; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], codes, values);
     for (int i = 1; i < 12; ++i) sums[0] = _mm512_xor_si512(sums[0], sums[i]);
-    g_sink = static_cast<uint64_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0])));
+    keep_alive(static_cast<uint64_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0]))));
 }
 
 #if defined(__linux__)
@@ -170,13 +173,15 @@ __attribute__((target("amx-tile,amx-int8"))) void int8_amx(const Work& w, int) {
     config.palette = 1;
     for (int i = 0; i < 8; ++i) config.bytes[i] = 64, config.rows[i] = 16;
     __asm__ volatile("ldtilecfg %0" ::"m"(config));
-    alignas(64) static uint8_t ones[1024];
+    alignas(64) uint8_t ones[1024];
     memset(ones, 1, sizeof ones);
     const int64_t stride = 64;
     __asm__ volatile(
         "tilezero %%tmm0\n tilezero %%tmm1\n tilezero %%tmm2\n tilezero %%tmm3\n"
         "tileloadd (%0,%1,1), %%tmm4\n tileloadd (%0,%1,1), %%tmm5\n"
-        "tileloadd (%0,%1,1), %%tmm6\n tileloadd (%0,%1,1), %%tmm7\n" ::"r"(ones), "r"(stride) : "memory");
+        "tileloadd (%0,%1,1), %%tmm6\n tileloadd (%0,%1,1), %%tmm7\n" ::"r"(ones),
+        "r"(stride)
+        : "memory");
     for (int64_t round = 0; round < w.size; ++round)
         __asm__ volatile(
             "tdpbusd %tmm6, %tmm4, %tmm0\n tdpbusd %tmm7, %tmm4, %tmm1\n"
@@ -217,15 +222,20 @@ double rate(Loop loop, int threads, int64_t rounds) {
 
 extern "C" {
 
-// Bytes a second that `threads` threads read of `data` (64-byte aligned), each of them its own part. 0: no such threads.
+// Bytes a second that `threads` threads read of `data` (64-byte aligned), each of them its own part. 0: no such
+// threads.
 QWA_API double qwa_bench_read(const void* data, int64_t bytes, int threads) {
     const double seconds = together({read, threads, static_cast<const uint8_t*>(data), bytes, nullptr});
     return seconds > 0.0 ? static_cast<double>(bytes) / seconds : 0.0;
 }
 
 // Operations a second of fp32 multiply-adds in registers, with what `isa` has (a name that qwa_supported accepts).
-QWA_API double qwa_bench_fma(const char* isa, int threads, int64_t rounds) { return rate(fma_loop(isa), threads, rounds); }
+QWA_API double qwa_bench_fma(const char* isa, int threads, int64_t rounds) {
+    return rate(fma_loop(isa), threads, rounds);
+}
 
 // The same for 8-bit products and their sums; 0 where `isa` has no instruction for them.
-QWA_API double qwa_bench_int8(const char* isa, int threads, int64_t rounds) { return rate(int8_loop(isa), threads, rounds); }
+QWA_API double qwa_bench_int8(const char* isa, int threads, int64_t rounds) {
+    return rate(int8_loop(isa), threads, rounds);
+}
 }

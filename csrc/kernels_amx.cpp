@@ -3,12 +3,9 @@
 // A group of 64 inputs of one panel, unpacked, is exactly one B tile (16 x [16 columns x 4 inputs]); 16 rows' group is
 // one A tile. The dot products of a group leave the tile unit as int32 and are scaled and added in AVX-512.
 #if defined(__x86_64__)
-#include "kernels_avx512.h"
-
 #include <string.h>
 
-#include "parallel.h"
-
+#include "kernels_avx512.h"
 namespace qwa {
 namespace {
 
@@ -46,13 +43,15 @@ void configure(int group) {
 // `bytes` of codes, centred: the tiles' products then are the dot products. `next`: what is unpacked after this.
 template <int BITS>
 void unpack(const uint8_t* codes, int bytes, const uint8_t* next, int8_t* at) {
-    const __m512i nibble = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8), half = _mm512_set1_epi8(static_cast<char>(128));
+    const __m512i nibble = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8),
+                  half = _mm512_set1_epi8(static_cast<char>(128));
     for (int i = 0; i < bytes; i += 64) {
         _mm_prefetch(reinterpret_cast<const char*>(next + i), _MM_HINT_T1);
         const __m512i v = _mm512_loadu_si512(codes + i);
         if constexpr (BITS == 4) {
             _mm512_store_si512(at + 2 * i, _mm512_sub_epi8(_mm512_and_si512(v, nibble), eight));
-            _mm512_store_si512(at + 2 * i + 64, _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(v, 4), nibble), eight));
+            _mm512_store_si512(at + 2 * i + 64,
+                               _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(v, 4), nibble), eight));
         } else {
             _mm512_store_si512(at + i, _mm512_xor_si512(v, half));
         }
@@ -68,26 +67,31 @@ inline void add_group(const int32_t* dot, const float* scale, __m512 weight_scal
 }
 
 // Dot products of two groups, or of one, to memory. `q` and `b`: the first group's tiles.
-#define QWA_TWO_GROUPS(FIRST, SECOND)                    \
-    _tile_zero(FIRST);                                   \
-    _tile_loadd(A0, q, group);                           \
-    _tile_loadd(B0, b, 64);                              \
-    _tile_dpbssd(FIRST, A0, B0);                         \
-    if (two) {                                           \
-        _tile_zero(SECOND);                              \
-        _tile_loadd(A1, q + 16 * group, group);          \
-        _tile_loadd(B1, b + group * 16, 64);             \
-        _tile_dpbssd(SECOND, A1, B1);                    \
-    }                                                    \
-    _tile_stored(FIRST, dot, 64);                        \
+#define QWA_TWO_GROUPS(FIRST, SECOND)           \
+    _tile_zero(FIRST);                          \
+    _tile_loadd(A0, q, group);                  \
+    _tile_loadd(B0, b, 64);                     \
+    _tile_dpbssd(FIRST, A0, B0);                \
+    if (two) {                                  \
+        _tile_zero(SECOND);                     \
+        _tile_loadd(A1, q + 16 * group, group); \
+        _tile_loadd(B1, b + group * 16, 64);    \
+        _tile_dpbssd(SECOND, A1, B1);           \
+    }                                           \
+    _tile_stored(FIRST, dot, 64);               \
     if (two) _tile_stored(SECOND, dot + 256, 64)
-inline void multiply_even(const int8_t* q, const int8_t* b, int group, bool two, int32_t* dot) { QWA_TWO_GROUPS(DOT0, DOT1); }
-inline void multiply_odd(const int8_t* q, const int8_t* b, int group, bool two, int32_t* dot) { QWA_TWO_GROUPS(DOT2, DOT3); }
+inline void multiply_even(const int8_t* q, const int8_t* b, int group, bool two, int32_t* dot) {
+    QWA_TWO_GROUPS(DOT0, DOT1);
+}
+inline void multiply_odd(const int8_t* q, const int8_t* b, int group, bool two, int32_t* dot) {
+    QWA_TWO_GROUPS(DOT2, DOT3);
+}
 #undef QWA_TWO_GROUPS
 
-// Groups [from, to) of one panel and one tile of rows, added to `sums` [16, 16]. The products of the next two groups are
-// under way while those of two are scaled and added.
-void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, int from, int to, const int8_t* b, float* sums) {
+// Groups [from, to) of one panel and one tile of rows, added to `sums` [16, 16]. The products of the next two groups
+// are under way while those of two are scaled and added.
+void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, int from, int to, const int8_t* b,
+                float* sums) {
     alignas(64) int32_t dot[2][512];
     const int group = a.group;
     const uint16_t* scales = w.scales + static_cast<size_t>(panel) * a.groups * 16;
@@ -95,8 +99,8 @@ void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, 
     const auto multiply = [&](int g) {
         if (g >= to) return;
         const int odd = (g - from) / 2 % 2;
-        (odd ? multiply_odd : multiply_even)(a.q + (first + static_cast<size_t>(g) * 16) * group, b + (g - from) * group * 16,
-                                             group, g + 1 < to, dot[odd]);
+        (odd ? multiply_odd : multiply_even)(a.q + (first + static_cast<size_t>(g) * 16) * group,
+                                             b + (g - from) * group * 16, group, g + 1 < to, dot[odd]);
     };
     __m512 acc[16];
     for (int r = 0; r < 16; ++r) acc[r] = _mm512_load_ps(sums + 16 * r);
@@ -111,12 +115,15 @@ void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, 
     for (int r = 0; r < 16; ++r) _mm512_store_ps(sums + 16 * r, acc[r]);
 }
 
+constexpr int kUnpacked = kDepth * 64 * 16;
+
+size_t many_rows_bytes(int rows) { return kUnpacked + 4 * kPanels * 16 * static_cast<size_t>((rows + 15) / 16 * 16); }
+
 template <int BITS>
-void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    constexpr int kUnpacked = kDepth * 64 * 16;
+void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void* memory) {
     const int block = a.group * (BITS == 4 ? 8 : 16);
     const size_t padded = static_cast<size_t>(tiles_of(a)) * 256;  // sums of a panel
-    int8_t* unpacked = static_cast<int8_t*>(scratch(kPanel, kUnpacked + 4 * kPanels * padded));
+    int8_t* unpacked = static_cast<int8_t*>(memory);
     float* sums = reinterpret_cast<float*>(unpacked + kUnpacked);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes);
     configure(a.group);
@@ -141,13 +148,13 @@ void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, i
     _tile_release();
 }
 
-void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    (w.bits == 4 ? many<4> : many<8>)(w, a, y, stride, first, last);
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void* memory) {
+    (w.bits == 4 ? many<4> : many<8>)(w, a, y, stride, first, last, memory);
 }
 
 }  // namespace
 
-const Kernels kAmx = {"amx", avx512::quantize_row, avx512::few_rows, many_rows, avx512::fp16};
+const Kernels kAmx = {"amx", avx512::quantize_row, avx512::few_rows, many_rows, many_rows_bytes, avx512::fp16};
 
 }  // namespace qwa
 #endif

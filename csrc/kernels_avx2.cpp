@@ -5,19 +5,15 @@
 // on the way; two's complement does not mind.
 // int8: |w| times (a with w's sign), since u8 * s8 pairs of full range would saturate: 2 * 127 * 127 = 32258 fits.
 #if defined(__x86_64__)
-#include <immintrin.h>
 #include <string.h>
 
+#include "intrinsics.h"
 #include "kernels.h"
-#include "parallel.h"
 
 namespace qwa {
 namespace {
 
 constexpr int kAhead = 2048;  // bytes that prefetching runs in front
-
-// GCC would rather load a whole group at once and spill: nothing in memory is read across this line.
-inline void in_order() { __asm__ __volatile__("" ::: "memory"); }
 
 struct Pair {  // 16 columns
     __m256 a, b;
@@ -29,7 +25,9 @@ inline Pair load_scales(const uint16_t* s) {
 }
 
 // -8 times both halves of the pair of sums, in every pair of int16 lanes.
-inline __m256i start4(int32_t pair) { return _mm256_slli_epi16(_mm256_sub_epi16(_mm256_setzero_si256(), _mm256_set1_epi32(pair)), 3); }
+inline __m256i start4(int32_t pair) {
+    return _mm256_slli_epi16(_mm256_sub_epi16(_mm256_setzero_si256(), _mm256_set1_epi32(pair)), 3);
+}
 
 void quantize_row(const float* x, int in_features, const Activations& a, int tile, int row) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
@@ -45,7 +43,8 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
         }
         __m256i most = _mm256_setzero_si256();
         for (int i = 0; i < a.group; i += 8)
-            most = _mm256_max_epu32(most, _mm256_and_si256(magnitude, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i))));
+            most = _mm256_max_epu32(
+                most, _mm256_and_si256(magnitude, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i))));
         __m128i m = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
         m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
         m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
@@ -59,7 +58,8 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
         for (int i = 0; i < a.group; i += 32) {
             __m256i v[4];
             for (int k = 0; k < 4; ++k)
-                v[k] = some ? _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i + 8 * k), inverse)) : _mm256_setzero_si256();
+                v[k] = some ? _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + i + 8 * k), inverse))
+                            : _mm256_setzero_si256();
             const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
             const __m256i bytes = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), bytes);
@@ -76,34 +76,36 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
 
 // The inner loops are assembly: GCC 12 keeps their sums on the stack otherwise, and loses a quarter of the speed.
 //
-// One step takes 64 bytes of weights: 16 columns x 4 inputs, or x 8 where they are nibbles. Operands: w the weights, q the
-// first row's activations (rows lie GROUP apart), s0..s7 the sums of rows 0..3 in columns 0-7 and 8-15, k a constant.
+// One step takes 64 bytes of weights: 16 columns x 4 inputs, or x 8 where they are nibbles. Operands: w the weights, q
+// the first row's activations (rows lie GROUP apart), s0..s7 the sums of rows 0..3 in columns 0-7 and 8-15, k a
+// constant.
+// clang-format off: lines of assembly, kept as they are read
 #define QWA_LOAD_ACTIVATION(row, at) "vpbroadcastd " #row "*%c[group]+" at "(%[q]), %[a]\n"
 #define QWA_ADD16(w, sum) "vpmaddubsw %[a], %[" w "], %[m]\nvpaddw %[m], %[" sum "], %[" sum "]\n"
 
-#define QWA_NIBBLES                                                         \
-    "vmovdqu qwa_i*64(%[w]), %[w0]\nvmovdqu qwa_i*64+32(%[w]), %[w1]\n"     \
-    "vpsrlw $4, %[w0], %[h0]\nvpsrlw $4, %[w1], %[h1]\n"                    \
-    "vpand %[k], %[w0], %[w0]\nvpand %[k], %[w1], %[w1]\n"                  \
+#define QWA_NIBBLES                                                     \
+    "vmovdqu qwa_i*64(%[w]), %[w0]\nvmovdqu qwa_i*64+32(%[w]), %[w1]\n" \
+    "vpsrlw $4, %[w0], %[h0]\nvpsrlw $4, %[w1], %[h1]\n"                \
+    "vpand %[k], %[w0], %[w0]\nvpand %[k], %[w1], %[w1]\n"              \
     "vpand %[k], %[h0], %[h0]\nvpand %[k], %[h1], %[h1]\n"
-#define QWA_NIBBLE_ROW(row, s, t)                                                                 \
-    QWA_LOAD_ACTIVATION(row, "qwa_i*8") QWA_ADD16("w0", s) QWA_ADD16("w1", t)                     \
-        QWA_LOAD_ACTIVATION(row, "qwa_i*8+4") QWA_ADD16("h0", s) QWA_ADD16("h1", t)
+#define QWA_NIBBLE_ROW(row, s, t)       \
+    QWA_LOAD_ACTIVATION(row, "qwa_i*8") \
+    QWA_ADD16("w0", s) QWA_ADD16("w1", t) QWA_LOAD_ACTIVATION(row, "qwa_i*8+4") QWA_ADD16("h0", s) QWA_ADD16("h1", t)
 
 #define QWA_BYTES "vmovdqa qwa_i*64(%[w]), %[w0]\nvmovdqa qwa_i*64+32(%[w]), %[w1]\n"
 #define QWA_BYTE_ROW(row, s, t) QWA_LOAD_ACTIVATION(row, "qwa_i*4") QWA_ADD16("w0", s) QWA_ADD16("w1", t)
 
 // int8: |w| times the activation with w's sign; k is int16 ones.
 #define QWA_SIZES "vpabsb %[w0], %[h0]\nvpabsb %[w1], %[h1]\n"
-#define QWA_CODES                                                                               \
-    "vmovdqu qwa_i*64(%[w]), %[w0]\nvmovdqu qwa_i*64+32(%[w]), %[w1]\n"                         \
+#define QWA_CODES                                                       \
+    "vmovdqu qwa_i*64(%[w]), %[w0]\nvmovdqu qwa_i*64+32(%[w]), %[w1]\n" \
     "vpxor %[centre], %[w0], %[w0]\nvpxor %[centre], %[w1], %[w1]\n" QWA_SIZES
 #define QWA_CENTRED QWA_BYTES QWA_SIZES
-#define QWA_ADD32(w, size, sum)                                                                  \
-    "vpsignb %[" w "], %[a], %[m]\nvpmaddubsw %[m], %[" size "], %[m]\nvpmaddwd %[k], %[m], %[m]\n" \
+#define QWA_ADD32(w, size, sum)                              \
+    "vpsignb %[" w "], %[a], %[m]\nvpmaddubsw %[m], %[" size \
+    "], %[m]\nvpmaddwd %[k], %[m], %[m]\n"                   \
     "vpaddd %[m], %[" sum "], %[" sum "]\n"
-#define QWA_SIGNED_ROW(row, s, t) \
-    QWA_LOAD_ACTIVATION(row, "qwa_i*4") QWA_ADD32("w0", "h0", s) QWA_ADD32("w1", "h1", t)
+#define QWA_SIGNED_ROW(row, s, t) QWA_LOAD_ACTIVATION(row, "qwa_i*4") QWA_ADD32("w0", "h0", s) QWA_ADD32("w1", "h1", t)
 
 #define QWA_ROWS1(ROW) ROW(0, "s0", "s1")
 #define QWA_ROWS2(ROW) QWA_ROWS1(ROW) ROW(1, "s2", "s3")
@@ -113,18 +115,25 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
 #define QWA_SUMS2 QWA_SUMS1, [s2] "+x"(d[1][0]), [s3] "+x"(d[1][1])
 #define QWA_SUMS3 QWA_SUMS2, [s4] "+x"(d[2][0]), [s5] "+x"(d[2][1])
 #define QWA_SUMS4 QWA_SUMS3, [s6] "+x"(d[3][0]), [s7] "+x"(d[3][1])
-#define QWA_LOOP(STEP, ROW, rows, steps_)                                                                          \
-    __asm__(".set qwa_i, 0\n.rept %c[steps]\n" STEP QWA_ROWS##rows(ROW) ".set qwa_i, qwa_i+1\n.endr"               \
-            : QWA_SUMS##rows, [w0] "=&x"(w0), [w1] "=&x"(w1), [h0] "=&x"(h0), [h1] "=&x"(h1), [a] "=&x"(a), [m] "=&x"(m) \
-            : [w] "r"(w), [q] "r"(q), [k] "x"(k), [centre] "m"(centre), [group] "i"(GROUP), [steps] "i"(steps_)     \
-            : "memory")
-#define QWA_LOOPS(STEP, ROW, steps_)                          \
-    if constexpr (R == 1) QWA_LOOP(STEP, ROW, 1, steps_);     \
-    else if constexpr (R == 2) QWA_LOOP(STEP, ROW, 2, steps_); \
-    else if constexpr (R == 3) QWA_LOOP(STEP, ROW, 3, steps_); \
-    else QWA_LOOP(STEP, ROW, 4, steps_)
+#define QWA_LOOP(STEP, ROW, rows, steps_)                                                                            \
+    __asm__(                                                                                                         \
+        ".set qwa_i, 0\n.rept %c[steps]\n" STEP QWA_ROWS##rows(ROW) ".set qwa_i, qwa_i+1\n.endr"                     \
+        : QWA_SUMS##rows, [w0] "=&x"(w0), [w1] "=&x"(w1), [h0] "=&x"(h0), [h1] "=&x"(h1), [a] "=&x"(a), [m] "=&x"(m) \
+        : [w] "r"(w), [q] "r"(q), [k] "x"(k), [centre] "m"(centre), [group] "i"(GROUP), [steps] "i"(steps_)          \
+        : "memory")
+#define QWA_LOOPS(STEP, ROW, steps_)    \
+    if constexpr (R == 1)               \
+        QWA_LOOP(STEP, ROW, 1, steps_); \
+    else if constexpr (R == 2)          \
+        QWA_LOOP(STEP, ROW, 2, steps_); \
+    else if constexpr (R == 3)          \
+        QWA_LOOP(STEP, ROW, 3, steps_); \
+    else                                \
+        QWA_LOOP(STEP, ROW, 4, steps_)
+// clang-format on
 
-// A group's dot products, int32 in 16 columns, for R rows. `w`: the codes as stored, or UNPACKED as `unpack` leaves them.
+// A group's dot products, int32 in 16 columns, for R rows. `w`: the codes as stored, or UNPACKED as `unpack` leaves
+// them.
 template <int BITS, int GROUP, int R, bool UNPACKED>
 inline void dot_group(const uint8_t* w, const int8_t* q, const int32_t* pair, __m256i (&dot)[R][2]) {
     static_assert(R <= 4, "16 registers hold the sums of 4 rows");
@@ -142,7 +151,8 @@ inline void dot_group(const uint8_t* w, const int8_t* q, const int32_t* pair, __
         QWA_LOOPS(QWA_CODES, QWA_SIGNED_ROW, GROUP / 4);
     }
     for (int r = 0; r < R; ++r)
-        for (int half = 0; half < 2; ++half) dot[r][half] = BITS == 4 ? _mm256_madd_epi16(d[r][half], ones) : d[r][half];
+        for (int half = 0; half < 2; ++half)
+            dot[r][half] = BITS == 4 ? _mm256_madd_epi16(d[r][half], ones) : d[r][half];
 }
 
 inline void store_row(const qwa_linear& w, int panel, Pair acc, float* y) {
@@ -172,7 +182,8 @@ void few_block(const qwa_linear& w, const Activations& a, int row, float* y, int
         const size_t at = static_cast<size_t>(g) * a.tile + row;
         for (int p = 0; p < P; ++p) {
             const uint8_t* c = codes + static_cast<size_t>(p) * a.groups * kBlock;
-            for (int line = 0; line < kBlock; line += 64) _mm_prefetch(reinterpret_cast<const char*>(c + kAhead + line), _MM_HINT_T0);
+            for (int line = 0; line < kBlock; line += 64)
+                _mm_prefetch(reinterpret_cast<const char*>(c + kAhead + line), _MM_HINT_T0);
             __m256i dot[R][2];
             dot_group<BITS, GROUP, R, false>(c, a.q + at * GROUP, a.pair + at, dot);
             const Pair s = load_scales(scales + static_cast<size_t>(p) * a.groups * 16);
@@ -221,13 +232,14 @@ void unpack(const uint8_t* codes, int bytes, uint8_t* at) {
     }
 }
 
-constexpr int kDepth = 16;   // groups unpacked at a time: 16 * 64 * 16 = 16 KiB, in L1 with the rows that meet it
-constexpr int kPanels = 8;   // panels that share the rows while these are in L2
-constexpr int kTile = 4;     // rows at a time: 4 x 2 sums, 2 weights, 1 activation and temporaries fill 16 registers
+constexpr int kDepth = 16;  // groups unpacked at a time: 16 * 64 * 16 = 16 KiB, in L1 with the rows that meet it
+constexpr int kPanels = 8;  // panels that share the rows while these are in L2
+constexpr int kTile = 4;    // rows at a time: 4 x 2 sums, 2 weights, 1 activation and temporaries fill 16 registers
 
 // Groups [from, to) of one panel for all rows, added to `sums` [rows, 16].
 template <int BITS, int GROUP>
-void many_panel(const qwa_linear& w, const Activations& a, int panel, int from, int to, const uint8_t* unpacked, float* sums) {
+void many_panel(const qwa_linear& w, const Activations& a, int panel, int from, int to, const uint8_t* unpacked,
+                float* sums) {
     const uint16_t* scales = w.scales + (static_cast<size_t>(panel) * a.groups + from) * 16;
     alignas(32) float scale16[kDepth][16];
     for (int g = from; g < to; ++g) {
@@ -246,18 +258,25 @@ void many_panel(const qwa_linear& w, const Activations& a, int panel, int from, 
             for (int r = 0; r < kTile; ++r) {
                 const __m256 scale = _mm256_set1_ps(a.scale[at + r]);
                 float* y = sum + 16 * r;
-                _mm256_store_ps(y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r][0]), _mm256_mul_ps(s0, scale), _mm256_load_ps(y)));
-                _mm256_store_ps(y + 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r][1]), _mm256_mul_ps(s1, scale), _mm256_load_ps(y + 8)));
+                _mm256_store_ps(
+                    y, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r][0]), _mm256_mul_ps(s0, scale), _mm256_load_ps(y)));
+                _mm256_store_ps(y + 8, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot[r][1]), _mm256_mul_ps(s1, scale),
+                                                       _mm256_load_ps(y + 8)));
             }
         }
     }
 }
 
+constexpr int kUnpacked = kDepth * 64 * 16;
+
+size_t many_rows_bytes(int rows) { return kUnpacked + 4 * kPanels * 16 * static_cast<size_t>((rows + 15) / 16 * 16); }
+
 template <int BITS, int GROUP>
-void many_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    constexpr int kBlock = GROUP * (BITS == 4 ? 8 : 16), kUnpacked = kDepth * 64 * 16;
+void many_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last,
+                 void* memory) {
+    constexpr int kBlock = GROUP * (BITS == 4 ? 8 : 16);
     const size_t padded = static_cast<size_t>(tiles_of(a)) * a.tile * 16;
-    uint8_t* unpacked = static_cast<uint8_t*>(scratch(kPanel, kUnpacked + 4 * kPanels * padded));
+    uint8_t* unpacked = static_cast<uint8_t*>(memory);
     float* sums = reinterpret_cast<float*>(unpacked + kUnpacked);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes);
     for (int p0 = first; p0 < last; p0 += kPanels) {
@@ -266,7 +285,8 @@ void many_panels(const qwa_linear& w, const Activations& a, float* y, int64_t st
         for (int g = 0; g < a.groups; g += kDepth) {
             const int to = g + kDepth < a.groups ? g + kDepth : a.groups;
             for (int p = 0; p < panels; ++p) {
-                unpack<BITS>(codes + (static_cast<size_t>(p0 + p) * a.groups + g) * kBlock, (to - g) * kBlock, unpacked);
+                unpack<BITS>(codes + (static_cast<size_t>(p0 + p) * a.groups + g) * kBlock, (to - g) * kBlock,
+                             unpacked);
                 many_panel<BITS, GROUP>(w, a, p0 + p, g, to, unpacked, sums + p * padded);
             }
         }
@@ -283,9 +303,9 @@ void few_rows(const qwa_linear& w, const Activations& a, float* y, int64_t strid
                  : (w.group == 64 ? few_panels<8, 64> : few_panels<8, 32>))(w, a, y, stride, first, last);
 }
 
-void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void* memory) {
     (w.bits == 4 ? (w.group == 64 ? many_panels<4, 64> : many_panels<4, 32>)
-                 : (w.group == 64 ? many_panels<8, 64> : many_panels<8, 32>))(w, a, y, stride, first, last);
+                 : (w.group == 64 ? many_panels<8, 64> : many_panels<8, 32>))(w, a, y, stride, first, last, memory);
 }
 
 template <int R>
@@ -305,7 +325,8 @@ void fp16_panel(const qwa_linear& w, const float* x, int64_t x_stride, float* y,
     for (int r = 0; r < R; ++r) store_row(w, panel, acc[r], y + r * y_stride + 16 * panel);
 }
 
-void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first, int last) {
+void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first,
+          int last) {
     for (int p = first; p < last; ++p) {
         int m = 0;
         for (; m + 5 <= rows; m += 5) fp16_panel<5>(w, x + m * x_stride, x_stride, y + m * y_stride, y_stride, p);
@@ -316,7 +337,7 @@ void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float
 
 }  // namespace
 
-const Kernels kAvx2 = {"avx2", quantize_row, few_rows, many_rows, fp16};
+const Kernels kAvx2 = {"avx2", quantize_row, few_rows, many_rows, many_rows_bytes, fp16};
 
 }  // namespace qwa
 #endif

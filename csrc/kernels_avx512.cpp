@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#include "parallel.h"
-
 namespace qwa {
 namespace avx512 {
 namespace {
@@ -43,20 +41,23 @@ void block(const qwa_linear& w, const Activations& a, int tile, int row, float* 
                 _mm_prefetch(reinterpret_cast<const char*>(c + kAhead), _MM_HINT_T0);
                 const __m512i v = _mm512_loadu_si512(c);
                 if constexpr (BITS == 4) {
-                    const __m512i low = _mm512_and_si512(v, nibble), high = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble);
+                    const __m512i low = _mm512_and_si512(v, nibble),
+                                  high = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble);
                     for (int r = 0; r < R; ++r) {
                         dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], low, broadcast4(q + r * GROUP + 8 * t));
                         dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], high, broadcast4(q + r * GROUP + 8 * t + 4));
                     }
                 } else {
-                    for (int r = 0; r < R; ++r) dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], v, broadcast4(q + r * GROUP + 4 * t));
+                    for (int r = 0; r < R; ++r)
+                        dot[r][p] = _mm512_dpbusd_epi32(dot[r][p], v, broadcast4(q + r * GROUP + 4 * t));
                 }
             }
         }
         for (int p = 0; p < P; ++p) {
             const __m512 s = load_scales(scales + static_cast<size_t>(p) * a.groups * 16);
             for (int r = 0; r < R; ++r)
-                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][p]), _mm512_mul_ps(s, _mm512_set1_ps(a.scale[at + r])), acc[r][p]);
+                acc[r][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r][p]),
+                                            _mm512_mul_ps(s, _mm512_set1_ps(a.scale[at + r])), acc[r][p]);
         }
     }
     const int m = tile * a.tile + row;
@@ -93,7 +94,7 @@ void few(const qwa_linear& w, const Activations& a, float* y, int64_t stride, in
     by_rows[a.rows - 1](w, a, y, stride, first, last);
 }
 
-void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void*) {
     (w.bits == 4 ? (w.group == 64 ? many_panels<4, 64> : many_panels<4, 32>)
                  : (w.group == 64 ? many_panels<8, 64> : many_panels<8, 32>))(w, a, y, stride, first, last);
 }
@@ -134,7 +135,8 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
         a.scale[at] = finite ? (some ? absmax / 127.0f : 0.0f) : __builtin_nanf("");
         __m128i pairs = _mm_setzero_si128();  // int16 sums of neighbours
         for (int k = 0; k < a.group / 16; ++k) {
-            const __m128i q = some ? _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v[k], inverse))) : _mm_setzero_si128();
+            const __m128i q =
+                some ? _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v[k], inverse))) : _mm_setzero_si128();
             _mm_storeu_si128(reinterpret_cast<__m128i*>(a.q + at * a.group + 16 * k), q);
             pairs = _mm_add_epi16(pairs, _mm_maddubs_epi16(_mm_set1_epi8(1), q));
         }
@@ -147,10 +149,12 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
 }
 
 void few_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    (w.bits == 4 ? (w.group == 64 ? few<4, 64> : few<4, 32>) : (w.group == 64 ? few<8, 64> : few<8, 32>))(w, a, y, stride, first, last);
+    (w.bits == 4 ? (w.group == 64 ? few<4, 64> : few<4, 32>) : (w.group == 64 ? few<8, 64> : few<8, 32>))(
+        w, a, y, stride, first, last);
 }
 
-void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first, int last) {
+void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first,
+          int last) {
     for (int p = first; p < last; ++p) {
         int m = 0;
         for (; m + 12 <= rows; m += 12) fp16_panel<12>(w, x + m * x_stride, x_stride, y + m * y_stride, y_stride, p);
@@ -161,7 +165,7 @@ void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float
 
 }  // namespace avx512
 
-const Kernels kAvx512 = {"avx512", avx512::quantize_row, avx512::few_rows, avx512::many_rows, avx512::fp16};
+const Kernels kAvx512 = {"avx512", avx512::quantize_row, avx512::few_rows, avx512::many_rows, no_bytes, avx512::fp16};
 
 }  // namespace qwa
 #endif

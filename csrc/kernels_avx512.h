@@ -1,7 +1,6 @@
 // What the AMX kernels share with the AVX-512 ones.
 #pragma once
-#include <immintrin.h>
-
+#include "intrinsics.h"
 #include "kernels.h"
 
 namespace qwa {
@@ -9,7 +8,8 @@ namespace avx512 {
 
 void quantize_row(const float* x, int in_features, const Activations& a, int tile, int row);
 void few_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last);
-void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first, int last);
+void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first,
+          int last);
 
 static inline __m512 load_scales(const uint16_t* s) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(s)));

@@ -15,7 +15,8 @@ float float_of_half(uint16_t h) {
         const float f = static_cast<float>(fraction) * 5.9604644775390625e-8f;
         return sign ? -f : f;
     }
-    const uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : static_cast<uint32_t>(exponent + 112) << 23) | fraction << 13;
+    const uint32_t bits =
+        sign | (exponent == 31 ? 0x7f800000u : static_cast<uint32_t>(exponent + 112) << 23) | fraction << 13;
     float f;
     memcpy(&f, &bits, 4);
     return f;
@@ -45,7 +46,8 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
         }
         a.scale[at] = finite ? (some ? absmax / 127.0f : 0.0f) : NAN;
         a.sum[at] = pair[0] + pair[1];
-        a.pair[at] = static_cast<int32_t>(static_cast<uint32_t>(pair[0]) & 0xffff) | static_cast<int32_t>(static_cast<uint32_t>(pair[1]) << 16);
+        a.pair[at] = static_cast<int32_t>(static_cast<uint32_t>(pair[0]) & 0xffff) |
+                     static_cast<int32_t>(static_cast<uint32_t>(pair[1]) << 16);
     }
 }
 
@@ -54,7 +56,8 @@ void dot_group(const qwa_linear& w, const uint8_t* codes, const int8_t* q, int32
     if (w.bits == 4) {
         for (int t = 0; t < w.group / 8; ++t, codes += 64, q += 8)
             for (int j = 0; j < 16; ++j)
-                for (int i = 0; i < 4; ++i) dot[j] += (codes[4 * j + i] & 15) * q[i] + (codes[4 * j + i] >> 4) * q[4 + i];
+                for (int i = 0; i < 4; ++i)
+                    dot[j] += (codes[4 * j + i] & 15) * q[i] + (codes[4 * j + i] >> 4) * q[4 + i];
     } else {
         for (int t = 0; t < w.group / 4; ++t, codes += 64, q += 4)
             for (int j = 0; j < 16; ++j)
@@ -83,14 +86,20 @@ void rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, i
     }
 }
 
-void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first, int last) {
+void many_rows(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void*) {
+    rows(w, a, y, stride, first, last);
+}
+
+void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride, int first,
+          int last) {
     const int inputs = w.in_features;
     for (int p = first; p < last; ++p) {
         const uint16_t* codes = static_cast<const uint16_t*>(w.codes) + static_cast<size_t>(p) * inputs * 16;
         for (int m = 0; m < rows; ++m) {
             float acc[16] = {0};
             for (int k = 0; k < inputs; ++k)
-                for (int j = 0; j < 16; ++j) acc[j] = fmaf(float_of_half(codes[16 * k + j]), x[m * x_stride + k], acc[j]);
+                for (int j = 0; j < 16; ++j)
+                    acc[j] = fmaf(float_of_half(codes[16 * k + j]), x[m * x_stride + k], acc[j]);
             for (int j = 0; j < columns_in(w, p); ++j)
                 y[m * y_stride + 16 * p + j] = acc[j] + (w.bias ? w.bias[16 * p + j] : 0.0f);
         }
@@ -99,6 +108,6 @@ void fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float
 
 }  // namespace
 
-const Kernels kPortable = {"portable", quantize_row, rows, rows, fp16};
+const Kernels kPortable = {"portable", quantize_row, rows, many_rows, no_bytes, fp16};
 
 }  // namespace qwa

@@ -20,30 +20,33 @@ Columns columns_of(const qwa_linear& w, Range panels) {
     return {16 * panels.begin, end < w.out_features ? end : w.out_features};
 }
 
-// Rows that several linears take, quantised (or turned, for float32 weights) when the first of their group asks. One for
-// each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
+// Rows that several linears take, quantised (or transposed, for float32 weights) when the first of their group asks.
+// One for each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
 class Input {
    public:
-    Input(const float* x, int rows, int features, char* memory) : x_(x), rows_(rows), features_(features), memory_(memory) {}
+    // `memory`: bytes() for the rows, and `panel_memory` for linear_panels.
+    Input(const float* x, int rows, int features, char* memory, char* panel_memory)
+        : x_(x), rows_(rows), features_(features), memory_(memory), panel_memory_(panel_memory) {}
 
     static size_t bytes(int rows, int features) {
         const size_t quantised = activation_bytes(rows, features, 32) + activation_bytes(rows, features, 64);
-        const size_t turned = turned_bytes(rows, features);
-        return quantised > turned ? quantised : turned;
+        const size_t transposed = transposed_bytes(rows, features);
+        return quantised > transposed ? quantised : transposed;
     }
 
     // Panels [panels.begin, panels.end) of w's outputs.
     void multiply(const qwa_linear& w, Range panels, float* y) {
         if (panels.begin >= panels.end) return;
         if (w.bits == 32) {  // then all linears of a layer are so
-            float* const turned = reinterpret_cast<float*>(memory_);
-            if (!made_[0]) turn(x_, rows_, features_, turned);
+            float* const transposed = reinterpret_cast<float*>(memory_);
+            if (!made_[0]) transpose(x_, rows_, features_, transposed);
             made_[0] = true;
             const Columns c = columns_of(w, panels);
             const float* const weight = static_cast<const float*>(w.codes);
-            return dense_columns(weight, w.bias, features_, w.out_features, turned, rows_, c.begin, c.end, y);
+            return dense_columns(weight, w.bias, features_, w.out_features, transposed, rows_, c.begin, c.end, y);
         }
-        if (w.bits == 16) return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
+        if (w.bits == 16)
+            return linear_panels_fp16(w, x_, features_, rows_, y, w.out_features, panels.begin, panels.end);
         const int which = w.group == 64;
         if (!made_[which]) {
             char* at = memory_ + (which ? activation_bytes(rows_, features_, 32) : 0);
@@ -51,13 +54,13 @@ class Input {
             quantize_tiles(x_, features_, features_, by_group_[which], 0, tiles_of(by_group_[which]));
             made_[which] = true;
         }
-        linear_panels(w, by_group_[which], y, w.out_features, panels.begin, panels.end);
+        linear_panels(w, by_group_[which], y, w.out_features, panels.begin, panels.end, panel_memory_);
     }
 
    private:
     const float* x_;
     int rows_, features_;
-    char* memory_;
+    char *memory_, *panel_memory_;
     Activations by_group_[2];
     bool made_[2] = {false, false};
 };
@@ -70,24 +73,40 @@ struct Rows {
 class Step {
    public:
     Step(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step& step, float* x)
-        : layers_(layers), caches_(caches), count_(count), s_(step), x_(x), rows_(rows_of(step)), attention_(step) {
+        : layers_(layers),
+          caches_(caches),
+          count_(count),
+          x_(x),
+          rows_(rows_of(step)),
+          threads_(threads()),
+          attention_(step, threads_) {
         hidden_ = layers[0].q.in_features;
         inner_ = layers[0].gate.out_features;
         width_ = step.heads * step.head_dim;
         kv_width_ = step.kv_heads * step.head_dim;
         widest_ = width_ > inner_ ? width_ : inner_;
         if (hidden_ > widest_) widest_ = hidden_;
+    }
+
+    // False if the system does not give the memory.
+    bool reserve() {
         const size_t parts = attention_.shared_bytes() / sizeof(float);
         const size_t sizes[] = {row_floats(width_),  row_floats(kv_width_), row_floats(kv_width_), row_floats(width_),
                                 row_floats(hidden_), row_floats(inner_),    row_floats(inner_),    parts};
         float** const places[] = {&r_.q, &r_.k, &r_.v, &r_.attended, &r_.delta, &r_.gate, &r_.up, &r_.parts};
         size_t total = 0;
         for (size_t size : sizes) total += size;
-        float* at = static_cast<float*>(scratch(kStep, total * sizeof(float)));
+        normed_bytes_ = sizeof(float) * row_floats(hidden_);
+        input_bytes_ = Input::bytes(rows_, widest_);
+        panel_bytes_ = aligned(panel_bytes(rows_));
+        const size_t own_bytes = normed_bytes_ + input_bytes_ + panel_bytes_ + attention_.own_bytes();
+        if (!workspace_.reserve(threads_, total * sizeof(float), own_bytes)) return false;
+        float* at = reinterpret_cast<float*>(workspace_.shared());
         for (int i = 0; i < 8; ++i) {
             *places[i] = at;
             at += sizes[i];
         }
+        return true;
     }
 
     void run() {
@@ -97,30 +116,31 @@ class Step {
                 mlp(layers_[i], index, team);
             }
         };
-        parallel(body);
+        parallel(threads_, body);
     }
 
    private:
     size_t row_floats(int width) const { return aligned(sizeof(float) * rows_ * width) / sizeof(float); }
 
-    // The thread's own memory: normed rows first, then what Input needs.
-    char* own_memory() const {
-        const size_t normed = sizeof(float) * row_floats(hidden_);
-        return static_cast<char*>(scratch(kRows, normed + Input::bytes(rows_, widest_)));
+    // A thread's own memory: normed rows, what Input needs, what its panels need, what attention needs.
+    char* own_memory(int index) const { return workspace_.own(index); }
+    Input input_of(const float* x, int features, int index) const {
+        char* memory = own_memory(index) + normed_bytes_;
+        return Input(x, rows_, features, memory, memory + input_bytes_);
     }
-    char* after_normed(char* memory) const { return memory + sizeof(float) * row_floats(hidden_); }
 
-    Input normed(const float* weight, float eps) const {
-        char* memory = own_memory();
-        float* out = reinterpret_cast<float*>(memory);
-        for (int m = 0; m < rows_; ++m)
-            ops().rms_norm(x_ + static_cast<int64_t>(m) * hidden_, weight, eps, hidden_, out + static_cast<int64_t>(m) * hidden_);
-        return Input(out, rows_, hidden_, after_normed(memory));
+    Input normed(const float* weight, float eps, int index) const {
+        float* out = reinterpret_cast<float*>(own_memory(index));
+        for (int m = 0; m < rows_; ++m) {
+            const int64_t at = static_cast<int64_t>(m) * hidden_;
+            ops().rms_norm(x_ + at, weight, eps, hidden_, out + at);
+        }
+        return input_of(out, hidden_, index);
     }
 
     // x += w times rows: each thread the columns it has computed.
     void add_product(const qwa_linear& w, const float* rows, int index, int team) {
-        Input input(rows, rows_, w.in_features, after_normed(own_memory()));
+        Input input = input_of(rows, w.in_features, index);
         const Range panels = share(panels_of(w), index, team);
         input.multiply(w, panels, r_.delta);
         const Columns c = columns_of(w, panels);
@@ -132,7 +152,7 @@ class Step {
     }
 
     void attention(const qwa_layer& layer, const qwa_kv& kv, int index, int team) {
-        Input input = normed(layer.attention_norm, layer.eps);
+        Input input = normed(layer.attention_norm, layer.eps, index);
         const qwa_linear* const linears[] = {&layer.q, &layer.k, &layer.v};
         float* const outputs[] = {r_.q, r_.k, r_.v};
         int panels = 0;
@@ -141,19 +161,22 @@ class Step {
         int begin = 0;  // of the linear's panels among all
         for (int i = 0; i < 3; ++i) {
             const int count = panels_of(*linears[i]);
-            const Range part = {own.begin > begin ? own.begin - begin : 0, own.end < begin + count ? own.end - begin : count};
+            const Range part = {own.begin > begin ? own.begin - begin : 0,
+                                own.end < begin + count ? own.end - begin : count};
             input.multiply(*linears[i], part, outputs[i]);
             begin += count;
         }
         barrier_.wait(team);
-        const Attention::Entering entering{r_.q, r_.k, r_.v};
-        attention_.run(kv, r_.q, r_.attended, &entering, r_.parts, barrier_, index, team);
+        const Attention::PendingQKV pending_qkv{r_.q, r_.k, r_.v};
+        char* const parts = own_memory(index) + normed_bytes_ + input_bytes_ + panel_bytes_;
+        const Attention::Memory memory{r_.parts, reinterpret_cast<float*>(parts)};
+        attention_.run(kv, r_.q, r_.attended, &pending_qkv, memory, barrier_, index, team);
         barrier_.wait(team);
         add_product(layer.o, r_.attended, index, team);
     }
 
     void mlp(const qwa_layer& layer, int index, int team) {
-        Input input = normed(layer.mlp_norm, layer.eps);
+        Input input = normed(layer.mlp_norm, layer.eps, index);
         const Range panels = share(panels_of(layer.gate), index, team);
         input.multiply(layer.gate, panels, r_.gate);
         input.multiply(layer.up, panels, r_.up);
@@ -169,10 +192,11 @@ class Step {
     const qwa_layer* layers_;
     const qwa_kv* caches_;
     int count_;
-    const qwa_step& s_;
     float* x_;
-    int rows_, hidden_, inner_, width_, kv_width_, widest_;
+    int rows_, threads_, hidden_, inner_, width_, kv_width_, widest_;
     Attention attention_;
+    Workspace workspace_;
+    size_t normed_bytes_, input_bytes_, panel_bytes_;  // of a thread's own memory
     Rows r_;
     Barrier barrier_;
 };
@@ -180,6 +204,10 @@ class Step {
 }  // namespace
 }  // namespace qwa
 
-void qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x) {
-    if (count > 0) qwa::Step(layers, caches, count, *step, x).run();
+int qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x) {
+    if (count <= 0) return QWA_OK;
+    qwa::Step all(layers, caches, count, *step, x);
+    if (!all.reserve()) return QWA_NO_MEMORY;
+    all.run();
+    return QWA_OK;
 }

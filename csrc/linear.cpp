@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include <atomic>
+
 #include "kernels.h"
 #include "parallel.h"
 
@@ -15,7 +17,9 @@
 namespace qwa {
 namespace {
 
-const Kernels* g_kernels = &kPortable;
+std::atomic<const Kernels*> g_kernels{&kPortable};
+
+const Kernels& kernels() { return *g_kernels.load(std::memory_order_relaxed); }
 
 #if defined(__x86_64__)
 // Linux lends the tile registers, 8 KiB a thread, to processes that ask.
@@ -76,26 +80,42 @@ struct Linears {
         return false;
     }
 
-    void multiply(int i, const Activations& a, int index, int team) const {
+    void multiply(int i, const Activations& a, int index, int team, void* memory) const {
         const qwa_linear& w = *linears[i];
         const Range panels = share(panels_of(w), index, team, 2);
         if (w.bits == 16)
             linear_panels_fp16(w, x, x_stride, rows, y[i], y_strides[i], panels.begin, panels.end);
         else
-            linear_panels(w, a, y[i], y_strides[i], panels.begin, panels.end);
+            linear_panels(w, a, y[i], y_strides[i], panels.begin, panels.end, memory);
     }
 
     // Few rows: each thread quantises all of them, which is quicker than waiting for each other.
-    void few(int group, int index, int team) const {
+    void few(int group, int index, int team, void* memory) const {
         const int inputs = linears[0]->in_features;
         Activations a{};
         if (group) {
-            a = activations_in(scratch(kRows, activation_bytes(rows, inputs, group)), rows, inputs, group);
+            a = activations_in(memory, rows, inputs, group);
             quantize_tiles(x, x_stride, inputs, a, 0, tiles_of(a));
         }
         for (int i = 0; i < count; ++i)
             if (group ? linears[i]->bits != 16 && linears[i]->group == group : linears[i]->bits == 16)
-                multiply(i, a, index, team);
+                multiply(i, a, index, team, nullptr);
+    }
+
+    // Many rows: each thread quantises a part of them, and all take their panels of the whole.
+    void many(int group, int threads, const Workspace& workspace) const {
+        const int inputs = linears[0]->in_features;
+        Activations a = activations_in(workspace.shared(), rows, inputs, group);
+        Barrier quantised;
+        auto body = [&](int index, int team) {
+            const Range tiles = share(tiles_of(a), index, team);
+            quantize_tiles(x, x_stride, inputs, a, tiles.begin, tiles.end);
+            quantised.wait(team);
+            for (int i = 0; i < count; ++i)
+                if (linears[i]->bits != 16 && linears[i]->group == group)
+                    multiply(i, a, index, team, workspace.own(index));
+        };
+        parallel(threads, body);
     }
 };
 
@@ -127,7 +147,7 @@ void quantize_tiles(const float* x, int64_t stride, int in_features, Activations
         for (int row = 0; row < a.tile; ++row) {
             const int m = tile * a.tile + row;
             if (m < a.rows) {
-                g_kernels->quantize_row(x + m * stride, in_features, a, tile, row);
+                kernels().quantize_row(x + m * stride, in_features, a, tile, row);
                 continue;
             }
             for (int g = 0; g < a.groups; ++g) {
@@ -140,14 +160,20 @@ void quantize_tiles(const float* x, int64_t stride, int in_features, Activations
     }
 }
 
-void linear_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
+size_t panel_bytes(int rows) { return rows <= kSmallRows ? 0 : kernels().many_rows_bytes(rows); }
+
+void linear_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last,
+                   void* memory) {
     if (first >= last) return;
-    (a.rows <= kSmallRows ? g_kernels->few_rows : g_kernels->many_rows)(w, a, y, stride, first, last);
+    if (a.rows <= kSmallRows)
+        kernels().few_rows(w, a, y, stride, first, last);
+    else
+        kernels().many_rows(w, a, y, stride, first, last, memory);
 }
 
 void linear_panels_fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,
                         int first, int last) {
-    if (first < last) g_kernels->fp16(w, x, x_stride, rows, y, y_stride, first, last);
+    if (first < last) kernels().fp16(w, x, x_stride, rows, y, y_stride, first, last);
 }
 
 }  // namespace qwa
@@ -159,47 +185,46 @@ int qwa_abi(void) { return QWA_ABI; }
 int qwa_supported(const char* isa) { return find(isa) != nullptr; }
 
 int qwa_select(const char* isa) {
-    const Kernels* kernels = find(isa);
-    if (kernels) g_kernels = kernels;
-    return kernels ? 0 : -1;
+    const Kernels* found = find(isa);
+    if (found) g_kernels.store(found, std::memory_order_relaxed);
+    return found ? 0 : -1;
 }
 
-const char* qwa_selected(void) { return g_kernels->name; }
+const char* qwa_selected(void) { return kernels().name; }
 
-void qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
-                 float* const* y, const int64_t* y_strides) {
+int qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
+                float* const* y, const int64_t* y_strides) {
     const Linears all{linears, count, x, static_cast<int>(rows), x_stride, y, y_strides};
-    const int inputs = linears[0]->in_features;
-    const int groups[] = {all.wants(64) ? 64 : 0, all.wants(32) ? 32 : 0};
+    const int groups[] = {all.wants(64) ? 64 : 0, all.wants(32) ? 32 : 0}, team_size = threads();
+    const bool few = rows <= kSmallRows;
     bool fp16 = false;
     for (int i = 0; i < count; ++i) fp16 |= linears[i]->bits == 16;
-    if (rows <= kSmallRows) {
+    size_t quantised_bytes = 0;  // the groups take turns with it
+    for (int group : groups) {
+        const size_t bytes = group ? activation_bytes(all.rows, linears[0]->in_features, group) : 0;
+        quantised_bytes = bytes > quantised_bytes ? bytes : quantised_bytes;
+    }
+    Workspace workspace;
+    const bool there = few ? workspace.reserve(team_size, 0, quantised_bytes)
+                           : workspace.reserve(team_size, quantised_bytes, quantised_bytes ? panel_bytes(all.rows) : 0);
+    if (!there) return QWA_NO_MEMORY;
+    if (few) {
         auto body = [&](int index, int team) {
             for (int group : groups)
-                if (group) all.few(group, index, team);
-            if (fp16) all.few(0, index, team);
+                if (group) all.few(group, index, team, workspace.own(index));
+            if (fp16) all.few(0, index, team, nullptr);
         };
-        parallel(body);
-        return;
+        parallel(team_size, body);
+        return QWA_OK;
     }
-    for (int group : groups) {
-        if (!group) continue;
-        Activations a = activations_in(scratch(kRows, activation_bytes(all.rows, inputs, group)), all.rows, inputs, group);
-        Barrier quantised;
-        auto body = [&](int index, int team) {
-            const Range tiles = share(tiles_of(a), index, team);
-            quantize_tiles(x, x_stride, inputs, a, tiles.begin, tiles.end);
-            quantised.wait(team);
-            for (int i = 0; i < count; ++i)
-                if (linears[i]->bits != 16 && linears[i]->group == group) all.multiply(i, a, index, team);
-        };
-        parallel(body);
-    }
+    for (int group : groups)
+        if (group) all.many(group, team_size, workspace);
     if (fp16) {
         auto body = [&](int index, int team) {
             for (int i = 0; i < count; ++i)
-                if (linears[i]->bits == 16) all.multiply(i, Activations{}, index, team);
+                if (linears[i]->bits == 16) all.multiply(i, Activations{}, index, team, nullptr);
         };
-        parallel(body);
+        parallel(team_size, body);
     }
+    return QWA_OK;
 }

@@ -34,9 +34,13 @@ Activations activations_in(void* memory, int rows, int in_features, int group);
 // Quantise tiles [first, last) of x [M, K], stride in floats. One thread; few rows are one tile.
 void quantize_tiles(const float* x, int64_t stride, int in_features, Activations& a, int first, int last);
 
+// Bytes of working memory that a thread needs for linear_panels of `rows` rows.
+size_t panel_bytes(int rows);
+
 // Outputs of panels [first, last) for all rows of `a` (bits 4 or 8, a.group == w.group), bias added. One thread.
-// y [M, N], stride in floats.
-void linear_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last);
+// y [M, N], stride in floats. `memory`: panel_bytes(a.rows) of the thread's own, 64-byte aligned.
+void linear_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last,
+                   void* memory);
 
 // The same for bits 16, which takes the rows as they are.
 void linear_panels_fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,

@@ -24,7 +24,7 @@ void shared_out(int64_t numbers, F& body) {
     if (numbers < kAlone)
         body(0, 1);
     else
-        parallel(body);
+        parallel(threads(), body);
 }
 
 // Shares of a long vector begin at whole cache lines.

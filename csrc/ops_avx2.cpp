@@ -4,7 +4,7 @@
 
 namespace qwa {
 
-const Ops kOpsAvx2 = QWA_OPS("avx2");
+const Ops kOpsAvx2 = {QWA_OPS("avx2")};
 
 }  // namespace qwa
 #endif

@@ -4,7 +4,7 @@
 
 namespace qwa {
 
-const Ops kOpsAvx512 = QWA_OPS("avx512");
+const Ops kOpsAvx512 = {QWA_OPS("avx512")};
 
 }  // namespace qwa
 #endif

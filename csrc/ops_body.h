@@ -51,7 +51,7 @@ void rotate(float* x, const float* cosine, const float* sine, int head_dim) {
     }
 }
 
-void keep(const float* x, int head_dim, int dtype, void* to, float* scale) {
+void write_kv(const float* x, int head_dim, int dtype, void* to, float* scale) {
     if (dtype == QWA_FLOAT32) {
         memcpy(to, x, head_dim * sizeof(float));
         return;
@@ -82,7 +82,8 @@ void merge(const float* parts, int64_t stride, int chunks, int head_dim, float* 
         total += weights[0] * part[1];
         const V w = set1(weights[0]);
         for (int at = 0; at < head_dim; at += kLanes)
-            store_some(out + at, fma(w, load(part + kPartHead + at), load_some(out + at, head_dim - at)), head_dim - at);
+            store_some(out + at, fma(w, load(part + kPartHead + at), load_some(out + at, head_dim - at)),
+                       head_dim - at);
     }
     const V inverse = set1(1.0f / total);
     for (int at = 0; at < head_dim; at += kLanes)
@@ -92,4 +93,4 @@ void merge(const float* parts, int64_t stride, int chunks, int head_dim, float* 
 }  // namespace
 }  // namespace qwa
 
-#define QWA_OPS(name) {name, rms_norm, add_to, silu_mul, rotate, keep, attend, merge, dense}
+#define QWA_OPS(name) name, rms_norm, add_to, silu_mul, rotate, write_kv, attend, merge, dense

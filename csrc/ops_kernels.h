@@ -4,7 +4,7 @@
 
 namespace qwa {
 
-constexpr int kChunk = 256;   // positions of a cache that are attended to at a time
+constexpr int kChunk = 256;    // positions of a cache that are attended to at a time
 constexpr int kMostRows = 64;  // queries times heads that attend to a chunk in one call
 
 constexpr int kLeastBlock = 16;
@@ -12,17 +12,17 @@ constexpr int kBlocks = kChunk / kLeastBlock;  // a chunk's positions lie in as 
 
 // One chunk of a cache, and some queries of one head of keys: `queries` positions times `group` heads.
 struct Chunk {
-    const float* q;               // query i, head j at i * q_position + j * head_dim
+    const float* q;  // query i, head j at i * q_position + j * head_dim
     int64_t q_position;
-    const void *keys[kBlocks], *values[kBlocks];  // [block, head_dim] each, in the cache's dtype
+    const void *keys[kBlocks], *values[kBlocks];               // [block, head_dim] each, in the cache's dtype
     const float *key_scales[kBlocks], *value_scales[kBlocks];  // [block] each, of int8, else NULL
-    const void* next_keys[kBlocks];  // what will be read after this chunk, or NULL
-    const uint8_t* mask;          // [count], 0 is hidden; NULL: nothing is
-    int block;                    // positions that lie behind one another
-    int count, first;             // positions, and which one the chunk begins with
-    int queries, group, past, head_dim;  // the first query stands at position `past`
+    const void* next_keys[kBlocks];                            // what will be read after this chunk, or NULL
+    const uint8_t* mask;                                       // [count], 0 is hidden; NULL: nothing is
+    int block;                                                 // positions that lie behind one another
+    int count, first;                                          // positions, and which one the chunk begins with
+    int queries, group, past, head_dim;                        // the first query stands at position `past`
     float scale;
-    float* part;                  // query i, head j at (i * group + j) * part_row: see Part
+    float* part;  // query i, head j at (i * group + j) * part_row: see Part
     int64_t part_row;
 };
 
@@ -36,7 +36,7 @@ struct Ops {
     void (*silu_mul)(const float* gate, const float* up, int64_t count, float* out);
     void (*rotate)(float* x, const float* cosine, const float* sine, int head_dim);
     // One head's values to a position of the cache; the scale of int8 is written to `scale`.
-    void (*keep)(const float* x, int head_dim, int dtype, void* to, float* scale);
+    void (*write_kv)(const float* x, int head_dim, int dtype, void* to, float* scale);
     void (*attend)(const Chunk& chunk, int dtype);
     // Parts of `chunks` chunks, `stride` floats apart, to one head's output.
     void (*merge)(const float* parts, int64_t stride, int chunks, int head_dim, float* out);

@@ -3,6 +3,6 @@
 
 namespace qwa {
 
-const Ops kOpsPortable = QWA_OPS("portable");
+const Ops kOpsPortable = {QWA_OPS("portable")};
 
 }  // namespace qwa

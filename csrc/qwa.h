@@ -8,7 +8,8 @@
 //   bits 8   codes uint8 [P, G, group/4, 64]: byte 4j+i of chunk t is column j, input 4t+i; value = code - 128
 //   both     scales float16 [P, G, 16]
 //   bits 16  codes float16 [P, K, 16], no scales
-//   bits 32  codes float32 [N, K], as training has them, no scales: only in qwa_layers, and then in all linears of a layer
+//   bits 32  codes float32 [N, K], as training has them, no scales: only in qwa_layers, and then in all linears of a
+//   layer
 //
 // One 64-byte chunk is 16 columns x 4 inputs: two AVX2 registers, one AVX-512 register, or one row of an AMX tile.
 //
@@ -24,7 +25,7 @@
 extern "C" {
 #endif
 
-#define QWA_ABI 3
+#define QWA_ABI 4
 #define QWA_API __attribute__((visibility("default")))
 
 typedef struct {
@@ -39,7 +40,11 @@ typedef struct {
 
 QWA_API int qwa_abi(void);
 
-// The instruction sets: "amx", "avx512", "avx2", "portable". qwa_supported: 1 if this CPU runs it. qwa_select: 0 if done.
+// What the calls return that need working memory. QWA_NO_MEMORY: the system did not give it; nothing was computed.
+enum { QWA_OK = 0, QWA_NO_MEMORY = 1 };
+
+// The instruction sets: "amx", "avx512", "avx2", "portable". qwa_supported: 1 if this CPU runs it. qwa_select: 0 if
+// done.
 QWA_API int qwa_supported(const char* isa);
 QWA_API int qwa_select(const char* isa);
 QWA_API const char* qwa_selected(void);
@@ -54,21 +59,22 @@ QWA_API int qwa_get_threads(void);
 QWA_API void qwa_use_openmp(void* gomp_parallel, void* omp_get_num_threads, void* omp_get_thread_num);
 
 // y[i] [M, N_i] = x [M, K] times each of `count` linears that share their input. Strides in floats.
-QWA_API void qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
-                 float* const* y, const int64_t* y_strides);
+QWA_API int qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
+                        float* const* y, const int64_t* y_strides);
 
 // y [M, N] = x [M, K] times a linear of float32 weights [N, K], as training has them; bias [N] or NULL. All contiguous.
 // Meant for few rows, up to 64 or so. A row's results do not depend on the other rows.
-QWA_API void qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x,
-                       int64_t rows, float* y);
+QWA_API int qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x,
+                      int64_t rows, float* y);
 
 // ---- What stands between the matrix products (ops.cpp, attention.cpp, layer.cpp) ----
 //
 // B rows of a batch, Q new positions of each, D head width. Results for a row do not depend on the other rows, nor on
 // the number of threads, nor on which of the positions before a new one are new with it.
 //
-// A step may be packed, too: S sequences over a cache in blocks, each with new positions of its own number, which follow
-// one another. Wherever [B, Q, ...] stands below it is then [N, ...], N new positions in all, of sequence after sequence.
+// A step may be packed, too: S sequences over a cache in blocks, each with new positions of its own number, which
+// follow one another. Wherever [B, Q, ...] stands below it is then [N, ...], N new positions in all, of sequence after
+// sequence.
 
 // out [M, width] = weight * (x / rms(x)). out may be x.
 QWA_API void qwa_rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* out);
@@ -82,8 +88,8 @@ enum { QWA_FLOAT32 = 0, QWA_FLOAT16 = 1, QWA_INT8 = 2 };
 // One layer's cache. Position p of row b and head h lies at (b * kv_heads + h) * capacity + p, and in a packed step, of
 // sequence s, at (tables[s][p / block] * kv_heads + h) * block + p % block.
 typedef struct {
-    void* keys;    // [B, kv_heads, capacity, D], after RoPE; packed [blocks, kv_heads, block, D]
-    void* values;  // the same
+    void* keys;           // [B, kv_heads, capacity, D], after RoPE; packed [blocks, kv_heads, block, D]
+    void* values;         // the same
     float* key_scales;    // the same without D, or NULL where dtype is not int8
     float* value_scales;  // the same
     int64_t capacity;     // not used where the step is packed
@@ -95,26 +101,26 @@ typedef struct {
     int32_t past;            // positions that the cache holds before this pass; packed 0
     int32_t heads, kv_heads, head_dim;
     int32_t kv_dtype;
-    float scale;             // of the scores
+    float scale;                 // of the scores
     const float *cosine, *sine;  // [B or 1, Q, D]; packed [N, D]
-    int64_t rope_stride;     // floats from one row's to the next: 0 where all rows share them
-    const uint8_t* mask;     // [B, past + Q], 0 is padding, which nobody sees but itself; NULL: there is none; packed NULL
+    int64_t rope_stride;         // floats from one row's to the next: 0 where all rows share them
+    const uint8_t* mask;  // [B, past + Q], 0 is padding, which nobody sees but itself; NULL: there is none; packed NULL
     // Where tables is not NULL the step is packed.
-    const int32_t* tables;  // [S, table_stride]: the blocks of each sequence, in order
-    const int32_t* starts;  // [S + 1]: where each sequence's new positions begin among the N
-    const int32_t* pasts;   // [S]: positions that the cache holds of each before this pass
+    const int32_t* tables;        // [S, table_stride]: the blocks of each sequence, in order
+    const int32_t* starts;        // [S + 1]: where each sequence's new positions begin among the N
+    const int32_t* num_computed;  // [S]: positions that the cache holds of each before this pass
     int64_t table_stride;
-    int32_t block;          // positions of one: a power of two from 16 to 256
+    int32_t block;  // positions of one: a power of two from 16 to 256
 } qwa_step;
 
 // RoPE in place on x [B, Q, heads * D]: the first half of a head pairs with the second. `heads` are x's.
 QWA_API void qwa_rotate(const qwa_step* step, int heads, float* x);
 
 // keys and values [B, Q, kv_heads * D] to the cache, behind the positions that it holds.
-QWA_API void qwa_keep(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
+QWA_API void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
 
 // out [B, Q, heads * D]: q, the same shape, attends to the positions of the cache, the new ones included, causally.
-QWA_API void qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);
+QWA_API int qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);
 
 // One layer of the language model. Norm weights [H]; q, k, v share an input, gate and up another.
 typedef struct {
@@ -124,7 +130,17 @@ typedef struct {
 } qwa_layer;
 
 // x [B * Q, H] through `count` layers, in place, each with its cache. Meant for few rows, up to 32 or so.
-QWA_API void qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x);
+QWA_API int qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x);
+
+// How this library lays out the structs above, for callers in other languages, which declare them again. One entry for
+// each field, in order, behind one for the whole struct, whose field name is empty. The last entry's structure is NULL.
+typedef struct {
+    const char* structure;
+    const char* field;
+    int64_t offset, size;
+} qwa_layout_entry;
+
+QWA_API const qwa_layout_entry* qwa_layout(void);
 
 #ifdef __cplusplus
 }

@@ -6,9 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "intrinsics.h"
 
 namespace {
 
@@ -41,7 +39,9 @@ inline V max(V a, V b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline V min(V a, V b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline V nearest(V a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 inline V times_power_of_2(V a, V n) { return {_mm512_scalef_ps(a.v, n.v)}; }
-inline V zero_below(V limit, V x, V value) { return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
+inline V zero_below(V limit, V x, V value) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), value.v)};
+}
 inline __m256 halves_added(V x) { return _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1)); }
 
 #elif defined(__AVX2__)
@@ -87,7 +87,9 @@ inline V nearest(V x) {
 inline __m256 power_of_2(__m256 n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
-inline V times_power_of_2(V x, V n) { return {_mm256_mul_ps(x.a, power_of_2(n.a)), _mm256_mul_ps(x.b, power_of_2(n.b))}; }
+inline V times_power_of_2(V x, V n) {
+    return {_mm256_mul_ps(x.a, power_of_2(n.a)), _mm256_mul_ps(x.b, power_of_2(n.b))};
+}
 inline V zero_below(V limit, V x, V value) {
     return {_mm256_and_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_GE_OQ), value.a),
             _mm256_and_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_GE_OQ), value.b)};
@@ -116,7 +118,7 @@ uint16_t half_of_float(float f) {
     const uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
     if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
     if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // 65520 and more
-    if (magnitude < 0x38800000) {                                             // subnormal: a multiple of 2^-24
+    if (magnitude < 0x38800000) {                                              // subnormal: a multiple of 2^-24
         return static_cast<uint16_t>(sign | static_cast<uint32_t>(nearbyintf(fabsf(f) * 16777216.0f)));
     }
     const uint32_t even = magnitude >> 13 & 1;
@@ -126,8 +128,8 @@ uint16_t half_of_float(float f) {
 struct V {
     float f[kLanes];
 };
-#define QWA_EACH(expression)                            \
-    V out;                                              \
+#define QWA_EACH(expression)                                  \
+    V out;                                                    \
     for (int i = 0; i < kLanes; ++i) out.f[i] = (expression); \
     return out
 inline V set1(float x) { QWA_EACH(x); }
@@ -180,9 +182,13 @@ inline void sums(V x0, V x1, V x2, V x3, float* out) {
 // The same of sixteen.
 #if defined(__AVX512F__)
 template <int kPick>
-inline V four_lanes(V x, V y) { return {_mm512_shuffle_f32x4(x.v, y.v, kPick)}; }
+inline V four_lanes(V x, V y) {
+    return {_mm512_shuffle_f32x4(x.v, y.v, kPick)};
+}
 template <int kPick>
-inline V in_lanes(V x, V y) { return {_mm512_shuffle_ps(x.v, y.v, kPick)}; }
+inline V in_lanes(V x, V y) {
+    return {_mm512_shuffle_ps(x.v, y.v, kPick)};
+}
 inline V sums16(const V* x) {
     V halves[8], pairs[4], fours[2];  // of two, four and eight of x, a sum in as many numbers
     for (int i = 0; i < 8; ++i) {
@@ -190,7 +196,8 @@ inline V sums16(const V* x) {
         halves[i] = add(four_lanes<0x44>(a, b), four_lanes<0xee>(a, b));
     }
     for (int i = 0; i < 4; ++i)
-        pairs[i] = add(in_lanes<0x88>(halves[2 * i], halves[2 * i + 1]), in_lanes<0xdd>(halves[2 * i], halves[2 * i + 1]));
+        pairs[i] =
+            add(in_lanes<0x88>(halves[2 * i], halves[2 * i + 1]), in_lanes<0xdd>(halves[2 * i], halves[2 * i + 1]));
     for (int i = 0; i < 2; ++i)
         fours[i] = add(in_lanes<0x88>(pairs[2 * i], pairs[2 * i + 1]), in_lanes<0xdd>(pairs[2 * i], pairs[2 * i + 1]));
     return add(four_lanes<0x88>(fours[0], fours[1]), four_lanes<0xdd>(fours[0], fours[1]));

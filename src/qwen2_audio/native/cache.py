@@ -1,12 +1,12 @@
 """A KV cache that stores 16 or 8 bits a number, and that native attention reads where it lies.
 
     float32   4 bytes a number   exact
-    float16   2 bytes            each number within 2^-11 of itself (0.05 %), while it is between 6e-5 and 65504
+    float16   2 bytes            relative error at most 2^-11 (0.05 %), for numbers between 6e-5 and 65504
     int8      1 byte, and a float32 scale for each head and position
-                                 each number within 1/254 (0.4 %) of the largest in its head and position
+                                 error at most 1/254 (0.4 %) of the largest number of its head and position
 
-The readable path and prefill see the stored numbers, rounded as they are, in float32: a prompt read in pieces and one
-read whole then meet the same keys and values.
+Prefill, too, and the readable path compute with the numbers as they are stored, in float32. So the result is the same
+whether a prompt is computed in one pass or in several.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..checkpoint.config import Qwen2Config
 from ..errors import ConfigError
 from ..model.cache import BLOCK, KVCache, resized
 from ..model.paged import quantize_heads
-from .fused import KVStruct
+from .structs import KVStruct
 
 STORED = {"float16": torch.float16, "float32": torch.float32, "int8": torch.int8}
 
 
 def check_kv_dtype(name: str) -> str:
-    """`name` if a cache can be stored so. Raises ConfigError."""
+    """`name`, if a cache can be stored in that dtype. Raises ConfigError if not."""
     if name not in STORED:
         raise ConfigError(f"kv_cache is {name!r}; expected one of {', '.join(STORED)}.")
     return name
@@ -46,11 +46,11 @@ class NativeKVCache(KVCache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated, keys, values and scales of all layers."""
+        """Bytes allocated for keys, values and scales of all layers."""
         return super().nbytes + sum(4 * t.numel() for t in (*self._key_scales, *self._value_scales))
 
     def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append `[B, kv_heads, q, head_dim]`; all positions `[B, kv_heads, length, head_dim]`, float32."""
+        """Append `[B, kv_heads, q, head_dim]`. Returns all positions `[B, kv_heads, length, head_dim]` in float32."""
         start = self._lengths[layer]
         end = start + key.shape[2]
         if end > self._keys[layer].shape[2]:
@@ -66,19 +66,19 @@ class NativeKVCache(KVCache):
         return self._read(self._keys, self._key_scales, layer), self._read(self._values, self._value_scales, layer)
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` positions in every layer."""
+        """Grow every layer's buffers to hold `length` positions."""
         for layer, keys in enumerate(self._keys):
             if length > keys.shape[2]:
                 self._grow(layer, length)
 
     def advance(self, layer: int, count: int, layers: int = 1) -> None:
-        """`count` positions were written by native code to `layers` layers from `layer` on, where room was reserved."""
+        """Count `count` positions that native code has written to `layers` layers from `layer` on, as reserved."""
         for i in range(layer, layer + layers):
             self._lengths[i] += count
             assert self._lengths[i] <= self._keys[i].shape[2]
 
     def address(self, layer: int = 0) -> int:
-        """Where the KVStruct of a layer is, those of the next layers behind it, until the buffers change."""
+        """The address of a layer's KVStruct, which those of the next layers follow. Valid until the buffers change."""
         if self._structs is None:
             sides = zip(self._keys, self._values, strict=True)
             structs = [KVStruct(k.data_ptr(), v.data_ptr(), None, None, k.shape[2]) for k, v in sides]
@@ -88,7 +88,7 @@ class NativeKVCache(KVCache):
         return ctypes.addressof(self._structs) + layer * ctypes.sizeof(KVStruct)
 
     def reorder(self, rows: torch.Tensor) -> None:
-        """Make row i what row `rows[i]` was. `rows` is int64 `[B']`: a permutation, a choice, or repeats."""
+        """Row i becomes what row `rows[i]` was. `rows` is int64 `[B']`: a permutation, a choice, or repeats."""
         if torch.equal(rows.cpu(), torch.arange(self.batch)):
             return
         super().reorder(rows)
@@ -98,7 +98,7 @@ class NativeKVCache(KVCache):
         self._structs = None
 
     def copy(self, length: int, capacity: int) -> NativeKVCache:
-        """Another cache that holds the first `length` positions, with room for `capacity` in all."""
+        """Another cache with the first `length` positions, and buffers for `capacity` positions in all."""
         other = super().copy(length, capacity)
         assert isinstance(other, NativeKVCache)
         for name in ("_key_scales", "_value_scales"):

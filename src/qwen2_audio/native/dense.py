@@ -1,7 +1,7 @@
-"""Linear layers of a float32 model, few rows at a time: the steps of several answers at once, guesses, short prompts.
+"""Linear layers of a float32 model for few rows: decode steps of several answers, drafts, short prompts.
 
-A library's product for so few rows takes longer than reading the weights does, as it first copies them into an order of
-its own. The kernel reads them where they lie, once, and a row's result does not depend on the other rows.
+For so few rows a BLAS library's product takes longer than reading the weights does, since it first copies them into its
+own layout. The kernel reads them once, where they lie, and a row's result does not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -12,35 +12,41 @@ from torch import nn
 
 from . import fused, library
 
-MOST_ROWS = 32  # beyond, a library's product does as well
+MOST_ROWS = 32  # for more rows a library's product is as fast
 
 
 class DenseLinear(nn.Linear):
-    """`nn.Linear` on the kernel where it may: float32 on the CPU, no gradients, no autocast, 2 rows to `MOST_ROWS`."""
+    """`nn.Linear` on the kernel for 2 to `MOST_ROWS` rows of float32 on the CPU, without gradients or autocast."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self._takes(x):
             return F.linear(x, self.weight, self.bias)
-        found = library.load().library
-        assert found is not None
-        library.follow_torch(found)
+        kernels = library.load().library
+        assert kernels is not None
+        library.follow_torch(kernels)
         x, bias = x.contiguous(), None if self.bias is None else self.bias.data_ptr()
         out = x.new_empty(*x.shape[:-1], self.out_features)
         rows = x.numel() // self.in_features
-        found.qwa_dense(
+        kernels.qwa_dense(
             self.weight.data_ptr(), bias, self.in_features, self.out_features, x.data_ptr(), rows, out.data_ptr()
         )
         return out
 
     def fits(self) -> bool:
-        """Whether the kernel reads its weight."""
-        weight = self.weight
-        return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+        """Whether the kernel can read its weight and its bias."""
+        weight, bias = self.weight, self.bias
+        return (
+            weight.dtype == torch.float32
+            and weight.is_cpu
+            and weight.is_contiguous()
+            and weight.numel() == self.in_features * self.out_features
+            and (bias is None or (bias.dtype == torch.float32 and bias.is_cpu and bias.numel() == self.out_features))
+        )
 
     def _takes(self, x: torch.Tensor) -> bool:
         weight = self.weight
         return (
-            type(x) is torch.Tensor  # not one without values
+            type(x) is torch.Tensor  # a fake tensor has no memory
             and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
             and self.in_features < x.numel() <= MOST_ROWS * self.in_features
             and x.shape[-1] == self.in_features
@@ -54,12 +60,12 @@ class DenseLinear(nn.Linear):
 
 
 def worthwhile() -> bool:
-    """There are kernels, and others than the portable ones, which a library beats."""
+    """Whether there are kernels that are faster than a library's product; the portable ones are not."""
     return fused.kernels() is not None and library.load().isa != "portable"
 
 
 def adopt(model: nn.Module) -> None:
-    """Make every plain `nn.Linear` within `model` a `DenseLinear`; weights, names and hooks stay."""
+    """Turn every plain `nn.Linear` of `model` into a `DenseLinear`. Weights, names and hooks stay."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = DenseLinear

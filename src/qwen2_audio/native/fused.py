@@ -1,6 +1,8 @@
-"""What stands between the matrix products, in native code: the structs and calls of csrc/qwa.h, on torch tensors.
+"""What stands between the matrix products, in native code: the calls of csrc/qwa.h on torch tensors.
 
-B rows of a batch, Q new positions of each, D head width, H hidden width. Tensors are float32, contiguous, on the CPU.
+B rows of a batch, Q new positions of each, D head width, H hidden width; in a packed step B is 1 and Q is N, the new
+positions of all sequences. Tensors are float32 and contiguous, on the CPU: a call raises ValueError for others, and
+CapacityError where the system refuses it working memory.
 """
 
 from __future__ import annotations
@@ -14,96 +16,59 @@ import torch
 from ..checkpoint.config import Qwen2Config
 from ..model.paged import PagedAttentionBatch
 from . import library
-from .library import LinearStruct
+from .library import check_tensor
+from .structs import LayerStruct, StepStruct
 
-SMALL_ROWS = 32  # rows up to here: all layers in one call
-KV_DTYPES = {"float32": 0, "float16": 1, "int8": 2}  # as QWA_FLOAT32 and so on
+SMALL_ROWS = 32  # up to so many rows go through all layers in one call
+KV_DTYPES = {"float32": 0, "float16": 1, "int8": 2}  # QWA_FLOAT32, QWA_FLOAT16, QWA_INT8
 
 logger = logging.getLogger(__name__)
 
 
-class KVStruct(ctypes.Structure):
-    """`qwa_kv`."""
-
-    _fields_ = [
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        ("key_scales", ctypes.c_void_p),
-        ("value_scales", ctypes.c_void_p),
-        ("capacity", ctypes.c_int64),
-    ]
-
-
-class StepStruct(ctypes.Structure):
-    """`qwa_step`."""
-
-    _fields_ = [
-        ("batch", ctypes.c_int32),
-        ("queries", ctypes.c_int32),
-        ("past", ctypes.c_int32),
-        ("heads", ctypes.c_int32),
-        ("kv_heads", ctypes.c_int32),
-        ("head_dim", ctypes.c_int32),
-        ("kv_dtype", ctypes.c_int32),
-        ("scale", ctypes.c_float),
-        ("cosine", ctypes.c_void_p),
-        ("sine", ctypes.c_void_p),
-        ("rope_stride", ctypes.c_int64),
-        ("mask", ctypes.c_void_p),
-        ("tables", ctypes.c_void_p),
-        ("starts", ctypes.c_void_p),
-        ("pasts", ctypes.c_void_p),
-        ("table_stride", ctypes.c_int64),
-        ("block", ctypes.c_int32),
-    ]
-
-
-class LayerStruct(ctypes.Structure):
-    """`qwa_layer`."""
-
-    _fields_ = [
-        *((name, LinearStruct) for name in ("q", "k", "v", "o", "gate", "up", "down")),
-        ("attention_norm", ctypes.c_void_p),
-        ("mlp_norm", ctypes.c_void_p),
-        ("eps", ctypes.c_float),
-    ]
-
-
 @cache
 def kernels() -> ctypes.CDLL | None:
-    """The library with these calls, once a process; None where there is none or a call does not do what torch does.
+    """The library with these calls, checked once a process; None if there is none or a call differs from torch.
 
-    Raises ConfigError: $QWEN2_AUDIO_ISA asks for what cannot be.
+    Raises ConfigError: $QWEN2_AUDIO_ISA names an instruction set that cannot be used.
     """
     from .self_test_fused import self_test
 
-    found = library.load().library
-    if found is None:
+    loaded = library.load().library
+    if loaded is None:
         return None
-    declare(found)
-    wrong = self_test(found)
+    declare(loaded)
+    wrong = self_test(loaded)
     if wrong is not None:
         logger.warning("The native %s is refused: it differs from torch. Torch computes it.", wrong)
         return None
-    return found
+    return loaded
 
 
-def declare(found: ctypes.CDLL) -> None:
-    """Tell ctypes the signatures."""
+def declare(loaded: ctypes.CDLL) -> None:
+    """Declare the signatures of these calls to ctypes."""
     pointer, i64 = ctypes.c_void_p, ctypes.c_int64
-    found.qwa_dense.argtypes = [pointer, pointer, i64, i64, pointer, i64, pointer]
-    found.qwa_rms_norm.argtypes = [pointer, pointer, ctypes.c_float, i64, i64, pointer]
-    found.qwa_silu_mul.argtypes = [pointer, pointer, i64, pointer]
-    found.qwa_rotate.argtypes = [pointer, ctypes.c_int, pointer]
-    found.qwa_keep.argtypes = [pointer, pointer, pointer, pointer]
-    found.qwa_attention.argtypes = [pointer, pointer, pointer, pointer]
-    found.qwa_layers.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer]
-    for name in ("dense", "rms_norm", "silu_mul", "rotate", "keep", "attention", "layers"):
-        getattr(found, f"qwa_{name}").restype = None
+    loaded.qwa_dense.argtypes = [pointer, pointer, i64, i64, pointer, i64, pointer]
+    loaded.qwa_rms_norm.argtypes = [pointer, pointer, ctypes.c_float, i64, i64, pointer]
+    loaded.qwa_silu_mul.argtypes = [pointer, pointer, i64, pointer]
+    loaded.qwa_rotate.argtypes = [pointer, ctypes.c_int, pointer]
+    loaded.qwa_write_kv.argtypes = [pointer, pointer, pointer, pointer]
+    loaded.qwa_attention.argtypes = [pointer, pointer, pointer, pointer]
+    loaded.qwa_layers.argtypes = [pointer, pointer, ctypes.c_int, pointer, pointer]
+    for name in ("rms_norm", "silu_mul", "rotate", "write_kv"):
+        getattr(loaded, f"qwa_{name}").restype = None
+    for name in ("dense", "attention", "layers"):
+        getattr(loaded, f"qwa_{name}").errcheck = library.raise_on_failure
 
 
 class Step:
-    """What all layers of a forward pass share, as `qwa_step`. Keeps its tensors alive."""
+    """What all layers of a forward pass share, as `qwa_step`. Keeps its tensors alive.
+
+    Attributes: `rows`, the new positions of all rows together; `pointer`, the address of the struct.
+    """
+
+    rows: int
+    struct: StepStruct
+    pointer: int
 
     def __init__(
         self,
@@ -115,15 +80,21 @@ class Step:
     ) -> None:
         """`shape`: rows, new positions, positions in the cache before. `rope`: cos and sin [B or 1, 1, Q, D].
 
-        `keys`: bool [B, cached + Q], False is padding; None: nothing is padded.
+        `keys`: bool [B, cached + Q], False is padding; None: nothing is padded. Raises RuntimeError: a shape that does
+        not broadcast to these.
         """
         batch, queries, past = shape
         dim = config.head_dim
         # What broadcasts for torch is written out; what does not fit fails here, not in native memory.
         cosine, sine = (part.expand(len(part) if len(part) == 1 else batch, 1, queries, dim) for part in rope)
         cosine, sine = cosine.contiguous(), sine.contiguous()
+        check_tensor("the cosine of RoPE", cosine, len(cosine) * queries * dim)
+        check_tensor("the sine of RoPE", sine, len(cosine) * queries * dim)
         mask = None if keys is None else keys.expand(batch, past + queries).contiguous()
+        if mask is not None:
+            check_tensor("the padding mask", mask, batch * (past + queries), torch.bool)
         self._tensors: tuple[torch.Tensor | None, ...] = (cosine, sine, mask)
+        self.rows = batch * queries
         self.struct = StepStruct(
             batch,
             queries,
@@ -142,7 +113,7 @@ class Step:
 
 
 class PackedStep(Step):
-    """The same of a pass over a paged cache."""
+    """What all layers of a pass over a paged cache share."""
 
     def __init__(
         self,
@@ -151,10 +122,17 @@ class PackedStep(Step):
         rope: tuple[torch.Tensor, torch.Tensor],
         kv_dtype: str,
     ) -> None:
-        """`shape`: heads, kv_heads, head_dim; `rope`: cos and sin [1, 1, N, D]; `kv_dtype`: that of the storage."""
+        """`shape`: heads, kv_heads, head_dim; `rope`: cos and sin [1, 1, N, D]; `kv_dtype`: that of the storage.
+
+        Raises RuntimeError: `rope` does not broadcast to N rows; ValueError: the pass does not fit its tables or the
+        storage has other heads.
+        """
         heads, kv_heads, dim = shape
-        rows = step.starts[-1]
-        cosine, sine = (part.expand(1, 1, rows, dim).contiguous() for part in rope)
+        self.rows = step.starts[-1]
+        _check_tables(step, (kv_heads, step.storage.block, dim))
+        cosine, sine = (part.expand(1, 1, self.rows, dim).contiguous() for part in rope)
+        check_tensor("the cosine of RoPE", cosine, self.rows * dim)
+        check_tensor("the sine of RoPE", sine, self.rows * dim)
         self._tensors, self._pass = (cosine, sine), step
         self.struct = StepStruct(
             batch=len(step.query_lens),
@@ -167,7 +145,7 @@ class PackedStep(Step):
             sine=sine.data_ptr(),
             tables=step.tables.buffer_info()[0],
             starts=step.starts.buffer_info()[0],
-            pasts=step.num_computed.buffer_info()[0],
+            num_computed=step.num_computed.buffer_info()[0],
             table_stride=step.width,
             block=step.storage.block,
         )
@@ -175,31 +153,45 @@ class PackedStep(Step):
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """weight * (x / rms(x)) over the last dimension."""
-    x, out = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
-    _ready().qwa_rms_norm(x.data_ptr(), weight.data_ptr(), eps, x.numel() // x.shape[-1], x.shape[-1], out.data_ptr())
+    """weight * (x / rms(x)) over the last dimension of x [..., H], weight [H]."""
+    x, width = x.contiguous(), x.shape[-1]
+    check_tensor("x of rms_norm", x, x.numel())
+    check_tensor("weight of rms_norm", weight, width)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    _ready().qwa_rms_norm(x.data_ptr(), weight.data_ptr(), eps, x.numel() // width, width, out.data_ptr())
     return out
 
 
 def silu_mul_(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """`gate` becomes silu(gate) * up."""
+    check_tensor("gate of silu_mul_", gate, gate.numel())
+    check_tensor("up of silu_mul_", up, gate.numel())
     _ready().qwa_silu_mul(gate.data_ptr(), up.data_ptr(), gate.numel(), gate.data_ptr())
     return gate
 
 
 def rotate_(step: Step, x: torch.Tensor) -> torch.Tensor:
     """RoPE in place on x [B, Q, heads * D], queries or keys."""
-    _ready().qwa_rotate(step.pointer, x.shape[-1] // step.struct.head_dim, x.data_ptr())
+    heads = x.shape[-1] // step.struct.head_dim
+    check_tensor("x of rotate_", x, step.rows * heads * step.struct.head_dim)
+    _ready().qwa_rotate(step.pointer, heads, x.data_ptr())
     return x
 
 
-def keep(step: Step, kv: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-    """keys (rotated) and values [B, Q, kv_heads * D] into the cache at address `kv`, which has room for them."""
-    _ready().qwa_keep(step.pointer, kv, keys.data_ptr(), values.data_ptr())
+def write_kv(step: Step, kv: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Write keys (rotated) and values [B, Q, kv_heads * D] to the cache whose KVStruct is at address `kv`.
+
+    The cache has space for them behind the positions that it holds.
+    """
+    count = step.rows * step.struct.kv_heads * step.struct.head_dim
+    check_tensor("keys of write_kv", keys, count)
+    check_tensor("values of write_kv", values, count)
+    _ready().qwa_write_kv(step.pointer, kv, keys.data_ptr(), values.data_ptr())
 
 
 def attention(step: Step, kv: int, q: torch.Tensor) -> torch.Tensor:
-    """q (rotated) [B, Q, heads * D] over the cache at address `kv`, causally: [B, Q, heads * D]."""
+    """q (rotated) [B, Q, heads * D] attends causally to the cache whose KVStruct is at address `kv`: like q."""
+    check_tensor("q of attention", q, step.rows * step.struct.heads * step.struct.head_dim)
     out = torch.empty_like(q)
     _ready().qwa_attention(step.pointer, kv, q.data_ptr(), out.data_ptr())
     return out
@@ -208,15 +200,41 @@ def attention(step: Step, kv: int, q: torch.Tensor) -> torch.Tensor:
 def layers_(structs: int, kvs: int, count: int, step: Step, x: torch.Tensor) -> torch.Tensor:
     """x [B, Q, H] through `count` layers in place, B * Q at most SMALL_ROWS.
 
-    `structs` and `kvs` are the addresses of the first LayerStruct and KVStruct; the caches have room.
+    `structs` and `kvs` are the addresses of the first LayerStruct and KVStruct; the caches have space for the new
+    positions.
     """
-    assert x.is_contiguous() and x.numel() // x.shape[-1] <= SMALL_ROWS
+    first, shape = LayerStruct.from_address(structs), step.struct
+    check_tensor("x of layers_", x, step.rows * first.q.in_features)
+    widths = (first.q.out_features, first.k.out_features)
+    expected = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim)
+    if step.rows > SMALL_ROWS or widths != expected:
+        raise ValueError(
+            f"layers_ got {step.rows} rows for layers whose queries and keys have widths {widths}; expected at most "
+            f"{SMALL_ROWS} rows, and widths {expected} as the step has heads."
+        )
     _ready().qwa_layers(structs, kvs, count, step.pointer, x.data_ptr())
     return x
 
 
+def _check_tables(step: PagedAttentionBatch, shape: tuple[int, int, int]) -> None:
+    """`shape`: kv_heads, positions of a block, head_dim, as the storage has to have them."""
+    sequences, capacity = len(step.query_lens), step.width * step.storage.block
+    stored = tuple(step.storage.keys[0].shape[1:])
+    if stored != shape:
+        raise ValueError(f"The paged cache has blocks of {stored} (kv_heads, positions, head width); expected {shape}.")
+    lengths = len(step.tables), len(step.starts), len(step.num_computed)
+    if lengths != (sequences * step.width, sequences + 1, sequences) or step.tables.itemsize != 4:
+        raise ValueError(
+            f"A pass of {sequences} sequences has {lengths} numbers of {step.tables.itemsize} bytes in tables, starts "
+            f"and num_computed; expected {(sequences * step.width, sequences + 1, sequences)} of 4 bytes."
+        )
+    longest = max(computed + new for computed, new in zip(step.num_computed, step.query_lens, strict=True))
+    if longest > capacity:
+        raise ValueError(f"A sequence has {longest} positions and its block table holds {capacity}; add blocks to it.")
+
+
 def _ready() -> ctypes.CDLL:
-    found = library.load().library
-    assert found is not None
-    library.follow_torch(found)
-    return found
+    loaded = library.load().library
+    assert loaded is not None
+    library.follow_torch(loaded)
+    return loaded

@@ -1,4 +1,4 @@
-"""Give a built model its native layers, from outside: modules are swapped, names and weights stay."""
+"""Put native layers into a model that is already built. Modules are replaced; names and weights stay."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ _LAYERS: dict[type[nn.Module], type[Native]] = {
 
 
 def accelerate(model: nn.Module, kv_cache: str | None = None) -> int:
-    """Swap every layer whose Linears are all quantised for a native one, and choose how the KV cache is stored.
+    """Replace every layer whose linear layers are all quantised by a native one, and choose how the KV cache is stored.
 
-    The other Linears of the language model become `DenseLinear`s.
-
-    Layers fall back to what they were in training, for gradients, for other dtypes and devices, and while hooks listen.
+    The other linear layers of the language model become `DenseLinear`s. A native layer computes as the layer that it
+    replaced does in training, with gradients, in other dtypes, on other devices, and while it has hooks.
 
     Args:
         model: a Qwen2AudioModel, Qwen2AudioForConditionalGeneration or Qwen2AudioEncoder, quantised already if it is
             to be.
-        kv_cache: "float16", "int8" or "float32". None: float16 if layers of the language model are native, else the
-            cache is the ordinary one, in the model's dtype.
+        kv_cache: "float16", "int8" or "float32". None: float16 if layers of the language model are native, else an
+            ordinary cache in the model's dtype.
 
     Returns:
-        How many layers are native now; 0 where there are no kernels, or the model is not float32 on the CPU.
+        How many layers are native now: 0 if there are no kernels or the model is not in float32 on the CPU.
 
     Raises:
         ConfigError: an unknown `kv_cache`, or one for a model that is not float32 on the CPU, or that has no cache.
@@ -42,14 +41,14 @@ def accelerate(model: nn.Module, kv_cache: str | None = None) -> int:
         _check_kv_cache(check_kv_dtype(kv_cache), model, bool(parents))
     if not _computes_in_float32_on_cpu(model):
         return 0
-    found = [
+    replaceable = [
         (parent, name, child, native)
         for parent in model.modules()
         for name, child in parent.named_children()
         if (native := _LAYERS.get(type(child))) is not None and native.fits(child)
     ]
-    if found and fused.kernels() is not None:
-        for parent, name, child, native in found:
+    if replaceable and fused.kernels() is not None:
+        for parent, name, child, native in replaceable:
             setattr(parent, name, native.adopt(child))
     for parent in parents:
         old = parent.get_submodule("language_model")

@@ -1,14 +1,14 @@
-"""Layers that run in native code where they can, and as their readable parents do everywhere else.
+"""Layers that run in native code where they can, and otherwise as their readable parents do.
 
     few rows with a native cache    all layers of the step in one call
-    other passes                    native products (one call for those that share an input), norm, RoPE and SwiGLU;
-                                    attention over a native cache, else torch's
+    other passes                    native matrix products (one call for those that share an input), norm, RoPE, SwiGLU;
+                                    attention is native over a native cache, else torch's
 
-A native cache is a NativeKVCache, or a PagedAttentionBatch over a NativePagedStorage. Over one, what a sequence gets is
-the same bit for bit whatever it is batched with and however its new positions are cut into passes.
+A native cache is a NativeKVCache, or a PagedAttentionBatch over a NativePagedStorage. With one, a sequence's result
+does not depend, in any bit, on what it is batched with or on how its new positions are split into passes.
 
-"Where they can": float32 on the CPU, attn_implementation "sdpa", no gradients and no training, all Linears quantised
-(for the one call: or all with float32 weights) and as they were found, nobody listening through hooks.
+Native code needs: float32 on the CPU, attn_implementation "sdpa", no gradients, no training, no hooks, and all linear
+layers quantised (for the one call, all may have float32 weights instead).
 
 B rows, Q new positions (1 and N of a PagedAttentionBatch), H hidden width, D head width.
 """
@@ -28,46 +28,46 @@ from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
 from ..model.paged import PagedAttentionBatch, PagedStorage
 from . import dense, fused, ops
-from .bound import DECODER_LINEARS, Bound, Stack, quantized
+from .bound_weights import DECODER_LINEARS, BoundWeights, LayerTable, quantized
 from .cache import NativeKVCache
+from .cache_slot import CacheSlot
 from .dense import DenseLinear
 from .paged import NativePagedStorage
-from .room import Room
 
 
 class Native(nn.Module):
-    """What the native layers share. Made from a layer whose modules it takes over, under the same names."""
+    """What the native layers share. A native layer has the modules of the layer that it was made from, by name."""
 
     LINEARS: tuple[str, ...] = ()
     config: Any
-    _bound: Bound | None
+    _bound_weights: BoundWeights | None
 
     @classmethod
     def adopt(cls, layer: nn.Module) -> Self:
-        """A native layer of `layer`'s own modules and attributes."""
+        """A native layer with the modules and attributes of `layer`."""
         new = cls.__new__(cls)
         nn.Module.__init__(new)
         new.__dict__.update(layer.__dict__)
-        new._bound = None
+        new._bound_weights = None
         return new
 
     @classmethod
     def fits(cls, layer: nn.Module) -> bool:
-        """Whether all its Linears are quantised."""
+        """Whether all its linear layers are quantised."""
         return all(quantized(layer.get_submodule(path)) for path in cls.LINEARS)
 
-    def bound(self) -> Bound | None:
-        """The Linears, bound again if they changed; None when they are no longer all quantised, or hooks listen."""
-        if self._bound is None or not self._bound.holds():
-            self._bound = Bound(self, self.LINEARS) if self.fits(self) else None
-        return self._bound if self._bound is not None and self._bound.holds() else None
+    def bound_weights(self) -> BoundWeights | None:
+        """The linear layers, bound again if they changed. None if one is not quantised any more or there is a hook."""
+        if self._bound_weights is None or not self._bound_weights.is_current():
+            self._bound_weights = BoundWeights(self, self.LINEARS) if self.fits(self) else None
+        return self._bound_weights if self._bound_weights is not None and self._bound_weights.is_current() else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bound": None}  # addresses mean nothing in a copy
+        return {**self.__dict__, "_bound_weights": None}  # a copy has other addresses
 
 
 def runs_natively(x: torch.Tensor, module: nn.Module, norm: torch.Tensor, implementation: str) -> bool:
-    """Whether native code may compute what `module`, which begins with the norm weight `norm`, makes of x."""
+    """Whether native code may compute `module`, whose first operation is a norm with weight `norm`, for x."""
     return (
         x.dtype == norm.dtype == torch.float32
         and x.device.type == norm.device.type == "cpu"
@@ -89,14 +89,14 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.input_layernorm.weight, self.self_attn.config._attn_implementation
-        bound = self.bound() if runs_natively(x, self, norm, implementation) else None
+        bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
             return super().forward(x, rope, visible, cache)
         linears = bound.handles
         normed = fused.rms_norm(x, norm, self.input_layernorm.eps)
         q, k, v = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
         (out,) = ops.linears([linears["o_proj"]], self._attend(q, k, v, rope, visible, cache))
-        x = out.add_(x)  # not into x, which the caller may keep
+        x = out.add_(x)  # not x.add_(out): the caller may still need x
         normed = fused.rms_norm(x, self.post_attention_layernorm.weight, self.post_attention_layernorm.eps)
         gate, up = ops.linears([linears["gate_proj"], linears["up_proj"]], normed)
         (out,) = ops.linears([linears["down_proj"]], fused.silu_mul_(gate, up))
@@ -111,17 +111,17 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         visible: AttentionMask,
         cache: Cache | None,
     ) -> torch.Tensor:
-        """q, k, v [B, Q, heads * D], not rotated yet -> [B, Q, heads * D]."""
+        """q, k, v [B, Q, heads * D] before RoPE -> [B, Q, heads * D]."""
         attention = self.self_attn
         config, shape = attention.config, (q.shape[0], q.shape[1])
-        room = Room.find(config, cache, attention.layer, shape, rope, visible)
-        step = room.step if room is not None else fused.Step(config, (*shape, 0), rope)
+        slot = CacheSlot.reserve(config, cache, attention.layer, shape, rope, visible)
+        step = slot.step if slot is not None else fused.Step(config, (*shape, 0), rope)
         fused.rotate_(step, q)
         fused.rotate_(step, k)
-        if room is not None:
-            fused.keep(step, room.address, k, v)
-            room.filled()
-            return fused.attention(step, room.address, q)
+        if slot is not None:
+            fused.write_kv(step, slot.address, k, v)
+            slot.advance()
+            return fused.attention(step, slot.address, q)
         query, key, value = (t.view(*t.shape[:2], -1, attention.head_dim).transpose(1, 2) for t in (q, k, v))
         run = attend if cache is None else partial(cache.attend, attention.layer)
         out, _ = run("sdpa", query, key, value, visible, scale=attention.head_dim**-0.5)
@@ -129,19 +129,19 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
 
 
 class NativeLanguageModel(Native, Qwen2LanguageModel):
-    """`Qwen2LanguageModel` whose layers are native, or have float32 weights: few rows go through all in one call."""
+    """`Qwen2LanguageModel` with native layers, or with float32 weights: one call takes few rows through all layers."""
 
     kv_cache_dtype: str  # "float32", "float16" or "int8"
-    _stack: Stack | None
+    _layer_table: LayerTable | None
 
     @classmethod
     def adopt(cls, layer: nn.Module) -> Self:
         new = super().adopt(layer)
-        new._stack = None
+        new._layer_table = None
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_stack": None}
+        return {**super().__getstate__(), "_layer_table": None}
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """A NativeKVCache in `kv_cache_dtype` for a float32 model on the CPU, else the ordinary one."""
@@ -171,39 +171,39 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
     ) -> torch.Tensor:
         few = x.shape[0] * x.shape[1] <= fused.SMALL_ROWS and states is None and attentions is None
         norm, implementation = self.model.norm.weight, self.config._attn_implementation
-        stack = self.stack() if few and runs_natively(x, self, norm, implementation) else None
-        room = Room.find(self.config, cache, 0, (x.shape[0], x.shape[1]), rope, visible) if stack else None
-        if stack is None or room is None:
+        table = self.layer_table() if few and runs_natively(x, self, norm, implementation) else None
+        slot = CacheSlot.reserve(self.config, cache, 0, (x.shape[0], x.shape[1]), rope, visible) if table else None
+        if table is None or slot is None:
             return super().run_layers(x, rope, visible, cache, states=states, attentions=attentions)
         out, layers = x.clone(memory_format=torch.contiguous_format), len(self.model.layers)
-        fused.layers_(stack.address, room.address, layers, room.step, out)
-        room.filled(layers)
+        fused.layers_(table.address, slot.address, layers, slot.step, out)
+        slot.advance(layers)
         return out
 
-    def stack(self) -> Stack | None:
-        """All layers for one call, bound again if they changed; None unless every one can run natively."""
+    def layer_table(self) -> LayerTable | None:
+        """All layers for one call, bound again if they changed. None if a layer cannot run natively."""
         layers: Any = self.model.layers
-        if self._stack is None or not self._stack.holds(layers):
-            bounds: list[Bound] = []
+        if self._layer_table is None or not self._layer_table.is_current(layers):
+            weights: list[BoundWeights] = []
             for layer in layers:
-                if (bound := self.bound_of(layer)) is None:
+                if (bound := self.bound_weights_of(layer)) is None:
                     break
-                bounds.append(bound)
-            self._stack = Stack(layers, bounds) if len(bounds) == len(layers) else None
-        return self._stack
+                weights.append(bound)
+            self._layer_table = LayerTable(layers, weights) if len(weights) == len(layers) else None
+        return self._layer_table
 
     @staticmethod
-    def bound_of(layer: nn.Module) -> Bound | None:
+    def bound_weights_of(layer: nn.Module) -> BoundWeights | None:
         if isinstance(layer, NativeDecoderLayer):
-            return layer.bound()
+            return layer.bound_weights()
         linears = [layer.get_submodule(path) for path in DECODER_LINEARS]
-        dense_ones = all(isinstance(one, DenseLinear) and one.fits() for one in linears) and dense.worthwhile()
-        bound = Bound(layer, DECODER_LINEARS) if dense_ones else None
-        return bound if bound is not None and bound.holds() else None  # nobody listens
+        all_dense = all(isinstance(linear, DenseLinear) and linear.fits() for linear in linears)
+        bound = BoundWeights(layer, DECODER_LINEARS) if all_dense and dense.worthwhile() else None
+        return bound if bound is not None and bound.is_current() else None  # not current at once: there is a hook
 
 
 class DenseLanguageModel(NativeLanguageModel):
-    """The same for packed passes alone, the engine's steps. All else is `Qwen2LanguageModel`'s, its caches too."""
+    """`NativeLanguageModel` for packed passes only, the engine's steps; otherwise, and in its caches, the parent."""
 
     new_cache = Qwen2LanguageModel.new_cache
     new_paged = Qwen2LanguageModel.new_paged
@@ -216,7 +216,7 @@ class DenseLanguageModel(NativeLanguageModel):
 
 
 class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
-    """`Qwen2AudioEncoderLayer` on the kernels: q, k and v in one call, sums and GELU in place."""
+    """`Qwen2AudioEncoderLayer` on the kernels: q, k and v in one call, the sums in place."""
 
     LINEARS = (*(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")), "fc1", "fc2")
 
@@ -224,21 +224,21 @@ class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
         self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.self_attn_layer_norm.weight, self.config._attn_implementation
-        bound = self.bound() if runs_natively(x, self, norm, implementation) else None
+        bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
             return super().forward(x, visible, spans)
         linears, attention = bound.handles, self.self_attn
         normed = self.self_attn_layer_norm(x)
-        made = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
+        projected = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
         heads = (*x.shape[:2], attention.num_heads, attention.head_dim)
-        q, k, v = (t.view(heads).transpose(1, 2) for t in made)
+        q, k, v = (t.view(heads).transpose(1, 2) for t in projected)
         scale = attention.head_dim**-0.5
         if spans is not None:
             out = attend_spans("sdpa", q, k, v, spans, scale=scale)
         else:
             out, _ = attend("sdpa", q, k, v, visible, scale=scale)
         (x_new,) = ops.linears([linears["out_proj"]], out.transpose(1, 2).reshape(x.shape))
-        x = x_new.add_(x)  # not into x, which the caller may keep
+        x = x_new.add_(x)  # not x.add_(x_new): the caller may still need x
         (hidden,) = ops.linears([linears["fc1"]], self.final_layer_norm(x))
         (out,) = ops.linears([linears["fc2"]], F.gelu(hidden))
         return out.add_(x), None

@@ -1,8 +1,8 @@
-"""The OpenMP runtime that torch computes with: its teams of threads, one for each thread that has ever computed.
+"""The OpenMP runtime that torch computes with. It keeps a team of threads for each thread that has ever computed.
 
-GNU's runtime lets the threads of a team wait actively for their next piece of work. Where all teams together have more
-threads than there are cores it sends them to sleep at once instead, even if only one team has work: waking them costs
-more than many of the products of a decode step (a step of 16 answers on nano took 6.3 ms instead of 3.4).
+In GNU's runtime the threads of a team spin while they wait for their next piece of work. If all teams together have
+more threads than there are cores, they go to sleep at once instead, even if only one team has work. Waking them takes
+longer than many matrix products of a decode step (a step of 16 answers on nano took 6.3 ms instead of 3.4).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SOFT = 1  # omp_pause_soft: threads go, settings stay
 
 @cache
 def runtime() -> ctypes.CDLL | None:
-    """The runtime in torch's own folder; None where torch uses another one."""
+    """The runtime in torch's own folder; None if torch uses another one."""
     folder = Path(torch.__file__).parent
     for path in (*folder.glob("lib/libgomp*.so*"), *folder.parent.glob("torch.libs/libgomp*.so*")):
         try:
@@ -29,8 +29,10 @@ def runtime() -> ctypes.CDLL | None:
 
 
 def leave_team() -> None:
-    """End the calling thread's team, if it has one, so that another thread's may wait actively. It comes back with the
-    next parallel work of this thread, in a fraction of a millisecond."""
+    """End the calling thread's team, if it has one, so that another thread's team may spin while it waits.
+
+    The next parallel work of this thread starts a new team, in a fraction of a millisecond.
+    """
     pause = getattr(runtime(), "omp_pause_resource_all", None)  # OpenMP 5.0
     if pause is not None:
         pause(SOFT)

@@ -13,9 +13,9 @@ from ..model.language_model import Qwen2LanguageModel
 from ..model.paged import BLOCK, PagedAttentionBatch, PagedStorage
 from . import fused
 from .cache import STORED, check_kv_dtype
-from .fused import KVStruct
+from .structs import KVStruct
 
-LEAST_BLOCK, MOST_BLOCK = 16, 256  # a chunk of native attention is whole blocks
+LEAST_BLOCK, MOST_BLOCK = 16, 256  # native attention reads chunks of 256 positions, in whole blocks
 
 
 class NativePagedStorage(PagedStorage):
@@ -43,30 +43,29 @@ class NativePagedStorage(PagedStorage):
         visible: AttentionMask,
         **options: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As of any storage; for layers that are not native themselves, in native code where that computes the same."""
+        """As `PagedStorage.attend`: in native code where that computes the same, for layers that are not native."""
         if implementation != "sdpa" or q.dtype != torch.float32 or q.requires_grad or fused.kernels() is None:
             return super().attend(step, layer, implementation, q, k, v, visible, **options)
         heads, rows, dim = q.shape[1:]
         packed = step.native
         if packed is None:
-            unused = torch.empty(1, 1, rows, dim)  # what comes in is rotated
+            unused = torch.empty(1, 1, rows, dim)  # q and k have been rotated already
             shape = (heads, k.shape[1], dim)
             packed = step.native = fused.PackedStep(shape, step, (unused, unused), self.kv_dtype)
-        flat = (t[0].transpose(0, 1).reshape(1, rows, -1).contiguous() for t in (q, k, v))
-        query, key, value = flat
-        fused.keep(packed, self.address(layer), key, value)
+        query, key, value = (t[0].transpose(0, 1).reshape(1, rows, -1).contiguous() for t in (q, k, v))
+        fused.write_kv(packed, self.address(layer), key, value)
         out = fused.attention(packed, self.address(layer), query)
         return out.view(rows, heads, dim).transpose(0, 1)[None], None
 
     def address(self, layer: int = 0) -> int:
-        """Where the KVStruct of a layer is, those of the next layers behind it."""
+        """The address of a layer's KVStruct, which those of the next layers follow."""
         return ctypes.addressof(self._structs) + layer * ctypes.sizeof(KVStruct)
 
 
 def storage_for(language_model: Qwen2LanguageModel, blocks: int) -> PagedStorage:
-    """What suits a model: read by native attention where it is a float32 one on the CPU and the kernels are there."""
+    """A paged cache for a model: for native attention, if the model is float32 on the CPU and there are kernels."""
     like = language_model.model.norm.weight
-    chooses = type(language_model).new_paged is not Qwen2LanguageModel.new_paged  # by what its layers can read
-    if chooses or like.device.type != "cpu" or like.dtype != torch.float32 or fused.kernels() is None:
+    overrides = type(language_model).new_paged is not Qwen2LanguageModel.new_paged  # it knows what its layers can read
+    if overrides or like.device.type != "cpu" or like.dtype != torch.float32 or fused.kernels() is None:
         return language_model.new_paged(blocks)
     return NativePagedStorage(language_model.cached, blocks, kv_dtype="float32")

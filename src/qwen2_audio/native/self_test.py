@@ -1,4 +1,4 @@
-"""Does a kernel compute what torch computes? Asked once a process, of every kind of weight and both kinds of kernel."""
+"""Do the linear kernels compute what torch computes? Checked once a process: each format, few rows and many."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOLERANCE = 1e-5  # of the largest value
 
 
 def self_test(library: ctypes.CDLL) -> str | None:
-    """None when all is right, else the name of what is wrong."""
+    """None if every product is right, else the name of the first wrong one."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(19, K, generator=generator)
     bias = torch.randn(N, generator=generator)
@@ -27,7 +27,7 @@ def self_test(library: ctypes.CDLL) -> str | None:
 
 
 def quantized(x: torch.Tensor, group: int) -> torch.Tensor:
-    """x [M, K] through 8 bits a group and back, in float64."""
+    """x [M, K] quantised to 8 bits in groups and back, in float64."""
     padded = torch.nn.functional.pad(x, (0, -x.shape[1] % group)).view(len(x), -1, group)
     most = padded.abs().amax(-1, keepdim=True)
     q = torch.round(padded * (127 / most))
@@ -70,11 +70,11 @@ def _native(
     bits: int,
     group: int,
 ) -> torch.Tensor:
-    from .library import LinearStruct
+    from .structs import LinearStruct
 
     y = torch.full((len(x), N), float("nan"))
-    where = None if scales is None else scales.data_ptr()
-    struct = LinearStruct(codes.data_ptr(), where, bias.data_ptr(), K, N, bits, group)
+    scales_address = None if scales is None else scales.data_ptr()
+    struct = LinearStruct(codes.data_ptr(), scales_address, bias.data_ptr(), K, N, bits, group)
     structs, outputs = (ctypes.c_void_p * 1)(ctypes.addressof(struct)), (ctypes.c_void_p * 1)(y.data_ptr())
     library.qwa_linears(structs, 1, x.data_ptr(), len(x), K, outputs, (ctypes.c_int64 * 1)(N))
     return y

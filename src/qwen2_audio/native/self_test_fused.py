@@ -1,4 +1,4 @@
-"""Do the calls between the matrix products compute what torch computes? Asked once a process."""
+"""Do the calls between the matrix products compute what torch computes? Checked once a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 16
 
 
 def self_test(library: ctypes.CDLL) -> str | None:
-    """None when all is right, else the name of what is wrong. `library` has its signatures declared."""
+    """None if every call is right, else the name of the first wrong one. `library` has its signatures declared."""
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 5, 200, generator=generator)
     norm, silu = torch.full((2, *x.shape), torch.nan)
@@ -34,7 +34,7 @@ def self_test(library: ctypes.CDLL) -> str | None:
 
 
 def _dense(library: ctypes.CDLL, generator: torch.Generator) -> bool:
-    """19 rows, more than a panel, by a number of columns that leaves a rest."""
+    """19 rows, which are more than a panel, and 40 columns, which are not a multiple of 6."""
     x, weight = torch.randn(59, 300, generator=generator).split((19, 40))
     out = torch.full((19, 40), torch.nan)
     library.qwa_dense(weight.data_ptr(), weight.data_ptr(), 300, 40, x.data_ptr(), 19, out.data_ptr())
@@ -42,8 +42,9 @@ def _dense(library: ctypes.CDLL, generator: torch.Generator) -> bool:
 
 
 def _attention(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) -> bool:
-    """RoPE, the way into the cache, and attention with grouped heads, causality and padding."""
-    from .fused import KV_DTYPES, KVStruct, StepStruct
+    """RoPE, writing to the cache, and attention with grouped heads, causality and padding."""
+    from .fused import KV_DTYPES
+    from .structs import KVStruct, StepStruct
 
     q = torch.randn(BATCH, LENGTH, HEADS * DIM, generator=generator)
     k, v = torch.randn(2, BATCH, LENGTH, KV_HEADS * DIM, generator=generator)
@@ -62,17 +63,17 @@ def _attention(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) 
     rotated = [_rotate(t, cosine, sine) for t in (q, k)]
     whole = step(LENGTH, 0, None)
     library.qwa_rotate(ctypes.addressof(whole), KV_HEADS, k.data_ptr())
-    library.qwa_keep(ctypes.addressof(whole), ctypes.addressof(kv), k.data_ptr(), v.data_ptr())
+    library.qwa_write_kv(ctypes.addressof(whole), ctypes.addressof(kv), k.data_ptr(), v.data_ptr())
     newest = step(QUERIES, PAST, seen)
-    asked = rotated[0][:, :, -QUERIES:].transpose(1, 2).contiguous()
+    query = rotated[0][:, :, -QUERIES:].transpose(1, 2).contiguous()
     out = torch.full((BATCH, QUERIES, HEADS * DIM), torch.nan)
-    library.qwa_attention(ctypes.addressof(newest), ctypes.addressof(kv), asked.data_ptr(), out.data_ptr())
+    library.qwa_attention(ctypes.addressof(newest), ctypes.addressof(kv), query.data_ptr(), out.data_ptr())
     stored = keys.float(), values.float()
     if kv_dtype == "int8":
         stored = stored[0] * scales[0], stored[1] * scales[1]
     limits = {"float32": 1e-6, "float16": 2**-11, "int8": 1 / 253}
-    near = zip(stored, (rotated[1], _heads(v)), strict=True)
-    if not all(bool(((a - b).abs() <= limits[kv_dtype] * b.abs().amax(-1, keepdim=True)).all()) for a, b in near):
+    written = zip(stored, (rotated[1], _heads(v)), strict=True)
+    if not all(bool(((a - b).abs() <= limits[kv_dtype] * b.abs().amax(-1, keepdim=True)).all()) for a, b in written):
         return False
     mask = torch.ones(QUERIES, LENGTH, dtype=torch.bool).tril(PAST) & seen[:, None, None]
     expected = torch.nn.functional.scaled_dot_product_attention(
@@ -82,16 +83,17 @@ def _attention(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) 
 
 
 def _paged(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) -> bool:
-    """Packed steps of two sequences over blocks in disorder: with many new positions, then with few behind them."""
-    from .fused import KV_DTYPES, KVStruct, StepStruct
+    """Packed steps of two sequences whose blocks are in random order: many new positions, then a few more."""
+    from .fused import KV_DTYPES
+    from .structs import KVStruct, StepStruct
 
-    per = -(-LENGTH // BLOCK)
-    tables = torch.randperm(BATCH * per, generator=generator).to(torch.int32).view(BATCH, per)
+    blocks_each = -(-LENGTH // BLOCK)
+    tables = torch.randperm(BATCH * blocks_each, generator=generator).to(torch.int32).view(BATCH, blocks_each)
     q = torch.randn(BATCH, LENGTH, HEADS * DIM, generator=generator)
     k, v = torch.randn(2, BATCH, LENGTH, KV_HEADS * DIM, generator=generator)
     angles = torch.randn(LENGTH, DIM, generator=generator)
     cosine, sine = angles.cos(), angles.sin()
-    keys, values, scales = _cache(kv_dtype, (BATCH * per, KV_HEADS, BLOCK, DIM))
+    keys, values, scales = _cache(kv_dtype, (BATCH * blocks_each, KV_HEADS, BLOCK, DIM))
     addresses = [t.data_ptr() for t in (keys, values, *(scales if kv_dtype == "int8" else ()))]
     kv = KVStruct(*addresses, *[None] * (4 - len(addresses)), 0)
     pasts = [0, 0]
@@ -101,25 +103,25 @@ def _paged(library: ctypes.CDLL, kv_dtype: str, generator: torch.Generator) -> b
         sides = [torch.cat([side[part] for part in parts]) for side in (cosine, sine)]
         ints = [torch.tensor(numbers, dtype=torch.int32) for numbers in ([0, counts[0], sum(counts)], pasts)]
         rope = (*(side.data_ptr() for side in sides), 0, None)
-        where = (tables.data_ptr(), *(t.data_ptr() for t in ints), per, BLOCK)
-        step = StepStruct(BATCH, 0, 0, HEADS, KV_HEADS, DIM, KV_DTYPES[kv_dtype], DIM**-0.5, *rope, *where)
+        blocks = (tables.data_ptr(), *(t.data_ptr() for t in ints), blocks_each, BLOCK)
+        step = StepStruct(BATCH, 0, 0, HEADS, KV_HEADS, DIM, KV_DTYPES[kv_dtype], DIM**-0.5, *rope, *blocks)
         library.qwa_rotate(ctypes.addressof(step), HEADS, new_q.data_ptr())
         library.qwa_rotate(ctypes.addressof(step), KV_HEADS, new_k.data_ptr())
-        library.qwa_keep(ctypes.addressof(step), ctypes.addressof(kv), new_k.data_ptr(), new_v.data_ptr())
+        library.qwa_write_kv(ctypes.addressof(step), ctypes.addressof(kv), new_k.data_ptr(), new_v.data_ptr())
         out = torch.full_like(new_q, torch.nan)
         library.qwa_attention(ctypes.addressof(step), ctypes.addressof(kv), new_q.data_ptr(), out.data_ptr())
         stored = [t[tables.long()].float() for t in (keys, values)]
         if kv_dtype == "int8":
             stored = [t * scale[tables.long()] for t, scale in zip(stored, scales, strict=True)]
-        key, value = (t.transpose(1, 2).flatten(2, 3) for t in stored)  # [B, kv_heads, per * BLOCK, D]
-        for i, (part, found) in enumerate(zip(parts, out.split(counts), strict=True)):
-            asked = _rotate(q[i : i + 1, part], cosine[part], sine[part])
+        key, value = (t.transpose(1, 2).flatten(2, 3) for t in stored)  # [B, kv_heads, blocks_each * BLOCK, D]
+        for i, (part, computed) in enumerate(zip(parts, out.split(counts), strict=True)):
+            query = _rotate(q[i : i + 1, part], cosine[part], sine[part])
             seen = torch.ones(counts[i], part.stop, dtype=torch.bool).tril(part.start)
-            held_keys, held_values = (t[i : i + 1, :, : part.stop] for t in (key, value))
+            seen_keys, seen_values = (t[i : i + 1, :, : part.stop] for t in (key, value))
             expected = torch.nn.functional.scaled_dot_product_attention(
-                asked, held_keys, held_values, attn_mask=seen, enable_gqa=True
+                query, seen_keys, seen_values, attn_mask=seen, enable_gqa=True
             )
-            if not _near(found, expected.transpose(1, 2).flatten(2)[0]):
+            if not _near(computed, expected.transpose(1, 2).flatten(2)[0]):
                 return False
         pasts = counts
     return True
@@ -141,5 +143,5 @@ def _rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.
     return x * cosine + torch.cat((-second, first), -1) * sine
 
 
-def _near(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return torch.allclose(found, expected, rtol=0, atol=TOLERANCE * float(expected.abs().max()))
+def _near(computed: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.allclose(computed, expected, rtol=0, atol=TOLERANCE * float(expected.abs().max()))

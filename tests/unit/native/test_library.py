@@ -11,7 +11,7 @@ from qwen2_audio.native import build, library
 
 LOADED = library.load()
 needs_library = pytest.mark.skipif(LOADED.library is None, reason=LOADED.reason)
-fresh_load = library.load.__wrapped__
+fresh_load = library._load
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from qwen2_audio.errors import ConfigError
 from qwen2_audio.model.cache import KVCache
 from qwen2_audio.native import fused
 from qwen2_audio.native.cache import STORED, NativeKVCache
+from qwen2_audio.native.structs import KVStruct
 
 CONFIG = Qwen2Config(hidden_size=160, num_attention_heads=4, num_key_value_heads=2, head_dim=40, num_hidden_layers=3)
 every_dtype = pytest.mark.parametrize("kv_dtype", STORED)
@@ -60,7 +61,7 @@ def test_native_code_writes_the_same_bits(each_isa, kv_dtype):
     rope = tuple(torch.zeros(2, 1, 1, 3, 40))
     ours, theirs = filled(kv_dtype), filled(kv_dtype)
     ours.reserve(33)
-    fused.keep(fused.Step(CONFIG, (2, 3, 30), rope, kv_dtype=kv_dtype), ours.address(1), k, v)
+    fused.write_kv(fused.Step(CONFIG, (2, 3, 30), rope, kv_dtype=kv_dtype), ours.address(1), k, v)
     ours.advance(1, 3)
     theirs.update(1, *(t.view(2, 3, 2, 40).transpose(1, 2) for t in (k, v)))
     assert ours.get_seq_length(1) == 33 and ours.get_seq_length(0) == 30
@@ -81,7 +82,7 @@ def test_halves_in_plain_code_are_the_hardware_s(kernels):
     step = fused.Step(CONFIG, (1, rows.shape[1], 0), tuple(torch.zeros(2, 1, 1, rows.shape[1], 40)), kv_dtype="float16")
     try:
         kernels.qwa_select(b"portable")
-        fused.keep(step, cache.address(0), rows, rows)
+        fused.write_kv(step, cache.address(0), rows, rows)
     finally:
         kernels.qwa_select(before)
     expected = rows.half().view(-1, 2, 40).transpose(0, 1)
@@ -107,7 +108,7 @@ def test_grows_by_blocks_and_keeps_what_it_holds(kv_dtype):
     assert cache.address(1) == address
     cache.reserve(257)
     assert cache.capacity == 512 and torch.equal(read(cache), before)
-    struct = fused.KVStruct.from_address(cache.address(1))
+    struct = KVStruct.from_address(cache.address(1))
     assert struct.capacity == 512 and struct.keys == cache._keys[1].data_ptr()
     if kv_dtype == "int8":
         assert struct.value_scales == cache._value_scales[1].data_ptr()
@@ -121,7 +122,7 @@ def test_reorder(kv_dtype, rows):
     cache.address()
     cache.reorder(torch.tensor(rows))
     assert cache.batch == len(rows) and torch.equal(read(cache), before[:, rows])
-    assert fused.KVStruct.from_address(cache.address(2)).keys == cache._keys[2].data_ptr()
+    assert KVStruct.from_address(cache.address(2)).keys == cache._keys[2].data_ptr()
 
 
 @every_dtype

@@ -7,9 +7,9 @@ import torch
 
 from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.native import fused
+from qwen2_audio.native.cache_slot import CacheSlot
 from qwen2_audio.native.install import accelerate
 from qwen2_audio.native.paged import NativePagedStorage
-from qwen2_audio.native.room import Room
 from qwen2_audio.quantize.packing import Format
 
 FORMS = {
@@ -134,13 +134,13 @@ def test_near_the_readable_path(native):
 
 def test_training_takes_the_readable_path(native, monkeypatch):
     model = native("int4", "float32")
-    asked, find = [], Room.find
-    monkeypatch.setattr(Room, "find", lambda *args: asked.append(args) or find(*args))
+    calls, reserve = [], CacheSlot.reserve
+    monkeypatch.setattr(CacheSlot, "reserve", lambda *args: calls.append(args) or reserve(*args))
     Paged(model.eval()).step([5, 1, 1, 0])
-    assert asked, "native layers make room in the cache"
-    asked.clear()
+    assert calls, "native layers reserve a slot in the cache"
+    calls.clear()
     Paged(model.train()).step([5, 1, 1, 0])
-    assert not asked
+    assert not calls
 
 
 def test_storage_of_a_model(native):

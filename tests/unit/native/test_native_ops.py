@@ -82,7 +82,7 @@ def test_self_test_passes_on_each_instruction_set(each_isa, kernels):
         ("qwa_rms_norm", "RMSNorm"),
         ("qwa_silu_mul", "SwiGLU"),
         ("qwa_rotate", "attention over a cache of float32"),
-        ("qwa_keep", "attention over a cache of float32"),
+        ("qwa_write_kv", "attention over a cache of float32"),
         ("qwa_attention", "attention over a cache of float32"),
     ],
 )

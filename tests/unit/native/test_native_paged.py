@@ -10,8 +10,8 @@ from qwen2_audio.model.attention import AttentionMask, attend, causal_mask
 from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.native import fused
 from qwen2_audio.native.cache import STORED, NativeKVCache
+from qwen2_audio.native.cache_slot import CacheSlot
 from qwen2_audio.native.paged import NativePagedStorage
-from qwen2_audio.native.room import Room
 
 RAGGED = {"decode": [(300, 1), (0, 1), (17, 1), (255, 1), (256, 1)], "mixed": [(37, 5), (0, 270), (511, 1), (250, 20)]}
 every_dtype = pytest.mark.parametrize("kv_dtype", STORED)
@@ -51,20 +51,20 @@ class Case:
             self.storage, *zip(*((table, start, count) for _, table, start, count in parts), strict=True)
         )
         rope = tuple(side[step.positions[0]][None, None] for side in self.rope)
-        room = Room.find(self.config, step, 1, (1, sum(step.query_lens)), rope, AttentionMask())
+        slot = CacheSlot.reserve(self.config, step, 1, (1, sum(step.query_lens)), rope, AttentionMask())
         packed = [
             torch.cat([side[i][:, start : start + count] for i, _, start, count in parts], 1)
             for side in (self.q, self.k, self.v)
         ]
-        return self._attended(room, *packed).split(step.query_lens, 1)
+        return self._attended(slot, *packed).split(step.query_lens, 1)
 
     @staticmethod
-    def _attended(room, q, k, v):
-        fused.rotate_(room.step, q)
-        fused.rotate_(room.step, k)
-        fused.keep(room.step, room.address, k, v)
-        room.filled()
-        return fused.attention(room.step, room.address, q)
+    def _attended(slot, q, k, v):
+        fused.rotate_(slot.step, q)
+        fused.rotate_(slot.step, k)
+        fused.write_kv(slot.step, slot.address, k, v)
+        slot.advance()
+        return fused.attention(slot.step, slot.address, q)
 
     def together(self):
         """The new positions of all in one pass: out [1, count, heads * D] of each sequence."""
@@ -78,9 +78,9 @@ class Case:
         for start, n in ((0, past), (past, count)):
             if n:
                 rope = tuple(side[None, None, start : start + n] for side in self.rope)
-                room = Room.find(self.config, cache, 1, (1, n), rope, AttentionMask())
+                slot = CacheSlot.reserve(self.config, cache, 1, (1, n), rope, AttentionMask())
                 out = self._attended(
-                    room, *(side[index][:, start : start + n].clone() for side in (self.q, self.k, self.v))
+                    slot, *(side[index][:, start : start + n].clone() for side in (self.q, self.k, self.v))
                 )
         return out
 
@@ -150,7 +150,7 @@ def test_native_code_writes_what_torch_reads(each_isa, kv_dtype):
     case.storage.write(0, slots, k, v)
     step = PagedAttentionBatch(case.storage, case.tables, [0], [50])
     config, rope = case.config, tuple(torch.zeros(2, 1, 1, 50, 40))
-    fused.keep(
+    fused.write_kv(
         fused.PackedStep((config.num_attention_heads, config.num_key_value_heads, 40), step, rope, kv_dtype),
         case.storage.address(1),
         case.k[0],
@@ -162,15 +162,15 @@ def test_native_code_writes_what_torch_reads(each_isa, kv_dtype):
         assert torch.allclose(a[:, :, :50], b[:, :, :50], rtol=0 if exact else 1e-6, atol=0)
 
 
-def test_no_room_for_other_rows_or_in_a_readable_storage(kernels):
+def test_no_slot_for_other_rows_or_in_a_readable_storage(kernels):
     case = Case([(0, 5)])
     step = PagedAttentionBatch(case.storage, case.tables, [0], [5])
     rope = tuple(torch.zeros(2, 1, 1, 5, 40))
-    assert Room.find(case.config, step, 0, (1, 5), rope, AttentionMask()) is not None
-    assert Room.find(case.config, step, 0, (1, 4), rope, AttentionMask()) is None
-    assert Room.find(case.config, step, 0, (5, 1), rope, AttentionMask()) is None
+    assert CacheSlot.reserve(case.config, step, 0, (1, 5), rope, AttentionMask()) is not None
+    assert CacheSlot.reserve(case.config, step, 0, (1, 4), rope, AttentionMask()) is None
+    assert CacheSlot.reserve(case.config, step, 0, (5, 1), rope, AttentionMask()) is None
     step.storage = PagedStorage(case.config, 3)
-    assert Room.find(case.config, step, 0, (1, 5), rope, AttentionMask()) is None
+    assert CacheSlot.reserve(case.config, step, 0, (1, 5), rope, AttentionMask()) is None
 
 
 def test_blocks_that_chunks_are_not_made_of_are_refused():

@@ -1,4 +1,4 @@
-"""Room in a native cache, unpaged or paged, for the new positions of one pass."""
+"""Where one pass writes its keys and values: in a native cache, unpaged or paged."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .paged import NativePagedStorage
 
 
 @dataclass(frozen=True)
-class Room:
-    """Where native code keeps the keys and values of a pass from one layer on, and how it attends to them."""
+class CacheSlot:
+    """Where native code writes the keys and values of a pass, from one layer on, and how it attends to them."""
 
     step: fused.Step
-    address: int  # of the layer's KVStruct, those of the next layers behind it
+    address: int  # of the layer's KVStruct; those of the next layers follow it
     layer: int
     count: int  # new positions of a row
-    cache: NativeKVCache | None  # what counts its positions itself
+    cache: NativeKVCache | None  # to be told of new positions; a paged cache need not be told
 
     @classmethod
-    def find(
+    def reserve(
         cls,
         config: Qwen2Config,
         cache: Cache | None,
@@ -32,10 +32,10 @@ class Room:
         shape: tuple[int, int],
         rope: Rope,
         visible: AttentionMask,
-    ) -> Room | None:
-        """Make room for Q new positions of B rows, `shape` (B, Q), in `layer` and those behind it.
+    ) -> CacheSlot | None:
+        """Reserve Q new positions of B rows, `shape` (B, Q), in `layer` and the layers behind it.
 
-        None: not a native cache, or one of other rows.
+        None: the cache is not a native one, or it has other rows.
         """
         batch, count = shape
         if isinstance(cache, NativeKVCache) and cache.batch == batch:
@@ -51,7 +51,7 @@ class Room:
             return cls(packed, cache.storage.address(layer), layer, count, None)
         return None
 
-    def filled(self, layers: int = 1) -> None:
-        """Native code has written the new positions, in `layers` layers."""
+    def advance(self, layers: int = 1) -> None:
+        """Count the new positions, once native code has written them to `layers` layers."""
         if self.cache is not None:
             self.cache.advance(self.layer, self.count, layers)
