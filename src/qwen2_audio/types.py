@@ -63,6 +63,11 @@ class Heard:
 
     seconds: float  # of audio
     tokens: int  # audio positions in the prompt, 25 per second
+    notes: tuple[str, ...] = ()  # sentences on what of its source was lost, left out, or not chosen
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object; `notes` only where there are some."""
+        return {"seconds": self.seconds, "tokens": self.tokens, **({"notes": list(self.notes)} if self.notes else {})}
 
 
 @dataclass(frozen=True)

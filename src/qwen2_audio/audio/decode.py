@@ -15,6 +15,7 @@ from .resample import Waveform, mix_down
 from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, id3_bytes, promised_bytes, promises_duration
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
 
 # Without these two options, a playlist or a container with external references could make FFmpeg open files and URLs.
@@ -30,7 +31,7 @@ _ROUNDING_SECONDS = 0.25  # encoder delay and padding make correct headers diffe
 
 @dataclass(frozen=True)
 class Header:
-    """A container's description of its first audio stream. It may be wrong; `EncodedSound` counts samples instead."""
+    """A container's description of its default audio stream. It may be wrong; `EncodedSound` counts samples instead."""
 
     codec: str
     rate: int  # Hz
@@ -47,7 +48,7 @@ def read_header(file: IO[bytes]) -> Header:
         with av.open(file, mode="r", options=dict(_SAFE)) as container:
             if not container.streams.audio:
                 raise AudioError("The header promises no sound: there is no audio stream.")
-            stream = container.streams.audio[0]
+            stream = track_of(container)
             return Header(stream.codec_context.name, stream.rate, stream.channels, (container.duration or 0) / 1e6)
     except (av.FFmpegError, OSError) as error:
         raise AudioError(f"The header promises no sound: {error}.") from error
@@ -62,6 +63,7 @@ class EncodedSound:
     limits: Limits
     deadline: Deadline
     damage: str | None = field(default=None, init=False)  # one sentence, when part of the audio was lost
+    note: str | None = field(default=None, init=False)  # one sentence, when the file has tracks that are not heard
 
     def decode(self) -> np.ndarray:
         """float32 [S] at 16 kHz, the mean over channels. Raises AudioError without samples or beyond the limits."""
@@ -84,6 +86,7 @@ class EncodedSound:
         waveform = Waveform()
         with container:
             promised = _promised_seconds(container)
+            self.note = _note_on_tracks(container, self.name)
             bad_packets = self._decode_into(waveform, container)
         samples = waveform.finish()
         if not len(samples):
@@ -133,7 +136,7 @@ class EncodedSound:
             types = ", ".join(sorted({stream.type for stream in container.streams})) or "no"
             container.close()
             raise AudioError(f"{self.name} holds no sound: found only {types} streams; expected an audio stream.")
-        context = container.streams.audio[0].codec_context
+        context = track_of(container).codec_context
         if context is None or context.name in _NOT_EXACT:
             container.close()
             raise AudioError(f"{self.name} is coded in a way this decoder does not know; convert it to WAV or FLAC.")
@@ -147,17 +150,17 @@ class EncodedSound:
 
         A file whose header is wrong is stopped later, by the count of decoded samples.
         """
-        unit = float(container.streams.audio[0].time_base or 0)  # s; read once: every read makes a new Fraction
+        unit = float(track_of(container).time_base or 0)  # s; read once: every read makes a new Fraction
         ticks = 0
         for packet in self._packets(container, bad=[]):
             ticks += packet.duration or 0
             self.limits.check_seconds(ticks * unit, self.name)
 
     def _packets(self, container: InputContainer, bad: list[Exception]) -> Iterator[Any]:
-        """Packets of the first audio stream, up to a demuxing error, which is appended to `bad`."""
+        """Packets of the default audio stream, up to a demuxing error, which is appended to `bad`."""
         import av
 
-        packets = container.demux(container.streams.audio[0])
+        packets = container.demux(track_of(container))
         while True:
             self.deadline.check(self.name)
             try:
@@ -205,8 +208,29 @@ class EncodedSound:
         return None
 
 
+def track_of(container: InputContainer) -> AudioStream:
+    """The audio stream that players choose: the one marked as the default, else the one with the most in it."""
+    tracks = container.streams.audio
+    best = container.streams.best("audio") if len(tracks) > 1 else None
+    return tracks[0] if best is None else tracks[[track.index for track in tracks].index(best.index)]
+
+
+def _note_on_tracks(container: InputContainer, name: str) -> str | None:
+    tracks = container.streams.audio
+    if len(tracks) == 1:
+        return None
+    track = track_of(container)
+    number = [other.index for other in tracks].index(track.index) + 1
+    label = track.metadata.get("title") or track.metadata.get("language", "und")
+    named = f" ({label})" if label != "und" else ""
+    return (
+        f"{name} has {len(tracks)} audio tracks; track {number}{named}, the default one, is "
+        "heard and the others are not. Extract another one to have it heard."
+    )
+
+
 def _promised_seconds(container: InputContainer) -> float | None:
-    stream = container.streams.audio[0]
+    stream = track_of(container)
     if stream.duration is not None and stream.time_base is not None:
         # An Ogg recording of a broadcast counts from the start of the broadcast: subtract the recording's start.
         start = (stream.start_time or 0) if container.format.name == "ogg" else 0

@@ -57,17 +57,28 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
         limits: ceilings for bytes, seconds, channels and time; None means `Limits()`.
 
     Warns:
-        SoundWarning: the file is damaged or cut off; the part that could be decoded is returned.
+        SoundWarning: the file is damaged or cut off; the part that could be decoded is returned. Or it has several
+            audio tracks; the default one is returned.
 
     Raises:
         AudioError: the clip has no samples, has NaN or infinite samples, or exceeds `limits`.
     """
+    waveform, notes = load_with_notes(source, sampling_rate=sampling_rate, limits=limits)
+    for sentence in notes:
+        warnings.warn(sentence, SoundWarning, stacklevel=2)
+    return waveform
+
+
+def load_with_notes(
+    source: Any, *, sampling_rate: int | None = None, limits: Limits | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """As `load`, with the sentences that it warns of: what of the source was lost, or is not heard."""
     limits = limits or Limits()
     if isinstance(source, tuple):
         array, rate = _array_and_rate(source, sampling_rate)
-        return from_array(array, rate, limits)
+        return from_array(array, rate, limits), ()
     if _is_array_like(source):
-        return from_array(source, SAMPLE_RATE if sampling_rate is None else sampling_rate, limits)
+        return from_array(source, SAMPLE_RATE if sampling_rate is None else sampling_rate, limits), ()
     if sampling_rate is not None and sampling_rate != SAMPLE_RATE:
         raise AudioError(
             f"sampling_rate={sampling_rate!r} was given with an encoded sound, which carries its own; leave it out."
@@ -77,12 +88,10 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
     with opened as file:
         plain = read_plain_wav(file, name, limits)
         if plain is not None:
-            return plain
+            return plain, ()
         encoded = EncodedSound(file, name, limits, deadline)
         waveform = encoded.decode()
-    if encoded.damage:
-        warnings.warn(encoded.damage, SoundWarning, stacklevel=2)
-    return waveform
+    return waveform, tuple(filter(None, (encoded.damage, encoded.note)))
 
 
 def read_plain_wav(file: IO[bytes], name: str, limits: Limits) -> np.ndarray | None:

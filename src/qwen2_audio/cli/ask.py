@@ -99,7 +99,7 @@ def _report(model: str, names: list[str], text: str, last: Chunk, seconds: float
         "text": text,
         "finish_reason": last.finish_reason,
         "usage": {**asdict(last.usage), "total_tokens": last.usage.total_tokens},
-        "heard": [{"source": name, **asdict(heard)} for name, heard in zip(names, last.heard, strict=True)],
+        "heard": [{"source": name, **heard.to_dict()} for name, heard in zip(names, last.heard, strict=True)],
         "seconds": round(seconds, 3),
         "model": model,
     }

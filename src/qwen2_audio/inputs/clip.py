@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..audio import mel
-from ..audio.io import SAMPLE_RATE, load, name_of
+from ..audio.io import SAMPLE_RATE, SoundWarning, load_with_notes, name_of
 from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Heard
@@ -36,11 +37,15 @@ class AudioClip:
 
 def load_clip(source: Any, number: int = 1) -> AudioClip:
     """Read a clip; `number`, from 1, names it in messages. Raises AudioError: unreadable, under 21 ms, over 30 s."""
-    return clip_from_waveform(load(source, limits=LIMITS), name_of(source) or f"Clip {number}")
+    waveform, notes = load_with_notes(source, limits=LIMITS)
+    for note in notes:
+        warnings.warn(note, SoundWarning, stacklevel=2)
+    return clip_from_waveform(waveform, name_of(source) or f"Clip {number}", notes)
 
 
-def clip_from_waveform(waveform: np.ndarray, name: str) -> AudioClip:
-    """A clip of decoded samples, float32 [S] at 16 kHz, which are not copied; `name` is what messages call it.
+def clip_from_waveform(waveform: np.ndarray, name: str, notes: tuple[str, ...] = ()) -> AudioClip:
+    """A clip of decoded samples, float32 [S] at 16 kHz, which are not copied; `name` is what messages call it, and
+    `notes` what was said of its source.
 
     Raises AudioError for more than a window (30 s), and for less than an audio token (321 samples).
     """
@@ -57,4 +62,4 @@ def clip_from_waveform(waveform: np.ndarray, name: str) -> AudioClip:
             f"{name} has {len(waveform)} samples ({seconds * 1000:.3g} ms): too short, it makes 0 audio tokens and "
             f"would not be heard. Expected at least {2 * mel.MEL_HOP + 1} samples at {SAMPLE_RATE} Hz, 21 ms."
         )
-    return AudioClip(waveform, Heard(seconds, tokens))
+    return AudioClip(waveform, Heard(seconds, tokens, notes))

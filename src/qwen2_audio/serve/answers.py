@@ -84,5 +84,17 @@ def usage_body(usages: Sequence[Usage], heard: Sequence[Heard]) -> dict[str, Any
             "cached_tokens": first.cached_tokens,
             "audio_seconds": round(sum(clip.seconds for clip in heard), 3),
         },
-        "heard": [{"seconds": round(clip.seconds, 3), "tokens": clip.tokens} for clip in heard],
+        "heard": heard_body(heard),
     }
+
+
+def heard_body(heard: Sequence[Heard]) -> list[dict[str, Any]]:
+    """What was heard of each clip, with `notes` where something of it was lost or left out."""
+    return [
+        {
+            "seconds": round(clip.seconds, 3),
+            "tokens": clip.tokens,
+            **({"notes": list(clip.notes)} if clip.notes else {}),
+        }
+        for clip in heard
+    ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..types import Completion, FinishReason, Heard, TokenLogprob, Usage
-from .answers import MIN_LOGPROB, OPENAI_FINISH_REASON
+from .answers import MIN_LOGPROB, OPENAI_FINISH_REASON, heard_body
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def usage_body(usage: Usage, heard: Sequence[Heard]) -> dict[str, Any]:
             "text_tokens": usage.prompt_tokens - usage.audio_tokens,
             "cached_tokens": usage.cached_tokens,
         },
-        "heard": [{"seconds": round(clip.seconds, 3), "tokens": clip.tokens} for clip in heard],
+        "heard": heard_body(heard),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import wave
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import IO, Any
 from ..audio.arrays import check_peak
 from ..audio.decode import EncodedSound, read_header
 from ..audio.fetch import fetch, read_data_uri
-from ..audio.io import read_plain_wav
+from ..audio.io import SoundWarning, read_plain_wav
 from ..audio.limits import Deadline, Limits
 from ..errors import AudioError
 from ..inputs.clip import AudioClip, clip_from_waveform
@@ -37,6 +38,8 @@ def read_clip(source: Source, number: int) -> AudioClip:
             waveform = sound.decode()
             if sound.damage:
                 raise AudioError(sound.damage)
+            if sound.note:
+                warnings.warn(sound.note, SoundWarning, stacklevel=2)
             check_peak(waveform, f"Clip {number}")
     return clip_from_waveform(waveform, f"Clip {number}")
 
