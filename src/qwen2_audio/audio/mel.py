@@ -18,6 +18,7 @@ SAMPLE_RATE = 16_000  # Hz: every waveform in this package
 MEL_HOP = 160  # samples between frames: 10 ms
 N_FFT = 400  # samples in a frame: 25 ms
 WINDOW_SECONDS = 30  # the most audio that the encoder takes at once
+WINDOW_TOLERANCE = 0.1  # s over the window that a clip may last and is heard as a whole window, its end dropped
 WINDOW_SAMPLES = WINDOW_SECONDS * SAMPLE_RATE  # 480,000
 WINDOW_FRAMES = WINDOW_SAMPLES // MEL_HOP  # 3,000
 

@@ -34,7 +34,7 @@ def facts_of_sound(target: str, png: Path | None) -> dict[str, Any]:
     }
     if facts["audio_tokens"] == 0:
         terminal.note("Too short: it makes 0 audio tokens, and would not be heard.")
-    if beyond:
+    if beyond > mel.WINDOW_TOLERANCE:
         windows = -(-len(waveform) // mel.WINDOW_SAMPLES)
         terminal.note(
             f"{mel.WINDOW_SECONDS} s are heard at a time: split it into {windows} clips; the figures are the first's."

@@ -14,13 +14,13 @@ from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Heard
 
-# A clip of more than 30 s is refused. Up to 600 s are decoded so that the message can say how long the clip is.
+# A clip of more than a window is refused. Up to 600 s are decoded so that the message can say how long the clip is.
 LIMITS = Limits(max_seconds=600.0, deadline=60.0)
 
 
 @dataclass(frozen=True)
 class AudioClip:
-    """A clip of at most 30 s."""
+    """A clip of at most 30 s: what is heard of its source."""
 
     waveform: np.ndarray  # float32 [S], 16 kHz
     heard: Heard  # seconds and audio tokens
@@ -36,7 +36,7 @@ class AudioClip:
 
 
 def load_clip(source: Any, number: int = 1) -> AudioClip:
-    """Read a clip; `number`, from 1, names it in messages. Raises AudioError: unreadable, under 21 ms, over 30 s."""
+    """Read a clip; `number`, from 1, names it in messages. Raises AudioError: unreadable, under 21 ms, over 30.1 s."""
     waveform, notes = load_with_notes(source, limits=LIMITS)
     for note in notes:
         warnings.warn(note, SoundWarning, stacklevel=2)
@@ -47,15 +47,20 @@ def clip_from_waveform(waveform: np.ndarray, name: str, notes: tuple[str, ...] =
     """A clip of decoded samples, float32 [S] at 16 kHz, which are not copied; `name` is what messages call it, and
     `notes` what was said of its source.
 
-    Raises AudioError for more than a window (30 s), and for less than an audio token (321 samples).
+    Up to 0.1 s over a window (30 s), as segmenters leave, are dropped, and a note says so.
+    Raises AudioError for more, and for less than an audio token (321 samples).
     """
     seconds = len(waveform) / SAMPLE_RATE
-    if len(waveform) > mel.WINDOW_SAMPLES:
+    over = len(waveform) - mel.WINDOW_SAMPLES
+    if over > mel.WINDOW_TOLERANCE * SAMPLE_RATE:
         raise AudioError(
             f"{name} lasts {seconds:.6g} s, and {mel.WINDOW_SECONDS} s are heard at a time; nothing is cut off here. "
             "Split it into clips of at most 30 s and pass them as a list; windows for long audio are not built yet. "
             "(Qwen2AudioProcessor keeps the first 30 s.)"
         )
+    if over > 0:
+        notes = (*notes, f"{name} lasts {seconds:.6g} s; its first {mel.WINDOW_SECONDS} s are heard, a whole window.")
+        waveform, seconds = waveform[: mel.WINDOW_SAMPLES], float(mel.WINDOW_SECONDS)
     tokens = mel.num_audio_tokens(mel.num_frames(len(waveform)))
     if tokens < 1:
         raise AudioError(

@@ -90,11 +90,4 @@ def usage_body(usages: Sequence[Usage], heard: Sequence[Heard]) -> dict[str, Any
 
 def heard_body(heard: Sequence[Heard]) -> list[dict[str, Any]]:
     """What was heard of each clip, with `notes` where something of it was lost or left out."""
-    return [
-        {
-            "seconds": round(clip.seconds, 3),
-            "tokens": clip.tokens,
-            **({"notes": list(clip.notes)} if clip.notes else {}),
-        }
-        for clip in heard
-    ]
+    return [{**clip.to_dict(), "seconds": round(clip.seconds, 3)} for clip in heard]

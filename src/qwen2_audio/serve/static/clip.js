@@ -76,10 +76,10 @@ export class ClipView {
 		this.figure.redraw = () => this.draw();
 	}
 
-	/** Shows what the model heard, as the server says: {seconds, tokens}. */
+	/** Shows what the model heard, as the server says: {seconds, tokens, notes}. */
 	heard(heard) {
 		if (!heard) return;
-		this.#caption.textContent = `${spell(heard.seconds)}, ${heard.tokens} tokens heard`;
+		this.#caption.textContent = [`${spell(heard.seconds)}, ${heard.tokens} tokens heard`, ...(heard.notes ?? [])].join(". ");
 	}
 
 	playing(on) {

@@ -5,6 +5,7 @@ import { RATE, resample } from "./resample.js";
 
 const HEADER = 44;
 export const LONGEST = 30; // seconds: the model's window
+const TOLERANCE = 0.1; // seconds over it that a file may last: it is sent whole, and the server says what was heard
 
 export function toWav(samples) {
 	const bytes = new Uint8Array(HEADER + 2 * samples.length);
@@ -46,7 +47,7 @@ export async function decode(file) {
 		throw new Problem("file", `${file.name} is not sound that this browser can decode. Try wav, mp3 or flac.`);
 	}
 	if (audio.length === 0) throw new Problem("file", `${file.name} holds no sound.`);
-	if (audio.duration > LONGEST + 0.02) {
+	if (audio.duration > LONGEST + TOLERANCE) {
 		const length = spell(audio.duration);
 		throw new Problem("file", `${file.name} is ${length} long; a clip holds ${LONGEST} s at most. Cut it, and drop the part that matters.`);
 	}
@@ -54,5 +55,5 @@ export async function decode(file) {
 	for (let c = 0; c < audio.numberOfChannels; c++) {
 		audio.getChannelData(c).forEach((v, i) => (mono[i] += v / audio.numberOfChannels));
 	}
-	return resample(mono, audio.sampleRate).slice(0, LONGEST * RATE);
+	return resample(mono, audio.sampleRate).slice(0, Math.floor((LONGEST + TOLERANCE) * RATE)); // resampling rounds up
 }
