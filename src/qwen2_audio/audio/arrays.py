@@ -85,8 +85,8 @@ def _scaled(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "f":
         with np.errstate(over="ignore"):  # float64 beyond float32's range becomes inf, which the caller refuses
             return array.astype(np.float32)
-    if str(array.dtype) in _INTEGER_SCALE:
-        zero, full_scale = _INTEGER_SCALE[str(array.dtype)]
+    if array.dtype.name in _INTEGER_SCALE:  # the name says nothing of the byte order
+        zero, full_scale = _INTEGER_SCALE[array.dtype.name]
         return (array.astype(np.float32) - np.float32(zero)) * np.float32(1 / full_scale)
     hint = {"i": " Its full scale is unknown: divide it to -1..1 yourself.", "c": " Give the samples, not a spectrum."}
     raise AudioError(

@@ -9,7 +9,7 @@ import stat
 import threading
 import warnings
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -20,13 +20,18 @@ import numpy as np
 from ..errors import AudioError
 from .arrays import from_array
 from .decode import EncodedSound
-from .fetch import fetch, read_data_uri
-from .limits import Deadline, Limits
+from .fetch import decode_base64, fetch, read_data_uri
+from .limits import LONGEST_PATH, Deadline, Limits
 from .resample import SAMPLE_RATE
 
 __all__ = ["SAMPLE_RATE", "Limits", "SoundWarning", "load"]
 
-_SOURCES = "a path, bytes, a binary file, an http(s) URL, a data: URI, (array, rate), or an array of samples"
+_SOURCES = (
+    "a path, bytes, a binary file, an http(s) URL, a data: URI, base64, (array, rate), "
+    "{'array', 'sampling_rate'}, or an array of samples"
+)
+_SHORTEST_BASE64 = 64  # characters; fewer cannot hold a sound file, and are a misspelt path
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
 _Opened = AbstractContextManager[IO[bytes]]
 
 
@@ -50,7 +55,9 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
     Args:
         source: a path (str, Path or file:// URL); the bytes of an encoded file; a binary file object, which is read
             from its start and stays open, and which several threads may load at the same time; an http(s) URL; a
-            data: URI; `(array, rate)`; or an array, list or torch tensor of samples: [S], or 2-D with the channels on
+            data: URI; base64 that is no existing path; `(array, rate)`; a value of an audio column of Hugging Face's
+            datasets, `{"array", "sampling_rate"}` or `{"bytes", "path"}`; or an array, list or torch tensor of
+            samples: [S], or 2-D with the channels on
             the axis of at most 8, in floats, int16, int32 or uint8.
         sampling_rate: Hz of an array, 16,000 by default. An encoded file carries its own rate: for it, leave this out
             or give 16,000.
@@ -74,6 +81,8 @@ def load_with_notes(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """As `load`, with the sentences that it warns of: what of the source was lost, or is not heard."""
     limits = limits or Limits()
+    if isinstance(source, Mapping) or hasattr(source, "get_all_samples"):
+        source = _of_dataset(source)
     if isinstance(source, tuple):
         array, rate = _array_and_rate(source, sampling_rate)
         return from_array(array, rate, limits), ()
@@ -139,6 +148,28 @@ def _is_array_like(source: Any) -> bool:
     return isinstance(source, list) or hasattr(source, "__array__")
 
 
+def _of_dataset(value: Any) -> Any:
+    """A value of an audio column of Hugging Face's datasets, as a source that `load` takes.
+
+    It is a dict, or, where datasets decodes by torchcodec, an AudioDecoder. Raises AudioError for any other dict.
+    """
+    if not isinstance(value, Mapping):
+        samples = value.get_all_samples()
+        return samples.data, samples.sample_rate
+    fields = {key: item for key, item in value.items() if item is not None}
+    if "array" in fields and set(fields) <= {"array", "sampling_rate", "path", "bytes"}:
+        array = fields["array"]
+        array = np.asarray(array) if isinstance(array, list) else array
+        return (array, fields["sampling_rate"]) if "sampling_rate" in fields else array
+    for key in ("bytes", "path", "url"):  # an encoded sound; the path beside its bytes is only a name
+        if key in fields and set(fields) <= {key, "path"}:
+            return fields[key]
+    raise AudioError(
+        f"Found a dict with {sorted(map(str, fields))}; expected {{'array', 'sampling_rate'}}, or {{'bytes'}} or "
+        "{'path'} of an encoded sound."
+    )
+
+
 def _array_and_rate(pair: tuple[Any, ...], sampling_rate: int | None) -> tuple[Any, Any]:
     if len(pair) != 2 or not _is_array_like(pair[0]):
         swapped = len(pair) == 2 and _is_array_like(pair[1])
@@ -171,13 +202,32 @@ def _open_string(text: str, limits: Limits, deadline: Deadline) -> tuple[str, _O
         return "The data: URI", io.BytesIO(read_data_uri(text, limits))
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)
     if scheme is None:
-        return _open_path(text)
+        encoded = _bytes_of_base64(text, limits)
+        return _open_path(text) if encoded is None else (f"{text[:40]!r}... (no such file, so read as base64)", encoded)
     kind = scheme[1].lower()
     if kind in ("http", "https"):
         return text, fetch(text, limits, deadline)
     if kind == "file":
         return _open_path(local_path(text))
     raise AudioError(f"{_short(text)} has the scheme {kind}://; expected {_SOURCES}.")
+
+
+def _bytes_of_base64(text: str, limits: Limits) -> IO[bytes] | None:
+    """The bytes of bare base64, as the reference decodes a string that is no path; None for any other string."""
+    if len(text) < _SHORTEST_BASE64 or not _BASE64.fullmatch(text) or _exists(text):
+        return None
+    limits.check_bytes(len(text) * 3 // 4 - 2, "The base64 string")
+    try:
+        return io.BytesIO(decode_base64(text))
+    except ValueError:
+        return None
+
+
+def _exists(path: str) -> bool:
+    try:
+        return len(path) <= LONGEST_PATH and os.path.exists(path)
+    except ValueError:
+        return False
 
 
 def local_path(url: str) -> str:

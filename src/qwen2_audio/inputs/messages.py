@@ -14,8 +14,8 @@ def user(text: str | None = None, audio: Any = None) -> Message:
 
     Args:
         text: what the user writes.
-        audio: a clip in any form that `qwen2_audio.audio.load` reads (path, bytes, URL, data: URI, `(array, rate)`, an
-            array at 16 kHz), or a list of clips.
+        audio: a clip in any form that `qwen2_audio.audio.load` reads (path, bytes, URL, data: URI, base64,
+            `(array, rate)`, `{"array", "sampling_rate"}`, an array at 16 kHz), or a list of clips.
 
     Raises:
         PromptError: neither text nor audio, an empty list, or text that is not a string.

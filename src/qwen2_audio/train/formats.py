@@ -15,7 +15,6 @@ Keys that hold neither audio nor text (id, source, task...) are ignored.
 
 from __future__ import annotations
 
-import base64
 import difflib
 import re
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..audio.fetch import decode_base64
 from ..audio.io import local_path
 from ..audio.limits import LONGEST_PATH
 from ..errors import AudioError, PromptError, refuse_unknown
@@ -261,17 +261,14 @@ def _source(value: Any, folder: Path, where: str = "The row") -> Path | bytes | 
             raise PromptError(f"{where} names a clip by {_short(value)}, which is no URL: {error}.") from error
     if re.match(r"(data:|https?://)", value, flags=re.IGNORECASE):
         return value
-    if len(value) > LONGEST_PATH:
-        raise PromptError(
-            f"{where} names a clip by a path of {len(value)} characters; if it is base64, give it as "
-            '{"bytes": "..."} or as a data: URI.'
-        )
+    if len(value) > LONGEST_PATH:  # no path: a sound in base64
+        return _from_base64(value, where)
     return folder / value
 
 
 def _from_base64(text: str, where: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return decode_base64(text)
     except ValueError as error:  # not ASCII, or not base64
         raise PromptError(f"{where} holds a clip that is not base64: {error}.") from error
 

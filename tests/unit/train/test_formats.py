@@ -229,7 +229,7 @@ def test_answers_that_are_the_same_in_two_spellings_are_no_pair():
 
 @pytest.mark.parametrize(
     ("clip", "sentence"),
-    [("file://[bad", "which is no URL"), ("UklGR" * 1000, "a path of 5000 characters; if it is base64, give it as")],
+    [("file://[bad", "which is no URL"), ("UklGR." * 1000, "a clip that is not base64")],
 )
 def test_a_clip_that_is_no_path_is_said(clip, sentence):
     with pytest.raises(PromptError, match=sentence):
