@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import AudioError
 from . import wav
+from .formats import demuxers_for
 from .limits import Deadline, Limits
 from .resample import Waveform, mix_down
 from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, id3_bytes, promised_bytes, promises_duration
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-# Without these two options, a playlist or a container with external references could make FFmpeg open files and URLs.
-_SAFE = {
-    "format_whitelist": "wav,w64,mp3,flac,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,au,caf,amr,asf",
-    "protocol_whitelist": "none",
-}
 _FULL_SCALE = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 # In AU files G.721 and G.723 become noise by FFmpeg's decoder of G.726; `wav` decodes MS ADPCM, exactly, in WAV files.
 _NOT_EXACT = ("g726", "g726le", "adpcm_ms")
@@ -39,13 +35,20 @@ class Header:
     seconds: float  # 0 when the header does not say
 
 
+def _safe_options(head: bytes) -> dict[str, str]:
+    """Without these, playlists and containers with external references could make FFmpeg open files and URLs."""
+    return {"format_whitelist": demuxers_for(head), "protocol_whitelist": "none"}
+
+
 def read_header(file: IO[bytes]) -> Header:
     """The header of a seekable file; nothing is decoded. Raises AudioError when it describes no audio stream."""
     import av
 
     file.seek(0)
+    head = file.read(4096)
+    file.seek(0)
     try:
-        with av.open(file, mode="r", options=dict(_SAFE)) as container:
+        with av.open(file, mode="r", options=_safe_options(head)) as container:
             if not container.streams.audio:
                 raise AudioError("The header promises no sound: there is no audio stream.")
             stream = track_of(container)
@@ -124,7 +127,7 @@ class EncodedSound:
         import av
 
         head = self._head()
-        options = dict(_SAFE)
+        options = _safe_options(head)
         if head[:4] in (b"RIFF", b"RF64"):
             options["probesize"] = "32768"  # by default FFmpeg searches PCM for DTS frames, 50 ms per file
         self.file.seek(0)

@@ -21,6 +21,7 @@ from ..errors import AudioError
 from .arrays import from_array
 from .decode import EncodedSound
 from .fetch import decode_base64, fetch, read_data_uri
+from .formats import format_of
 from .limits import LONGEST_PATH, Deadline, Limits
 from .resample import SAMPLE_RATE
 
@@ -203,7 +204,7 @@ def _open_string(text: str, limits: Limits, deadline: Deadline) -> tuple[str, _O
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)
     if scheme is None:
         encoded = _bytes_of_base64(text, limits)
-        return _open_path(text) if encoded is None else (f"{text[:40]!r}... (no such file, so read as base64)", encoded)
+        return _open_path(text) if encoded is None else ("The base64 string", encoded)
     kind = scheme[1].lower()
     if kind in ("http", "https"):
         return text, fetch(text, limits, deadline)
@@ -218,9 +219,12 @@ def _bytes_of_base64(text: str, limits: Limits) -> IO[bytes] | None:
         return None
     limits.check_bytes(len(text) * 3 // 4 - 2, "The base64 string")
     try:
-        return io.BytesIO(decode_base64(text))
+        data = decode_base64(text)
     except ValueError:
         return None
+    known = format_of(data[:4096])  # without one it is rather a path that is misspelt
+    is_mpeg = data[0] == 0xFF and data[1] >= 0xE0  # MP3 and AAC without a header
+    return io.BytesIO(data) if is_mpeg or (known is not None and known.is_sound) else None
 
 
 def _exists(path: str) -> bool:

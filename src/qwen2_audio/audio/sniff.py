@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from .formats import format_of
+
 _WANTED = "expected a sound such as WAV, FLAC, MP3, Ogg, M4A or WebM"
 _PLAYLISTS = (b"#EXTM3U", b"[playlist]", b"ffconcat", b"<?wpl", b"<asx")
 OGG_PAGE_MAX = 27 + 255 + 255 * 255  # bytes: header, lacing values, body
@@ -24,9 +26,15 @@ def explain_undecodable(name: str, head: bytes) -> str:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:16].lower().startswith(tuple(mark.lower() for mark in _PLAYLISTS)):
         return f"{name} is a playlist, not a sound; give the sound files it names."
-    if _is_text(head):
+    if _is_text(head) and format_of(head) is None:
         found = "an HTML page" if start[:15].lower().startswith((b"<!doctype html", b"<html")) else "text"
         return f"{name} is {found}, not a sound; {_WANTED}."
+    known = format_of(head)
+    if known is not None and known.demuxer is None:
+        return f"{name} is {known.name}, which is not read here; {_WANTED}."
+    if known is not None:
+        variant = f"{known.name} of a variant that is not read here"
+        return f"{name} could not be decoded: it is damaged, cut off, or {variant}; {_WANTED}."
     return f"{name} could not be decoded: it is damaged, cut off, or not a sound at all; {_WANTED}."
 
 

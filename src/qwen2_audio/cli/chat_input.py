@@ -17,6 +17,7 @@ COMMANDS = {
 }
 RECORD_SECONDS = 5.0
 SOUND_SUFFIXES = (  # of the files that the decoder reads
+    ".sph", ".nist", ".wv", ".voc", ".ts", ".m2ts", ".avi", ".flv", ".tta", ".ape", ".ac3", ".8svx", ".ircam",
     ".wav", ".w64", ".rf64", ".flac", ".mp3", ".mp2", ".mpa", ".m2a", ".ogg", ".oga", ".ogv", ".opus", ".spx",
     ".webm", ".weba", ".mka", ".mkv", ".mk3d", ".mov", ".qt", ".mp4", ".m4a", ".m4b", ".m4v", ".f4v", ".psp", ".3gp",
     ".3g2", ".mj2", ".ism", ".isma", ".ismv", ".aac", ".aif", ".aiff", ".aifc", ".afc", ".au", ".snd", ".caf", ".amr",

@@ -222,7 +222,7 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
 
 def test_objects_that_are_no_source() -> None:
     refused(None, "Found NoneType; expected a path, bytes")
-    refused({"array": WAVE}, "Found dict; expected a path")
+    refused({"samples": WAVE}, r"Found a dict with \['samples'\]; expected {'array', 'sampling_rate'}")
     refused(12, "Found int; expected")
     refused(io.StringIO("text"), "is opened as text; open it in binary mode")
     refused(Stream("text"), "gives str when read; expected bytes")
