@@ -109,6 +109,7 @@ def build_prompt(
         PromptError: malformed messages, or a template that cannot render them.
         AudioError: a clip that cannot be read, is empty, or is longer than 30 s.
     """
+    messages = chat.without_nones(messages)
     clips = [load_clip(source, number) for number, source in enumerate(chat.check_messages(messages), 1)]
     segments = (
         chat.render_segments(messages, add_generation_prompt=True)

@@ -50,7 +50,7 @@ class _MessageConverter:
     def convert_part(self, part: Any, where: str) -> dict[str, Any]:
         if not isinstance(part, dict):
             raise _invalid(f"{where} is a {type(part).__name__}; expected an object with a type.", where)
-        part = {key: value for key, value in part.items() if value is not None}
+        part = _without_nulls(part)
         kind = part.get("type", next((key for key in _KINDS if key in part), None))
         if kind not in _KINDS:
             raise _invalid(
@@ -79,6 +79,7 @@ class _MessageConverter:
             raise _invalid(f"{where} names {len(present)} clips; expected one, under {' or '.join(keys)}.", where)
         source, param = part[present[0]], f"{where}.{present[0]}"
         if isinstance(source, dict):
+            source = _without_nulls(source)
             _refuse_unknown(source, ("url",), param)
             source, param = source.get("url"), f"{param}.url"
         return self.clip_of_url(_text(source, param), param)
@@ -86,6 +87,7 @@ class _MessageConverter:
     def inline_clip(self, source: Any, where: str) -> bytes:
         if not isinstance(source, dict):
             raise _invalid(f"{where} is missing or no object; expected {{'data': base64, 'format': 'wav'}}.", where)
+        source = _without_nulls(source)
         _refuse_unknown(source, ("data", "format"), where)
         audio_format = source.get("format", "wav")
         if audio_format not in FORMATS:
@@ -159,6 +161,10 @@ def _logit_bias(bias_by_token: Mapping[str, float]) -> dict[int, float]:
             raise _invalid(f"logit_bias of {token} is {bias:g}; expected a number between -100 and 100.", "logit_bias")
         biases[int(token)] = float(bias)
     return biases
+
+
+def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def _refuse_unknown(part: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:

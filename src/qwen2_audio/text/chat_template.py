@@ -1,7 +1,8 @@
 """The chat template of a conversation: prompt text, audio slots and loss mask in one pass.
 
 A conversation is a list of `{"role": str, "content": str | list[part]}`. A part is a clip if it has the key `audio` or
-`audio_url`, has the type "audio", or is in a message of type "audio"; any other part is its `text`.
+`audio_url`, has the type "audio", or is in a message of type "audio"; any other part is its `text`. A key
+whose value is None is absent.
 The built-in template is the reference's default (transformers 5.23). With \\n for line ends, it renders a user's first
 message, a clip and "What is it?", as:
 
@@ -86,7 +87,7 @@ def render_segments(
         PromptError: a message is malformed, or a part of it would render nothing.
     """
     _check_conversation(messages, add_generation_prompt and continue_final_message)
-    clips = 0
+    messages, clips = without_nones(messages), 0
     for index, message in enumerate(messages):
         role = _role_of(message, index)
         if index == 0 and role != "system":
@@ -100,6 +101,24 @@ def render_segments(
             yield from _turn(role, content)
     if add_generation_prompt:
         yield from _head("assistant")
+
+
+def without_nones(messages: Sequence[Message]) -> list[Any]:
+    """The messages without the keys whose value is None: datasets and other writers fill unions of fields with it."""
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        return messages
+    return [_without_nones(message) if isinstance(message, dict) else message for message in messages]
+
+
+def _without_nones(message: Message) -> Message:
+    message = {key: value for key, value in message.items() if value is not None or key in ("role", "content")}
+    if not isinstance(message.get("content"), (list, tuple)):
+        return message
+    parts = [
+        {key: value for key, value in part.items() if value is not None} if isinstance(part, dict) else part
+        for part in message["content"]
+    ]
+    return {**message, "content": parts}
 
 
 def _head(role: str) -> Iterator[Segment]:
@@ -243,6 +262,7 @@ def render_template(
             messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
         )
     )
+    messages = without_nones(messages)
     if not continue_final_message:
         return render_jinja(template, messages, add_generation_prompt=add_generation_prompt)
     sentinel = _sentinel_absent_from(segments)
@@ -298,6 +318,7 @@ def check_messages(messages: Sequence[Message]) -> list[Any]:
 
     Raises PromptError for malformed messages, and for content that the model would silently not get.
     """
+    messages = without_nones(messages)
     sources = audio_sources(messages)
     for index, message in enumerate(messages, 1):
         if message["role"] not in ROLES:
