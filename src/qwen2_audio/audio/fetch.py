@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from ..errors import AudioError
 from .limits import Deadline, Limits
+from .urls import browser_url, redirect_target
 
 _BLOCK = 1 << 16  # bytes
 _IN_MEMORY = 32 << 20  # bytes; a longer download goes to a temporary file
@@ -24,6 +25,7 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
     """Follow redirects to http and https only; urllib itself would also follow them to ftp."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        newurl = redirect_target(req.full_url, newurl)
         if urlsplit(newurl).scheme not in ("http", "https"):
             raise AudioError(f"{req.full_url} redirects to {newurl!r}; expected an http or https URL.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -73,9 +75,9 @@ def _reason(error: BaseException, limits: Limits) -> str:
 
 def _request(url: str) -> urllib.request.Request:
     try:
-        if not urlsplit(url).hostname:
-            raise ValueError("it names no host")
-        return urllib.request.Request(url, headers={"User-Agent": "qwen2-audio", "Accept": "audio/*, */*;q=0.8"})
+        return urllib.request.Request(
+            browser_url(url), headers={"User-Agent": "qwen2-audio", "Accept": "audio/*, */*;q=0.8"}
+        )
     except ValueError as error:
         raise AudioError(f"{url} is not a URL that can be fetched: {error}.") from error
 

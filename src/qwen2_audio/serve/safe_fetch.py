@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import h11
 
+from ..audio.urls import browser_url, redirect_target
 from .addresses import check_host, resolve
 from .errors import ApiError
 from .settings import FetchPolicy
@@ -21,7 +21,6 @@ from .settings import FetchPolicy
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BLOCK = 1 << 16  # bytes
-_NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class _Hop:
 
     @property
     def target(self) -> bytes:
-        path = quote(self.parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-        query = quote(self.parts.query, safe="/%:@!$&'()*+,;=~-._?[]{}|^")
+        path, query = self.parts.path or "/", self.parts.query
         return f"{path}?{query}".encode() if query else path.encode()
 
     @property
@@ -62,7 +60,7 @@ async def fetch(url: str, policy: FetchPolicy, limit: int, reserve: Callable[[in
                 body_or_location = await _get(hop, policy, limit, reserve)
                 if isinstance(body_or_location, bytes):
                     return body_or_location
-                url = urljoin(url, body_or_location)
+                url = _target(url, body_or_location)
     except TimeoutError as error:
         raise _refused(f"The clip at {_short(url)} did not arrive within {policy.seconds:g} s.") from error
     except (OSError, ssl.SSLError, h11.ProtocolError, EOFError) as error:
@@ -71,19 +69,26 @@ async def fetch(url: str, policy: FetchPolicy, limit: int, reserve: Callable[[in
 
 
 def _hop_of(url: str) -> _Hop:
+    if url.strip().partition(":")[0].lower() not in _PORTS:
+        raise _refused(f"{_short(url)} is not an http or https URL, and nothing else is fetched.")
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(browser_url(url))
         host, port = (parts.hostname or "").rstrip("."), parts.port
-        host = host if host.isascii() else host.encode("idna").decode()
     except ValueError as error:
         raise _refused(f"{_short(url)} is not a URL: {error}.") from error
-    if parts.scheme not in _PORTS:
-        raise _refused(f"{_short(url)} is not an http or https URL, and nothing else is fetched.")
-    if not host or _NOT_IN_A_URL.search(url):
-        raise _refused(f"{_short(url)} is not a URL: it names no host, or has blanks or control characters.")
+    if not host:
+        raise _refused(f"{_short(url)} is not a URL: it names no host.")
     if parts.username is not None or parts.password is not None:
         raise _refused("The clip's URL holds a user name or password; give one without.")
     return _Hop(url, parts, host, _PORTS[parts.scheme] if port is None else port)
+
+
+def _target(url: str, location: str) -> str:
+    """The URL that a redirect from `url` names."""
+    try:
+        return redirect_target(url, location)
+    except ValueError as error:
+        raise _refused(f"The clip's URL redirects to {_short(location)}, which is not a URL: {error}.") from error
 
 
 async def _get(hop: _Hop, policy: FetchPolicy, limit: int, reserve: Callable[[int], None]) -> bytes | str:
