@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..audio.formats import format_of
 from ..errors import ConfigError, did_you_mean
 from ..types import Message, SamplingParams
 from .errors import ApiError
@@ -14,10 +15,9 @@ from .protocol import ChatRequest, Sampling
 from .settings import Settings
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# Values of input_audio.format. The format is read from the clip's bytes; raw samples have none, so they are refused.
-FORMATS = (
-    "wav", "mp3", "flac", "ogg", "opus", "webm", "m4a", "mp4", "aac", "mpga", "mpeg", "aiff", "caf", "amr", "3gp",
-)  # fmt: skip
+# input_audio.format is not read: the clip's bytes say what it is. Raw samples have no header, and these formats promise
+# them.
+_RAW_FORMATS = ("pcm", "pcm16", "raw", "l16", "s16le", "g711_ulaw", "g711_alaw", "mulaw", "ulaw", "alaw")
 _MESSAGE_KEYS = ("role", "content", "name")
 _KINDS = ("text", "input_audio", "audio_url", "audio")
 
@@ -89,17 +89,17 @@ class _MessageConverter:
             raise _invalid(f"{where} is missing or no object; expected {{'data': base64, 'format': 'wav'}}.", where)
         source = _without_nulls(source)
         _refuse_unknown(source, ("data", "format"), where)
-        audio_format = source.get("format", "wav")
-        if audio_format not in FORMATS:
+        param = f"{where}.format"
+        audio_format = _text(source.get("format", "wav"), param).strip().lower()
+        data = from_base64(_text(source.get("data"), f"{where}.data"), f"{where}.data", self.settings.clip_bytes)
+        if audio_format.rpartition("/")[2].lstrip(".") in _RAW_FORMATS and format_of(data[:4096]) is None:
             raise _invalid(
-                f"{where}.format is {audio_format!r}; expected one of {', '.join(FORMATS)}. "
-                "Raw samples need a WAV header.",
-                f"{where}.format",
+                f"{param} is {audio_format!r} and the bytes have no header. Raw samples need a WAV header.", param
             )
-        data = _text(source.get("data"), f"{where}.data")
-        return from_base64(data, f"{where}.data", self.settings.clip_bytes)
+        return data
 
     def clip_of_url(self, url: str, param: str) -> bytes | Link:
+        url = url.strip()
         scheme = url[:6].lower()
         if scheme.startswith("data:"):
             return from_data_url(url, param, self.settings.clip_bytes)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ..audio.fetch import read_data_uri
+from ..audio.fetch import decode_base64, read_data_uri
 from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Message
@@ -29,19 +27,20 @@ class Link:
 
 
 def from_base64(data: str, param: str, limit: int) -> bytes:
-    """The bytes of `data`, which may also be a data: URL. ApiError if it is not base64, or more than `limit` bytes."""
-    if data[:5].lower() == "data:":
-        return from_data_url(data, param, limit)
-    _check_size(len(data) * 3 // 4 - 2, param, limit)
+    """The bytes of `data`, base64 in any spelling or a data: URL. ApiError: no base64, or more than `limit` bytes."""
     text = data.strip()
+    if text[:5].lower() == "data:":
+        return from_data_url(text, param, limit)
+    _check_size(len(text) * 3 // 4 - 2 - text.count("\n"), param, limit)
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return decode_base64(text)
+    except ValueError as error:
         raise _refused(f"{param} is not base64 ({error}); encode the bytes of the audio file.", param) from error
 
 
 def from_data_url(url: str, param: str, limit: int) -> bytes:
     """The bytes of a data: URL. ApiError if it is malformed, or more than `limit` bytes."""
+    _check_size((len(url) - url.find(",") - 1) * 3 // 4 - 2, param, limit)
     try:
         return read_data_uri(url, Limits(max_bytes=limit))
     except AudioError as error:
