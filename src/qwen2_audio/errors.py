@@ -12,7 +12,17 @@ class ConfigError(Qwen2AudioError, ValueError):
 
 
 class AudioError(Qwen2AudioError, ValueError):
-    """A clip that cannot be read, or that the model cannot take."""
+    """A clip that cannot be read, or that the model cannot take.
+
+    Attributes: `clip`, its number in the conversation, from 1, where that is known; `sentence`, the message without
+    what only callers from Python can do about it.
+    """
+
+    def __init__(self, message: str = "", *, in_python: str = "", clip: int | None = None) -> None:
+        """`in_python` follows `message` and ends the sentence, as in "cut it" and " or raise max_bytes."."""
+        super().__init__(message + in_python)
+        self.clip = clip
+        self.sentence = f"{message.rstrip('.')}." if in_python else message
 
 
 class PromptError(Qwen2AudioError, ValueError):

@@ -78,9 +78,12 @@ def load(source: Any, *, sampling_rate: int | None = None, limits: Limits | None
 
 
 def load_with_notes(
-    source: Any, *, sampling_rate: int | None = None, limits: Limits | None = None
+    source: Any, *, sampling_rate: int | None = None, limits: Limits | None = None, name: str | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """As `load`, with the sentences that it warns of: what of the source was lost, or is not heard."""
+    """As `load`, with the sentences that it warns of: what of the source was lost, or is not heard.
+
+    `name` is what messages call a source that has neither path nor URL.
+    """
     limits = limits or Limits()
     if isinstance(source, Mapping) or hasattr(source, "get_all_samples"):
         source = _of_dataset(source)
@@ -94,7 +97,8 @@ def load_with_notes(
             f"sampling_rate={sampling_rate!r} was given with an encoded sound, which carries its own; leave it out."
         )
     deadline = Deadline(limits.deadline)
-    name, opened = _open(source, limits, deadline)
+    own_name, opened = _open(source, limits, deadline)
+    name = own_name if name is None or name_of(source) is not None else name
     with opened as file:
         plain = read_plain_wav(file, name, limits)
         if plain is not None:

@@ -33,14 +33,16 @@ class Limits:
     def check_bytes(self, size: int, name: str) -> None:
         """Raises AudioError when an encoded file of `size` bytes is too large."""
         if size > self.max_bytes:
-            raise AudioError(f"{name} is larger than the limit of {self.max_bytes:,} bytes; cut it or raise max_bytes.")
+            raise AudioError(
+                f"{name} is larger than the limit of {self.max_bytes:,} bytes; cut it", in_python=" or raise max_bytes."
+            )
 
     def check_seconds(self, seconds: float, name: str) -> None:
         """Raises AudioError when `seconds` exceed `max_seconds`."""
         if seconds > self.max_seconds:
             raise AudioError(
-                f"{name} holds more than {self.max_seconds:,g} s of sound, which is the limit; "
-                "cut it into parts or raise max_seconds."
+                f"{name} holds more than {self.max_seconds:,g} s of sound, which is the limit; cut it into parts",
+                in_python=" or raise max_seconds.",
             )
 
     def check_form(self, channels: int, rate: float, name: str) -> None:
@@ -65,6 +67,6 @@ class Deadline:
         """Raises AudioError when `seconds` have passed."""
         if time.monotonic() - self.started > self.seconds:
             raise AudioError(
-                f"{name} took longer to read than the limit of {self.seconds:g} s; "
-                "give a shorter sound or raise the deadline."
+                f"{name} took longer to read than the limit of {self.seconds:g} s; give a shorter sound",
+                in_python=" or raise the deadline.",
             )

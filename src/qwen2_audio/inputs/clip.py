@@ -14,8 +14,20 @@ from ..audio.limits import Limits
 from ..errors import AudioError
 from ..types import Heard
 
+
 # A clip of more than a window is refused. Up to 600 s are decoded so that the message can say how long the clip is.
-LIMITS = Limits(max_seconds=600.0, deadline=60.0)
+class _ClipLimits(Limits):
+    """Limits whose sentence on seconds names the window, which is what limits a clip."""
+
+    def check_seconds(self, seconds: float, name: str) -> None:
+        if seconds > self.max_seconds:
+            raise AudioError(
+                f"{name} lasts more than {self.max_seconds:,g} s, and {mel.WINDOW_SECONDS} s are heard at a time; "
+                "nothing is cut off here. Split it into clips of at most 30 s."
+            )
+
+
+LIMITS = _ClipLimits(max_seconds=600.0, deadline=60.0)
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,18 @@ class AudioClip:
 
 def load_clip(source: Any, number: int = 1) -> AudioClip:
     """Read a clip; `number`, from 1, names it in messages. Raises AudioError: unreadable, under 21 ms, over 30.1 s."""
-    waveform, notes = load_with_notes(source, limits=LIMITS)
+    name = f"Clip {number}"
+    try:
+        waveform, notes = load_with_notes(source, limits=LIMITS, name=name)
+        clip = clip_from_waveform(waveform, name_of(source) or name, notes)
+    except AudioError as error:
+        error.clip = number
+        if name_of(source) is None and not str(error).startswith(name):
+            error.args, error.sentence = (f"{name}: {error}",), f"{name}: {error.sentence}"
+        raise
     for note in notes:
         warnings.warn(note, SoundWarning, stacklevel=2)
-    return clip_from_waveform(waveform, name_of(source) or f"Clip {number}", notes)
+    return clip
 
 
 def clip_from_waveform(waveform: np.ndarray, name: str, notes: tuple[str, ...] = ()) -> AudioClip:
@@ -55,8 +75,9 @@ def clip_from_waveform(waveform: np.ndarray, name: str, notes: tuple[str, ...] =
     if over > mel.WINDOW_TOLERANCE * SAMPLE_RATE:
         raise AudioError(
             f"{name} lasts {seconds:.6g} s, and {mel.WINDOW_SECONDS} s are heard at a time; nothing is cut off here. "
-            "Split it into clips of at most 30 s and pass them as a list; windows for long audio are not built yet. "
-            "(Qwen2AudioProcessor keeps the first 30 s.)"
+            "Split it into clips of at most 30 s",
+            in_python=" and pass them as a list; windows for long audio are not built yet. "
+            "(Qwen2AudioProcessor keeps the first 30 s.)",
         )
     if over > 0:
         notes = (*notes, f"{name} lasts {seconds:.6g} s; its first {mel.WINDOW_SECONDS} s are heard, a whole window.")

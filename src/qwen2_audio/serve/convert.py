@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..errors import ConfigError, did_you_mean
 from ..types import Message, SamplingParams
 from .errors import ApiError
 from .media import Link, from_base64, from_data_url
-from .protocol import ChatRequest, Sampling
+from .protocol import ChatRequest, Sampling, json_type
 from .settings import Settings
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -49,7 +49,7 @@ class _MessageConverter:
 
     def convert_part(self, part: Any, where: str) -> dict[str, Any]:
         if not isinstance(part, dict):
-            raise _invalid(f"{where} is a {type(part).__name__}; expected an object with a type.", where)
+            raise _invalid(f"{where} is {json_type(part)}; expected an object with a type.", where)
         part = _without_nulls(part)
         kind = part.get("type", next((key for key in _KINDS if key in part), None))
         if kind not in _KINDS:
@@ -120,6 +120,17 @@ def messages_of(request: ChatRequest, settings: Settings) -> list[Message]:
     return [converter.convert(message, f"messages[{number}]") for number, message in enumerate(request.messages)]
 
 
+def clip_params(messages: Sequence[Message]) -> list[str]:
+    """The request's field of each clip of a conversation from `messages_of`, such as `messages[0].content[1]`."""
+    return [
+        f"messages[{number}].content[{index}]"
+        for number, message in enumerate(messages)
+        if not isinstance(message["content"], str)
+        for index, part in enumerate(message["content"])
+        if part["type"] == "audio"
+    ]
+
+
 def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
     """The sampling parameters. ApiError for a value out of range, or for fields that contradict each other."""
     if request.n > settings.answers:
@@ -176,7 +187,7 @@ def _refuse_unknown(part: Mapping[str, Any], known: tuple[str, ...], where: str)
 
 def _text(value: Any, param: str) -> str:
     if not isinstance(value, str):
-        what = "is missing" if value is None else f"is a {type(value).__name__}"
+        what = "is missing" if value is None else f"is {json_type(value)}"
         raise _invalid(f"{param} {what}; expected a string.", param)
     if not value.isascii():
         try:

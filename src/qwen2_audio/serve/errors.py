@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -79,14 +79,21 @@ def too_slow(seconds: float) -> ApiError:
     return ApiError(message, status=503, code="deadline_exceeded", headers={"x-should-retry": "false"})
 
 
-def as_api_error(error: BaseException, retry: int = 2) -> ApiError:
-    """`error` as the client sees it. The details of an unexpected error go to the log only."""
+def as_api_error(error: BaseException, retry: int = 2, clip_params: Sequence[str] = ()) -> ApiError:
+    """`error` as the client sees it. The details of an unexpected error go to the log only.
+
+    `clip_params`: the request's field of each clip, which is the `param` of an error about that clip.
+    """
     if isinstance(error, ApiError):
         return error
     for kind, (status, code) in TABLE.items():
         if isinstance(error, kind):
             headers = {"Retry-After": str(retry)} if status == 429 else {}
-            return ApiError(str(error), status=status, code=code, headers=headers)
+            param, message = None, str(error)
+            if isinstance(error, AudioError):
+                message = error.sentence
+                param = clip_params[error.clip - 1] if error.clip and error.clip <= len(clip_params) else None
+            return ApiError(message, status=status, code=code, headers=headers, param=param)
     log.error("A request failed", exc_info=error)
     is_ours = isinstance(error, Qwen2AudioError)
     message = str(error) if is_ours else "The server failed on this request; its log says why."

@@ -44,7 +44,7 @@ def from_data_url(url: str, param: str, limit: int) -> bytes:
     try:
         return read_data_uri(url, Limits(max_bytes=limit))
     except AudioError as error:
-        raise _refused(f"{param}: {error}", param) from error
+        raise _refused(f"{param}: {error.sentence}", param) from error
 
 
 def links_of(messages: Sequence[Message]) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ they are accepted with values that ask for nothing, so that clients which send a
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -40,6 +42,10 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "add_special_tokens": ((False,), "the chat template has them all"),
     "echo": ((False,), "the answer is the answer alone"),
 }
+
+
+# pydantic's words for a value that is no JSON object; they name classes.
+_NO_OBJECT = re.compile(r"Input should be a valid dictionary.*|Input should be an instance of .*")
 
 
 class _Fields(BaseModel):
@@ -109,7 +115,7 @@ _Request = TypeVar("_Request", bound=Sampling)
 def parse_chat(fields: Any) -> ChatRequest:
     """Validates a request body. ApiError names the field that is wrong."""
     if not isinstance(fields, dict):
-        raise ApiError(f"The body is a JSON {type(fields).__name__}; expected an object with 'messages'.")
+        raise ApiError(f"The body is {json_type(fields)}; expected an object with 'messages'.")
     return _validated(ChatRequest, without_neutral(fields))
 
 
@@ -151,6 +157,14 @@ def _explain(errors: ValidationError, fields: dict[str, Any], known: list[str]) 
         )
     if error["type"] == "missing":
         return ApiError(f"{param} is missing; it is required.", param=param, code="missing_required_parameter")
-    value = repr(error["input"])
+    value = json.dumps(error["input"], ensure_ascii=False, default=repr)
     value = value if len(value) <= 100 else value[:100] + "..."
-    return ApiError(f"{param} is {value}. {error['msg']}.", param=param)
+    return ApiError(f"{param} is {value}. {_NO_OBJECT.sub('Input should be an object', error['msg'])}.", param=param)
+
+
+def json_type(value: Any) -> str:
+    """What JSON calls the type of `value`, with its article."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), "a value")

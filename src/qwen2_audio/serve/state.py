@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -75,11 +75,17 @@ class State:
             )
 
     def submit(
-        self, messages: list[Message], params: SamplingParams, arrived: float, priority: int = 0
+        self,
+        messages: list[Message],
+        params: SamplingParams,
+        arrived: float,
+        priority: int = 0,
+        clip_params: Sequence[str] = (),
     ) -> tuple[RequestHandle, AsyncGenerator[Chunk, None]]:
         """Submits a conversation to the model: the request's handle, and its chunks as `stream_reader.stream` has them.
 
         `arrived`: the request's arrival by the event loop's clock, in seconds; the deadline counts from there.
+        `clip_params`: the request's field of each clip, for errors.
         """
         seconds_left = arrived + self.settings.deadline - asyncio.get_running_loop().time()
         if seconds_left <= 0:
@@ -87,7 +93,7 @@ class State:
         if self.closing:
             raise shutting_down(self.settings.retry)
         handle = self.backend.submit(messages, params, timeout=seconds_left, priority=priority)
-        return handle, stream(handle, self.settings)
+        return handle, stream(handle, self.settings, clip_params)
 
     async def close(self) -> None:
         """Gives running answers the grace to finish, then ends them. Further calls do nothing."""

@@ -7,7 +7,7 @@ does, one turn may cost milliseconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -45,14 +45,16 @@ async def wait_for_disconnect(request: Request) -> None:
         pass
 
 
-async def stream(handle: RequestHandle, settings: Settings) -> AsyncGenerator[Chunk, None]:
+async def stream(
+    handle: RequestHandle, settings: Settings, clip_params: Sequence[str] = ()
+) -> AsyncGenerator[Chunk, None]:
     """The request's chunks. Closing the generator early cancels the request.
 
     Raises ApiError if an answer ends without a finish: by an error, a passed deadline or a cancellation.
     """
     try:
         async for chunk in handle:
-            if (error := error_of(chunk, settings)) is not None:
+            if (error := error_of(chunk, settings, clip_params)) is not None:
                 raise error
             yield chunk
     finally:
@@ -60,10 +62,10 @@ async def stream(handle: RequestHandle, settings: Settings) -> AsyncGenerator[Ch
             handle.cancel()
 
 
-def error_of(chunk: Chunk, settings: Settings) -> ApiError | None:
+def error_of(chunk: Chunk, settings: Settings, clip_params: Sequence[str] = ()) -> ApiError | None:
     """The error to send to the client if `chunk` ends an answer without a finish; otherwise None."""
     if chunk.error is not None:
-        return as_api_error(chunk.error, settings.retry)
+        return as_api_error(chunk.error, settings.retry, clip_params)
     if chunk.finish_reason == "deadline":
         return too_slow(settings.deadline)
     return shutting_down(settings.retry) if chunk.finish_reason == "cancelled" else None

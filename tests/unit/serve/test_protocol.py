@@ -18,7 +18,7 @@ def refused(fields):
     [
         ({}, "messages", "missing"),
         ({"messages": "hi"}, "messages", "valid list"),
-        ({"messages": ["hi"]}, "messages[0]", "valid dict"),
+        ({"messages": ["hi"]}, "messages[0]", "should be an object"),
         ({"messages": MESSAGES, "temprature": 1}, "temprature", "Did you mean 'temperature'"),
         ({"messages": MESSAGES, "stream": "yes"}, "stream", "boolean"),
         ({"messages": MESSAGES, "stream": 1}, "stream", "boolean"),

@@ -52,7 +52,7 @@ class AudioRoutes:
         state.check_model(speech.model)
         language = language_of(speech.language)
         text = instruction(translate=translate, language=language, prompt=speech.prompt)
-        handle, chunks = state.submit(_conversation(form, text), _params(speech), arrived)
+        handle, chunks = state.submit(_conversation(form, text), _params(speech), arrived, clip_params=("file",))
         if speech.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = _events(prepend(first, chunks), logprobs="logprobs" in speech.include)

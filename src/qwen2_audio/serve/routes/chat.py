@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from ...types import Message, SamplingParams
 from ..answers import Envelope, completion_body
 from ..bodies import check_content_type, parse_json, read_body
-from ..convert import messages_of, params_of
+from ..convert import clip_params, messages_of, params_of
 from ..event_stream import ChatEvents, EventStream, prepend
 from ..media import fetch_links, links_of
 from ..protocol import ChatRequest, parse_chat
@@ -43,7 +43,7 @@ class ChatRoutes:
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
-        handle, chunks = state.submit(messages, params, arrived, chat.priority)
+        handle, chunks = state.submit(messages, params, arrived, chat.priority, clip_params(messages))
         envelope = Envelope(state.names[0], "chat.completion.chunk" if chat.stream else "chat.completion")
         if not chat.stream:
             async with aclosing(chunks):
