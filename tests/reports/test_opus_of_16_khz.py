@@ -1,4 +1,4 @@
-"""docs/parity.md's figures for opus: 1e-6 for 48 kHz originals; librosa decodes one of 16 kHz at 16 kHz, FFmpeg at 48."""
+"""docs/parity.md's figures for opus: 1e-6 of 48 kHz originals; librosa decodes those of 16 kHz at 16 kHz."""
 
 from __future__ import annotations
 
