@@ -34,7 +34,7 @@ def test_decoded_samples_become_a_clip_under_the_same_rules_and_are_not_copied()
     samples = np.zeros(16_000, np.float32)
     clip = clip_from_waveform(samples, "Clip 2")
     assert clip.waveform is samples and clip.heard == load_clip(samples).heard
-    for bad in (np.zeros(480_001, np.float32), np.zeros(320, np.float32)):
+    for bad in (np.zeros(481_601, np.float32), np.zeros(320, np.float32)):
         with pytest.raises(AudioError) as expected:
             load_clip(bad, 2)
         with pytest.raises(AudioError) as raised:
