@@ -1,7 +1,7 @@
-"""WAV dialects: which of them FFmpeg decodes as librosa does, and a decoder of our own for those that it does not.
+"""WAV dialects: which of them FFmpeg decodes as librosa does, and a decoder for those that it decodes otherwise.
 
-FFmpeg takes the samples of big-endian RIFX for little-endian ones, those of 24 valid bits in 32 for 24-bit samples, and
-rounds MS ADPCM in a way of its own. libsndfile, and so librosa, is right about all of them.
+FFmpeg reads the samples of big-endian RIFX as little-endian, reads samples of 24 valid bits in 32 as 24-bit samples,
+and rounds MS ADPCM differently. libsndfile, which librosa uses, decodes all three correctly.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _SMALLEST_STEP = 16
 
 @dataclass(frozen=True)
 class WavForm:
-    """What the header of a WAV file says of its samples."""
+    """The header of a WAV file."""
 
     order: str  # "<" little-endian, ">" big-endian (RIFX)
     tag: int  # the coding: 1 PCM, 3 float, ...
     channels: int
     rate: int  # Hz
-    align: int  # bytes of a frame (all channels), of a block where it is compressed
-    bits: int  # of the place of a sample
-    valid_bits: int  # of them used
+    align: int  # bytes of a frame (all channels); of a block if the file is compressed
+    bits: int  # stored bits per sample
+    valid_bits: int  # used bits per sample
     extra: bytes  # of the "fmt " chunk, after its first 18 bytes
     start: int  # offset of the samples in the file
     size: int | None  # bytes of them; None: to the end of the file
@@ -51,13 +51,13 @@ class WavForm:
 
     @property
     def is_decoded_here(self) -> bool:
-        """Whether FFmpeg would give other samples than librosa."""
+        """Whether FFmpeg's samples would differ from librosa's."""
         return self.order == ">" or self.valid_bits != self.bits or self.tag == _MS_ADPCM
 
     def check(self, name: str) -> None:
         """Raises AudioError for a dialect that neither FFmpeg nor this module decodes as librosa does."""
-        known = self.order == "<" and self.tag in (*_LEFT_TO_FFMPEG, _MS_ADPCM)
-        if not known and self.tag not in _UNCOMPRESSED:
+        decodable = self.order == "<" and self.tag in (*_LEFT_TO_FFMPEG, _MS_ADPCM)
+        if not decodable and self.tag not in _UNCOMPRESSED:
             order = "big-endian " if self.order == ">" else ""
             raise AudioError(
                 f"{name} is a {order}WAV file coded in a way (0x{self.tag:04X}) that is not read here exactly; "
@@ -66,7 +66,8 @@ class WavForm:
         if self.tag == _MS_ADPCM and not self._is_whole_ms_adpcm:
             raise AudioError(f"{name} is a WAV file of MS ADPCM whose header is damaged; export it anew.")
         widths = {_PCM: (1, 2, 3, 4), _FLOAT: (4, 8), _A_LAW: (1,), _MU_LAW: (1,)}.get(self.tag)
-        padded = self.tag == _PCM and self.width == 3 and self.align == 4 * self.channels  # noise to FFmpeg, librosa
+        # FFmpeg and librosa both decode 24-bit samples in 4 bytes as noise.
+        padded = self.tag == _PCM and self.width == 3 and self.align == 4 * self.channels
         if self.channels < 1 or (widths is not None and (self.width not in widths or padded)):
             raise AudioError(
                 f"{name} is a WAV file of {self.bits}-bit samples in {self.align} bytes for {self.channels} "
@@ -117,7 +118,7 @@ def _form_of(form: bytes, order: str, start: int, size: int | None) -> WavForm |
 
 
 def mono_blocks(file: IO[bytes], form: WavForm) -> Iterator[np.ndarray]:
-    """The samples of a form that `is_decoded_here`: float32 [n], the mean over channels, a block at a time."""
+    """Yield the samples of a file for which `is_decoded_here`, block by block: float32 [n], the mean over channels."""
     compressed = form.tag == _MS_ADPCM
     unit = form.align if compressed else form.channels * form.width
     units = 256 if compressed else _BLOCK_FRAMES
@@ -125,16 +126,16 @@ def mono_blocks(file: IO[bytes], form: WavForm) -> Iterator[np.ndarray]:
     file.seek(form.start)
     while True:
         data = file.read(unit * units if remaining is None else min(unit * units, remaining))
-        whole = len(data) - len(data) % unit
-        if not whole:
+        length = len(data) - len(data) % unit  # bytes of complete frames or blocks
+        if not length:
             return
         remaining = None if remaining is None else remaining - len(data)
-        samples = _ms_adpcm(data[:whole], form) if compressed else _uncompressed(data[:whole], form)
+        samples = _ms_adpcm(data[:length], form) if compressed else _uncompressed(data[:length], form)
         yield mix_down(samples.reshape(-1, form.channels))
 
 
 def _uncompressed(data: bytes, form: WavForm) -> np.ndarray:
-    """float32, full scale 1, the channels of a frame beside each other."""
+    """Interleaved samples as float32, full scale 1."""
     if form.tag == _FLOAT:
         return np.frombuffer(data, f"{form.order}f{form.width}").astype(np.float32)
     if form.tag in (_A_LAW, _MU_LAW):
@@ -164,10 +165,10 @@ def _a_law() -> np.ndarray:
 
 
 def _ms_adpcm(data: bytes, form: WavForm) -> np.ndarray:
-    """Whole blocks of MS ADPCM to float32, full scale 1; the sums are rounded down, as libsndfile does.
+    """Complete blocks of MS ADPCM to float32, full scale 1; sums are rounded down, as libsndfile does.
 
-    A block begins with, for each channel, the number of its predictor (1 byte), its first step (int16), and its second
-    and first sample (int16). Then 4 bits a sample follow.
+    A block begins with the number of each channel's predictor (1 byte), its first step (int16), its second and its
+    first sample (int16). 4 bits per sample follow.
     """
     channels = form.channels
     blocks = np.frombuffer(data, np.uint8).reshape(-1, form.align)

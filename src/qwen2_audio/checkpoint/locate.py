@@ -1,4 +1,4 @@
-"""Which checkpoint a name means: a folder, a repository of the hub, or nano, which comes with the package."""
+"""Find the checkpoint of a name: a folder, a repository of the hub, or nano, the checkpoint of the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOR_REAL_RECORDINGS = "Qwen/Qwen2-Audio-7B-Instruct"
 
 
 def nano_path() -> Path:
-    """The folder of the checkpoint that comes with the package. Raises WeightsError where it is absent."""
+    """The folder of nano, the checkpoint of the package. Raises WeightsError if it is missing."""
     folder = _nano_folder()
     if not (folder / "config.json").is_file():
         raise WeightsError(
@@ -24,7 +24,7 @@ def nano_path() -> Path:
 
 
 def default_model() -> str:
-    """What is loaded when the caller names nothing: $QWEN2_AUDIO_MODEL, else nano."""
+    """The checkpoint that is loaded without a name: $QWEN2_AUDIO_MODEL, else nano."""
     return os.environ.get(MODEL_VARIABLE) or NANO
 
 
@@ -35,7 +35,7 @@ def find(name: str | Path | None) -> str | Path:
 
 
 def about(where: str | Path) -> str:
-    """One line on a checkpoint: its name, and of nano what it is good for."""
+    """One line on a checkpoint: its name, or what nano is for."""
     if not isinstance(where, Path) or where != _nano_folder():
         return f"{where}"
     size = sum(path.stat().st_size for path in Path(where).glob("*.safetensors")) / 10**6

@@ -260,8 +260,8 @@ def _split_options(
     options: dict[str, Any], text_kwargs: dict[str, Any] | None, audio_kwargs: dict[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of the text and of the clips, with defaults. Raises PromptError for unknown or repeated ones."""
-    known = [*TEXT_DEFAULTS, *AUDIO_DEFAULTS, *CALL_OPTIONS]
-    refuse_unknown(options, known, PromptError, "The processor has no option")
+    names = [*TEXT_DEFAULTS, *AUDIO_DEFAULTS, *CALL_OPTIONS]
+    refuse_unknown(options, names, PromptError, "The processor has no option")
     refuse_unknown(text_kwargs or {}, TEXT_DEFAULTS, PromptError, "text_kwargs has no option")
     refuse_unknown(audio_kwargs or {}, AUDIO_DEFAULTS, PromptError, "audio_kwargs has no option")
     text = {key: value for key, value in options.items() if key in TEXT_DEFAULTS}
