@@ -47,9 +47,13 @@ def traced() -> Iterator[dict[str, str]]:
 
 
 def settle(trace: dict[str, str]) -> None:
-    """Forget a warm-up, once the engine's thread has ended the step that gave its last token."""
-    time.sleep(0.5)
-    trace.clear()
+    """Forget a warm-up, once no thread runs any more of it, as the engine's does after an answer's last token."""
+    for _ in range(40):
+        trace.clear()
+        time.sleep(0.25)
+        if not trace:
+            return
+    pytest.fail(f"still running after ten seconds: {files_of(trace)}")
 
 
 def files_of(trace: dict[str, str]) -> list[str]:
