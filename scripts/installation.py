@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 COMPILERS = ("cc", "gcc", "clang", "c++", "g++", "clang++")
 SERVER = {"starlette", "uvicorn", "pydantic", "pydantic_core", "python_multipart", "prometheus_client", "h11"}
 # Modules that may miss these packages where no extra is installed; every other module has to import.
-NEEDS_EXTRAS = {"qwen2_audio.serve.": SERVER, "qwen2_audio.bench.": {"transformers", "peft", "onnxruntime"}}
+NEEDS_EXTRAS = {"qwen2_audio.serve.": SERVER}
 STARTED = time.monotonic()
 
 
 class CheckError(Exception):
-    """What a user would stumble over, in one sentence."""
+    """Something does not work as it should; the message is what a user would meet."""
 
 
 def say(sentence: str) -> None:
@@ -66,14 +66,18 @@ class Installation:
     def run(self, program: str, *arguments: str | Path, status: int = 0, folder: Path | None = None) -> str:
         """Run a program of this environment, in the empty folder or in `folder`; its stdout and stderr.
 
-        Raises CheckError where it ends with another status than `status`.
+        Raises CheckError where it ends with another status than `status`, or does not end within 15 minutes.
         """
-        done = subprocess.run(
-            [self.binaries / program, *arguments],
-            cwd=folder or self.work, env=self.environment, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        sentence = f"{program} {' '.join(map(str, arguments))[:200]} ended with {done.returncode}, expected {status}"
+        words = f"{program} {' '.join(map(str, arguments))[:200]}"
+        try:
+            done = subprocess.run(
+                [self.binaries / program, *arguments],
+                cwd=folder or self.work, env=self.environment, text=True, check=False, timeout=900,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise CheckError(f"{words} did not end within 15 minutes.") from error
+        sentence = f"{words} ended with {done.returncode}, expected {status}"
         expect(done.returncode == status, f"{sentence}:\n{done.stdout[-4000:]}")
         return done.stdout
 
@@ -105,7 +109,7 @@ def check_five_lines(installation: Installation) -> None:
 
 
 def check_modules(installation: Installation) -> None:
-    """Every module imports without extras, but for those that say so in NEEDS_EXTRAS."""
+    """Every module imports without extras, but for those in NEEDS_EXTRAS."""
     program = (
         "import importlib, json, pkgutil, qwen2_audio\nmissing, count = {}, 0\n"
         "for module in pkgutil.walk_packages(qwen2_audio.__path__, 'qwen2_audio.'):\n"
@@ -161,6 +165,7 @@ def _serving(installation: Installation) -> Iterator[str]:
             for line in server.stdout:
                 lines.append(line)
                 if match := re.search(r"Serving \S+ at (http://\S+)", line):
+                    _wait_for(f"{match[1]}/health")
                     yield match[1]
                     break
             else:
@@ -171,12 +176,28 @@ def _serving(installation: Installation) -> Iterator[str]:
         expect("Traceback" not in rest, f"The server ended with a traceback:\n{rest[-3000:]}")
 
 
+def _wait_for(url: str, seconds: float = 30) -> None:
+    """Ask until there is an answer: the server names its address a moment before it takes connections."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            _fetch(url)
+            return
+        except CheckError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
 def _fetch(url: str, body: dict[str, Any] | None = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's ports
-    with opener.open(request, timeout=120) as response:
-        content: bytes = response.read()
+    try:
+        with opener.open(request, timeout=120) as response:
+            content: bytes = response.read()
+    except OSError as error:  # an HTTP status of 400 and above is one, too
+        raise CheckError(f"{url} does not answer: {error}.") from error
     return content
 
 

@@ -75,7 +75,7 @@ def test_a_tag_is_published_only_where_all_agree(tmp_path):
     refused = tagged(tmp_path, "v1.2.4")
     assert refused.returncode == 1
     assert refused.stderr == "The tag is v1.2.4, and the package is 1.2.3; expected the tag v1.2.3.\n"
-    for heading in ("Unreleased (1.2.3)", "1.2.2 (2029-01-31)"):
+    for heading in ("Unreleased (1.2.3)", "1.2.2 (2029-01-31)", "1.2.3 (soon)"):
         changelog.write_text(f"# Changelog\n\n## {heading}\n")
         refused = tagged(tmp_path, "v1.2.3")
         assert refused.returncode == 1
