@@ -9,11 +9,11 @@ import time
 
 import httpx2 as httpx
 import pytest
-from clip_files import wav_bytes
-from fake_backend import FakeBackend
-from fuzz_requests import dumps, post
-from live_server import live, wait_for
 
+from kit.clip_files import wav_bytes
+from kit.fake_backend import FakeBackend
+from kit.fuzz_requests import dumps, post
+from kit.live_server import live, wait_for
 from qwen2_audio.serve import event_stream, run
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 

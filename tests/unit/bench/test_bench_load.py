@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sse_server import WORDS, Endpoint
 
+from kit.sse_server import WORDS, Endpoint
 from qwen2_audio.bench import load_client
 from qwen2_audio.bench.load import Options, SentRequest, overhead_rows, percentiles, rows_of, run
 from qwen2_audio.bench.load_plot import open_at

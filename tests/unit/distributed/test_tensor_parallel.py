@@ -10,12 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
-import shared_model_program as program
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 import qwen2_audio as qa
+from kit import shared_model_program as program
 from qwen2_audio.checkpoint import weights
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.distributed.process_group import Processes

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from random import Random
 
-from clip_files import encoded, wav_bytes
+from kit.clip_files import encoded, wav_bytes
 
 BOUNDARY = "boundary-of-the-tests"
 TEXTS = (
