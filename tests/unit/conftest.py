@@ -45,30 +45,21 @@ def _tokenizer_files(folder: Path) -> dict[str, int]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: 2 + 2 layers, 32 wide, 128 mel bins, context of 2048, greedy. What it says makes no sense."""
-    import torch
-
-    from qwen2_audio import GenerationConfig, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+    from kit.tiny import tiny_config, tiny_model
+    from qwen2_audio import GenerationConfig
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     ids = _tokenizer_files(folder)
-    config = Qwen2AudioConfig.from_dict(
+    config = tiny_config(
+        {"d_model": 32, "encoder_ffn_dim": 64, "num_mel_bins": 128, "max_source_positions": 1500},
         {
-            "audio_config": {
-                "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64,
-                "num_mel_bins": 128,
-            },
-            "text_config": {
-                "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 2048,
-                "initializer_range": 0.4, "eos_token_id": ids["<|im_end|>"],
-            },
-            "audio_token_index": ids["<|AUDIO|>"],
-            "torch_dtype": "float32",
-        }
+            "intermediate_size": 64, "vocab_size": VOCABULARY, "max_position_embeddings": 2048,
+            "initializer_range": 0.4, "eos_token_id": ids["<|im_end|>"],
+        },
+        audio_token_index=ids["<|AUDIO|>"],
+        torch_dtype="float32",
     )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = Qwen2AudioForConditionalGeneration(config).eval()
+    model = tiny_model(config, seed=1)
     model.generation_config = GenerationConfig(
         eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], max_new_tokens=24
     )

@@ -16,8 +16,8 @@ from torch import nn
 
 import qwen2_audio as qa
 from kit import shared_model_program as program
+from kit.tiny import tiny_config
 from qwen2_audio.checkpoint import weights
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.distributed.process_group import Processes
 from qwen2_audio.distributed.tensor_parallel import (
     ParallelLMHead,
@@ -143,13 +143,9 @@ def test_processes_that_would_load_different_models_are_stopped(tiny_checkpoint,
 
 
 def tiny(vocabulary=510, **text):
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
-    return Qwen2AudioConfig.from_dict(
-        {
-            "audio_config": {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16},
-            "text_config": {**sizes, "num_key_value_heads": 2, "vocab_size": vocabulary, **text},
-        }
-    )
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": vocabulary}
+    audio = {"encoder_layers": 1, "encoder_ffn_dim": 16, "num_mel_bins": 128, "max_source_positions": 1500}
+    return tiny_config(audio, {**sizes, **text})
 
 
 @pytest.mark.parametrize(
