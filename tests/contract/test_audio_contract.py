@@ -70,6 +70,7 @@ def test_verbose_json(client, wav, says):
     assert answer.usage.seconds == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # says the client of translations
 def test_translations(client, backend, wav, says):
     says("good day")
     assert client.audio.translations.create(model="fake", file=("a.wav", wav)).text == "good day"

@@ -33,7 +33,7 @@ def fuzzed():
         from qwen2_audio.api.loading import load
         from qwen2_audio.api.service import Service
 
-        chat = load(model, reuse=False)
+        chat = load(model, enable_prefix_caching=False)
         backend = Service(chat.model, chat.processor, name="fake")
     else:
         backend = FakeBackend()

@@ -1,4 +1,4 @@
-"""A checkpoint in the official layout, tiny and random, made once a session."""
+"""For all tests: patience with slow machines; a tiny random checkpoint in the official layout, made once a session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with something else is slow at drawing examples: that says nothing about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SENTENCES = [
     "What is that sound?", "It is a dog. It barks twice, then a door is closed.", "You are a helpful assistant.",
@@ -84,16 +89,11 @@ def clip() -> np.ndarray:
 @pytest.fixture
 def wav_file(tmp_path: Path):
     """Write a sound to a WAV file: wav_file("dog.wav", seconds=1.0, rate=16000) -> Path."""
-    import wave
+    from kit.clip_files import wav_bytes
 
     def write(name: str, seconds: float = 1.0, *, rate: int = 16_000, hertz: float = 440.0) -> Path:
-        samples = 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
         path = tmp_path / name
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate)
-            file.writeframes((samples * 32767).astype("<i2").tobytes())
+        path.write_bytes(wav_bytes(seconds, rate, hertz))
         return path
 
     return write
