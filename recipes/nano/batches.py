@@ -61,7 +61,7 @@ def augmented(mel: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out += rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, len(out), dtype=np.float32)[:, None]
     low = out.min()
     for _ in range(rng.integers(0, 3)):
-        at, width = rng.integers(0, 118), rng.integers(2, 14)
+        at, width = int(rng.integers(0, 118)), int(rng.integers(2, 14))
         out[at : at + width] = low
     if rng.random() < 0.4:
         width = max(1, int(out.shape[1] * rng.uniform(0.01, 0.06)))

@@ -134,7 +134,7 @@ def ask(clip: Clip, rng: Rng) -> tuple[str, str]:
         table: Any = ASK_MIXED if clip.background else ASK_SPEECH
     else:
         table = ASK_STRANGE if is_voice(clip) else ASK_SOUND
-    return pick_weighted(rng, table)(clip, rng)  # type: ignore[no-any-return]
+    return pick_weighted(rng, table)(clip, rng)
 
 
 def voice_chat(clip: Clip, rng: Rng) -> str:

@@ -46,7 +46,7 @@ def held_out_command() -> np.ndarray:
     return _loud(lambda i: render_speech("test", i, "variant", lambda rng: command(rng, "test"), about="commands"))
 
 
-def _loud(render) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _loud(render) -> np.ndarray:
     for index in range(1000):
         samples, clip = render(index)
         if clip.seconds <= LONGEST and clip.level_db > -24:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -188,7 +189,7 @@ def _scaled(stage: Stage, plan: Plan) -> Stage:
 
 def _result(plan: Plan, stage: Stage) -> dict[str, torch.Tensor]:
     path = plan.work / f"{stage.name}.pt"
-    state = torch.load(path, weights_only=True) if path.is_file() else {"step": 0}
+    state: dict[str, Any] = torch.load(path, weights_only=True) if path.is_file() else {"step": 0}
     if state["step"] < (wanted := _scaled(stage, plan).steps):
         raise RecipeError(
             f"{path} is at step {state['step']} of {wanted}; finish it first: python -m recipes.nano {stage.name}"

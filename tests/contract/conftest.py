@@ -1,22 +1,14 @@
-"""A live server around the fake backend of tests/unit/serve, and OpenAI's own client."""
+"""A live server around the fake backend, and OpenAI's own client."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
-SHARED = str(Path(__file__).parents[1] / "unit" / "serve")
-if SHARED not in sys.path:
-    sys.path.insert(0, SHARED)
-
-from clip_files import wav_bytes  # noqa: E402
-from fake_backend import FakeBackend  # noqa: E402
-from live_server import live  # noqa: E402
-
-from qwen2_audio.serve.settings import FetchPolicy, Settings  # noqa: E402
+from kit.clip_files import wav_bytes
+from kit.fake_backend import FakeBackend
+from kit.live_server import live
+from qwen2_audio.serve.settings import FetchPolicy, Settings
 
 openai = pytest.importorskip("openai")
 KEY = "key-of-the-tests"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import openai
 import pytest
-from clip_files import encoded, wav_bytes
 from openai.types.audio import Transcription, TranscriptionVerbose, TranslationVerbose
 
+from kit.clip_files import encoded, wav_bytes
 from qwen2_audio.serve.speech import TRANSCRIBE, TRANSLATE
 
 
@@ -15,7 +15,7 @@ def says(monkeypatch):
     """What the model answers, whatever it is asked: says("hello")."""
 
     def answer(text: str) -> None:
-        monkeypatch.setattr("fake_backend.text_of", lambda messages: f"say {text}")
+        monkeypatch.setattr("kit.fake_backend.text_of", lambda messages: f"say {text}")
 
     return answer
 
@@ -70,6 +70,7 @@ def test_verbose_json(client, wav, says):
     assert answer.usage.seconds == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # says the client of translations
 def test_translations(client, backend, wav, says):
     says("good day")
     assert client.audio.translations.create(model="fake", file=("a.wav", wav)).text == "good day"

@@ -9,9 +9,9 @@ import threading
 
 import openai
 import pytest
-from clip_files import encoded, wav_bytes
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from kit.clip_files import encoded, wav_bytes
 from qwen2_audio.types import SamplingParams
 
 

@@ -13,10 +13,10 @@ import time
 
 import httpx2 as httpx
 import pytest
-from fake_backend import FakeBackend
-from fuzz_requests import Case, Fuzz, dumps, post
-from live_server import live
 
+from kit.fake_backend import FakeBackend
+from kit.fuzz_requests import Case, Fuzz, dumps, post
+from kit.live_server import live
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
 COUNT = int(os.environ.get("QWEN2_AUDIO_FUZZ", "600"))
@@ -33,7 +33,7 @@ def fuzzed():
         from qwen2_audio.api.loading import load
         from qwen2_audio.api.service import Service
 
-        chat = load(model, reuse=False)
+        chat = load(model, enable_prefix_caching=False)
         backend = Service(chat.model, chat.processor, name="fake")
     else:
         backend = FakeBackend()

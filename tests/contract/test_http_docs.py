@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from clip_files import encoded, wav_bytes
-from fake_backend import FakeBackend
-from live_server import live
 
+from kit.clip_files import encoded, wav_bytes
+from kit.fake_backend import FakeBackend
+from kit.live_server import live
 from qwen2_audio.serve.convert import messages_of
 from qwen2_audio.serve.media import Link
 from qwen2_audio.serve.protocol import NEUTRAL, ChatRequest, SpeechRequest, StreamOptions, parse_chat

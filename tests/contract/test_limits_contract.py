@@ -9,11 +9,11 @@ import time
 
 import httpx2 as httpx
 import pytest
-from clip_files import wav_bytes
-from fake_backend import FakeBackend
-from fuzz_requests import dumps, post
-from live_server import live, wait_for
 
+from kit.clip_files import wav_bytes
+from kit.fake_backend import FakeBackend
+from kit.fuzz_requests import dumps, post
+from kit.live_server import live, wait_for
 from qwen2_audio.serve import event_stream, run
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
@@ -156,7 +156,7 @@ def test_a_stream_ends_with_its_backend_too_slow_to_keep_the_deadline(monkeypatc
         await asyncio.sleep(60)
         yield b""
 
-    async def ask() -> None:
+    async def ask():
         monkeypatch.setattr(event_stream, "_AFTER_DEADLINE", 0.1)
         now = asyncio.get_running_loop().time()
         answer = event_stream.EventStream(never(), Handle(), Settings(deadline=0.1), now)
@@ -214,7 +214,7 @@ def nano():
     from qwen2_audio.api.loading import load
     from qwen2_audio.api.service import Service
 
-    loaded = load("nano", reuse=False)
+    loaded = load("nano", enable_prefix_caching=False)
     service = Service(loaded.model, loaded.processor, name="nano")
     with live(service, Settings(grace=1)) as server, httpx.Client(base_url=server.url, timeout=120) as client:
         yield client

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_backend import ANSWER, PageBackend, clips_of, wav_files_of
-from page_kit import DONE, VOICE, answer, ask, serving, until, wav_of
 
+from kit.page import DONE, VOICE, answer, ask, serving, until, wav_of
+from kit.page_backend import ANSWER, PageBackend, clips_of, wav_files_of
 from qwen2_audio.api.loading import nano_path
 from qwen2_audio.serve.app import STATIC
 from qwen2_audio.serve.settings import Settings
 
-pytest_plugins = ("page_browser",)
+pytest_plugins = ("kit.page_browser",)
 CLIPS = nano_path() / "clips"
 
 

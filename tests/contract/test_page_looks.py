@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from page_backend import PageBackend
-from page_kit import answer, ask
 
+from kit.page import answer, ask
+from kit.page_backend import PageBackend
 from qwen2_audio.api.loading import nano_path
 
-pytest_plugins = ("page_browser",)
+pytest_plugins = ("kit.page_browser",)
 CLIPS = nano_path() / "clips"
 
 

@@ -9,10 +9,11 @@ import wave
 import numpy as np
 import pytest
 import soxr
-from page_backend import PageBackend
-from page_kit import voice
 
-pytest_plugins = ("page_browser",)
+from kit.page import voice
+from kit.page_backend import PageBackend
+
+pytest_plugins = ("kit.page_browser",)
 RATE = 16_000
 
 

@@ -8,10 +8,10 @@ import time
 
 import httpx2 as httpx
 import pytest
-from fake_backend import FakeBackend
-from fuzz_requests import dumps, post
-from live_server import live, wait_for
 
+from kit.fake_backend import FakeBackend
+from kit.fuzz_requests import dumps, post
+from kit.live_server import live, wait_for
 from qwen2_audio.serve.settings import FetchPolicy, Settings
 
 

@@ -13,7 +13,8 @@ import subprocess
 
 import httpx2 as httpx
 import pytest
-from clip_files import encoded, wav_bytes
+
+from kit.clip_files import encoded, wav_bytes
 
 QUESTION = {"type": "text", "text": "What's in this audio?"}
 

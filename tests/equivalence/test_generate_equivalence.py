@@ -5,13 +5,12 @@ import threading
 import pytest
 import torch
 
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
+from kit.tiny import AUDIO_ID, tiny_config, tiny_model
+from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.generate.generate import generate
 from qwen2_audio.generate.streamers import TextIteratorStreamer
-from qwen2_audio.model.encoder import num_audio_tokens
-from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
-AUDIO_ID, PAD, EOS = 63, 0, 2
+PAD, EOS = 0, 2
 # Prompts: ids below 37, clips as their number of mel frames (37 to 60).
 ROWS = [[5, 60, 6, 41, 7], [8, 9], [10, 38, 11, 12, 13, 55, 14], [15, 16, 17, 52]]
 SEARCHES = {
@@ -25,20 +24,7 @@ every_search = pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHE
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(3)
-    audio = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
-    text = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
-    config = Qwen2AudioConfig(
-        audio_config={**audio, "num_mel_bins": 8, "max_source_positions": 30},
-        text_config={**text, **heads},
-        audio_token_index=AUDIO_ID,
-    )
-    model = Qwen2AudioForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model
+    return tiny_model(tiny_config(text={"max_position_embeddings": 256}), seed=3, noise=0.2)
 
 
 def features(frames):

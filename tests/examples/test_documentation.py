@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import qwen2_audio as qa
+from kit import warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "recipes" / "nano" / "README.md"]
@@ -37,42 +39,60 @@ def commands():
                 yield pytest.param("\n".join(lines), id=f"{page.stem}: {lines[0][:50]}")
 
 
-@pytest.fixture
-def here(tmp_path):
-    """A folder to leave files in, with the clips that the documentation names."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
-    for name in ("dog.flac", "first.wav", "second.wav", "talk.mp3", "cat.wav"):
-        (tmp_path / name).write_bytes((qa.nano_path() / "clips" / "dog.wav").read_bytes())
-    (tmp_path / "dog.wav").write_bytes((tmp_path / "dog.flac").read_bytes())
+def fill(folder):
+    """Put the clips and files that the documentation names into an empty folder."""
+    (folder / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
+    for name in ("dog.flac", "dog.wav", "first.wav", "second.wav", "talk.mp3", "cat.wav"):
+        (folder / name).write_bytes((qa.nano_path() / "clips" / "dog.wav").read_bytes())
     training = (ROOT / "docs" / "training.md").read_text()
     for name, config in re.findall(r"^```toml\n# (\w+\.toml)\n(.*?)^```", training, re.S | re.M):
-        (tmp_path / name).write_text(config)
+        (folder / name).write_text(config)
     example, pair = re.findall(r'^{"messages".*$', training, re.M)
     for name, row in (("train", example), ("eval", example), ("pairs", pair)):
-        (tmp_path / f"{name}.jsonl").write_text(row + "\n")
-    return tmp_path
+        (folder / f"{name}.jsonl").write_text(row + "\n")
 
 
-def run(command, folder, hub_cache):
-    env = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "HF_HOME": str(hub_cache),
-        "HF_HUB_OFFLINE": "1",
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, timeout=240)
-    assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
+@pytest.fixture(scope="module")
+def environment(hub_cache):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "HF_HOME": str(hub_cache), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """One folder for all commands, and the lines that have succeeded in it."""
+    folder = tmp_path_factory.mktemp("documentation")
+    fill(folder)
+    return folder, set()
 
 
 @pytest.mark.parametrize("program", list(blocks("python")))
-def test_programs(program, here, hub_cache):
-    run([sys.executable, "-c", program], here, hub_cache)
+def test_programs(program, tmp_path, environment):
+    fill(tmp_path)
+    done = warm.run(["-c", program], folder=tmp_path, environment=environment)
+    assert done.returncode == 0, f"{program}\n{done.stderr[-3000:]}"
+
+
+def run(words, line, folder, environment):
+    if words[0] == "qwen2-audio":
+        return [warm.run(["-m", "qwen2_audio", *words[1:]], folder=folder, environment=environment)]
+    if words[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "qwen2_audio"] and words[5] == "train":
+        return warm.run_together(words[3:], folder=folder, environment=environment)
+    shell = ["bash", "-e", "-o", "pipefail", "-c", line]
+    return [subprocess.run(shell, capture_output=True, text=True, env=environment, cwd=folder, timeout=240)]
 
 
 @pytest.mark.parametrize("script", list(commands()))
-def test_commands(script, here, hub_cache):
-    run(["bash", "-e", "-o", "pipefail", "-c", script], here, hub_cache)
+def test_commands(script, workshop, environment):
+    """Line by line. Pages repeat each other: what one page has done is there for the next, and not done again."""
+    folder, succeeded = workshop
+    for line in script.splitlines():
+        words = shlex.split(line, comments=True)
+        if tuple(words) in succeeded:
+            continue
+        for done in run(words, line, folder, environment):
+            assert done.returncode == 0, f"{line}\n{done.stderr[-3000:]}"
+        succeeded.add(tuple(words))
 
 
 def test_commands_are_found():

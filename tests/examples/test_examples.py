@@ -9,14 +9,13 @@ import http.server
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 import qwen2_audio as qa
+from kit import warm
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted((ROOT / "examples").glob("[0-9]*.py"))
@@ -64,9 +63,7 @@ def run(program, hub_cache, clip_server):
         "no_proxy": "*",
     }
     env.pop("HF_HUB_CACHE", None)
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(program)], capture_output=True, text=True, env=env, cwd=ROOT, timeout=240
-    )
+    done = warm.run(["-c", RUNNER, program], folder=ROOT, environment=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

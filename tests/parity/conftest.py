@@ -3,57 +3,24 @@
 import pytest
 import torch
 
+from kit.reference import reference_name, reference_shape
+from kit.tiny import AUDIO_ID
+from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
-from qwen2_audio.model.encoder import num_audio_tokens
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
-
-AUDIO_ID = 63
-AUDIO = {
-    "d_model": 16,
-    "encoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "num_mel_bins": 8,
-    "max_source_positions": 30,
-}
-TEXT = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-}
-PREFIXES = {
-    "audio_tower.": "model.audio_tower.",
-    "multi_modal_projector.": "model.multi_modal_projector.",
-    "language_model.model.": "model.language_model.",
-    "language_model.lm_head.": "lm_head.",
-}
 
 
 def twins(weights):
     """(reference, ours): `weights(name, index, shape)` gives the tensor of the index-th name in sorted order."""
     transformers = pytest.importorskip("transformers")
-    theirs_config = transformers.Qwen2AudioConfig(
-        audio_config=dict(AUDIO), text_config={**TEXT, "model_type": "qwen2"}, audio_token_index=AUDIO_ID
-    )
+    theirs_config = transformers.Qwen2AudioConfig(**reference_shape())
     theirs_config._attn_implementation = "eager"
     theirs = transformers.Qwen2AudioForConditionalGeneration(theirs_config).eval()
-    ours = Qwen2AudioForConditionalGeneration(
-        Qwen2AudioConfig(audio_config=dict(AUDIO), text_config=dict(TEXT), audio_token_index=AUDIO_ID)
-    ).eval()
+    ours = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(**reference_shape())).eval()
     ours.set_attn_implementation("eager")
     state = {name: weights(name, i, t.shape) for i, (name, t) in enumerate(sorted(ours.state_dict().items()))}
     ours.load_state_dict(state)
-    renamed = {}
-    for name, value in state.items():
-        prefix = next(p for p in PREFIXES if name.startswith(p))
-        renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = value
-    theirs.load_state_dict(renamed)
+    theirs.load_state_dict({reference_name(name): value for name, value in state.items()})
     return theirs, ours
 
 

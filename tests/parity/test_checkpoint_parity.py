@@ -7,30 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from kit.reference import reference_shape
+from kit.tiny import AUDIO_ID
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.pretrained import Qwen2AudioEncoder, Qwen2AudioForConditionalGeneration, Qwen2AudioModel
 
 transformers = pytest.importorskip("transformers")
 
-AUDIO_ID = 63
-AUDIO = dict(
-    d_model=16,
-    encoder_layers=2,
-    encoder_attention_heads=2,
-    encoder_ffn_dim=32,
-    num_mel_bins=8,
-    max_source_positions=30,
-)
-TEXT = dict(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    max_position_embeddings=512,
-    rms_norm_eps=1e-5,
-)
 VARIANTS = {
     "plain": {},
     "gqa": {"num_key_value_heads": 2},
@@ -43,11 +26,7 @@ VARIANTS = {
 def theirs(request):
     """A tiny random model of the reference."""
     torch.manual_seed(0)
-    config = transformers.Qwen2AudioConfig(
-        audio_config=dict(AUDIO),
-        text_config={"model_type": "qwen2"} | TEXT | VARIANTS[request.param],
-        audio_token_index=AUDIO_ID,
-    )
+    config = transformers.Qwen2AudioConfig(**reference_shape(text=VARIANTS[request.param]))
     model = transformers.Qwen2AudioForConditionalGeneration(config).eval()
     with torch.no_grad():
         for p in model.parameters():
@@ -161,9 +140,7 @@ def test_ours_loads_there(theirs, tmp_path, limit):
 @pytest.mark.parametrize("text", VARIANTS.values(), ids=VARIANTS)
 def test_ours_made_from_a_config_loads_there(tmp_path, text):
     torch.manual_seed(1)
-    ours = Qwen2AudioForConditionalGeneration(
-        Qwen2AudioConfig(audio_config=dict(AUDIO), text_config=TEXT | text, audio_token_index=AUDIO_ID)
-    ).eval()
+    ours = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(**reference_shape(text=text))).eval()
     ours.save_pretrained(tmp_path)
     again = load_theirs(tmp_path)
     assert_same_weights(ours, again)

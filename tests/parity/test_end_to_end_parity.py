@@ -12,6 +12,7 @@ import torch
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
+from kit.reference import reference_shape
 from qwen2_audio.inputs.feature_extractor import WhisperFeatureExtractor
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
@@ -43,14 +44,12 @@ def folder(tmp_path_factory):
     tokenizer.save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
     torch.manual_seed(0)
-    audio = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
-    text = {
-        "model_type": "qwen2", "vocab_size": 272, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 2048,
-    }  # fmt: skip
-    config = transformers.Qwen2AudioConfig(
-        audio_config=audio, text_config=text, audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>")
+    shape = reference_shape(
+        {"num_mel_bins": 128, "max_source_positions": 1500},
+        {"vocab_size": 272, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6},
+        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
     )
+    config = transformers.Qwen2AudioConfig(**shape)
     config.ignore_index = -100  # the reference's legacy merge, which it takes one-token clips for, reads it
     model = transformers.Qwen2AudioForConditionalGeneration(config).eval()
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """Tokens of generate() against transformers' on tiny checkpoints in fp32."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ PROMPTS = {
     "two clips in a row": [[5, 60, 6, 41, 7]],
     "mixed batch": [[5, 60, 6], [7, 38, 8, 9, 10], [11, 12], [13, 45, 14, 50, 15]],
 }
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "repetition penalty": {"repetition_penalty": 1.3},
     "ngram": {"no_repeat_ngram_size": 2},

@@ -79,7 +79,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 2**31), length=st.sampled_from([1, 5, LENGTH]), kind=st.sampled_from(["plain", "ties", "bans"])
 )

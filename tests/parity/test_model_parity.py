@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from kit.reference import reference_name, reference_shape
+from kit.tiny import AUDIO_ID
 from qwen2_audio.audio.mel import num_audio_tokens, num_encoder_frames
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.model.encoder import frames_needed
@@ -11,25 +13,6 @@ from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
 transformers = pytest.importorskip("transformers")
 
-AUDIO = 63
-BASE_AUDIO = dict(
-    d_model=16,
-    encoder_layers=2,
-    encoder_attention_heads=2,
-    encoder_ffn_dim=32,
-    num_mel_bins=8,
-    max_source_positions=30,
-)
-BASE_TEXT = dict(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=4,
-    max_position_embeddings=512,
-    rms_norm_eps=1e-5,
-)
 SHAPES = {
     "plain": ({}, {}),
     "gqa": ({}, {"num_key_value_heads": 2}),
@@ -45,30 +28,17 @@ SHAPES = {
 def build(audio: dict, text: dict, seed: int = 0):
     """The reference and ours with the same random weights."""
     torch.manual_seed(seed)
-    audio, text = BASE_AUDIO | audio, BASE_TEXT | text
-    theirs_config = transformers.Qwen2AudioConfig(
-        audio_config=dict(audio), text_config=dict(text) | {"model_type": "qwen2"}, audio_token_index=AUDIO
-    )
+    theirs_config = transformers.Qwen2AudioConfig(**reference_shape(audio, text))
     theirs_config.ignore_index = -100  # the reference's legacy merge reads it, and its own default lacks it
     theirs_config._attn_implementation = "eager"
     theirs = transformers.Qwen2AudioForConditionalGeneration(theirs_config).eval()
     with torch.no_grad():
         for p in theirs.parameters():  # larger than the initial 0.02, biases and norms included, so that errors show
             p.add_(torch.randn_like(p) * 0.15)
-    ours = Qwen2AudioForConditionalGeneration(
-        Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_index=AUDIO)
-    ).eval()
-    names = {
-        "model.audio_tower.": "audio_tower.",
-        "model.multi_modal_projector.": "multi_modal_projector.",
-        "model.language_model.": "language_model.model.",
-        "lm_head.": "language_model.lm_head.",
-    }
-    state = {}
-    for name, value in theirs.state_dict().items():
-        prefix = next(p for p in names if name.startswith(p))
-        state[names[prefix] + name.removeprefix(prefix)] = value
-    ours.load_state_dict(state)
+    ours = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig(**reference_shape(audio, text))).eval()
+    state = theirs.state_dict()
+    assert len(state) == len(ours.state_dict())
+    ours.load_state_dict({name: state[reference_name(name)] for name in ours.state_dict()})
     return theirs, ours
 
 
@@ -99,7 +69,7 @@ def batch_of(rows, lengths, bins, side="left"):
     for row in rows:
         out = []
         for token in row:
-            out += [AUDIO] * num_audio_tokens(lengths[-1 - token]) if token < 0 else [token]
+            out += [AUDIO_ID] * num_audio_tokens(lengths[-1 - token]) if token < 0 else [token]
         expanded.append(out)
     width = max(map(len, expanded))
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -115,7 +85,7 @@ def labels_of(inputs):
     """All text but the first token of a row, which the reference predicts from padding in a left-padded row."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     first = mask.cumsum(1) == 1
-    return ids.masked_fill((ids == AUDIO) | (mask == 0) | first, -100)
+    return ids.masked_fill((ids == AUDIO_ID) | (mask == 0) | first, -100)
 
 
 def bins(model):
@@ -215,7 +185,7 @@ def test_text_only(pair):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_legacy_prompts_expand_as_in_the_reference(plain, side):
     theirs, ours = plain
-    ids = torch.tensor([[5, 6, AUDIO, 7, AUDIO, 8], [0, 0, 9, AUDIO, 10, 11]])
+    ids = torch.tensor([[5, 6, AUDIO_ID, 7, AUDIO_ID, 8], [0, 0, 9, AUDIO_ID, 10, 11]])
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
     if side == "right":
         ids[1], mask[1] = ids[1].roll(-2), mask[1].roll(-2)

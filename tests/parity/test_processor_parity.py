@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
@@ -115,7 +115,7 @@ def test_bare_placeholders_come_out_as_wrapped_ones(both):
     assert_same(ours(text="<|AUDIO|>x<|AUDIO|>", audio=clips, return_tensors="pt"), expected)
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=10)
 @given(samples=st.integers(321, 20000))
 def test_same_number_of_positions_for_any_length(both, samples):
     ours, theirs = both

@@ -3,17 +3,11 @@
 import pytest
 import torch
 
+from kit.reference import reference_name
+from kit.tiny import AUDIO_ID
 from qwen2_audio.train.config import DataConfig, OptimConfig, TrainConfig
 from qwen2_audio.train.loss import predict, token_losses, trained_tokens
 from qwen2_audio.train.optim import optimiser, prepare, trained
-
-AUDIO_ID = 63
-PREFIXES = {
-    "audio_tower.": "model.audio_tower.",
-    "multi_modal_projector.": "model.multi_modal_projector.",
-    "language_model.model.": "model.language_model.",
-    "language_model.lm_head.": "lm_head.",
-}
 
 
 def right_padded():
@@ -30,11 +24,6 @@ def right_padded():
         "input_features": torch.randn(2, 8, 60, generator=generator),
         "feature_attention_mask": (torch.arange(60)[None] < torch.tensor([[60], [37]])).int(),
     }  # fmt: skip
-
-
-def theirs_name(name):
-    prefix = next(p for p in PREFIXES if name.startswith(p))
-    return PREFIXES[prefix] + name.removeprefix(prefix)
 
 
 @pytest.fixture
@@ -60,7 +49,7 @@ def test_loss_and_gradients_of_a_step_are_the_references(gradients):
     expected = dict(theirs.named_parameters())
     compared = 0
     for name, parameter in trained(ours).items():
-        other = expected[theirs_name(name)].grad
+        other = expected[reference_name(name)].grad
         scale = float(other.abs().max())
         assert float((parameter.grad - other).abs().max()) <= 1e-4 * scale + 1e-7, name
         compared += scale > 0
@@ -71,7 +60,7 @@ def test_what_we_train_is_what_the_reference_would(random_twins):
     theirs, ours = random_twins
     config = TrainConfig(DataConfig("rows"), "out", method="full", parts=("encoder", "projector", "language_model"))
     prepare(ours, config)
-    assert {theirs_name(name) for name in trained(ours)} == {
+    assert {reference_name(name) for name in trained(ours)} == {
         name for name, p in theirs.named_parameters() if p.requires_grad
     }
 

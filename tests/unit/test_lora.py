@@ -5,29 +5,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kit.tiny import AUDIO_ID, tiny_model
 from qwen2_audio import lora
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.checkpoint.weights import canonical
 from qwen2_audio.errors import ConfigError, WeightsError
 from qwen2_audio.lora import LoraConfig
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 
-AUDIO_ID = 63
 EVERYWHERE = {"encoder": "q_proj|fc1", "projector": "linear", "language_model": "q_proj|down_proj|lm_head"}
 
 
 def fresh() -> Qwen2AudioForConditionalGeneration:
-    audio = dict(
-        d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, num_mel_bins=8,
-        max_source_positions=30,
-    )  # fmt: skip
-    text = dict(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    config = {"audio_config": audio, "text_config": text, "audio_token_index": AUDIO_ID}
-    torch.manual_seed(0)
-    return Qwen2AudioForConditionalGeneration(Qwen2AudioConfig.from_dict(config)).eval()
+    return tiny_model()
 
 
 def logits(model):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kit.tiny import AUDIO, TEXT, tiny_config
 from qwen2_audio import pretrained
 from qwen2_audio.checkpoint import weights
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig
@@ -21,28 +22,11 @@ from qwen2_audio.pretrained import (
     parse_size,
 )
 
-AUDIO = dict(
-    d_model=16,
-    encoder_layers=2,
-    encoder_attention_heads=2,
-    encoder_ffn_dim=32,
-    num_mel_bins=8,
-    max_source_positions=30,
-    initializer_range=0.5,
-)
-TEXT = dict(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    eos_token_id=3,
-)
+ENCODER = AUDIO | {"initializer_range": 0.5}
 
 
 def config(**changes) -> Qwen2AudioConfig:
-    return Qwen2AudioConfig.from_dict({"audio_config": AUDIO, "text_config": TEXT} | changes)
+    return tiny_config(ENCODER, {"eos_token_id": 3}, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +87,7 @@ def test_the_files_written(folder):
 def test_every_class_saves_what_it_is(tmp_path, model):
     for kind, part in (
         (Qwen2AudioModel, Qwen2AudioModel(config())),
-        (Qwen2AudioEncoder, Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**AUDIO))),
+        (Qwen2AudioEncoder, Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**ENCODER))),
     ):
         part.save_pretrained(tmp_path / kind.__name__)
         data = json.loads((tmp_path / kind.__name__ / "config.json").read_text())
@@ -159,7 +143,7 @@ def test_only_the_positions_of_the_encoder_are_frozen(folder):
 
 def test_fresh_weights_of_the_encoder_alone():
     torch.manual_seed(0)
-    encoder = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**AUDIO))
+    encoder = Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**ENCODER))
     assert abs(float(encoder.conv2.weight.detach().std()) - 0.5) < 0.05  # initializer_range
     assert not encoder.conv2.bias.any()
     assert (encoder.layer_norm.weight == 1).all()
@@ -287,7 +271,7 @@ def test_a_config_of_the_callers(folder, model):
     assert loaded.config.text_config.rms_norm_eps == 0.5
     assert mine._attn_implementation == "sdpa"  # copied, not changed
     assert "config is a Qwen2AudioEncoderConfig; expected a Qwen2AudioConfig" in refusal(
-        ConfigError, load, folder, config=Qwen2AudioEncoderConfig(**AUDIO)
+        ConfigError, load, folder, config=Qwen2AudioEncoderConfig(**ENCODER)
     )
 
 
@@ -335,7 +319,7 @@ def test_a_quantised_checkpoint_is_refused(folder):
 
 
 def test_weights_of_another_size_are_refused(folder):
-    change_config(folder, text_config=TEXT | {"num_hidden_layers": 1, "intermediate_size": 40})
+    change_config(folder, text_config=TEXT | {"eos_token_id": 3} | {"num_hidden_layers": 1, "intermediate_size": 40})
     text = refusal(WeightsError, Qwen2AudioForConditionalGeneration.from_pretrained, folder)
     assert "12 unexpected: language_model.model.layers.1." in text
     assert "3 of another shape: " in text

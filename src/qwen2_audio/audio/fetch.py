@@ -27,6 +27,7 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         newurl = redirect_target(req.full_url, newurl)
         if urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
             raise AudioError(f"{req.full_url} redirects to {newurl!r}; expected an http or https URL.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -43,6 +44,8 @@ def fetch(url: str, limits: Limits, deadline: Deadline) -> IO[bytes]:
             _copy(response, body, url, limits, deadline)
     except BaseException as error:
         body.close()
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         if isinstance(error, AudioError) or not isinstance(error, (OSError, ValueError, http.client.HTTPException)):
             raise
         raise AudioError(f"{url} could not be fetched: {_reason(error, limits)}") from error

@@ -25,6 +25,7 @@ def encode(fmt: str, codec: str, seconds: int = SECONDS, **options: str) -> byte
     file, tone = io.BytesIO(), np.sin(np.arange(seconds * 48_000) * 0.05).astype(np.float32)
     with av.open(file, "w", format=fmt, options=options) as container:
         stream = container.add_stream(codec, rate=48_000, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(0.3 * tone[None], format="fltp", layout="mono")
         frame.sample_rate = 48_000
         for packet in [*stream.encode(frame), *stream.encode(None)]:

@@ -32,6 +32,7 @@ def encode(samples: np.ndarray, fmt: str = "wav", codec: str = "pcm_f32le", rate
     file = io.BytesIO()
     with av.open(file, "w", format=fmt) as container:
         stream = container.add_stream(codec, rate=rate, layout=LAYOUTS[len(samples)])
+        assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=LAYOUTS[len(samples)])
         frame.sample_rate = rate
         for packet in [*stream.encode(frame), *stream.encode(None)]:
@@ -121,7 +122,7 @@ def test_the_sound_of_a_video_file_and_stereo_is_the_mean() -> None:
     np.testing.assert_allclose(load(encode(both)), both.mean(axis=0), atol=1e-8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     samples=st.integers(1, 3000),
     rate=st.sampled_from([4000, 8000, 11025, 22050, 44100, 48000, 384000]),
@@ -351,7 +352,7 @@ def test_wav_written_to_a_pipe_is_whole(size: int) -> None:
         assert len(load(bytes(data))) == 48000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(["wav", "flac", "ogg", "mp3"]), st.integers(0, 10**6), st.binary(max_size=64))
 def test_no_damage_escapes_as_another_error(fmt: str, at: int, garbage: bytes) -> None:
     codec = {"wav": "pcm_s16le", "flac": "flac", "ogg": "libopus", "mp3": "libmp3lame"}[fmt]

@@ -76,7 +76,7 @@ def test_ramp_golden() -> None:
     assert mel[0, :3] == pytest.approx([1.5229559, 1.5216788, 1.5202143], abs=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(samples=st.one_of(st.integers(0, 4000), st.integers(479_500, 480_000)), seed=st.integers(0, 9))
 def test_unpadded_is_the_beginning_of_padded_and_the_rest_is_floor(samples: int, seed: int) -> None:
     waveform = (np.random.default_rng(seed).normal(size=samples) * 0.1).astype(np.float32)

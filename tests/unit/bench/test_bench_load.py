@@ -12,18 +12,19 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sse_server import WORDS, Endpoint
 
+from kit.sse_server import WORDS, Endpoint
 from qwen2_audio.bench import load_client
 from qwen2_audio.bench.load import Options, SentRequest, overhead_rows, percentiles, rows_of, run
 from qwen2_audio.bench.load_plot import open_at
 from qwen2_audio.bench.load_requests import arrivals, synthetic_clip
 from qwen2_audio.errors import AudioError, CapacityError, ConfigError
 
-FAST = {"rate": 200.0, "requests": 4}
+FAST: dict[str, Any] = {"rate": 200.0, "requests": 4}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,6 @@ def test_what_falls_short_is_marked(row: Row, missed: bool) -> None:
     from rich.console import Console
 
     assert row.missed is missed
-    console = Console(width=150, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=150, record=True, file=io.StringIO())
     console.print(table(Report(MACHINE, [row])))
     assert (" !" in console.export_text().partition("Medians")[0]) is missed

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks import main as bench
 from benchmarks.engine import run as engine
+from benchmarks.engine.options import Options as EngineOptions
 from benchmarks.harness.random_checkpoint import SHAPES
 from benchmarks.harness.worker_process import Worker
 from benchmarks.kernels import run as kernels
@@ -191,4 +192,4 @@ def test_options_of_the_command_reach_the_bench(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(engine, "run", run)
     arguments = ["engine", "--shape", "mid", "--format", "bf16", "--device", "cuda", "--quick", "--peer", "none"]
     CliRunner().invoke(APP, arguments, catch_exceptions=False)
-    assert seen[2] == engine.Options(shape=SHAPES["mid"], formats=("bf16",), device="cuda", quick=True, peer="none")
+    assert seen[2] == EngineOptions(shape=SHAPES["mid"], formats=("bf16",), device="cuda", quick=True, peer="none")

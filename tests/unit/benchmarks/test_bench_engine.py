@@ -6,6 +6,7 @@ import contextlib
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,7 @@ def test_every_row_is_there_with_what_is_asked_of_it(result: SimpleNamespace) ->
 
 
 def test_the_engine_and_generate_say_the_same(session: Session) -> None:
-    asked = {"seconds": [1.0, 2.0, 1.5], "variant": 3, "new_tokens": 7}
+    asked: dict[str, Any] = {"seconds": [1.0, 2.0, 1.5], "variant": 3, "new_tokens": 7}
     at_once, in_turn = session.together(**asked), session.alone(**asked)
     assert at_once["check"] == in_turn["check"]
     assert [len(answer) for answer in at_once["check"]] == [7, 7, 7]
@@ -93,7 +94,7 @@ def test_the_peer_answers_the_same_requests(session: Session, folder: Path) -> N
 
     peer = PeerSession()
     peer.load(str(folder), "cpu", "float32")
-    asked = {"seconds": [1.0, 2.0], "variant": 3, "new_tokens": 5}
+    asked: dict[str, Any] = {"seconds": [1.0, 2.0], "variant": 3, "new_tokens": 5}
     assert peer.together(**asked)["check"] == session.together(**asked)["check"]
 
 
@@ -126,7 +127,7 @@ def test_a_draft_that_is_told_the_answer(session: Session, folder: Path, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     small = draft.make(folder, "fp32", lambda line: None)
     assert 0 < session.load_draft(str(small))["value"] < 2
-    asked = {"kind": "chat", "max_tokens": 41}
+    asked: dict[str, Any] = {"kind": "chat", "max_tokens": 41}
     found = [session.speculate(draft_tokens=4, right=right, **asked)["accepted"] for right in (0.0, 0.5, 0.9, 1.0)]
     assert found[0] == 0 and found == sorted(found) and found[1] > 0.2 and found[-1] == pytest.approx(0.8, abs=0.03)
     assert session.speculate(draft_tokens=0, **asked)["accepted"] == 0
@@ -184,7 +185,7 @@ def test_a_rate_is_of_the_steps_that_only_decode() -> None:
 def test_the_ratio_of_a_short_request_is_to_twice_its_idle_time_and_a_chunk() -> None:
     class Scripted:
         def ask(self, op: str, **arguments: float) -> dict:
-            answers = {
+            answers: dict[str, dict] = {
                 "first_token_behind": {"value": 1.5, "late": False},
                 "turns": {"value": [3.0, 0.5]},
                 "first_token": {"value": 0.5 if arguments.get("seconds") == 3 else 4.0, "chunk": 0.25},

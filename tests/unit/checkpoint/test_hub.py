@@ -73,9 +73,9 @@ def fill(cache: Path) -> Path:
     return snapshot
 
 
-def refusal(*args, **options) -> str:
+def refusal(name, **options) -> str:
     with pytest.raises(WeightsError) as caught:
-        hub.resolve(*args, FILES, **options)
+        hub.resolve(name, FILES, **options)
     text = str(caught.value)
     assert "\n" not in text
     return text

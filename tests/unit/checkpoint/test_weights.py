@@ -10,36 +10,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kit.tiny import tiny_config
 from qwen2_audio.checkpoint import weights
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.errors import WeightsError
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration, Qwen2AudioModel
 
-AUDIO = dict(d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, num_mel_bins=8)
-TEXT = dict(
-    vocab_size=64,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-)
 CONV = "audio_tower.conv1.weight"
-
-
-def config(**text) -> Qwen2AudioConfig:
-    return Qwen2AudioConfig(audio_config=AUDIO | {"max_source_positions": 30}, text_config=TEXT | text)
 
 
 def on_meta(kind=Qwen2AudioForConditionalGeneration, **text):
     with torch.device("meta"):
-        return kind(config(**text))
+        return kind(tiny_config(text=text))
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return Qwen2AudioForConditionalGeneration(config())
+    return Qwen2AudioForConditionalGeneration(tiny_config())
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +183,7 @@ def test_headless_knows_that_a_head_is_there(folder, tensors):
 
 def test_a_prefix_takes_its_part_only(folder, tensors):
     with torch.device("meta"):
-        tower = Qwen2AudioModel(config()).audio_tower
+        tower = Qwen2AudioModel(tiny_config()).audio_tower
     weights.load_checkpoint(tower, folder, prefix=weights.ENCODER)
     part = {n.removeprefix("audio_tower."): t for n, t in tensors.items() if n.startswith("audio_tower.")}
     assert_holds(tower, part)
@@ -365,7 +353,7 @@ def test_a_crash_leaves_the_old_file(folder, tensors, monkeypatch, model):
 
 
 def test_a_tied_head_is_written_too(tmp_path):
-    model = Qwen2AudioForConditionalGeneration(config(tie_word_embeddings=True))
+    model = Qwen2AudioForConditionalGeneration(tiny_config(text={"tie_word_embeddings": True}))
     weights.save_checkpoint(model, tmp_path)
     held = load_file(tmp_path / "model.safetensors")
     assert torch.equal(held[weights.HEAD], held[weights.EMBEDDING])

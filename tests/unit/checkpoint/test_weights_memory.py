@@ -26,7 +26,7 @@ def checkpoint(folder: Path, count: int, size: int) -> nn.ParameterDict:
 
 def private_bytes() -> int:
     """Memory of this process that no file backs."""
-    return 1024 * int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    return 1024 * int(re.findall(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[0])
 
 
 def test_one_tensor_at_a_time(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """A language model divided among two processes of torchrun, on the CPU with gloo, against one: the same answers."""
 
 import json
-import os
 import queue
 import re
 import subprocess
@@ -10,14 +9,15 @@ import threading
 from pathlib import Path
 
 import pytest
-import shared_model_program as program
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 import qwen2_audio as qa
+from kit import shared_model_program as program
+from kit import warm
+from kit.tiny import tiny_config
 from qwen2_audio.checkpoint import weights
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.distributed.process_group import Processes
 from qwen2_audio.distributed.tensor_parallel import (
     ParallelLMHead,
@@ -33,19 +33,12 @@ from qwen2_audio.model.initialize import without_weights
 from qwen2_audio.native.paged import storage_for
 
 
-def two_processes(*arguments):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, program.__file__, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-
-
 @pytest.fixture(scope="module")
 def shared(tiny_checkpoint, tmp_path_factory):
     """What the two processes found."""
     out = tmp_path_factory.mktemp("shared") / "found"
-    done = two_processes(tiny_checkpoint, out, "model")
-    assert done.returncode == 0, done.stderr[-4000:]
+    for done in warm.run_together([program.__file__, tiny_checkpoint, out, "model"]):
+        assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(Path(f"{out}.{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -107,7 +100,9 @@ def test_only_the_newest_engine_may_speak(shared):
 
 
 def test_followers_leave_when_the_first_process_dies(tiny_checkpoint, tmp_path):
-    done = two_processes(tiny_checkpoint, tmp_path / "found", "dies")
+    arguments = [program.__file__, tiny_checkpoint, tmp_path / "found", "dies"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launcher, *map(str, arguments)], capture_output=True, text=True, timeout=200)
     assert done.returncode != 0
     assert re.search(r"Process 0, which has the engine, is gone \(.*\); this one leaves", done.stderr)
     assert not list(tmp_path.iterdir())
@@ -143,13 +138,9 @@ def test_processes_that_would_load_different_models_are_stopped(tiny_checkpoint,
 
 
 def tiny(vocabulary=510, **text):
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
-    return Qwen2AudioConfig.from_dict(
-        {
-            "audio_config": {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16},
-            "text_config": {**sizes, "num_key_value_heads": 2, "vocab_size": vocabulary, **text},
-        }
-    )
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": vocabulary}
+    audio = {"encoder_layers": 1, "encoder_ffn_dim": 16, "num_mel_bins": 128, "max_source_positions": 1500}
+    return tiny_config(audio, {**sizes, **text})
 
 
 @pytest.mark.parametrize(

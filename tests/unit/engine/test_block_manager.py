@@ -1,10 +1,10 @@
 import time
 
 import pytest
-from histories import Memory, request, sequences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.histories import Memory, request, sequences
 from qwen2_audio.engine.block_manager import BlockCopy, BlockManager
 
 SIZE = 4

@@ -6,10 +6,10 @@ import inspect
 
 import pytest
 import torch
-from fixed_shapes import PASTS, filled_storage, ordinary, packed_of, small_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kit.fixed_shapes import PASTS, filled_storage, ordinary, packed_of, small_model
 from qwen2_audio import lora
 from qwen2_audio.engine.executor import cuda_graphs as graphs
 from qwen2_audio.engine.executor.cuda_graphs import Buffers, Capture, step

@@ -37,7 +37,7 @@ def tokenizer(tiny_checkpoint: Path):
 
 
 @pytest.fixture(scope="module")
-def model(tiny_checkpoint: Path):
+def model(tiny_checkpoint):
     """Answers that never end by themselves, so that they are long enough to be guessed at."""
     made = Qwen2AudioForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype="float32")
     made.generation_config.eos_token_id = None

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from fixed_shapes import PASTS, Spelling, filled_storage, ordinary, packed_of, small_model
 
+from kit.fixed_shapes import PASTS, Spelling, filled_storage, ordinary, packed_of, small_model
 from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.distributed import tensor_parallel
 from qwen2_audio.engine import engine as engine_module

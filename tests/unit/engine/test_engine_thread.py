@@ -90,7 +90,8 @@ def test_text_does_not_wait_for_sound(thread, slow):
     held = [thread.submit(one, SHORT) for one in slow]
     for one in slow:
         assert one.begun.wait(10)
-    assert ends(thread.submit(lambda: PROMPT, SHORT, quick=True)) == ["length"]
+    assert ends(thread.submit(lambda: PROMPT, SHORT, timeout=10, quick=True)) == ["length"], "before its deadline"
+    assert not any(handle.done for handle in held)
     for one in slow:
         one.go_on.set()
     assert [ends(handle) for handle in held] == [["length"]] * 2

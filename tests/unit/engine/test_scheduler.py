@@ -3,8 +3,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from histories import play, request, sequences
 
+from kit.histories import play, request, sequences
 from qwen2_audio.engine.block_manager import BlockManager
 from qwen2_audio.engine.scheduler import Limits, Scheduler, SchedulerOutput, StepSizeController, share_out
 from qwen2_audio.errors import CapacityError

@@ -90,7 +90,8 @@ def test_a_temperature_that_logits_cannot_be_divided_by_is_greedy(temperature):
 
 
 def test_the_names_of_version_0_1_work_with_a_notice():
-    with pytest.warns(FutureWarning, match="EngineSettings: step_tokens is now max_num_batched_tokens") as caught:
+    names = "(step_tokens is now max_num_batched_tokens|reuse is now enable_prefix_caching); the old name goes"
+    with pytest.warns(FutureWarning, match=f"EngineSettings: {names}") as caught:
         settings = EngineSettings(1024, step_tokens=7, reuse=False)
     assert settings == EngineSettings(1024, max_num_batched_tokens=7, enable_prefix_caching=False)
     assert len(caught) == 2 and caught[0].filename == __file__

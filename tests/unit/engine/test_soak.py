@@ -25,6 +25,7 @@ from qwen2_audio.errors import AudioError, CapacityError, ContextLengthError, Nu
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
+from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.types import Chunk, Heard, SamplingParams
 
 SECONDS = float(os.environ.get("QWEN2_AUDIO_SOAK_SECONDS", "4"))
@@ -43,7 +44,7 @@ ERRORS = {"too long": ContextLengthError, "too large": CapacityError, "bad audio
 class Soak:
     """The requests of a run and what must come of them."""
 
-    tokenizer: object
+    tokenizer: Tokenizer
     rng: random.Random = field(default_factory=lambda: random.Random(11))
     open: list[tuple[str, int, RequestHandle]] = field(default_factory=list)
     expected: dict[tuple[str, int], list[str]] = field(default_factory=dict)

@@ -1,9 +1,15 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 import qwen2_audio as qa
 from qwen2_audio.errors import PromptError
 from qwen2_audio.text.chat_template import check_messages
+
+SAMPLES: Any = np.zeros(3)
+NOTHING: Any = None
+NUMBER: Any = 3
 
 
 def test_user_puts_clips_before_text():
@@ -41,11 +47,11 @@ def test_whatever_holds_samples_is_one_clip(clip):
         (lambda: qa.user("Hi", audio=[]), r"audio is an empty list; leave it out, or give at least one clip\."),
         (lambda: qa.user("Hi", audio=["a.wav", None]), r"Clip 2 of audio is None; the model would not hear it\."),
         (
-            lambda: qa.user(np.zeros(3)),
+            lambda: qa.user(SAMPLES),
             r"got a ndarray as text; expected a string\. A clip goes into audio=\.",
         ),
-        (lambda: qa.assistant(None), r"assistant\(\) got a NoneType as text; expected a string\."),
-        (lambda: qa.system(3), r"system\(\) got a int as text; expected a string\."),
+        (lambda: qa.assistant(NOTHING), r"assistant\(\) got a NoneType as text; expected a string\."),
+        (lambda: qa.system(NUMBER), r"system\(\) got a int as text; expected a string\."),
     ],
 )
 def test_messages_that_say_nothing_are_refused(call, sentence):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
+from kit.tiny import tiny_config
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.model import attention
 from qwen2_audio.model.attention import AttentionMask, attend, attend_spans, causal_mask, check_implementation
@@ -86,24 +86,9 @@ def test_the_whole_model_with_flash_attention(side, monkeypatch):
     monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     torch.manual_seed(0)
-    config = Qwen2AudioConfig(
-        audio_config=dict(
-            d_model=16,
-            encoder_layers=1,
-            encoder_attention_heads=2,
-            encoder_ffn_dim=16,
-            num_mel_bins=4,
-            max_source_positions=20,
-        ),
-        text_config=dict(
-            vocab_size=32,
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            initializer_range=0.3,
-        ),
+    config = tiny_config(
+        {"encoder_layers": 1, "encoder_ffn_dim": 16, "num_mel_bins": 4, "max_source_positions": 20},
+        {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "initializer_range": 0.3},
         audio_token_index=31,
     )
     model = Qwen2AudioForConditionalGeneration(config).eval()

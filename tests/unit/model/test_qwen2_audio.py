@@ -4,30 +4,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from kit.tiny import tiny_dict
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.errors import AudioError, ConfigError, PromptError
 from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
-CONFIG = dict(
-    audio_config=dict(
-        d_model=16,
-        encoder_layers=2,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        num_mel_bins=8,
-        max_source_positions=30,
-    ),
-    text_config=dict(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        rms_norm_eps=1e-5,
-    ),
-    audio_token_index=63,
-)
+CONFIG = tiny_dict(text={"num_key_value_heads": 4, "rms_norm_eps": 1e-5})
 
 
 @pytest.fixture(scope="module")

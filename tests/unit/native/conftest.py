@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
-from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
+from kit.tiny import tiny_config, tiny_model
 from qwen2_audio.native import fused, library
 from qwen2_audio.quantize.linear import QuantizedLinear
 from qwen2_audio.quantize.search import quantize_linear
@@ -62,18 +61,15 @@ def tiny():
     """
 
     def make(form, **text):
-        torch.manual_seed(0)
-        audio = {"d_model": 48, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 80}
-        shape = {"vocab_size": 96, "hidden_size": 80, "intermediate_size": 144, "num_hidden_layers": 3}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 40, "max_position_embeddings": 2048}
-        config = Qwen2AudioConfig(
-            audio_config={**audio, "num_mel_bins": 8, "max_source_positions": 30},
-            text_config={**shape, **heads, **text},
+        config = tiny_config(
+            {"d_model": 48, "encoder_ffn_dim": 80},
+            {
+                "vocab_size": 96, "hidden_size": 80, "intermediate_size": 144, "num_hidden_layers": 3, "head_dim": 40,
+                "max_position_embeddings": 2048, **text,
+            },
             audio_token_index=95,
-        )
-        model = Qwen2AudioForConditionalGeneration(config).eval().requires_grad_(False)
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+        )  # fmt: skip
+        model = tiny_model(config, noise=0.1).requires_grad_(False)
         form_of = form if callable(form) else lambda path: form
         return quantise(model, lambda path: None if path.startswith("multi_modal") else form_of(path))
 

@@ -201,6 +201,7 @@ def test_new_weights_are_what_is_computed_with(plain, calls):
     assert calls == [3] * 4
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")  # people still use it
 def test_a_traced_model_has_its_products():
     layer, x = linear(6, 8), torch.randn(3, 8)
     traced = torch.jit.trace(layer, x)

@@ -165,7 +165,7 @@ def handle_weight(codes: torch.Tensor, scales: torch.Tensor | None, bits: int) -
 def test_a_wrong_kernel_is_refused(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """`choose` goes on to the next one, and without any to torch."""
     assert LOADED.library is not None
-    told = {"portable": None}
+    told: dict[str, str | None] = {"portable": None}
     monkeypatch.setattr(
         "qwen2_audio.native.self_test.self_test",
         lambda lib: told.get(lib.qwa_selected().decode(), "4 bits, group 64, 1 rows"),

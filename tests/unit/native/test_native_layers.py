@@ -120,10 +120,11 @@ def test_a_decode_step_gives_a_row_the_same_bits_alone_and_among_others(each_isa
     for layer in range(3):
         cache.update(layer, *torch.randn(2, rows, 2, 300, 40))
     ids = torch.randint(0, 94, (rows, 1))
-    copies = [cache.copy(300, 310) for _ in range(rows)]
+    some = sorted({*range(0, rows, 5), rows - 1})  # every place in a tile of 8
+    copies = {row: cache.copy(300, 310) for row in some}
     with torch.no_grad():
         together = native.language_model(ids, past_key_values=cache).logits
-        for row, own in enumerate(copies):
+        for row, own in copies.items():
             own.reorder(torch.tensor([row]))
             alone = native.language_model(ids[row : row + 1], past_key_values=own).logits
             assert torch.equal(alone, together[row : row + 1])

@@ -43,10 +43,11 @@ class Case:
         self.rope = angles.cos(), angles.sin()
         cached = [(i, self.tables[i], 0, past) for i, (past, _) in enumerate(sequences) if past]
         if cached:
-            self._pass(cached)
+            self._pass(cached, attend=False)
 
-    def _pass(self, parts):
-        """Positions start .. start + count of some sequences through the cache: parts (index, table, start, count)."""
+    def _pass(self, parts, attend=True):
+        """Positions start .. start + count of some sequences through the cache: parts (index, table, start, count).
+        Without `attend` they are only written to it."""
         step = PagedAttentionBatch(
             self.storage, *zip(*((table, start, count) for _, table, start, count in parts), strict=True)
         )
@@ -56,15 +57,16 @@ class Case:
             torch.cat([side[i][:, start : start + count] for i, _, start, count in parts], 1)
             for side in (self.q, self.k, self.v)
         ]
-        return self._attended(slot, *packed).split(step.query_lens, 1)
+        self._write(slot, *packed)
+        return fused.attention(slot.step, slot.address, packed[0]).split(step.query_lens, 1) if attend else None
 
     @staticmethod
-    def _attended(slot, q, k, v):
+    def _write(slot, q, k, v):
+        """Rotate queries and keys in place; keys and values go to the cache."""
         fused.rotate_(slot.step, q)
         fused.rotate_(slot.step, k)
         fused.write_kv(slot.step, slot.address, k, v)
         slot.advance()
-        return fused.attention(slot.step, slot.address, q)
 
     def together(self):
         """The new positions of all in one pass: out [1, count, heads * D] of each sequence."""
@@ -79,10 +81,9 @@ class Case:
             if n:
                 rope = tuple(side[None, None, start : start + n] for side in self.rope)
                 slot = CacheSlot.reserve(self.config, cache, 1, (1, n), rope, AttentionMask())
-                out = self._attended(
-                    slot, *(side[index][:, start : start + n].clone() for side in (self.q, self.k, self.v))
-                )
-        return out
+                q, k, v = (side[index][:, start : start + n].clone() for side in (self.q, self.k, self.v))
+                self._write(slot, q, k, v)
+        return fused.attention(slot.step, slot.address, q)
 
     def check(self):
         for index, found in enumerate(self.together()):

@@ -53,7 +53,7 @@ def test_who_starts_an_engine_or_asks_it_leaves_the_team(monkeypatch):
 
     class Idle:
         idle = True
-        settings = type("Settings", (), {"waiting": 4, "sequences": 4})
+        settings = type("Settings", (), {"max_waiting": 4, "max_num_seqs": 4})
 
         def check(self, *_):
             raise ValueError("not this one")
@@ -63,8 +63,8 @@ def test_who_starts_an_engine_or_asks_it_leaves_the_team(monkeypatch):
 
     engine = engine_thread.EngineThread(Idle())
     assert left == [threading.current_thread()]
-    ticket = engine.submit(refuse, engine_thread.SamplingParams())
+    handle = engine.submit(refuse, engine_thread.SamplingParams())
     assert left == [threading.current_thread()] * 2
     with pytest.raises(ValueError, match="not this one"):
-        ticket.completions()
+        handle.completions()
     engine.close()

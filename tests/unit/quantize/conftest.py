@@ -8,24 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from kit.tiny import tiny_config
 from qwen2_audio import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from qwen2_audio.quantize import linear
 
-AUDIO = dict(
-    d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=40, num_mel_bins=8,
-    max_source_positions=30, initializer_range=0.5,
-)  # fmt: skip
-TEXT = dict(
-    vocab_size=70, hidden_size=40, intermediate_size=72, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, head_dim=10, eos_token_id=3, initializer_range=0.2,
-)  # fmt: skip
+AUDIO = {"encoder_ffn_dim": 40, "initializer_range": 0.5}
+TEXT = {
+    "vocab_size": 70, "hidden_size": 40, "intermediate_size": 72, "head_dim": 10, "eos_token_id": 3,
+    "initializer_range": 0.2,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def odd_config() -> Callable[..., Qwen2AudioConfig]:
     """A config of shapes that fill no whole panels and groups: odd_config(key=value)."""
-    data = {"audio_config": AUDIO, "text_config": TEXT, "torch_dtype": "float32"}
-    return lambda **changes: Qwen2AudioConfig.from_dict(data | changes)
+    top = {"torch_dtype": "float32", "audio_token_index": Qwen2AudioConfig().audio_token_index}
+    return lambda **changes: tiny_config(AUDIO, TEXT, **{**top, **changes})
 
 
 @pytest.fixture(scope="session")

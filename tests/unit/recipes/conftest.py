@@ -1,8 +1,9 @@
-"""Recipes are no part of the installed package: the root of the repository has to be importable."""
+"""Nano's vocabulary, learnt once a session."""
 
-import sys
-from pathlib import Path
+import pytest
+from recipes.nano.tokenizer import train_tokenizer
 
-ROOT = str(Path(__file__).resolve().parents[3])
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_tokenizer()

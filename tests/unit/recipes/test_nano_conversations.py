@@ -22,7 +22,6 @@ from recipes.nano.conversations import (
 )
 from recipes.nano.corpus import write_conversations
 from recipes.nano.imagine import imagined
-from recipes.nano.tokenizer import train_tokenizer
 from recipes.nano.writer import FINE_TUNING, PRETRAINING, Writer
 
 from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
@@ -172,10 +171,10 @@ def test_what_counts_as_a_mistake():
     assert noise.wrong("I hear a dog barking.") and not noise.wrong("I only hear noise.")
 
 
-def test_the_template_of_the_saved_processor_is_the_official_one(tmp_path):
+def test_the_template_of_the_saved_processor_is_the_official_one(tmp_path, tokenizer):
     from recipes.nano.tokenizer import save_processor
 
-    save_processor(train_tokenizer(), tmp_path)
+    save_processor(tokenizer, tmp_path)
     processor = Qwen2AudioProcessor.from_pretrained(tmp_path)
     text = processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "audio", "audio": "x"}]}], add_generation_prompt=True, tokenize=False

@@ -1,15 +1,13 @@
 """The training loop: exact resume, a schedule that ends low, a loss that is no number refused."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from recipes.nano.loop import Stage, adamw, read_losses, train
 from torch import nn
+
+from kit import warm
 
 
 class KilledError(Exception):
@@ -87,14 +85,9 @@ train(stage, network, adamw([(network, stage.lr)]), loss_of, Path(sys.argv[1]))
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path):
-    file, root = tmp_path / "program.py", Path(__file__).parents[3]
+    file = tmp_path / "program.py"
     file.write_text(PROGRAM)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, launcher in (("one", []), ("two", torchrun)):
-        command = [sys.executable, *launcher, str(file), str(tmp_path / name)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=280, env={**os.environ, "PYTHONPATH": str(root)}
-        )
+    for done in (warm.run([file, tmp_path / "one"]), *warm.run_together([file, tmp_path / "two"])):
         assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / name / "tiny.pt", weights_only=True)["network"] for name in ("one", "two"))
     for name in one:

@@ -7,15 +7,13 @@ import pytest
 import torch
 from recipes.nano.conversations import user
 from recipes.nano.network import fresh_model, nano_config, save_checkpoint, sinusoids
-from recipes.nano.tokenizer import train_tokenizer
 
 from qwen2_audio.evaluate.nano.examination import Listener
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("nano")
-    tokenizer = train_tokenizer()
     config = nano_config(tokenizer)
     save_checkpoint(fresh_model(config, 0), config, tokenizer, folder)
     return folder
@@ -25,8 +23,8 @@ def clip():
     return (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
 
 
-def test_the_same_seed_gives_the_same_weights():
-    config = nano_config(train_tokenizer())
+def test_the_same_seed_gives_the_same_weights(tokenizer):
+    config = nano_config(tokenizer)
     first, second = fresh_model(config, 1).state_dict(), fresh_model(config, 1).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 

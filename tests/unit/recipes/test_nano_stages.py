@@ -21,7 +21,6 @@ from recipes.nano.network import nano_config
 from recipes.nano.pseudo import LANGUAGE, Lessons
 from recipes.nano.stages import Plan, configured
 from recipes.nano.tables import Tables
-from recipes.nano.tokenizer import train_tokenizer
 
 from qwen2_audio.checkpoint.config import Qwen2AudioEncoderConfig
 from qwen2_audio.distributed.process_group import Processes
@@ -95,32 +94,31 @@ def test_imagined_states_tell_words_and_sex():
     assert not np.allclose(tables.colour(SAID), other)
 
 
-def fresh_and_shallow():
-    tokenizer = train_tokenizer()
+@pytest.fixture
+def shallow(tokenizer):
+    """A fresh model with one layer."""
     config = nano_config(tokenizer)
     torch.manual_seed(0)
     config.text_config.num_hidden_layers = 1
-    return Qwen2AudioForConditionalGeneration(config), tokenizer
+    return Qwen2AudioForConditionalGeneration(config)
 
 
-def test_a_lesson_is_reproducible_and_its_loss_is_that_of_guessing_at_first():
-    model, tokenizer = fresh_and_shallow()
-    lessons = Lessons(model, tokenizer, 0)
-    assert [one.ids for one in lessons(3)] == [one.ids for one in Lessons(model, tokenizer, 0)(3)]
+def test_a_lesson_is_reproducible_and_its_loss_is_that_of_guessing_at_first(shallow, tokenizer):
+    lessons = Lessons(shallow, tokenizer, 0)
+    assert [one.ids for one in lessons(3)] == [one.ids for one in Lessons(shallow, tokenizer, 0)(3)]
     assert len(lessons(0)) == LANGUAGE.batch
     assert abs(float(lessons.loss(0).detach()) - np.log(len(tokenizer))) < 0.7
 
 
-def test_two_processes_share_a_batch_of_lessons_and_its_loss():
-    model, tokenizer = fresh_and_shallow()
-    whole = Lessons(model, tokenizer, 0)
+def test_two_processes_share_a_batch_of_lessons_and_its_loss(shallow, tokenizer):
+    whole = Lessons(shallow, tokenizer, 0)
     tokens = sum(sum(one.trained) for one in whole(5))
 
     class Here(Processes):
         def total(self, numbers):
             return {"tokens": tokens}
 
-    halves = [Lessons(model, tokenizer, 0, Here(rank, 2)) for rank in range(2)]
+    halves = [Lessons(shallow, tokenizer, 0, Here(rank, 2)) for rank in range(2)]
     assert sorted(one.ids for half in halves for one in half(5)) == sorted(one.ids for one in whole(5))
     losses = [half.loss(5).item() for half in halves]
     assert losses[0] != losses[1]
@@ -152,9 +150,10 @@ def test_the_bridge_before_the_projector_is_the_projector_after_the_bridge():
     assert torch.allclose(projector(heard), wanted, atol=1e-5)
 
 
-def test_a_vocabulary_that_is_no_longer_the_first_stages_is_refused(tmp_path, monkeypatch):
+def test_a_vocabulary_that_is_no_longer_the_first_stages_is_refused(tmp_path, monkeypatch, tokenizer):
     from recipes.nano import stages
 
+    monkeypatch.setattr(stages, "train_tokenizer", lambda: tokenizer)
     stages._model(Plan(tmp_path))
     stages._model(Plan(tmp_path))
     (tmp_path / "vocabulary.txt").write_text("another")

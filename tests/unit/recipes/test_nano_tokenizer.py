@@ -10,11 +10,6 @@ from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 TEXT = "<|im_start|>user\nAudio 1: <|audio_bos|><|AUDIO|><|audio_eos|>\nWhat's that sound? Grüße 12 <|im_end|>\n"
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer()
-
-
 def test_training_it_twice_gives_the_same_vocabulary(tokenizer):
     assert train_tokenizer().get_vocab() == tokenizer.get_vocab()
 

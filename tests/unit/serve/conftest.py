@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from clip_files import wav_bytes
-from fake_backend import FakeBackend
 from starlette.testclient import TestClient
 
+from kit.clip_files import wav_bytes
+from kit.fake_backend import FakeBackend
 from qwen2_audio.serve.app import create_app
 from qwen2_audio.serve.settings import Settings
 

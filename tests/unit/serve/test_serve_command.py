@@ -11,8 +11,8 @@ import time
 
 import httpx2 as httpx
 import pytest
-from fake_backend import FakeBackend
 
+from kit.fake_backend import FakeBackend
 from qwen2_audio.cli import serve as command
 from qwen2_audio.cli.main import run
 from qwen2_audio.serve import run as running

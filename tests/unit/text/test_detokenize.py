@@ -17,7 +17,7 @@ def test_the_increments_are_the_whole_for_any_ids(tiny, ids, skip):
     assert "".join(increments) + rest == tiny.decode(ids, skip_special_tokens=skip)
 
 
-PIECES = {}  # shared by all examples of the next test
+PIECES: dict[int, str] = {}  # shared by all examples of the next test
 
 
 @given(ids=st.lists(st.integers(0, 340)))

@@ -15,6 +15,9 @@ from qwen2_audio.train.feed import Position, StepData, steps_of_data
 from qwen2_audio.train.metrics import read
 from qwen2_audio.train.start import set_up
 
+# Where the CPU has no instructions for bfloat16, a run says so.
+slow_bfloat16 = pytest.mark.filterwarnings("ignore:precision is 'bfloat16':UserWarning")
+
 
 def losses(config):
     return [line["loss"] for line in read(loop.Path(config.output) / "metrics.jsonl") if "loss" in line]
@@ -140,6 +143,7 @@ def test_processes_that_read_ahead_change_nothing(make, tmp_path):
     assert seen[0] == seen[1]
 
 
+@slow_bfloat16
 def test_bf16_autocast_trains_an_fp32_model(make):
     task = sft.task_of(set_up(make(steps=4, precision="bfloat16", data={"batch_size": 6})))
     assert task.autocast
@@ -148,6 +152,7 @@ def test_bf16_autocast_trains_an_fp32_model(make):
     assert losses(task.config)[-1] < losses(task.config)[0]
 
 
+@slow_bfloat16
 def test_under_bf16_lora_the_base_is_bf16_and_the_adapter_fp32(make):
     task = sft.task_of(set_up(make(steps=2, precision="bfloat16", method="lora")))
     loop.run(task)

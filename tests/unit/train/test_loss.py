@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
-from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
+from kit.tiny import AUDIO_ID, tiny_config, tiny_model
 from qwen2_audio.train.config import OptimConfig
 from qwen2_audio.train.loss import (
     Predictions,
@@ -16,22 +15,10 @@ from qwen2_audio.train.loss import (
 )
 from qwen2_audio.train.optim import learning_rate, optimiser
 
-AUDIO_ID = 63
-
 
 @pytest.fixture(scope="module")
 def model():
-    audio = dict(
-        d_model=16, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=32, num_mel_bins=8,
-        max_source_positions=30,
-    )  # fmt: skip
-    text = dict(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    config = {"audio_config": audio, "text_config": text, "audio_token_index": AUDIO_ID}
-    torch.manual_seed(0)
-    return Qwen2AudioForConditionalGeneration(Qwen2AudioConfig.from_dict(config)).eval()
+    return tiny_model(tiny_config({"encoder_layers": 1}))
 
 
 def batch():

@@ -7,8 +7,9 @@ from qwen2_audio.errors import PromptError
 from qwen2_audio.inputs.prompt import encode_segments
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.train import masks
-from qwen2_audio.train.batches import IGNORED, check_batch, collate
+from qwen2_audio.train.batches import check_batch, collate
 from qwen2_audio.train.data import Example
+from qwen2_audio.train.loss import IGNORED
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 USER, ASSISTANT, END = "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>"

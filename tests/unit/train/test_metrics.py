@@ -1,5 +1,7 @@
 """TensorBoard beside metrics.jsonl."""
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 import types
@@ -14,7 +16,7 @@ from qwen2_audio.train import metrics, sft
 class Writer:
     """What torch.utils.tensorboard.SummaryWriter is asked."""
 
-    made: ClassVar = []
+    made: ClassVar[list[Writer]] = []
 
     def __init__(self, folder, purge_step):
         self.folder, self.purge_step, self.scalars, self.closed = folder, purge_step, [], False

@@ -1,22 +1,22 @@
-"""Two processes under torchrun, on the CPU with gloo, against one: the same run."""
+"""Two processes as torchrun starts them, on the CPU with gloo, against one: the same run."""
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from kit import warm
+from kit.rows import write_rows
 from qwen2_audio.distributed.process_group import Processes, join
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.train import checkpoint, sft
 from qwen2_audio.train.feed import Position, Source, check_shares, dummy_batch, steps_of_data, with_a_clip
 from qwen2_audio.train.metrics import read
 
-# Run by torchrun: one training after the other, each as its config says; argv: sft|dpo:FILE:STEPS BEFORE THE POWER GOES
+# One training after the other, each as its config says; argv: sft|dpo:FILE:STEPS BEFORE THE POWER GOES
 PROGRAM = """
 import sys, torch
 torch.set_num_threads(1)
@@ -37,17 +37,12 @@ for order in sys.argv[1:]:
 """
 
 
-def two_processes(*orders, folder, program=PROGRAM):
-    file = folder / "program.py"
-    file.write_text(program)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(file)]
-    return subprocess.run([*launcher, *orders], capture_output=True, text=True, timeout=280)
-
-
-@pytest.fixture
-def write(tmp_path, tiny_checkpoint, rows):
-    """write("name", parallel="ddp", ...) -> a TOML file of six steps; a batch of the rows without clips is among
-    those of an epoch, and one of rows that cannot be used."""
+@pytest.fixture(scope="module")
+def write(tmp_path_factory, tiny_checkpoint):
+    """write("name", parallel="ddp", ...) -> a TOML file of six steps, in one folder with the outputs; a batch of the
+    rows without clips is among those of an epoch, and one of rows that cannot be used."""
+    folder = tmp_path_factory.mktemp("processes")
+    rows = write_rows(folder)
     text = {"messages": [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "rain"}]}
     with rows.open("a") as file:
         for answer in ("rain", "thunder"):
@@ -57,14 +52,14 @@ def write(tmp_path, tiny_checkpoint, rows):
 
     def toml(name, parallel="none", method="full", **more):
         table = {
-            "model": str(tiny_checkpoint), "output": str(tmp_path / name), "steps": 6, "accumulate": 2, "device": "cpu",
+            "model": str(tiny_checkpoint), "output": str(folder / name), "steps": 6, "accumulate": 2, "device": "cpu",
             "parallel": parallel, "method": method, "parts": ["encoder", "projector", "language_model"],
             "checkpoint_every": 2, "eval_every": 3, **more,
         }  # fmt: skip
         lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         lines += ["[data]", f"train = {json.dumps(str(rows))}", f"eval = {json.dumps(str(rows))}", "batch_size = 1"]
         lines += ["[optim]", "learning_rate = 3e-3", "warmup_steps = 2", "weight_decay = 0.01"]
-        path = tmp_path / f"{name}.toml"
+        path = folder / f"{name}.toml"
         path.write_text("\n".join(lines) + "\n")
         return path
 
@@ -87,58 +82,65 @@ def tensors(folder):
     return load_file(next(Path(folder).glob("*.safetensors")))
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_are_one_and_a_resumed_run_the_uninterrupted_one(write, tmp_path, parallel):
-    """Full SFT, LoRA and DPO of both methods in one start of the two: loss of every step and evaluation, the result,
-    the report; a cut run goes on bit for bit, also with one process where two began."""
-    checkpointing = {"gradient_checkpointing": parallel == "fsdp"}
-    orders = []
-    for kind, method in (("sft", "full"), ("sft", "lora"), ("dpo", "lora"), ("dpo", "full")):
-        path = write(f"{kind}-{method}-two", parallel, method, **checkpointing)
-        orders.append(f"{kind}:{path}:-1")
-    cut = write("cut", parallel, **checkpointing)
-    moved = write("moved", parallel, **checkpointing)
-    orders += [f"sft:{cut}:5", f"sft:{cut}:-1", f"sft:{moved}:3"]
-    done = two_processes(*orders, folder=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one = subprocess.run(
-        [sys.executable, tmp_path / "program.py"]
-        + [f"{kind}:{write(f'{kind}-{m}-one', method=m)}:-1" for kind in ("sft", "dpo") for m in ("full", "lora")]
-        + [f"sft:{write('moved')}:-1"],
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert one.returncode == 0, one.stderr[-3000:]
+@pytest.fixture(scope="module")
+def runs(write):
+    """Full SFT, LoRA and DPO of both methods, by two processes in each way to be parallel and by one; a cut run that
+    goes on, and one that goes on with one process where two began. Returns their folder, and what process 0 said."""
+    orders, alone = [], []
+    for parallel in ("ddp", "fsdp"):
+        options = {"parallel": parallel, "gradient_checkpointing": parallel == "fsdp"}
+        for kind in ("sft", "dpo"):
+            for method in ("full", "lora"):
+                orders.append(f"{kind}:{write(f'{parallel}-{kind}-{method}', method=method, **options)}:-1")
+        cut, moved = write(f"{parallel}-cut", **options), write(f"{parallel}-moved", **options)
+        orders += [f"sft:{cut}:5", f"sft:{cut}:-1", f"sft:{moved}:3"]
+    first, second = warm.run_together(["-c", PROGRAM, *orders])
+    assert first.returncode == second.returncode == 0, first.stderr[-3000:] + second.stderr[-3000:]
     for kind in ("sft", "dpo"):
         for method in ("full", "lora"):
-            name = tmp_path / f"{kind}-{method}"
-            assert_close(numbers(f"{name}-two"), numbers(f"{name}-one"))
-            for result in ("final", "best"):
-                found, expected = tensors(Path(f"{name}-two") / result), tensors(Path(f"{name}-one") / result)
-                assert found.keys() == expected.keys()
-                for key in found:
-                    torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=2e-4, msg=f"{name} {key}")
-    assert numbers(tmp_path / "cut") == numbers(tmp_path / "sft-full-two")
-    whole, again = tensors(tmp_path / "sft-full-two" / "final"), tensors(tmp_path / "cut" / "final")
+            alone.append(f"{kind}:{write(f'one-{kind}-{method}', method=method)}:-1")
+    alone += [f"sft:{write(f'{parallel}-moved')}:-1" for parallel in ("ddp", "fsdp")]
+    one = warm.run(["-c", PROGRAM, *alone])
+    assert one.returncode == 0, one.stderr[-3000:]
+    return cut.parent, first.stderr
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_are_one_and_a_resumed_run_the_uninterrupted_one(runs, parallel):
+    """Loss of every step and evaluation, the result, the report; a cut run goes on bit for bit, also with one process
+    where two began."""
+    folder, stderr = runs
+    for name in ("sft-full", "sft-lora", "dpo-full", "dpo-lora"):
+        two, one = folder / f"{parallel}-{name}", folder / f"one-{name}"
+        assert_close(numbers(two), numbers(one))
+        for result in ("final", "best"):
+            found, expected = tensors(two / result), tensors(one / result)
+            assert found.keys() == expected.keys()
+            for key in found:
+                torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=2e-4, msg=f"{name} {key}")
+    assert numbers(folder / f"{parallel}-cut") == numbers(folder / f"{parallel}-sft-full")
+    whole, again = tensors(folder / f"{parallel}-sft-full" / "final"), tensors(folder / f"{parallel}-cut" / "final")
     assert all(torch.equal(whole[key], again[key]) for key in whole)
-    assert_close(numbers(tmp_path / "moved"), numbers(tmp_path / "sft-full-one"))
-    report = (tmp_path / "sft-full-two" / "quarantine.jsonl").read_text().splitlines()
+    assert_close(numbers(folder / f"{parallel}-moved"), numbers(folder / "one-sft-full"))
+    report = (folder / f"{parallel}-sft-full" / "quarantine.jsonl").read_text().splitlines()
     assert [json.loads(line)["line"] for line in report] == [9]
-    config = json.loads((tmp_path / "sft-full-two" / "final" / "config.json").read_text())
+    config = json.loads((folder / f"{parallel}-sft-full" / "final" / "config.json").read_text())
     assert config["architectures"] == ["Qwen2AudioForConditionalGeneration"]
-    assert "going on after step 4 of 6" in done.stderr
+    assert stderr.count("going on after step 4 of 6") == 2  # once in each way to be parallel
 
 
-def test_a_loss_that_is_not_a_number_ends_all_processes(write, tmp_path):
+def test_a_loss_that_is_not_a_number_ends_all_processes(write):
     program = PROGRAM.replace(
         "whole = loop.train_step\n",
         "whole = loop.train_step\nloss = sft.token_losses\n"
         "sft.token_losses = lambda p: loss(p) * (float('nan') if 'RANK' in __import__('os').environ and "
         "__import__('os').environ['RANK'] == '1' else 1)\n",
     )
-    done = two_processes(f"sft:{write('nan', 'ddp')}:-1", folder=tmp_path, program=program)
-    assert done.returncode != 0
-    assert re.search(r"The loss is nan in step \d, whose rows are on line\(s\) \d", done.stderr)
-    assert not (tmp_path / "nan" / "final").exists()
+    config = write("nan", "ddp")
+    first, second = warm.run_together(["-c", program, f"sft:{config}:-1"])
+    assert first.returncode != 0 and second.returncode != 0
+    assert re.search(r"The loss is nan in step \d, whose rows are on line\(s\) \d", second.stderr)
+    assert not (config.parent / "nan" / "final").exists()
 
 
 # -- what one process can show

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kit import warm
 from qwen2_audio.errors import ConfigError, PromptError, WeightsError
 from qwen2_audio.train import checkpoint, dpo, sft, start
 from qwen2_audio.train.metrics import Metrics, read
@@ -160,13 +161,13 @@ def test_kill_9_loses_at_most_one_interval(make, tmp_path, rows, tiny_checkpoint
         "def slow(*a):\n    time.sleep(0.1); return step(*a)\n"
         "loop.train_step = slow; from qwen2_audio.cli.main import main; main(['train', 'sft', sys.argv[1]])"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(toml)], stderr=subprocess.DEVNULL)
+    program = warm.Program(["-c", code, toml])
     metrics = tmp_path / "killed" / "metrics.jsonl"
     deadline = time.monotonic() + 120
-    while len(read(metrics)) < seen and time.monotonic() < deadline and process.poll() is None:
+    while len(read(metrics)) < seen and time.monotonic() < deadline and program.process.is_alive():
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(program.pid, signal.SIGKILL)
+    assert program.wait().returncode == -signal.SIGKILL
     done = len(read(metrics))
     newest = checkpoint.newest(tmp_path / "killed")
     kept = json.loads((newest / "progress.json").read_text())["progress"]["step"]
@@ -260,7 +261,10 @@ def command(tmp_path, rows, tiny_checkpoint, limit):
         "import resource, sys; limit = int(sys.argv[2]); resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit));"
         "from qwen2_audio.cli.main import main; main(['train', 'sft', sys.argv[1]])"
     )
-    return subprocess.run([sys.executable, "-c", code, str(toml), str(limit)], capture_output=True, text=True)
+    arguments = ["-c", code, str(toml), str(limit)]
+    if limit > 10**6:
+        return warm.run(arguments)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True)  # through pipes: no files
 
 
 @pytest.mark.parametrize(("limit", "what"), [(20_000, "the checkpoint "), (100, "")])

@@ -101,7 +101,9 @@ def test_what_festival_said_before_is_forgotten():
     def said(text, **manner):
         return engines.festival(text, "ked", **manner)[0]
 
+    running = engines._festival_process(os.getpid())
     engines._festival_process.cache_clear()
+    running.communicate()
     first = said("One two three.")
     assert not np.array_equal(said("One two three.", pitch=190, pace=0.9), first)
     assert np.array_equal(said("One two three."), first)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import wave
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -109,7 +110,11 @@ def _run_in_festival(expressions: list[str]) -> None:
                 raise BrokenPipeError
     except BrokenPipeError:
         _festival_process.cache_clear()
-        raise EvaluationError(f"festival stopped (exit {process.wait()}) at: {' '.join(expressions)}") from None
+        status = process.wait()
+        process.stdout.close()
+        with suppress(BrokenPipeError):  # of what it has not read
+            process.stdin.close()
+        raise EvaluationError(f"festival stopped (exit {status}) at: {' '.join(expressions)}") from None
 
 
 @cache

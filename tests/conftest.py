@@ -1,4 +1,4 @@
-"""A checkpoint in the official layout, tiny and random, made once a session."""
+"""For all tests: patience with slow machines; a tiny random checkpoint in the official layout, made once a session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with something else is slow at drawing examples: that says nothing about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SENTENCES = [
     "What is that sound?", "It is a dog. It barks twice, then a door is closed.", "You are a helpful assistant.",
@@ -45,30 +50,21 @@ def _tokenizer_files(folder: Path) -> dict[str, int]:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: 2 + 2 layers, 32 wide, 128 mel bins, context of 2048, greedy. What it says makes no sense."""
-    import torch
-
-    from qwen2_audio import GenerationConfig, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+    from kit.tiny import tiny_config, tiny_model
+    from qwen2_audio import GenerationConfig
 
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     ids = _tokenizer_files(folder)
-    config = Qwen2AudioConfig.from_dict(
+    config = tiny_config(
+        {"d_model": 32, "encoder_ffn_dim": 64, "num_mel_bins": 128, "max_source_positions": 1500},
         {
-            "audio_config": {
-                "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64,
-                "num_mel_bins": 128,
-            },
-            "text_config": {
-                "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 2048,
-                "initializer_range": 0.4, "eos_token_id": ids["<|im_end|>"],
-            },
-            "audio_token_index": ids["<|AUDIO|>"],
-            "torch_dtype": "float32",
-        }
+            "intermediate_size": 64, "vocab_size": VOCABULARY, "max_position_embeddings": 2048,
+            "initializer_range": 0.4, "eos_token_id": ids["<|im_end|>"],
+        },
+        audio_token_index=ids["<|AUDIO|>"],
+        torch_dtype="float32",
     )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = Qwen2AudioForConditionalGeneration(config).eval()
+    model = tiny_model(config, seed=1)
     model.generation_config = GenerationConfig(
         eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"], max_new_tokens=24
     )
@@ -93,16 +89,11 @@ def clip() -> np.ndarray:
 @pytest.fixture
 def wav_file(tmp_path: Path):
     """Write a sound to a WAV file: wav_file("dog.wav", seconds=1.0, rate=16000) -> Path."""
-    import wave
+    from kit.clip_files import wav_bytes
 
     def write(name: str, seconds: float = 1.0, *, rate: int = 16_000, hertz: float = 440.0) -> Path:
-        samples = 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
         path = tmp_path / name
-        with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate)
-            file.writeframes((samples * 32767).astype("<i2").tobytes())
+        path.write_bytes(wav_bytes(seconds, rate, hertz))
         return path
 
     return write

@@ -19,7 +19,7 @@ from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.text.chat_template import check_messages
-from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
+from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenLogprob, Usage
 
 
 class FakeBackend:
@@ -82,7 +82,8 @@ class FakeBackend:
                 self.open.discard(handle)
 
     def _answer(self, handle, index, words, params, deadline, heard) -> None:
-        tokens, reason, text = 0, "stop", ""
+        tokens, text = 0, ""
+        reason: FinishReason = "stop"
         max_tokens = params.max_tokens or 256
         for word in words:
             while word == "" and handle not in self.cancelled and (deadline is None or time.monotonic() < deadline):
@@ -108,6 +109,7 @@ class FakeBackend:
         self._end(handle, Chunk("", reason, usage, heard, index))
 
     def _end(self, handle: RequestHandle, chunk: Chunk) -> None:
+        assert chunk.finish_reason is not None
         self.ends.append(chunk.finish_reason)
         if chunk.usage is not None:
             self._stats.submitted += 1

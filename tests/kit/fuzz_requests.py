@@ -6,8 +6,9 @@ import base64
 import json
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
-from clip_files import encoded, wav_bytes
+from kit.clip_files import encoded, wav_bytes
 
 BOUNDARY = "boundary-of-the-tests"
 TEXTS = (
@@ -21,7 +22,7 @@ TEXTS = (
     "{{ 7 * 7 }}",
     "Ω\u202e\u0000x",
 )
-VALUES = (
+VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(2**70), 10**400, 0.5, -0.0, 1e308, 5e-324, "", "1", "null",
     "🐶", [], [[]], [None], ["x"], {}, {"a": 1}, {"type": "text"}, "x" * 2000,
 )  # fmt: skip

@@ -8,8 +8,8 @@ import wave
 import numpy as np
 
 
-def wav_bytes(seconds: float = 1.0, rate: int = 16_000) -> bytes:
-    samples = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
+def wav_bytes(seconds: float = 1.0, rate: int = 16_000, hertz: float = 440.0) -> bytes:
+    samples = 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
@@ -27,6 +27,7 @@ def encoded(kind: str, codec: str, seconds: float = 1.0, rate: int = 16_000) -> 
     samples = (9000 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)).astype(np.int16)
     with av.open(file, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         resampler = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=stream.rate)
         for start in range(0, len(samples), 1024):
             frame = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], format="s16", layout="mono")

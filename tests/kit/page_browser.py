@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_kit import CHROMIUM, QUIET, VOICE, playwright, serving, voice, wav_of
+
+from kit.page import CHROMIUM, QUIET, VOICE, playwright, serving, voice, wav_of
 
 
 @pytest.fixture(scope="session")

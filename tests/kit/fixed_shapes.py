@@ -1,26 +1,14 @@
 """A model so small that a test can run whole conversations on it, and a paged cache with something in it."""
 
-import copy
 import random
 
 import torch
 
-from qwen2_audio.checkpoint.config import Qwen2AudioConfig
+from kit.tiny import tiny_config
 from qwen2_audio.engine.executor.forward_batch import ForwardBatch
 from qwen2_audio.model.paged import PagedAttentionBatch, PagedStorage
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 
-SHAPE = {
-    "audio_token_index": 190,
-    "audio_config": {
-        "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "num_mel_bins": 8,
-        "max_source_positions": 30,
-    },
-    "text_config": {
-        "vocab_size": 200, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 1024, "rope_theta": 10000.0,
-    },
-}  # fmt: skip
 PASTS = [5, 31, 32, 100, 63]  # within a block, at its last place, at the first of the next, three blocks on
 
 
@@ -39,8 +27,13 @@ class Spelling:
 
 
 def small_model():
+    config = tiny_config(
+        {"encoder_layers": 1, "encoder_ffn_dim": 16},
+        {"vocab_size": 200, "max_position_embeddings": 1024},
+        audio_token_index=190,
+    )
     torch.manual_seed(3)
-    made = Qwen2AudioForConditionalGeneration(Qwen2AudioConfig.from_dict(copy.deepcopy(SHAPE))).eval()
+    made = Qwen2AudioForConditionalGeneration(config).eval()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if parameter.dim() > 1 and "embed_positions" not in name:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_server import live
 
+from kit.live_server import live
 from qwen2_audio.serve.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
-from qwen2_audio.types import Chunk, Heard, SamplingParams, Usage
+from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, Usage
 
 ANSWER = "That is a person talking, in a quiet room."
 
@@ -51,7 +51,8 @@ class PageBackend:
 
     def _answer(self, handle: RequestHandle, messages: list, text: str) -> None:
         heard = tuple(Heard(seconds, round(25 * seconds)) for seconds in clips_of(messages))
-        audio, words, end = sum(clip.tokens for clip in heard), 0, "stop"
+        audio, words = sum(clip.tokens for clip in heard), 0
+        end: FinishReason = "stop"
         for word in self._words(messages, text):
             time.sleep(self.delay)
             if handle in self._cancelled:
@@ -77,6 +78,7 @@ class PageBackend:
             yield from (f"{word} " for word in self.answer.split(" "))
 
     def _end(self, handle: RequestHandle, chunk: Chunk) -> None:
+        assert chunk.finish_reason is not None
         self.ends.append(chunk.finish_reason)
         handle.put(chunk)
 
