@@ -189,7 +189,7 @@ class Dataset:
         tokenizer = self.processor.tokenizer
         if isinstance(row, BaseRow):
             encoded = masks.encode_base(row.prompt, row.target, audio_tokens[0], tokenizer)
-            masks.check_mask(encoded, [row.target], masks.END_OF_TEXT, tokenizer)
+            masks.check_mask(encoded, [row.target.removesuffix(masks.END_OF_TEXT)], masks.END_OF_TEXT, tokenizer)
             return encoded
         learned = row.answers if self.config.turns == "all" else _last_only(row)
         encoded = masks.encode_chat(row.messages, audio_tokens, tokenizer, learned)

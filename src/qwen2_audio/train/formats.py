@@ -9,7 +9,8 @@
 
 Pairs for DPO: `rejected_response` beside the messages (ms-swift), or `chosen` and `rejected` after them.
 A clip is a path (relative to the data file), a member of a .tar ("shard-0001.tar#0042.flac"), a URL, a data: URI,
-{"path": ...}, or {"bytes": base64}.
+{"path": ...}, {"bytes": base64}, or {"array": samples, "sampling_rate": Hz}; `offset` and `duration`
+(seconds) beside it name a part of it.
 Keys that hold neither audio nor text (id, source, task...) are ignored.
 """
 
@@ -22,18 +23,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..audio.fetch import decode_base64
-from ..audio.io import local_path
-from ..audio.limits import LONGEST_PATH
-from ..errors import AudioError, PromptError, refuse_unknown
+from ..errors import PromptError, refuse_unknown
 from ..types import Message
+from .clip_sources import SEGMENT_KEYS, Segment, clip_source, refuse_unread_clips, segment_of
 
 TAG = "<audio>"  # stands for a clip in the texts of ms-swift and LLaMA-Factory
+TYPED_CLIP = "<|AUDIO|>"  # the chat template makes this token itself; in a text it stands for no clip
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
-CHAT_KEYS = ("messages", "conversations", "audios", "system", "chosen", "rejected", "rejected_response")
+CHAT_KEYS = (
+    "messages", "conversations", "audios", "system", "chosen", "rejected", "rejected_response", *SEGMENT_KEYS,
+)  # fmt: skip
 EVAL_KEYS = ("audio", "prompt", "gt")
 MESSAGE_KEYS = ("role", "content", "from", "value", "weight", "loss")
-PART_KEYS = ("type", "text", "audio", "audio_url", "input_audio", "url", "path")
+PART_KEYS = ("type", "text", "audio", "audio_url", "input_audio", "url", "path", *SEGMENT_KEYS)
+CLIP_KEYS = ("audio", "audio_url", "input_audio", "url", "path")  # of a part
 # Endings of keys with information about a row: "conversation_id" is no misspelt "conversations".
 METADATA_SUFFIXES = ("_id", "_ids", "_index", "_reason", "_score", "_source", "_model")
 # Keys that nothing here reads although they would change what is learned. An empty value is accepted.
@@ -56,7 +59,7 @@ class ChatRow:
 class BaseRow:
     """A clip, a prompt, and the text with which the base model continues it; no chat template."""
 
-    audio: Path | bytes | str
+    audio: Path | bytes | str | tuple[Any, Any] | Segment
     prompt: str
     target: str
 
@@ -76,6 +79,8 @@ def read_row(row: Any, folder: Path) -> ChatRow | BaseRow:
     messages, excluded = _messages(row, clips)
     rejected = _rejected(row, messages, clips)
     clips.check_all_used()
+    _check_all_heard(row, messages)
+    _cut_segment(row, messages)
     _check_order(messages)
     answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i not in excluded]
     if not answers:
@@ -95,7 +100,9 @@ def _base_row(row: dict[str, Any], folder: Path) -> BaseRow:
     for key in ("prompt", "gt"):
         if not isinstance(row[key], str) or not row[key].strip():
             raise PromptError(f"{key!r} of the evaluation row is {row[key]!r}; expected a text that is not empty.")
-    return BaseRow(_source(row["audio"], folder), row["prompt"], row["gt"])
+    audio = clip_source(row["audio"], folder, "The row", {key: row.get(key) for key in SEGMENT_KEYS})
+    refuse_unread_clips(row, (*EVAL_KEYS, *SEGMENT_KEYS), [audio], "It has one clip, named under 'audio'.")
+    return BaseRow(audio, row["prompt"], row["gt"])
 
 
 def _without_nulls(table: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +121,39 @@ def _check_row_keys(row: dict[str, Any]) -> None:
             raise PromptError(f"The row has the key {key!r}, which nothing reads. Did you mean {near[0]!r}?")
 
 
+def _check_all_heard(row: dict[str, Any], messages: list[Message]) -> None:
+    """Raises PromptError where the row names a sound that no message contains."""
+    parts = _parts(messages)
+    sources = [part["audio"] for part in parts if "audio" in part]
+    spelling = f"Name it under 'audios', with an {TAG} tag in the text, or as a part of the message."
+    refuse_unread_clips(row, CHAT_KEYS, sources, spelling)
+    if sources:
+        return
+    texts = [m["content"] for m in messages if isinstance(m["content"], str)] + [
+        part["text"] for part in parts if "text" in part
+    ]
+    if any(TYPED_CLIP in text for text in texts):
+        raise PromptError(f"The row has {TYPED_CLIP} typed in its text and no clip, so nothing is heard. {spelling}")
+
+
+def _cut_segment(row: dict[str, Any], messages: list[Message]) -> None:
+    """Apply the row's `offset` and `duration` to its clip. Raises PromptError unless it has exactly one."""
+    bounds = {key: row[key] for key in SEGMENT_KEYS if key in row}
+    if not bounds:
+        return
+    parts = [part for part in _parts(messages) if "audio" in part]
+    if len(parts) != 1 or isinstance(parts[0]["audio"], Segment):
+        raise PromptError(
+            f"The row has {next(iter(bounds))!r}, which names a part of its clip, and {len(parts)} clips; expected one "
+            'clip, or the key in each clip: {"path": ..., "offset": ..., "duration": ...}.'
+        )
+    parts[0]["audio"] = segment_of(parts[0]["audio"], bounds, "The row")
+
+
+def _parts(messages: list[Message]) -> list[dict[str, Any]]:
+    return [part for message in messages if not isinstance(message["content"], str) for part in message["content"]]
+
+
 class _Clips:
     """The clips in the row's `audios`, in the order of the <audio> tags."""
 
@@ -121,7 +161,7 @@ class _Clips:
         audios = row.get("audios")
         audios = [] if audios is None else audios if isinstance(audios, list) else [audios]
         self.folder = folder
-        self.sources = [_source(audio, folder) for audio in audios]
+        self.sources = [clip_source(audio, folder, "The row") for audio in audios]
         self.tags = 0
 
     def next_part(self) -> dict[str, Any]:
@@ -233,44 +273,15 @@ def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
         raise PromptError(f"{where} is {_short(part)}; expected an object with 'text' or a clip.")
     part = _without_nulls(part)
     refuse_unknown(part, PART_KEYS, PromptError, f"{where} has the key", ", which nothing here reads.")
-    clip_keys = [key for key in PART_KEYS[2:] if key in part]
+    clip_keys = [key for key in CLIP_KEYS if key in part]
     if len(clip_keys) + ("text" in part) != 1:
         raise PromptError(f"{where} has the keys {sorted(part)}; expected either 'text' or one clip.")
     if clip_keys:
-        return {"type": "audio", "audio": _source(part[clip_keys[0]], folder, where)}
+        bounds = {key: part[key] for key in SEGMENT_KEYS if key in part}
+        return {"type": "audio", "audio": clip_source(part[clip_keys[0]], folder, where, bounds)}
     if not isinstance(part["text"], str) or part.get("type", "text") != "text":
         raise PromptError(f"{where} is of type {part.get('type')!r} with {_short(part['text'])}; expected a text.")
     return {"type": "text", "text": part["text"]}
-
-
-def _source(value: Any, folder: Path, where: str = "The row") -> Path | bytes | str:
-    """A clip as `clips.read_clip` takes it: a path, an http(s) URL or data: URI, or bytes. Raises PromptError."""
-    if isinstance(value, dict):
-        encoded = value.get("bytes") or value.get("data")
-        if isinstance(encoded, str):
-            return _from_base64(encoded, where)
-        value = value.get("url") or value.get("path")
-    if not isinstance(value, str) or not value:
-        raise PromptError(f"{where} names a clip by {_short(value)}; expected a path, a URL, or base64 in 'bytes'.")
-    if value[:7].lower() == "file://":
-        try:
-            return Path(local_path(value))
-        except AudioError as error:  # on another host
-            raise PromptError(f"{where} names a clip that is not here: {error}") from error
-        except ValueError as error:
-            raise PromptError(f"{where} names a clip by {_short(value)}, which is no URL: {error}.") from error
-    if re.match(r"(data:|https?://)", value, flags=re.IGNORECASE):
-        return value
-    if len(value) > LONGEST_PATH:  # no path: a sound in base64
-        return _from_base64(value, where)
-    return folder / value
-
-
-def _from_base64(text: str, where: str) -> bytes:
-    try:
-        return decode_base64(text)
-    except ValueError as error:  # not ASCII, or not base64
-        raise PromptError(f"{where} holds a clip that is not base64: {error}.") from error
 
 
 def _check_order(messages: list[Message]) -> None:

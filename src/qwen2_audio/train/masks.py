@@ -20,7 +20,7 @@ from ..text.tokenizer import Tokenizer
 from ..types import Message
 
 END_OF_TEXT = "<|endoftext|>"  # ends an answer of the base model
-_LANGUAGE_TAG = re.compile(r"(<\|[a-z]{2,3}\|>)")  # <|en|> in the official prompts of the base model
+_PREFIX = (AUDIO_BOS, AUDIO, AUDIO_EOS)  # of the base model's form, in this order
 
 Encoded = tuple[list[int], list[bool]]
 
@@ -39,17 +39,28 @@ def encode_chat(
 def encode_base(prompt: str, target: str, audio_tokens: int, tokenizer: Tokenizer) -> Encoded:
     """Ids and mask of the base model's form: `<|audio_bos|><|AUDIO|><|audio_eos|>`, prompt, target, `<|endoftext|>`.
 
-    A language tag of the prompt (`<|en|>`) is a control token where the tokenizer has it. Raises PromptError.
+    Control tokens that are typed in prompt or target (`<|en|>`, also the clip's own or the final one) act where the
+    tokenizer has them, as for the reference's processor; none is added twice. Raises PromptError.
     """
-    tags = set(tokenizer.all_special_tokens)
+    controls = {token for token in tokenizer.all_special_tokens if token}
+    split = re.compile("(" + "|".join(map(re.escape, sorted(controls, key=len, reverse=True))) + ")")
+    clips = prompt.count(AUDIO)
+    if clips > 1 or any(token in target for token in (AUDIO, AUDIO_BOS, AUDIO_EOS)):
+        raise PromptError(f"The row has one clip, and {AUDIO} is typed {clips} times in its prompt or in its answer.")
+    text = prompt if clips else AUDIO_BOS + AUDIO + AUDIO_EOS + prompt
     slot = AudioSlot(1, None, "the row's clip")
     segments = [
-        Segment(AUDIO_BOS, control=True),
-        Segment(AUDIO, control=True, slot=slot),
-        Segment(AUDIO_EOS, control=True),
+        Segment(part, control=part in controls or part in _PREFIX, slot=slot if part == AUDIO else None)
+        for stretch in re.split(f"({'|'.join(map(re.escape, _PREFIX))})", text)
+        for part in ([stretch] if stretch in _PREFIX else split.split(stretch))
+        if part
     ]
-    segments += [Segment(part, control=part in tags) for part in _LANGUAGE_TAG.split(prompt) if part]
-    segments += [Segment(target, trained=True), Segment(END_OF_TEXT, control=True, trained=True)]
+    segments += [
+        Segment(part, control=part in controls, trained=True)
+        for part in split.split(target.removesuffix(END_OF_TEXT))
+        if part
+    ]
+    segments.append(Segment(END_OF_TEXT, control=True, trained=True))
     return _encode(segments, [audio_tokens], tokenizer)
 
 

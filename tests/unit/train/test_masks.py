@@ -138,7 +138,7 @@ def test_base_form(tokenizer):
     assert found == [(0, heard + "Recognize:"), (1, "hello<|endoftext|>")]
     assert ids[-1] == tokenizer.convert_tokens_to_ids("<|endoftext|>")
     unknown_tag, _ = masks.encode_base("Recognize: <|en|>", "<|endoftext|>", 3, tokenizer)
-    assert tokenizer.decode(unknown_tag).endswith("Recognize: <|en|><|endoftext|><|endoftext|>")
+    assert tokenizer.decode(unknown_tag).endswith("Recognize: <|en|><|endoftext|>")
     assert unknown_tag.count(ids[-1]) == 1
 
 
@@ -147,7 +147,7 @@ def test_language_tags_of_the_base_model_are_control_tokens_where_it_has_them(ti
     tokenizer._backend.add_special_tokens(["<|en|>"])
     ids, trained = masks.encode_base("Say: <|en|>", "hi <|en|>", 1, tokenizer)
     tag = tokenizer.convert_tokens_to_ids("<|en|>")
-    assert [flag for token, flag in zip(ids, trained, strict=True) if token == tag] == [False]
+    assert [flag for token, flag in zip(ids, trained, strict=True) if token == tag] == [False, True]
 
 
 # -- broken on purpose
