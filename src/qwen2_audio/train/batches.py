@@ -23,13 +23,19 @@ _JITTER = 0.1  # share of a length, drawn anew in each epoch: else a small file 
 
 
 def batches(
-    dataset: Dataset, *, batch_size: int = 0, batch_tokens: int = 0, seed: int = 0, epoch: int = 0
+    dataset: Dataset,
+    *,
+    batch_size: int = 0,
+    batch_tokens: int = 0,
+    seed: int = 0,
+    epoch: int = 0,
+    usable_only: bool = False,
 ) -> list[list[int]]:
     """The row numbers of one epoch, each once, in batches of similar length; determined by (seed, epoch).
 
     Give one of the two, else ConfigError. batch_size: rows in a batch. batch_tokens: positions in a batch with padding
     (of a pair, those of the chosen answer), estimated from the headers of the clips: augmentation of the speed may
-    exceed it a little. A longer row is a batch of its own.
+    exceed it a little. A longer row is a batch of its own. usable_only: without the rows whose length is 0.
     """
     if bool(batch_size) == bool(batch_tokens) or min(batch_size, batch_tokens) < 0:
         raise ConfigError(
@@ -39,7 +45,8 @@ def batches(
     lengths = dataset.lengths().astype(np.float64)
     known = lengths > 0
     lengths[~known] = lengths[known].mean() if known.any() else 1.0  # spreads bad rows over the batches
-    order = draw.permutation(len(lengths))
+    chosen = np.flatnonzero(known) if usable_only else np.arange(len(lengths))
+    order = chosen[draw.permutation(len(chosen))]
     rows = batch_size or max(1, int(batch_tokens / lengths.mean()))
     plan: list[list[int]] = []
     for start in range(0, len(order), rows * _POOL):

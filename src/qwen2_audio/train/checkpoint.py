@@ -27,6 +27,7 @@ from .optim import trained
 
 Save = Callable[[Path], None]
 FOLDER, STATE, PROGRESS = "checkpoints", "state.pt", "progress.json"
+DATA_DIGEST = "data_digest"  # in a run's identity: the content of data.train; runs of versions before 0.2 have none
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
@@ -200,11 +201,17 @@ def check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     defaults = asdict(TrainConfig(DataConfig(train=""), output=""))  # for keys that are newer than the run
     before, now, defaults = _flat(before), *(_flat(json.loads(json.dumps(table))) for table in (now, defaults))
     before = {RENAMED_KEYS.get(key, key): value for key, value in before.items()}
+    folder = path.parent.parent
+    if before.setdefault(DATA_DIGEST, now.get(DATA_DIGEST)) != now.get(DATA_DIGEST):
+        raise ConfigError(
+            f"{folder} holds a run on other data: {now['data.train']} was changed since. Give the new run another "
+            "output, or put the old data back to go on with the old one."
+        )
     for key in sorted(before.keys() | now.keys()):
         old, new = (table.get(key, defaults.get(key)) for table in (before, now))
         if old != new:
             raise ConfigError(
-                f"{path.parent.parent} holds a run with {key} = {old!r}, and the config now says {new!r}. Give the new "
+                f"{folder} holds a run with {key} = {old!r}, and the config now says {new!r}. Give the new "
                 f"run another output, or set {key} back to go on with the old one."
             )
 

@@ -71,9 +71,11 @@ class Dataset:
         *,
         seed: int = 0,
         lengths: np.ndarray | None = None,
+        pairs: bool = False,
     ) -> None:
         """`config`: `turns`, `max_tokens` (0: the tokenizer's model_max_length) and `augment` are used; None: defaults.
         `seed`: of the augmentation. `lengths`: an earlier result of `lengths()` for this file, instead of reading it.
+        `pairs`: only rows with a rejected answer can be used.
 
         Raises PromptError for a file without rows, ConfigError for a chat template or an augmentation that cannot work.
         """
@@ -89,6 +91,8 @@ class Dataset:
             )
         self._offsets, self._lines = _scan(self.path)
         self._lengths = lengths
+        self.pairs = pairs
+        self.bad_rows: list[BadRow] = []  # the rows for which `lengths` has 0, once it has read the file
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -108,12 +112,11 @@ class Dataset:
         """Row `index` for DPO. Raises BadRow, also for a row without a rejected answer."""
         with self._errors_as_bad_row(index):
             row = self._read(index)
-            if not isinstance(row, ChatRow) or row.rejected is None:
-                raise PromptError("The row has no rejected answer; DPO needs 'rejected_response', or chosen/rejected.")
+            row, worse = _check_pair(row)
             features = self._features(row, index, epoch)
             last = (len(row.messages) - 1,)
             chosen = ChatRow(row.messages, last)
-            rejected = ChatRow([*row.messages[:-1], row.rejected], last)
+            rejected = ChatRow([*row.messages[:-1], worse], last)
             return Pair(self._example(chosen, features, index), self._example(rejected, features, index))
 
     def has_rejected(self, index: int) -> bool:
@@ -136,20 +139,46 @@ class Dataset:
     def lengths(self) -> np.ndarray:
         """Tokens of each row, int32 [N], from the texts and the headers of the clips; 0 for a row that cannot be used.
 
-        No clip is decoded. Computed once; a file of a hundred thousand rows takes a minute.
+        No clip is decoded, unless its header says that the row cannot be used; what such a row then raises is added to
+        `bad_rows`. Computed once; a file of a hundred thousand rows takes a minute.
         """
         if self._lengths is None:
             self._lengths = np.array([self._length(index) for index in range(len(self))], np.int32)
         return self._lengths
 
+    def count_without_clip(self) -> int:
+        """The rows that can be used and have no clip."""
+        return sum(self._has_no_clip(index) for index in np.flatnonzero(self.lengths()).tolist())
+
+    def _has_no_clip(self, index: int) -> bool:
+        try:
+            return not _sources(self._read(index))
+        except PromptError:  # the file was changed after its lengths were saved
+            return False
+
     def _length(self, index: int) -> int:
         try:
             row = self._read(index)
+            if self.pairs:
+                _check_pair(row)
             seconds = [seconds_of(source) for source in _sources(row)]
             tokens = [mel.num_audio_tokens(mel.num_frames(round(s * SAMPLE_RATE))) for s in seconds]
-            return len(self._encode(row, tokens)[0])
-        except (PromptError, AudioError, OSError):  # `example` will raise it again, as BadRow
+            length = len(self._encode(row, tokens)[0])
+            if max(seconds, default=0) <= mel.WINDOW_SECONDS and length <= self._limit:
+                return length
+        except (PromptError, AudioError, OSError):
+            pass
+        try:  # the whole reason; or the header was wrong, and the row can be used
+            example = self.pair(index).chosen if self.pairs else self.example(index)
+        except BadRow as bad:
+            self.bad_rows.append(bad)
             return 0
+        return len(example.ids)
+
+    @property
+    def _limit(self) -> int:
+        """The most tokens that a row may have."""
+        return int(self.config.max_tokens or self.processor.tokenizer.model_max_length)
 
     def _read(self, index: int) -> ChatRow | BaseRow:
         with self.path.open("rb") as file:  # opened each time: worker processes must not share a file position
@@ -179,9 +208,8 @@ class Dataset:
 
     def _example(self, row: ChatRow | BaseRow, features: _Features, index: int) -> Example:
         ids, trained = self._encode(row, features.tokens)
-        limit = self.config.max_tokens or self.processor.tokenizer.model_max_length
-        if len(ids) > limit:
-            raise PromptError(f"The row has {len(ids)} tokens; expected at most {limit} (max_tokens).")
+        if len(ids) > self._limit:
+            raise PromptError(f"The row has {len(ids)} tokens; expected at most {self._limit} (max_tokens).")
         return Example(ids, trained, features.mels, features.frames, self.line(index))
 
     def _encode(self, row: ChatRow | BaseRow, audio_tokens: list[int]) -> masks.Encoded:
@@ -208,6 +236,13 @@ class Dataset:
 def _sources(row: ChatRow | BaseRow) -> list[Any]:
     """Where the clips of a row are, as `clips.read_clip` takes them."""
     return [row.audio] if isinstance(row, BaseRow) else check_messages(row.messages)
+
+
+def _check_pair(row: ChatRow | BaseRow) -> tuple[ChatRow, Message]:
+    """The row, and its rejected answer. Raises PromptError where it has none."""
+    if not isinstance(row, ChatRow) or row.rejected is None:
+        raise PromptError("The row has no rejected answer; DPO needs 'rejected_response', or chosen/rejected.")
+    return row, row.rejected
 
 
 def _last_only(row: ChatRow) -> tuple[int, ...]:

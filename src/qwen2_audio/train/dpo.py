@@ -21,7 +21,7 @@ from .config import DpoConfig, TrainConfig
 from .data import Pair
 from .feed import MicroBatch
 from .loss import dpo_losses, predict, row_log_probabilities
-from .start import RunSetup, dataset_of, fingerprint, set_up, source_of
+from .start import RunSetup, data_note, dataset_of, fingerprint, set_up, source_of
 
 
 class Preference:
@@ -86,7 +86,9 @@ def task_of(setup: RunSetup) -> loop.Task:
     reference = None
     if config.method == "full":
         reference = copy.deepcopy(setup.model).requires_grad_(False).eval()
-    rows, held_out = dataset_of(setup), dataset_of(setup, evaluation=True) if config.data.eval else None
+    rows, held_out = dataset_of(setup, pairs=True), None
+    if config.data.eval:
+        held_out = dataset_of(setup, evaluation=True, pairs=True)
     return loop.Task(
         config,
         setup.model,
@@ -97,6 +99,7 @@ def task_of(setup: RunSetup) -> loop.Task:
         save=setup.save,
         autocast=setup.autocast,
         processes=setup.processes,
+        notes=(data_note(rows),),
         frozen=() if reference is None else (reference,),
     )
 

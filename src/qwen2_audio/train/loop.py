@@ -55,6 +55,7 @@ class Task:
     save: checkpoint.Save  # writes the adapter or the checkpoint into a folder; called by all processes
     autocast: bool = False  # compute in bfloat16
     processes: Processes = field(default_factory=Processes)
+    notes: tuple[str, ...] = ()  # said at the start
     frozen: tuple[nn.Module, ...] = ()  # models that the objective runs beside the trained one (DPO's reference)
 
     @property
@@ -83,7 +84,8 @@ def run(task: Task) -> Path:
         # After the adapter was drawn, which is the same in all processes; dropout is not.
         torch.manual_seed(config.seed + processes.rank)
     optimiser = optim.optimiser(task.model, config.optim)
-    steps = config.steps or math.ceil(len(task.train.order(0)) * config.epochs / config.accumulate)
+    epoch_batches = len(task.train.order(0))
+    steps = config.steps or math.ceil(epoch_batches * config.epochs / config.accumulate)
     progress, newest = checkpoint.Progress(), checkpoint.newest(task.output)
     checkpoint.check_seen_by_all(newest, task.output, processes)
     if newest is not None:
@@ -92,11 +94,22 @@ def run(task: Task) -> Path:
     with shown(task.objective.unit, steps, progress.step, quiet=not processes.first) as display, metrics:
         if newest is not None:
             display.line(f"going on after step {progress.step} of {steps}, from {newest}")
+        for note in (*task.notes, *_note_on_accumulation(epoch_batches, config.accumulate)):
+            display.line(note)
         _train(RunState(task, optimiser, steps, progress, metrics, display))
         checkpoint.write_result(task.output / "final", task.save, processes)
         if processes.first:
             _draw_loss(task.output, display)
     return task.output / "final"
+
+
+def _note_on_accumulation(epoch_batches: int, accumulate: int) -> list[str]:
+    if accumulate <= epoch_batches:
+        return []
+    return [
+        f"a step takes accumulate = {accumulate} micro-batches, and an epoch has {epoch_batches}: every step goes over "
+        f"the data {accumulate / epoch_batches:.3g} times"
+    ]
 
 
 def _draw_loss(output: Path, display: Display) -> None:
@@ -136,7 +149,10 @@ def _train(state: RunState) -> None:
     data = _usable_steps(task, Position(progress.epoch, progress.batch))
     while progress.step < state.steps:
         started = time.monotonic()
-        step = next(data)
+        step = next(data, None)
+        if step is None:
+            _end_early(state)
+            return
         values = train_step(task, state.optimiser, step, progress.step, state.steps)
         seconds = time.monotonic() - started
         progress.step += 1
@@ -149,10 +165,17 @@ def _train(state: RunState) -> None:
 
 
 def _usable_steps(task: Task, start: Position) -> Iterator[StepData]:
-    """The steps in which at least one process has a usable row. Raises PromptError after an epoch without one."""
+    """The steps in which at least one process has a usable row. Raises PromptError after an epoch without one.
+
+    They end where a run of `epochs` has gone over the data once more than it should, as many rows were damaged.
+    """
     processes, accumulate = task.processes, task.config.accumulate
     empty_steps = 0  # in succession
+    begin = start
     for step in steps_of_data(task.train, start, accumulate, rank=processes.rank, size=processes.size):
+        if task.config.epochs and begin.epoch > math.ceil(task.config.epochs):
+            return
+        begin = step.after
         count = processes.total({"count": step.count})["count"]
         if count:
             empty_steps = 0
@@ -161,6 +184,16 @@ def _usable_steps(task: Task, start: Position) -> Iterator[StepData]:
         empty_steps += 1
         if empty_steps * accumulate > len(task.train.order(step.after.epoch)) + accumulate:
             raise PromptError("No row of the data could be used in a whole epoch; the reasons are in the report.")
+
+
+def _end_early(state: RunState) -> None:
+    """End a run whose steps were planned for rows that could not be read."""
+    state.display.line(
+        f"ends after step {state.progress.step} of {state.steps}: so many rows could not be read that the other steps "
+        "would go over the rest again and again; the reasons are in the report"
+    )
+    state.steps = state.progress.step
+    on_step_end(state)
 
 
 def on_step_end(state: RunState) -> None:

@@ -13,7 +13,7 @@ from .config import TrainConfig
 from .data import Example
 from .feed import MicroBatch
 from .loss import predict, token_losses, trained_tokens
-from .start import RunSetup, dataset_of, fingerprint, set_up, source_of
+from .start import RunSetup, data_note, dataset_of, fingerprint, set_up, source_of
 
 
 class NextToken:
@@ -50,6 +50,7 @@ def task_of(setup: RunSetup) -> loop.Task:
         save=setup.save,
         autocast=setup.autocast,
         processes=setup.processes,
+        notes=(data_note(rows),),
     )
 
 

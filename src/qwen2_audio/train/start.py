@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,7 @@ from .. import lora
 from ..checkpoint.json_file import replacing
 from ..checkpoint.locate import find
 from ..distributed.process_group import Processes, full_parameters, join
-from ..errors import ConfigError
+from ..errors import ConfigError, PromptError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..model.initialize import without_weights
 from ..pretrained import Qwen2AudioForConditionalGeneration, parse_device
@@ -126,22 +127,40 @@ def keep_compiled() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
-def dataset_of(setup: RunSetup, *, evaluation: bool = False) -> Dataset:
-    """The training data, or the evaluation data without augmentation. Raises PromptError, ConfigError."""
+def dataset_of(setup: RunSetup, *, evaluation: bool = False, pairs: bool = False) -> Dataset:
+    """The training data, or the evaluation data without augmentation; rows that cannot be used are reported.
+
+    pairs: for DPO. Raises PromptError (also where no row can be used), ConfigError.
+    """
     config = setup.config.data
     if not config.max_tokens:
         config = replace(config, max_tokens=setup.model.config.text_config.max_position_embeddings)
     if evaluation:
         config = replace(config, augment=AugmentConfig())
-    seed, processor, folder = setup.config.seed, setup.processor, setup.output
-    if evaluation:
-        return Dataset(config.eval, processor, config, seed=seed)
-    # A run that goes on uses the lengths it began with: a clip repaired meanwhile would move rows between batches.
-    saved = _read_lengths(folder / LENGTHS) if checkpoint.newest(folder) is not None else None
-    dataset = Dataset(config.train, processor, config, seed=seed, lengths=saved)
-    if setup.processes.first and saved is None:
-        _write_lengths(folder / LENGTHS, dataset.lengths())
+    folder, saved = setup.output, None
+    if not evaluation and checkpoint.newest(folder) is not None:
+        # A run that goes on uses the lengths it began with: a clip repaired meanwhile would move rows between batches.
+        saved = _read_lengths(folder / LENGTHS)
+    path = config.eval if evaluation else config.train
+    dataset = Dataset(path, setup.processor, config, seed=setup.config.seed, lengths=saved, pairs=pairs)
+    if saved is not None and len(saved) != len(dataset):
+        return dataset  # the data was changed; that the run is another one is said when its checkpoint is read
+    lengths = dataset.lengths()
+    if setup.processes.first:
+        for bad in dataset.bad_rows:
+            setup.quarantine.add(bad)
+        if not evaluation and saved is None:
+            _write_lengths(folder / LENGTHS, lengths)
+    if not lengths.any():
+        raise PromptError(f"No row of {path} could be used. {setup.quarantine.summary()}")
     return dataset
+
+
+def data_note(dataset: Dataset) -> str:
+    """One sentence on a run's training data: how many rows are used, and how many of them have no clip."""
+    rows, usable = len(dataset), int((dataset.lengths() > 0).sum())
+    left_out = f" ({rows - usable} cannot be used and are left out)" if usable < rows else ""
+    return f"training on {usable} of {rows} rows{left_out}; {dataset.count_without_clip()} of them have no clip"
 
 
 def _read_lengths(path: Path) -> np.ndarray | None:
@@ -171,7 +190,12 @@ def source_of(
 
     def order(epoch: int) -> list[list[int]]:
         return batches(
-            dataset, batch_size=data.batch_size, batch_tokens=data.batch_tokens, seed=setup.config.seed, epoch=epoch
+            dataset,
+            batch_size=data.batch_size,
+            batch_tokens=data.batch_tokens,
+            seed=setup.config.seed,
+            epoch=epoch,
+            usable_only=True,
         )
 
     def micro_batches(plan: list[list[int]], epoch: int) -> Iterator[MicroBatch | None]:
@@ -182,7 +206,9 @@ def source_of(
 
 
 def fingerprint(kind: str, config: TrainConfig, rows: int) -> dict[str, Any]:
-    """The settings that identify a run; it goes on from a checkpoint only where they are the same."""
+    """The settings and the data that identify a run; it goes on from a checkpoint only where they are the same."""
     settings = {key: value for key, value in asdict(config).items() if key not in CHANGEABLE}
     settings["data"].pop("workers")
-    return {"kind": kind, "rows": rows, **settings}
+    with Path(config.data.train).open("rb") as file:
+        digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return {"kind": kind, "rows": rows, checkpoint.DATA_DIGEST: digest, **settings}
