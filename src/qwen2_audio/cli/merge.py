@@ -40,12 +40,14 @@ def merge(model: str, adapter: Path, to: Path, *, check: bool) -> dict[str, Diff
     from ..inputs.processor import Qwen2AudioProcessor
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from ..train.checkpoint import write_result
+    from ..train.start import stop_at_turn_end
 
     to = to.absolute()
     base = find(model)
     processor = Qwen2AudioProcessor.from_pretrained(base)
     merged = Qwen2AudioForConditionalGeneration.from_pretrained(base)
     lora.attach(merged, adapter)
+    stop_at_turn_end(merged, processor)
 
     def save(folder: Path) -> None:
         merged.save_pretrained(folder)

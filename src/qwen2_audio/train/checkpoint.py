@@ -1,6 +1,7 @@
 """A run on disk, written completely or not at all. A run that was killed goes on from it with the same results.
 
-output/checkpoints/step-00000100/   state.pt (trained parameters, AdamW's moments, random states), progress.json
+output/checkpoints/step-00000100/   state.pt (trained parameters, AdamW's moments, random states), progress.json;
+                                 with LoRA also the adapter
 output/best/  output/final/         the result of a run: the adapter, or a checkpoint in the official layout
 """
 
@@ -119,9 +120,12 @@ def save(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     processes: Processes,
+    *,
+    adapter: Save | None = None,
 ) -> None:
     """Write a checkpoint, then remove the older ones. All processes call it; the first one writes.
 
+    adapter: writes the adapter into the same folder, so that an interrupted run has one to merge or load.
     It holds unsharded tensors, so that a run may go on with another number of processes. Raises WeightsError.
     """
     state = {
@@ -129,11 +133,15 @@ def save(
         "optimiser": _each_tensor(optimiser.state_dict(), lambda tensor, _: _kept(tensor, processes)),
         "random": processes.gather(_random_states()),
     }
-    if not processes.first:
-        return
     path = output / FOLDER / f"step-{progress.step:08}"
+    if not processes.first:
+        if adapter is not None:
+            adapter(path)  # sends its shards to the first process
+        return
     try:
         with whole_folder(path) as folder:
+            if adapter is not None:
+                adapter(folder)
             torch.save(state, folder / STATE)
             write_json(folder / PROGRESS, {"progress": asdict(progress), "run": fingerprint})
     except (OSError, RuntimeError) as error:

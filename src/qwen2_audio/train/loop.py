@@ -23,6 +23,7 @@ from . import checkpoint, optim, recompute
 from .batches import check_batch
 from .config import TrainConfig
 from .feed import MicroBatch, Position, Source, StepData, dummy_batch, steps_of_data, with_a_clip
+from .interrupt import Interruption, signals_noted
 from .metrics import Metrics, draw
 from .progress import Display, shown
 
@@ -136,7 +137,10 @@ class RunState:
     def save(self) -> None:
         """Write a checkpoint. Raises WeightsError."""
         task = self.task
-        checkpoint.save(task.output, self.progress, task.fingerprint, task.model, self.optimiser, task.processes)
+        adapter = task.save if task.config.method == "lora" else None
+        checkpoint.save(
+            task.output, self.progress, task.fingerprint, task.model, self.optimiser, task.processes, adapter=adapter
+        )
 
 
 def _train(state: RunState) -> None:
@@ -147,6 +151,12 @@ def _train(state: RunState) -> None:
         _check_evaluation(task.evaluation)
     optim.training_mode(task.model, config)
     data = _usable_steps(task, Position(progress.epoch, progress.batch))
+    with signals_noted() as interruption:
+        _steps(state, data, interruption)
+
+
+def _steps(state: RunState, data: Iterator[StepData], interruption: Interruption) -> None:
+    task, progress = state.task, state.progress
     while progress.step < state.steps:
         started = time.monotonic()
         step = next(data, None)
@@ -162,6 +172,20 @@ def _train(state: RunState) -> None:
         state.metrics.add(step=progress.step, epoch=progress.epoch, **values)
         state.display.step(progress.step, values)
         on_step_end(state)
+        if progress.step < state.steps and task.processes.total({"signal": interruption.signal})["signal"]:
+            _end_interrupted(state, interruption)
+
+
+def _end_interrupted(state: RunState, interruption: Interruption) -> None:
+    """Write a checkpoint, say how to go on, and end the program."""
+    state.save()
+    folder = checkpoint.newest(state.task.output)
+    use = "; its adapter can be used as it is" if state.task.config.method == "lora" else ""
+    state.display.line(
+        f"interrupted after step {state.progress.step} of {state.steps}, saved in {folder}{use}. "
+        "Run the same command again to go on."
+    )
+    interruption.end()
 
 
 def _usable_steps(task: Task, start: Position) -> Iterator[StepData]:

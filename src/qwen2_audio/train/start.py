@@ -22,6 +22,7 @@ from ..inputs.processor import Qwen2AudioProcessor
 from ..model.initialize import without_weights
 from ..pretrained import Qwen2AudioForConditionalGeneration, parse_device
 from ..quantize.checkpoint import is_quantized
+from ..text.chat_template import IM_END
 from . import checkpoint, metrics
 from .batches import batches
 from .config import AugmentConfig, TrainConfig
@@ -111,11 +112,21 @@ def set_up(config: TrainConfig) -> RunSetup:
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
         source, dtype=None if quantize else dtype, device_map=device, quantize=quantize
     )
+    stop_at_turn_end(model, processor)
     if device.type == "cpu" and autocast:
         model.set_attn_implementation("eager")  # torch's fused attention takes 2.5 times as long there
     if config.method == "full" and is_quantized(model):
         raise ConfigError(f"{source} is quantised, and such weights cannot be trained; use method = 'lora'.")
     return RunSetup(config, model, processor, Quarantine(output / REPORT), autocast, processes)
+
+
+def stop_at_turn_end(model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioProcessor) -> None:
+    """Let `generate` of the trained checkpoint stop at <|im_end|>, which ends every answer of a conversation; the
+    generation_config of base checkpoints does not name it."""
+    token = processor.tokenizer.convert_tokens_to_ids(IM_END)
+    ends = model.generation_config.eos_ids
+    if token is not None and processor.tokenizer.convert_ids_to_tokens(token) == IM_END and token not in ends:
+        model.generation_config = replace(model.generation_config, eos_token_id=[*ends, token])
 
 
 def keep_compiled() -> None:
