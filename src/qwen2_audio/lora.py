@@ -7,8 +7,10 @@ Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +30,9 @@ PARTS = {"encoder": "audio_tower", "projector": "multi_modal_projector", "langua
 LINEARS = (nn.Linear, QuantizedLinear)
 CONFIG_NAME, WEIGHTS_NAME = ADAPTER_CONFIG_FILE, "adapter_model.safetensors"
 FILES = (CONFIG_NAME, WEIGHTS_NAME)
+FINGERPRINT = (
+    "base_fingerprint"  # in the metadata of the adapter's tensors: peft warns of keys it does not know in the config
+)
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<which>[AB])(?:\.default)?\.weight$")
 # A prefix of our module paths, which are those of transformers 4 -> an expression that also matches transformers 5's.
 _SPELLINGS = (
@@ -208,10 +213,27 @@ def merge(model: nn.Module) -> None:
         _replace(model, path, module.merged())
 
 
-def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
+def base_fingerprint(model: nn.Module) -> str:
+    """A hash of the weights that neither an adapter nor quantisation changes: the norms and biases, as bfloat16.
+
+    Training in another precision does not change it, any other training of the model does.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, module in sorted(model.named_modules(), key=lambda pair: pair[0]):
+        kept = (
+            module.bias if isinstance(module, LINEARS) else getattr(module, "weight", None) if "norm" in name else None
+        )
+        if isinstance(kept, torch.Tensor) and kept.dim() == 1:
+            digest.update(name.encode())
+            digest.update(kept.detach().bfloat16().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_adapter(model: nn.Module, folder: str | Path, base: str, fingerprint: str | None = None) -> None:
     """Write the adapter as peft's two files, with tensor names of transformers 5.
 
-    `base` is the name of the checkpoint that the adapter belongs to. Raises ConfigError for a model without an adapter.
+    `base` is the name of the checkpoint that the adapter belongs to; `fingerprint` its `base_fingerprint`, which
+    `attach` compares (None: that of `model`). Raises ConfigError for a model without an adapter.
     """
     from safetensors.torch import save_file
 
@@ -227,8 +249,9 @@ def save_adapter(model: nn.Module, folder: str | Path, base: str) -> None:
         for path, module in modules.items()
         for which, layer in (("A", module.lora_A), ("B", module.lora_B))
     }
+    metadata = {"format": "pt", FINGERPRINT: fingerprint or base_fingerprint(model)}
     with replacing(folder / WEIGHTS_NAME) as temporary:
-        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata={"format": "pt"})
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary, metadata=metadata)
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
         "r": rank, "lora_alpha": first.scaling * rank, "lora_dropout": first.dropout, "bias": "none",
@@ -285,6 +308,7 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
                 f"{folder} has lora_A {list(down.shape)} and lora_B {list(up.shape)} for {path}, a Linear of "
                 f"{linear.in_features} to {linear.out_features}; it belongs to another model."
             )
+    _check_base(model, folder, config)
     for path, pair in tensors.items():
         rank = pair["A"].shape[0]
         scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
@@ -294,6 +318,21 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
             module.lora_B.weight.copy_(pair["B"])
         _replace(model, path, module.requires_grad_(False))
     return list(tensors)
+
+
+def _check_base(model: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
+    """Warn where the adapter was made for a model with other weights."""
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS_NAME, framework="pt") as file:
+        made_for = (file.metadata() or {}).get(FINGERPRINT)
+    if made_for is not None and made_for != base_fingerprint(model):
+        base = config.get("base_model_name_or_path") or "another checkpoint"
+        warnings.warn(
+            f"The adapter {folder} was made for {base}, and this model has other weights, so that its "
+            "answers may be wrong; load the checkpoint that it was trained on.",
+            stacklevel=3,
+        )
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:

@@ -48,6 +48,7 @@ class RunSetup:
     quarantine: Quarantine
     autocast: bool
     processes: Processes = field(default_factory=Processes)
+    base_fingerprint: str = ""  # of the model before it is trained or sharded
 
     @property
     def output(self) -> Path:
@@ -68,7 +69,7 @@ class RunSetup:
             if not self.processes.first:
                 return
             if adapter:
-                lora.save_adapter(self.model, folder, self.config.model)
+                lora.save_adapter(self.model, folder, self.config.model, self.base_fingerprint or None)
                 return
             unwrapped(self.model).save_pretrained(folder)
             self.processor.save_pretrained(folder)
@@ -117,7 +118,8 @@ def set_up(config: TrainConfig) -> RunSetup:
         model.set_attn_implementation("eager")  # torch's fused attention takes 2.5 times as long there
     if config.method == "full" and is_quantized(model):
         raise ConfigError(f"{source} is quantised, and such weights cannot be trained; use method = 'lora'.")
-    return RunSetup(config, model, processor, Quarantine(output / REPORT), autocast, processes)
+    quarantine = Quarantine(output / REPORT)
+    return RunSetup(config, model, processor, quarantine, autocast, processes, lora.base_fingerprint(model))
 
 
 def stop_at_turn_end(model: Qwen2AudioForConditionalGeneration, processor: Qwen2AudioProcessor) -> None:
