@@ -177,7 +177,7 @@ class TrainConfig:
     def from_file(cls, path: str | Path) -> Self:
         """Read and check a TOML file. Raises ConfigError with the file's name."""
         try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise ConfigError(f"Cannot read {path}: {reason}.") from None

@@ -12,6 +12,7 @@ from ..audio.mel import MEL_HOP
 from ..audio.resample import SAMPLE_RATE
 from ..audio.spectrogram import save_png
 from ..checkpoint.locate import find
+from ..errors import ConfigError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..text.chat_template import AUDIO
 from ..text.tokenizer import Tokenizer
@@ -40,7 +41,7 @@ def preview(
     """Print the first `rows` rows as they are trained on in `epoch`, and bad ones with their reason.
 
     With `folder`, also draw the log-mel of each clip; returns the PNG files.
-    Raises ConfigError without matplotlib, AudioError for a file that cannot be written.
+    Without matplotlib nothing is drawn, and it says so. Raises AudioError for a file that cannot be written.
     """
     pictures: list[Path] = []
     for index in range(min(rows, len(dataset))):
@@ -55,7 +56,11 @@ def preview(
             console.print(Text("The rejected answer, which DPO makes less likely:", style="bold"))
             console.print(show(rejected, dataset.processor.tokenizer, marked=not console.is_terminal), soft_wrap=True)
         if folder is not None:
-            pictures += draw(example, folder)
+            try:
+                pictures += draw(example, folder)
+            except ConfigError as error:  # without matplotlib the tokens are shown all the same
+                console.print(Text(f"No pictures: {error}"), soft_wrap=True)
+                folder = None
     for picture in pictures:
         console.print(Text(f"Drawn: {picture}"), soft_wrap=True)
     return pictures
