@@ -128,6 +128,8 @@ def save(
     adapter: writes the adapter into the same folder, so that an interrupted run has one to merge or load.
     It holds unsharded tensors, so that a run may go on with another number of processes. Raises WeightsError.
     """
+    from safetensors import SafetensorError
+
     state = {
         "parameters": {name: _kept(p, processes) for name, p in trained(model).items()},
         "optimiser": _each_tensor(optimiser.state_dict(), lambda tensor, _: _kept(tensor, processes)),
@@ -144,7 +146,7 @@ def save(
                 adapter(folder)
             torch.save(state, folder / STATE)
             write_json(folder / PROGRESS, {"progress": asdict(progress), "run": fingerprint})
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"Cannot write the checkpoint {path}: {error}. The one before it is untouched.") from None
     for old in path.parent.glob("step-*"):
         if old != path:
