@@ -18,6 +18,7 @@ from torch import nn
 
 from ..distributed.process_group import Processes, full_tensor, shard
 from ..errors import PromptError, TrainingError
+from ..lora import PARTS
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from . import checkpoint, optim, recompute
 from .batches import check_batch
@@ -257,6 +258,7 @@ def train_step(task: Task, optimiser: torch.optim.Optimizer, data: StepData, ste
             sums[name] += metric
     parameters = list(optim.trained(task.model).values())
     processes.sum_gradients(parameters)
+    _drop_gradients_of_silence(task, data)
     limit = task.config.optim.clip_norm or math.inf
     norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit)))
     if not math.isfinite(norm):
@@ -267,6 +269,19 @@ def train_step(task: Task, optimiser: torch.optim.Optimizer, data: StepData, ste
     optimiser.zero_grad(set_to_none=True)
     means = {name: total / count for name, total in processes.total(sums).items()}
     return {**means, "learning_rate": rate, "grad_norm": norm, "count": count}
+
+
+def _drop_gradients_of_silence(task: Task, data: StepData) -> None:
+    """With FSDP, in a step without a clip: no gradients for encoder and projector, as with one process, instead of the
+    zeros from `with_a_clip`, for which AdamW would move them by its moments and the weight decay."""
+    if not task.processes.sharded:
+        return
+    heard = sum("input_features" in batch.tensors for batch in data.batches)
+    if task.processes.total({"heard": heard})["heard"]:
+        return
+    for part in ("encoder", "projector"):
+        for parameter in task.model.get_submodule(PARTS[part]).parameters():
+            parameter.grad = None
 
 
 def _with_dummy_batches(batches: Iterable[MicroBatch], expected: int, task: Task) -> Iterator[MicroBatch]:
