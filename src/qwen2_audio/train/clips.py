@@ -84,7 +84,7 @@ def _wav_segment(segment: Segment, number: int) -> bytes | None:
                 with wave.open(out, "wb") as part:
                     part.setparams(wav.getparams())
                     part.writeframes(frames)
-        except (wave.Error, EOFError, ZeroDivisionError):
+        except (wave.Error, EOFError, RuntimeError, ZeroDivisionError):
             return None
     return out.getvalue()
 
