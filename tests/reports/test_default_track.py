@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Any
 
 import av
 import numpy as np
@@ -25,7 +26,7 @@ def tracks(form: str, default: int | None, count: int = 2, seconds: int = 1) -> 
     """A file whose audio track number `default` is marked as the default and is the only one with sound in it."""
     file, loud = io.BytesIO(), default if default is not None else count - 1
     with av.open(file, "w", format=form) as container:
-        streams = [container.add_stream(CODECS[form], rate=48000, layout="mono") for _ in range(count)]
+        streams: list[Any] = [container.add_stream(CODECS[form], rate=48000, layout="mono") for _ in range(count)]
         for number, stream in enumerate(streams):
             stream.disposition = Disposition.default if number == default else Disposition(0)
             stream.metadata["language"] = ("eng", "deu", "fra")[number]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -39,7 +40,7 @@ def test_what_libsndfile_reads_is_librosas(tmp_path: Path, form: str, subtype: s
 def test_what_ffmpeg_writes_is_heard(form: str) -> None:
     file = io.BytesIO()
     with av.open(file, "w", format=form) as container:
-        stream = container.add_stream(
+        stream: Any = container.add_stream(
             {**BY_FFMPEG, **MADE}[form], rate=16_000 if form != "ac3" else 48_000, layout="mono"
         )
         frame = av.AudioFrame.from_ndarray(WAVE[None], format="fltp", layout="mono")

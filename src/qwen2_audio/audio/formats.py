@@ -98,8 +98,8 @@ def format_of(head: bytes) -> FileFormat | None:
 def demuxers_for(head: bytes) -> str:
     """FFmpeg's list of formats to try on a file that begins with `head`.
 
-    Formats other than the common ones are tried only on files that have their signature: FFmpeg goes by likelihood, and would
-    take noise for one of them. None of the list reads other files or the network, and none is a playlist.
+    Formats other than the common ones are tried only on files that have their signature: FFmpeg goes by likelihood, and
+    would take noise for one of them. None of the list reads other files or the network, and none is a playlist.
     """
     known = format_of(head)
     return ALWAYS if known is None or known.demuxer is None else f"{ALWAYS},{known.demuxer}"
