@@ -222,8 +222,9 @@ def _check_tables(step: PagedAttentionBatch, shape: tuple[int, int, int]) -> Non
     sequences, capacity = len(step.query_lens), step.width * step.storage.block
     stored = step.storage.keys[0].shape[1:]
     if stored != shape:
-        stored = tuple(stored)
-        raise ValueError(f"The paged cache has blocks of {stored} (kv_heads, positions, head width); expected {shape}.")
+        raise ValueError(
+            f"The paged cache has blocks of {tuple(stored)} (kv_heads, positions, head width); expected {shape}."
+        )
     lengths = len(step.tables), len(step.starts), len(step.num_computed)
     if lengths != (sequences * step.width, sequences + 1, sequences) or step.tables.itemsize != 4:
         raise ValueError(
