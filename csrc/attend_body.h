@@ -1,7 +1,7 @@
-// Attention over one chunk of a cache, for the instruction sets of ops_body.h, which includes this.
+// Attention over one chunk of a KV cache. Included by ops_body.h.
 //
-// A query's result is the same bit for bit whoever is asked with it: every score is one chain of fma over the head,
-// every value one over the positions, and positions that a query does not see weigh 0 in them.
+// A query's result has the same bits whatever other queries are computed with it: each score is one chain of fma over
+// the head's width, each output one chain over the positions, and a position that the query does not see has weight 0.
 #pragma once
 #include "ops_kernels.h"
 #include "simd.h"
@@ -10,14 +10,14 @@ namespace qwa {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kKeys = 4, kWide = 4;  // for four queries: keys that are scored at a time, vectors of values summed
+constexpr int kKeys = 4, kWide = 4;  // for four queries: keys scored at a time, vectors of values summed at a time
 #else
 constexpr int kKeys = 1, kWide = 2;
 #endif
-constexpr int kDirect = 8;         // rows up to here read the cache as it lies; for more it is made float once
-constexpr int kWideFloats = 4096;  // of it at a time, so that it stays in L1
+constexpr int kDirect = 8;         // up to so many rows read the cache directly; for more it is converted to float32
+constexpr int kWideFloats = 4096;  // converted at a time, so that they stay in L1
 
-// Memory is kept busy: the values of a chunk are fetched while its scores are computed, and the next keys while the
+// Keeps the memory busy: a chunk's values are prefetched while its scores are computed, and the next keys while its
 // values are summed.
 inline void fetch(const void* rows, int k, int row_bytes) {
     if (!rows) return;
@@ -59,7 +59,7 @@ void scores(const T* keys, int count, int d, float scale, const float* const* q,
     }
 }
 
-// s [count] times the scales of its positions.
+// Multiplies s [count] by the scales of its positions.
 void scale_by(const Chunk& c, const float* const* scales, int count, float* s) {
     for (int begin = 0; begin < count; begin += c.block) {
         const float* scale = scales[begin / c.block];
@@ -68,13 +68,13 @@ void scale_by(const Chunk& c, const float* const* scales, int count, float* s) {
     }
 }
 
-// Scores to weights exp(score - largest), 0 where `position` sees nothing; largest and sum go to `part`.
+// Turns scores into weights exp(score - largest), 0 for what `position` does not see. `part` gets largest and sum.
 void weigh(const Chunk& c, int position, int count, float* s, float* part) {
     if (c.key_scales[0]) scale_by(c, c.key_scales, count, s);
     const int seen = position + 1 - c.first;  // causality
     if (c.mask)
         for (int k = 0; k < count; ++k)
-            if (!c.mask[k] && k + c.first != position) s[k] = -INFINITY;  // a padded query sees itself
+            if (!c.mask[k] && k + c.first != position) s[k] = -INFINITY;  // a query that is padding sees itself
     for (int k = seen < 0 ? 0 : seen; k < count; ++k) s[k] = -INFINITY;
     for (int k = count; k % kLanes; ++k) s[k] = -INFINITY;
     V most = set1(-INFINITY);
@@ -92,8 +92,8 @@ void weigh(const Chunk& c, int position, int count, float* s, float* part) {
     if (c.value_scales[0]) scale_by(c, c.value_scales, count, s);
 }
 
-// `count` values weighted and added to the sums of R queries, N vectors of the head's dimensions from `at` on. `start`:
-// the sums begin here.
+// Adds `count` weighted values to the sums of R queries: N vectors of the head's width from `at` on. `start`: the sums
+// begin at 0.
 template <class T, int R, int N>
 void gather(const T* value, int count, int d, int at, bool start, const void* ahead, const float* const* w,
             float* const* out) {
@@ -122,13 +122,13 @@ void gather_all(const T* values, int count, int d, bool start, const void* ahead
     for (; at < d; at += kLanes, ahead = nullptr) gather<T, R, 1>(values, count, d, at, start, ahead, w, out);
 }
 
-// R queries of a chunk, from `row` on, their scores in rows of kChunk.
+// R queries of a chunk from `row` on. Their scores have rows of kChunk.
 template <int R>
 struct Few {
     const float* q[R];
     float *s[R], *part[R], *out[R];
     int position[R];
-    int count;  // positions that the last of them sees, which sees most
+    int count;  // positions that the last of them sees; the others see no more
 
     Few(const Chunk& c, int row, float* scores) {
         for (int r = 0; r < R; ++r) {
@@ -147,7 +147,7 @@ struct Few {
         for (int r = 0; r < R; ++r) weigh(c, position[r], count, s[r], part[r]);
     }
 
-    // `n` positions from `at` of the chunk on.
+    // Positions [at, at + n) of the chunk.
     template <class T>
     void score(const Chunk& c, const T* keys, int at, int n, const void* ahead) {
         n = n < count - at ? n : count - at;
@@ -164,7 +164,7 @@ struct Few {
     }
 };
 
-// Rows [row, row + R), straight from the cache.
+// Rows [row, row + R), reading the cache directly.
 template <class T, int R>
 void attend_direct(const Chunk& c, int row) {
     alignas(64) float s[R * kChunk];
@@ -190,7 +190,7 @@ const float* as_float(const T* from, int64_t count, float* to) {
 }
 inline const float* as_float(const float* from, int64_t, float*) { return from; }
 
-// f(floats, at, n) for stretches of the chunk's `sides`: n positions from `at` on, as floats.
+// Calls f(floats, at, n) for stretches of the chunk's keys or values (`sides`): positions [at, at + n) in float32.
 template <class T, class F>
 void each_stretch(const Chunk& c, const void* const* sides, F f) {
     alignas(64) float wide[kWideFloats];
@@ -206,7 +206,7 @@ void each_stretch(const Chunk& c, const void* const* sides, F f) {
     }
 }
 
-// f(Few<4> or Few<1>) for all rows of the chunk.
+// Calls f(Few<4> or Few<1>) for all rows of the chunk.
 template <class F>
 void each_few(const Chunk& c, float* s, F f) {
     const int rows = c.queries * c.group;

@@ -4,20 +4,20 @@
 namespace qwa {
 namespace {
 
-// Where a position lies, in units of what one head keeps of one position.
-int64_t place(const qwa_step& s, const qwa_kv& kv, int sequence, int head, int position) {
+// The index of a position in the cache, in units of one head of one position.
+int64_t position_index(const qwa_step& s, const qwa_kv& kv, int sequence, int head, int position) {
     if (!s.tables) return (static_cast<int64_t>(sequence) * s.kv_heads + head) * kv.capacity + position;
     const int64_t block = s.tables[sequence * s.table_stride + position / s.block];
     return (block * s.kv_heads + head) * s.block + position % s.block;
 }
 
-const char* at_place(const qwa_step& s, const void* side, int64_t place) {
-    return static_cast<const char*>(side) + place * s.head_dim * element_bytes(s.kv_dtype);
+const char* address_of(const qwa_step& s, const void* side, int64_t index) {
+    return static_cast<const char*>(side) + index * s.head_dim * element_bytes(s.kv_dtype);
 }
 
 int block_of(const qwa_step& s) { return s.tables ? s.block : kChunk; }
 
-// f(sequence, i) for new positions [rows.begin, rows.end) of all.
+// Calls f(sequence, i) for the new positions in rows [rows.begin, rows.end).
 template <class F>
 void each_row(const qwa_step& s, Range rows, F f) {
     for (int index = 0; index < s.batch; ++index) {
@@ -48,11 +48,11 @@ void write_kv_head(const qwa_step& s, const qwa_kv& kv, const float* keys, const
                    int head) {
     const Sequence of = sequence_of(s, sequence);
     const int64_t from = (static_cast<int64_t>(of.row + i) * s.kv_heads + head) * s.head_dim;
-    const int64_t to = place(s, kv, sequence, head, of.past + i);
+    const int64_t to = position_index(s, kv, sequence, head, of.past + i);
     const bool int8 = s.kv_dtype == QWA_INT8;
-    ops().write_kv(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.keys, to)),
+    ops().write_kv(keys + from, s.head_dim, s.kv_dtype, const_cast<char*>(address_of(s, kv.keys, to)),
                    int8 ? kv.key_scales + to : nullptr);
-    ops().write_kv(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(at_place(s, kv.values, to)),
+    ops().write_kv(values + from, s.head_dim, s.kv_dtype, const_cast<char*>(address_of(s, kv.values, to)),
                    int8 ? kv.value_scales + to : nullptr);
 }
 
@@ -109,17 +109,19 @@ void Attention::rotate_and_write(const qwa_kv& kv, const PendingQKV& pending_qkv
     }
 }
 
-void Attention::find(const qwa_kv& kv, const void* side, const Tile& t, int first, int count, const void** at) const {
-    for (int i = 0; i < count; i += block_of(s_)) *at++ = at_place(s_, side, place(s_, kv, t.index, t.head, first + i));
+void Attention::block_addresses(const qwa_kv& kv, const void* side, const Tile& t, int first, int count,
+                                const void** at) const {
+    for (int i = 0; i < count; i += block_of(s_))
+        *at++ = address_of(s_, side, position_index(s_, kv, t.index, t.head, first + i));
 }
 
-void Attention::find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count,
-                            const float** at) const {
-    for (int i = 0; i < count; i += block_of(s_)) *at++ = scales + place(s_, kv, t.index, t.head, first + i);
+void Attention::scale_addresses(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count,
+                                const float** at) const {
+    for (int i = 0; i < count; i += block_of(s_)) *at++ = scales + position_index(s_, kv, t.index, t.head, first + i);
 }
 
-// The keys of the chunk behind `first`'s, or of the next head, or of the next sequence.
-void Attention::find_next(const qwa_kv& kv, const Tile& t, int first, const void** at) const {
+// The keys that are read after the chunk at `first`: those of the next chunk, head or sequence.
+void Attention::next_key_addresses(const qwa_kv& kv, const Tile& t, int first, const void** at) const {
     Tile next = t;
     int from = first + kChunk;
     if (from >= end(t)) {
@@ -130,8 +132,8 @@ void Attention::find_next(const qwa_kv& kv, const Tile& t, int first, const void
             next.of = sequence_of(s_, next.index);
         }
     }
-    const int left = next.of.past - from;  // new positions may not be there yet
-    find(kv, kv.keys, next, from, left < kChunk ? left : kChunk, at);
+    const int left = next.of.past - from;  // another thread may not have written the new ones yet
+    block_addresses(kv, kv.keys, next, from, left < kChunk ? left : kChunk, at);
 }
 
 void Attention::chunk(const Layer& layer, const Tile& t, int from, int index, float* parts) const {
@@ -142,12 +144,12 @@ void Attention::chunk(const Layer& layer, const Tile& t, int from, int index, fl
     c.block = block_of(s_);
     c.count = left < kChunk ? left : kChunk;
     c.first = first;
-    find(layer.kv, layer.kv.keys, t, first, c.count, c.keys);
-    find(layer.kv, layer.kv.values, t, first, c.count, c.values);
-    find_next(layer.kv, t, first, c.next_keys);
+    block_addresses(layer.kv, layer.kv.keys, t, first, c.count, c.keys);
+    block_addresses(layer.kv, layer.kv.values, t, first, c.count, c.values);
+    next_key_addresses(layer.kv, t, first, c.next_keys);
     if (s_.kv_dtype == QWA_INT8) {
-        find_scales(layer.kv.key_scales, layer.kv, t, first, c.count, c.key_scales);
-        find_scales(layer.kv.value_scales, layer.kv, t, first, c.count, c.value_scales);
+        scale_addresses(layer.kv.key_scales, layer.kv, t, first, c.count, c.key_scales);
+        scale_addresses(layer.kv.value_scales, layer.kv, t, first, c.count, c.value_scales);
     }
     c.mask = s_.mask ? s_.mask + static_cast<int64_t>(t.index) * (s_.past + s_.queries) + first : nullptr;
     c.queries = t.queries;
@@ -169,7 +171,7 @@ void Attention::merge(const Layer& layer, const Tile& t, int from, const float* 
         }
 }
 
-// Threads get equal work, not equally many tiles.
+// Each thread gets the same amount of work, which is not the same number of tiles.
 void Attention::run_whole(const Layer& layer, const PendingQKV* pending_qkv, float* parts, int index, int team) const {
     const int64_t begin = work_ * index / team, stop = work_ * (index + 1) / team;
     int64_t at = 0;

@@ -1,44 +1,44 @@
-// Inside the library: attention over a cache, shared out among the threads of a parallel region.
+// Inside the library: attention over a KV cache, divided among the threads of a parallel region.
 #pragma once
 #include "ops_kernels.h"
 #include "parallel.h"
 
 namespace qwa {
 
-// A row of the batch, or a sequence of a packed step: its first new position among all of them, how many there are, and
-// the positions that the cache holds before.
+// A row of the batch, or a sequence of a packed step: the row of its first new position, the number of its new
+// positions, and the positions that the cache holds before them.
 struct Sequence {
     int row, queries, past;
 };
 Sequence sequence_of(const qwa_step& step, int index);
 
-// New positions of a step in all.
+// The new positions of all sequences together.
 int rows_of(const qwa_step& step);
 
-// The unit of work is a tile: some queries of a sequence, and a head of keys that `group` of their heads look at. It
-// meets the cache in chunks of kChunk positions, counted from the first one that its row may see, so that padding on
-// the left changes nothing. Every chunk gives a part, and a tile's parts are merged in their order, whoever computed
-// them.
+// The unit of work is a tile: some queries of one sequence, and one KV head, which `group` of their heads attend to. A
+// tile reads the cache in chunks of kChunk positions. They start at the first position that its row may see, so padding
+// on the left does not change a result. Each chunk gives a part, and a tile's parts are merged in order, so it does not
+// matter which thread computed them.
 class Attention {
    public:
-    // What has yet to be rotated, and put into the cache.
+    // New queries, keys and values: RoPE and writing to the cache are still to be done.
     struct PendingQKV {
         float *q, *keys;
         const float* values;
     };
 
-    // Made before the parallel region, which has at most `threads` threads; the step must outlive it.
+    // Made before the parallel region, which has at most `threads` threads. `step` must outlive it.
     Attention(const qwa_step& step, int threads);
 
-    // Memory that the threads share for their parts, in bytes: 0 where each thread has whole tiles.
+    // Bytes for the parts that the threads share: 0 if each thread computes whole tiles.
     size_t shared_bytes() const;
 
-    // Memory that each thread has of its own, in bytes.
+    // Bytes for the parts that each thread has for itself.
     size_t own_bytes() const;
 
-    // What thread `index` of `team` has to do for one layer: q and out [N, heads * D]. Where `pending_qkv` is not NULL,
-    // RoPE and the way into the cache come first. `memory`: shared_bytes() that all threads share, and own_bytes() of
-    // the thread's own. Others may still be at work when it returns.
+    // The work of thread `index` of `team` for one layer; q and out [N, heads * D]. If `pending_qkv` is not NULL, RoPE
+    // and writing to the cache come first. `memory`: shared_bytes() for all threads, and own_bytes() for this one. When
+    // it returns, other threads may not have finished.
     struct Memory {
         float *shared, *own;
     };
@@ -47,9 +47,9 @@ class Attention {
 
    private:
     struct Tile {
-        int index, head;  // of the sequence, of the keys
+        int index, head;  // the sequence, and the KV head
         Sequence of;
-        int first, queries;  // within the sequence's new positions
+        int first, queries;  // among the sequence's new positions
     };
     struct Layer {
         const qwa_kv& kv;
@@ -59,17 +59,18 @@ class Attention {
 
     template <class F>
     void each_tile(F f) const;
-    int end(const Tile& t) const { return t.of.past + t.first + t.queries; }  // of the positions that it sees
+    int end(const Tile& t) const { return t.of.past + t.first + t.queries; }  // of the positions that the tile sees
     int first_seen(const Tile& t) const;
     int chunks(const Tile& t, int from) const { return (end(t) - from + kChunk - 1) / kChunk; }
     int64_t work(const Tile& t) const { return static_cast<int64_t>(t.queries) * (end(t) + kChunk / 4); }
     int64_t part_floats_of(const Tile& t) const;
 
     void rotate_and_write(const qwa_kv& kv, const PendingQKV& pending_qkv, int sequence, int head) const;
-    void find(const qwa_kv& kv, const void* side, const Tile& t, int first, int count, const void** at) const;
-    void find_scales(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count,
-                     const float** at) const;
-    void find_next(const qwa_kv& kv, const Tile& t, int first, const void** at) const;
+    void block_addresses(const qwa_kv& kv, const void* side, const Tile& t, int first, int count,
+                         const void** at) const;
+    void scale_addresses(const float* scales, const qwa_kv& kv, const Tile& t, int first, int count,
+                         const float** at) const;
+    void next_key_addresses(const qwa_kv& kv, const Tile& t, int first, const void** at) const;
     void chunk(const Layer& layer, const Tile& t, int from, int index, float* parts) const;
     void merge(const Layer& layer, const Tile& t, int from, const float* parts) const;
     void run_whole(const Layer& layer, const PendingQKV* pending_qkv, float* parts, int index, int team) const;
@@ -78,15 +79,15 @@ class Attention {
     const qwa_step& s_;
     int group_, tile_queries_;
     int64_t width_;                                                           // floats of a part
-    int64_t work_ = 0, pieces_ = 0, part_floats_ = 0, most_part_floats_ = 0;  // of all tiles, and of one
-    bool whole_;                                                              // threads have whole tiles
-    bool one_each_ = true;  // every head of every sequence is one tile
+    int64_t work_ = 0, pieces_ = 0, part_floats_ = 0, most_part_floats_ = 0;  // most_: of one tile, else of all
+    bool whole_;                                                              // each thread computes whole tiles
+    bool one_each_ = true;  // each KV head of each sequence is one tile
 };
 
-// RoPE in place on heads [first, last) of new position i of a sequence: x [N, heads * D].
+// RoPE in place on heads [first, last) of a sequence's new position i; x [N, heads * D].
 void rotate_heads(const qwa_step& step, float* x, int heads, int sequence, int i, int first, int last);
 
-// Keys and values [N, kv_heads * D] of new position i of a sequence and one head into the cache.
+// Writes one head of a sequence's new position i to the cache; keys and values [N, kv_heads * D].
 void write_kv_head(const qwa_step& step, const qwa_kv& kv, const float* keys, const float* values, int sequence, int i,
                    int head);
 

@@ -1,7 +1,7 @@
-// What the machine can do at best, for the benchmark: reading memory, fp32 multiply-adds, 8-bit multiply-adds.
+// The limits of the machine, for the benchmark: reading memory, fp32 multiply-adds, 8-bit multiply-adds.
 //
-// Threads of their own, started for each measurement and timed from the first one's start to the last one's end, so
-// that neither the library's team nor the caller's OpenMP has a part in it.
+// Each measurement starts threads of its own and takes the time from the first one's start to the last one's end, so it
+// depends neither on the library's team nor on the caller's OpenMP.
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr int kStreams = 4;  // places that one thread reads at: one stream alone does not keep the memory busy
+constexpr int kStreams = 4;  // streams that one thread reads: a single one does not keep the memory busy
 
 double now() {
     timespec t;
@@ -38,7 +38,7 @@ struct Member {
     pthread_t thread;
 };
 
-std::atomic<uint64_t> g_sink;  // keeps the loops' results alive
+std::atomic<uint64_t> g_sink;  // or the compiler would remove the loops
 
 void keep_alive(uint64_t result) { g_sink.store(result, std::memory_order_relaxed); }
 
@@ -52,8 +52,8 @@ void* member(void* argument) {
     return nullptr;
 }
 
-// Seconds of `work` on all its threads; 0 if they could not be had.
-double together(Work work) {
+// Seconds that `work` takes on all its threads; 0 if they could not be started.
+double measure(Work work) {
     if (work.threads < 1 || work.threads > kMaxThreads) return 0.0;
     Member members[kMaxThreads];
     int ready = 0;
@@ -61,7 +61,7 @@ double together(Work work) {
     for (int i = 1; i < work.threads; ++i) {
         members[i] = {&work, i, 0, 0, {}};
         if (pthread_create(&members[i].thread, nullptr, member, &members[i]) != 0) {
-            __atomic_store_n(&ready, work.threads, __ATOMIC_RELEASE);  // lets those that wait go on and end
+            __atomic_store_n(&ready, work.threads, __ATOMIC_RELEASE);  // ends those that wait for the others
             for (int j = 1; j < i; ++j) pthread_join(members[j].thread, nullptr);
             return 0.0;
         }
@@ -95,7 +95,7 @@ void read(const Work& w, int index) {
     keep_alive(all);
 }
 
-// A loop and the operations of one round of it: a multiplication and an addition each count as one.
+// A loop, and the operations of one round: a multiplication and an addition count as one each.
 struct Loop {
     void (*run)(const Work&, int);
     double operations;
@@ -133,14 +133,15 @@ __attribute__((target("avx512f"))) void fma_avx512(const Work& w, int) {
     keep_alive(static_cast<uint64_t>(_mm512_cvtss_f32(sums[0])));
 }
 
-// 8-bit products summed in int16, as the int4 kernels need them: vpmaddubsw and vpaddw. Six sums: more would not stay
-// in registers.
+// 8-bit products summed in int16, as in the int4 kernels: vpmaddubsw and vpaddw. Registers hold six sums.
 __attribute__((target("avx2"))) void int8_avx2(const Work& w, int) {
     __m256i sums[6];
     for (int i = 0; i < 6; ++i) sums[i] = _mm256_setzero_si256();
     __m256i codes = _mm256_set1_epi8(3), values = _mm256_set1_epi8(1);
     for (int64_t round = 0; round < w.size; ++round) {
-        __asm__ volatile("" : "+x"(codes), "+x"(values));  // or the products would be made once for all rounds
+        __asm__ volatile(""
+                         : "+x"(codes),
+                           "+x"(values));  // or the compiler would compute the products once for all rounds
         for (int i = 0; i < 6; ++i) {
             __m256i product;
             __asm__ volatile("vpmaddubsw %1, %2, %0" : "=x"(product) : "x"(values), "x"(codes));
@@ -214,7 +215,7 @@ Loop int8_loop(const char* isa) {
 
 double rate(Loop loop, int threads, int64_t rounds) {
     if (!loop.run) return 0.0;
-    const double seconds = together({loop.run, threads, nullptr, rounds, nullptr});
+    const double seconds = measure({loop.run, threads, nullptr, rounds, nullptr});
     return seconds > 0.0 ? loop.operations * static_cast<double>(rounds) * threads / seconds : 0.0;
 }
 
@@ -222,10 +223,9 @@ double rate(Loop loop, int threads, int64_t rounds) {
 
 extern "C" {
 
-// Bytes a second that `threads` threads read of `data` (64-byte aligned), each of them its own part. 0: no such
-// threads.
+// Bytes a second that `threads` threads read of `data` (64-byte aligned), each its own part; 0 if they do not start.
 QWA_API double qwa_bench_read(const void* data, int64_t bytes, int threads) {
-    const double seconds = together({read, threads, static_cast<const uint8_t*>(data), bytes, nullptr});
+    const double seconds = measure({read, threads, static_cast<const uint8_t*>(data), bytes, nullptr});
     return seconds > 0.0 ? static_cast<double>(bytes) / seconds : 0.0;
 }
 

@@ -1,5 +1,5 @@
-// Linear layers with float32 weights as they are, [N, K] row-major, for few rows: what a library's product for many
-// rows does badly, because it first copies the weights into the order that it likes.
+// Linear layers with float32 weights [N, K], row-major, for few rows. A BLAS library is slow for few rows, because it
+// first copies the weights into its own layout.
 #include "dense.h"
 
 #include "ops_kernels.h"
@@ -46,7 +46,7 @@ int qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t ou
     auto body = [&](int index, int team) {
         const Range own = share(static_cast<int>(outputs), index, team, kDenseColumns);
         if (own.begin >= own.end) return;
-        // Each thread turns all rows for itself, which is quicker than waiting for each other.
+        // Each thread transposes all rows for itself: that is faster than a barrier.
         float* transposed = reinterpret_cast<float*>(workspace.own(index));
         transpose(x, rows, inputs, transposed);
         dense_columns(weight, bias, inputs, outputs, transposed, rows, own.begin, own.end, y);

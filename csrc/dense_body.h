@@ -1,4 +1,4 @@
-// Some rows of weights times sixteen rows of activations, for one thread. Included by ops_body.h.
+// A few columns of weights times sixteen rows of activations, in one thread. Included by ops_body.h.
 #pragma once
 #include "dense.h"
 #include "simd.h"
@@ -6,9 +6,9 @@
 namespace qwa {
 namespace {
 
-constexpr int64_t kSpan = 256;  // inputs that are summed before the sum joins the others: long sums lose less so
+constexpr int64_t kSpan = 256;  // inputs that get a sum of their own before it is added: rounding errors grow less
 
-// `Columns` rows of weights at once: enough sums under way that none waits for the one before it.
+// `Columns` columns at once: enough independent sums that none waits for the one before it.
 template <int Columns>
 void dense_columns(const float* weight, int64_t inputs, const float* panel, float* out) {
     V total[Columns];
@@ -18,7 +18,7 @@ void dense_columns(const float* weight, int64_t inputs, const float* panel, floa
         V part[Columns];
         for (int c = 0; c < Columns; ++c) part[c] = set1(0.0f);
         for (int64_t k = begin; k < end; ++k) {
-            if (k % kDenseRows == 0)  // a cache line of each row of the next columns
+            if (k % kDenseRows == 0)  // a cache line of each of the next columns
                 for (int c = 0; c < Columns; ++c) __builtin_prefetch(weight + (Columns + c) * inputs + k);
             const V x = load(panel + k * kDenseRows);
             for (int c = 0; c < Columns; ++c) part[c] = fma(set1(weight[c * inputs + k]), x, part[c]);

@@ -1,7 +1,7 @@
-// AMX: tiles of 16 rows x 64 bytes. Prefill only; few rows go through the AVX-512 kernels.
+// AMX: tiles of 16 rows x 64 bytes. For prefill only: few rows use the AVX-512 kernels.
 //
-// A group of 64 inputs of one panel, unpacked, is exactly one B tile (16 x [16 columns x 4 inputs]); 16 rows' group is
-// one A tile. The dot products of a group leave the tile unit as int32 and are scaled and added in AVX-512.
+// An unpacked group of 64 inputs of one panel is exactly one B tile (16 x [16 columns x 4 inputs]), and the group of 16
+// rows is one A tile. The tile unit gives a group's dot products as int32; AVX-512 scales and adds them.
 #if defined(__x86_64__)
 #include <string.h>
 
@@ -13,7 +13,7 @@ using avx512::load_scales;
 using avx512::store_row;
 
 constexpr int kDepth = 16;   // groups at a time: their B tiles, 16 KiB, stay in L1
-constexpr int kPanels = 16;  // panels that share the rows while these are in L2
+constexpr int kPanels = 16;  // panels that use the rows while these are in L2
 
 struct __attribute__((packed)) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -21,7 +21,7 @@ struct __attribute__((packed)) TileConfig {
     uint8_t rows[16] = {};
 };
 
-// Tile registers; macros, as GCC's intrinsics paste the number into an instruction's text.
+// Tile registers. They are macros, because GCC's intrinsics paste the number into an instruction's text.
 #define DOT0 0
 #define DOT1 1
 #define DOT2 2
@@ -40,7 +40,8 @@ void configure(int group) {
     _tile_loadconfig(&config);
 }
 
-// `bytes` of codes, centred: the tiles' products then are the dot products. `next`: what is unpacked after this.
+// Unpacks `bytes` of codes to centred int8, so that the tiles' products are the dot products. `next`: the codes that
+// are unpacked next, to prefetch.
 template <int BITS>
 void unpack(const uint8_t* codes, int bytes, const uint8_t* next, int8_t* at) {
     const __m512i nibble = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8),
@@ -58,7 +59,7 @@ void unpack(const uint8_t* codes, int bytes, const uint8_t* next, int8_t* at) {
     }
 }
 
-// One group's dot products from memory into the 16 sums.
+// Adds one group's dot products to the 16 sums.
 inline void add_group(const int32_t* dot, const float* scale, __m512 weight_scale, __m512 (&acc)[16]) {
 #pragma GCC unroll 16
     for (int r = 0; r < 16; ++r)
@@ -66,7 +67,7 @@ inline void add_group(const int32_t* dot, const float* scale, __m512 weight_scal
                                  _mm512_mul_ps(weight_scale, _mm512_set1_ps(scale[r])), acc[r]);
 }
 
-// Dot products of two groups, or of one, to memory. `q` and `b`: the first group's tiles.
+// Writes the dot products of two groups, or of one, to `dot`. `q` and `b`: the first group's tiles.
 #define QWA_TWO_GROUPS(FIRST, SECOND)           \
     _tile_zero(FIRST);                          \
     _tile_loadd(A0, q, group);                  \
@@ -88,8 +89,8 @@ inline void multiply_odd(const int8_t* q, const int8_t* b, int group, bool two, 
 }
 #undef QWA_TWO_GROUPS
 
-// Groups [from, to) of one panel and one tile of rows, added to `sums` [16, 16]. The products of the next two groups
-// are under way while those of two are scaled and added.
+// Adds groups [from, to) of one panel and one tile of rows to `sums` [16, 16]. The tile unit multiplies two groups
+// while AVX-512 scales and adds the two before.
 void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, int from, int to, const int8_t* b,
                 float* sums) {
     alignas(64) int32_t dot[2][512];
@@ -107,10 +108,10 @@ void tile_panel(const qwa_linear& w, const Activations& a, int panel, int tile, 
     multiply(from);
     for (int g = from; g < to; g += 2) {
         multiply(g + 2);
-        const int32_t* found = dot[(g - from) / 2 % 2];
+        const int32_t* products = dot[(g - from) / 2 % 2];
         const float* scale = a.scale + first + static_cast<size_t>(g) * 16;
-        add_group(found, scale, load_scales(scales + 16 * g), acc);
-        if (g + 1 < to) add_group(found + 256, scale + 16, load_scales(scales + 16 * g + 16), acc);
+        add_group(products, scale, load_scales(scales + 16 * g), acc);
+        if (g + 1 < to) add_group(products + 256, scale + 16, load_scales(scales + 16 * g + 16), acc);
     }
     for (int r = 0; r < 16; ++r) _mm512_store_ps(sums + 16 * r, acc[r]);
 }
@@ -122,7 +123,7 @@ size_t many_rows_bytes(int rows) { return kUnpacked + 4 * kPanels * 16 * static_
 template <int BITS>
 void many(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last, void* memory) {
     const int block = a.group * (BITS == 4 ? 8 : 16);
-    const size_t padded = static_cast<size_t>(tiles_of(a)) * 256;  // sums of a panel
+    const size_t padded = static_cast<size_t>(tiles_of(a)) * 256;  // floats of a panel's sums
     int8_t* unpacked = static_cast<int8_t*>(memory);
     float* sums = reinterpret_cast<float*>(unpacked + kUnpacked);
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes);

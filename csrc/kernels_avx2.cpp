@@ -1,9 +1,10 @@
-// AVX2, FMA, F16C. Compiled with those flags; called only where the CPU has them.
+// AVX2, FMA and F16C. Compiled with these flags, and called only if the CPU has them.
 //
-// int4: unsigned codes times signed activations by vpmaddubsw, summed in int16. The sum starts at -8 * sum(a), so that
-// what it holds at the end is the dot product of the centred codes: at most 64/4 * 2 * 8 * 127 = 32512. It may wrap
-// on the way; two's complement does not mind.
-// int8: |w| times (a with w's sign), since u8 * s8 pairs of full range would saturate: 2 * 127 * 127 = 32258 fits.
+// int4: vpmaddubsw multiplies unsigned codes by signed activations, summed in int16. The sum starts at -8 * sum(a), so
+// at the end it is the dot product of the centred codes: at most 64/4 * 2 * 8 * 127 = 32512. It may wrap on the way,
+// which two's complement undoes.
+//
+// int8: |w| times (a with w's sign), because u8 * s8 pairs of full range would saturate: 2 * 127 * 127 = 32258 fits.
 #if defined(__x86_64__)
 #include <string.h>
 
@@ -13,7 +14,7 @@
 namespace qwa {
 namespace {
 
-constexpr int kAhead = 2048;  // bytes that prefetching runs in front
+constexpr int kAhead = 2048;  // bytes from what is read to what is prefetched
 
 struct Pair {  // 16 columns
     __m256 a, b;
@@ -24,7 +25,7 @@ inline Pair load_scales(const uint16_t* s) {
             _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s + 8)))};
 }
 
-// -8 times both halves of the pair of sums, in every pair of int16 lanes.
+// -8 times both halves of the pair of sums, in each pair of int16 lanes.
 inline __m256i start4(int32_t pair) {
     return _mm256_slli_epi16(_mm256_sub_epi16(_mm256_setzero_si256(), _mm256_set1_epi32(pair)), 3);
 }
@@ -54,7 +55,7 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
         const __m256 inverse = _mm256_set1_ps(some ? 127.0f / absmax : 0.0f);
         a.scale[at] = finite ? (some ? absmax / 127.0f : 0.0f) : __builtin_nanf("");
         int8_t* q = a.q + at * a.group;
-        __m256i pairs = _mm256_setzero_si256();  // int16 [0 1 | 2 3 | ...] sums of neighbours
+        __m256i pairs = _mm256_setzero_si256();  // int16 sums of neighbours: [0 1 | 2 3 | ...]
         for (int i = 0; i < a.group; i += 32) {
             __m256i v[4];
             for (int k = 0; k < 4; ++k)
@@ -74,11 +75,10 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
     }
 }
 
-// The inner loops are assembly: GCC 12 keeps their sums on the stack otherwise, and loses a quarter of the speed.
+// The inner loops are assembly, because GCC 12 would keep their sums on the stack and lose a quarter of the speed.
 //
-// One step takes 64 bytes of weights: 16 columns x 4 inputs, or x 8 where they are nibbles. Operands: w the weights, q
-// the first row's activations (rows lie GROUP apart), s0..s7 the sums of rows 0..3 in columns 0-7 and 8-15, k a
-// constant.
+// One step takes 64 bytes of weights: 16 columns x 4 inputs, or x 8 inputs for nibbles. Operands: w the weights, q the
+// first row's activations (rows are GROUP apart), s0..s7 the sums of rows 0..3 in columns 0-7 and 8-15, k a constant.
 // clang-format off: lines of assembly, kept as they are read
 #define QWA_LOAD_ACTIVATION(row, at) "vpbroadcastd " #row "*%c[group]+" at "(%[q]), %[a]\n"
 #define QWA_ADD16(w, sum) "vpmaddubsw %[a], %[" w "], %[m]\nvpaddw %[m], %[" sum "], %[" sum "]\n"
@@ -132,8 +132,7 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
         QWA_LOOP(STEP, ROW, 4, steps_)
 // clang-format on
 
-// A group's dot products, int32 in 16 columns, for R rows. `w`: the codes as stored, or UNPACKED as `unpack` leaves
-// them.
+// The dot products of a group, int32 in 16 columns, for R rows. `w`: the codes as stored, or as `unpack` writes them.
 template <int BITS, int GROUP, int R, bool UNPACKED>
 inline void dot_group(const uint8_t* w, const int8_t* q, const int32_t* pair, __m256i (&dot)[R][2]) {
     static_assert(R <= 4, "16 registers hold the sums of 4 rows");
@@ -168,7 +167,7 @@ inline void store_row(const qwa_linear& w, int panel, Pair acc, float* y) {
     for (int j = 0; columns < 16 && j < columns; ++j) y[j] = out[j] + (w.bias ? w.bias[16 * panel + j] : 0.0f);
 }
 
-// R rows with P panels: two panels are two streams from memory, which then gives more.
+// R rows with P panels. Two panels are two streams from memory, which together are faster than one.
 template <int BITS, int GROUP, int R, int P>
 void few_block(const qwa_linear& w, const Activations& a, int row, float* y, int64_t stride, int panel) {
     constexpr int kBlock = GROUP * (BITS == 4 ? 8 : 16);
@@ -201,7 +200,7 @@ void few_block(const qwa_linear& w, const Activations& a, int row, float* y, int
 
 template <int BITS, int GROUP, int P>
 void few_rows_of(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int panel) {
-    int row = 0;  // the second pass over a panel finds it in the cache
+    int row = 0;  // the second pass over a panel reads it from the CPU's cache
     for (; row + 4 <= a.rows; row += 4) few_block<BITS, GROUP, 4, P>(w, a, row, y, stride, panel);
     if (a.rows - row == 3) few_block<BITS, GROUP, 3, P>(w, a, row, y, stride, panel);
     if (a.rows - row == 2) few_block<BITS, GROUP, 2, P>(w, a, row, y, stride, panel);
@@ -215,7 +214,7 @@ void few_panels(const qwa_linear& w, const Activations& a, float* y, int64_t str
     if (p < last) few_rows_of<BITS, GROUP, 1>(w, a, y, stride, p);
 }
 
-// Prefill: a panel's codes are unpacked once for a block of inputs and used by all rows. `at` gets 64 bytes for every
+// Prefill: a panel's codes are unpacked once for a block of inputs, then used by all rows. `at` gets 64 bytes for each
 // 4 inputs: int4 as codes 0..15, int8 centred.
 template <int BITS>
 void unpack(const uint8_t* codes, int bytes, uint8_t* at) {
@@ -232,11 +231,11 @@ void unpack(const uint8_t* codes, int bytes, uint8_t* at) {
     }
 }
 
-constexpr int kDepth = 16;  // groups unpacked at a time: 16 * 64 * 16 = 16 KiB, in L1 with the rows that meet it
-constexpr int kPanels = 8;  // panels that share the rows while these are in L2
+constexpr int kDepth = 16;  // groups unpacked at a time: 16 * 64 * 16 = 16 KiB, which fit L1 with their rows
+constexpr int kPanels = 8;  // panels that use the rows while these are in L2
 constexpr int kTile = 4;    // rows at a time: 4 x 2 sums, 2 weights, 1 activation and temporaries fill 16 registers
 
-// Groups [from, to) of one panel for all rows, added to `sums` [rows, 16].
+// Adds groups [from, to) of one panel, for all rows, to `sums` [rows, 16].
 template <int BITS, int GROUP>
 void many_panel(const qwa_linear& w, const Activations& a, int panel, int from, int to, const uint8_t* unpacked,
                 float* sums) {

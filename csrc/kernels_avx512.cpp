@@ -1,5 +1,5 @@
 // AVX-512 with VNNI: one register holds 16 columns x 4 inputs, which vpdpbusd multiplies and sums into int32.
-// Compiled with those flags; called only where the CPU has them.
+// Compiled with these flags, and called only if the CPU has them.
 #if defined(__x86_64__)
 #include "kernels_avx512.h"
 
@@ -9,7 +9,7 @@ namespace qwa {
 namespace avx512 {
 namespace {
 
-constexpr int kAhead = 2048;  // bytes that prefetching runs in front
+constexpr int kAhead = 2048;  // bytes from what is read to what is prefetched
 
 inline __m512i broadcast4(const int8_t* q) {
     int32_t v;
@@ -22,7 +22,7 @@ template <int BITS, int GROUP, int R, int P>
 void block(const qwa_linear& w, const Activations& a, int tile, int row, float* y, int64_t stride, int panel) {
     constexpr int kBlock = GROUP * (BITS == 4 ? 8 : 16), kZero = BITS == 4 ? 8 : 128;
     const __m512i nibble = _mm512_set1_epi8(15);
-    const size_t next = static_cast<size_t>(a.groups) * kBlock;  // from a panel to the next
+    const size_t next = static_cast<size_t>(a.groups) * kBlock;  // bytes from a panel to the next
     const uint8_t* codes = static_cast<const uint8_t*>(w.codes) + panel * next;
     const uint16_t* scales = w.scales + static_cast<size_t>(panel) * a.groups * 16;
     __m512 acc[R][P];
@@ -67,13 +67,13 @@ void block(const qwa_linear& w, const Activations& a, int tile, int row, float* 
 
 template <int BITS, int GROUP, int R>
 void few_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
-    constexpr int kPair = R <= 4 ? 2 : 1;  // two panels are two streams from memory, which then gives more
+    constexpr int kPair = R <= 4 ? 2 : 1;  // two panels are two streams from memory: faster than one
     int p = first;
     for (; p + kPair <= last; p += kPair) block<BITS, GROUP, R, kPair>(w, a, 0, 0, y, stride, p);
     for (; p < last; ++p) block<BITS, GROUP, R, 1>(w, a, 0, 0, y, stride, p);
 }
 
-// All rows meet a panel pair while it is in the cache.
+// All rows use a pair of panels while it is in the CPU's cache.
 template <int BITS, int GROUP>
 void many_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last) {
     int p = first;

@@ -1,4 +1,4 @@
-// What the AMX kernels share with the AVX-512 ones.
+// What the AMX kernels use of the AVX-512 kernels.
 #pragma once
 #include "intrinsics.h"
 #include "kernels.h"

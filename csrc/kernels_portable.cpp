@@ -1,4 +1,4 @@
-// Plain C++: any processor, and the readable twin of the other kernels.
+// Plain C++ for any processor: the readable counterpart of the other kernels.
 #include <math.h>
 #include <string.h>
 
@@ -27,7 +27,7 @@ void quantize_row(const float* x, int in_features, const Activations& a, int til
         const size_t at = row_offset(a, tile, row) + static_cast<size_t>(g) * a.tile;
         const int n = in_features - g * a.group < a.group ? in_features - g * a.group : a.group;
         int8_t* q = a.q + at * a.group;
-        uint32_t most = 0;  // of the bits of |x|, which are in the order of |x| itself, with NaN on top
+        uint32_t most = 0;  // the largest |x|, as bits, which have the order of |x|, with NaN above all
         for (int i = 0; i < n; ++i) {
             uint32_t bits;
             memcpy(&bits, x + g * a.group + i, 4);

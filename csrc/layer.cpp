@@ -1,4 +1,4 @@
-// A step of the language model's layers for few rows, in one parallel region.
+// All layers of the language model for few rows, in one parallel region.
 #include <string.h>
 
 #include "attention.h"
@@ -20,8 +20,8 @@ Columns columns_of(const qwa_linear& w, Range panels) {
     return {16 * panels.begin, end < w.out_features ? end : w.out_features};
 }
 
-// Rows that several linears take, quantised (or transposed, for float32 weights) when the first of their group asks.
-// One for each thread, over its scratch: every thread quantises all rows, which is quicker than waiting for each other.
+// The input of several linears, quantised (or transposed, for float32 weights) when the first linear of a kind needs
+// it. Each thread has its own and quantises all rows: that is faster than a barrier.
 class Input {
    public:
     // `memory`: bytes() for the rows, and `panel_memory` for linear_panels.
@@ -37,7 +37,7 @@ class Input {
     // Panels [panels.begin, panels.end) of w's outputs.
     void multiply(const qwa_linear& w, Range panels, float* y) {
         if (panels.begin >= panels.end) return;
-        if (w.bits == 32) {  // then all linears of a layer are so
+        if (w.bits == 32) {  // then all linears of the layer have float32 weights
             float* const transposed = reinterpret_cast<float*>(memory_);
             if (!made_[0]) transpose(x_, rows_, features_, transposed);
             made_[0] = true;
@@ -65,7 +65,7 @@ class Input {
     bool made_[2] = {false, false};
 };
 
-// What the threads of a step share: rows of each kind.
+// Activations that the threads share, rows_ rows of each.
 struct Rows {
     float *q, *k, *v, *attended, *delta, *gate, *up, *parts;
 };
@@ -88,7 +88,7 @@ class Step {
         if (hidden_ > widest_) widest_ = hidden_;
     }
 
-    // False if the system does not give the memory.
+    // False if the system refuses the memory.
     bool reserve() {
         const size_t parts = attention_.shared_bytes() / sizeof(float);
         const size_t sizes[] = {row_floats(width_),  row_floats(kv_width_), row_floats(kv_width_), row_floats(width_),
@@ -138,7 +138,7 @@ class Step {
         return input_of(out, hidden_, index);
     }
 
-    // x += w times rows: each thread the columns it has computed.
+    // x += w times rows. Each thread adds the columns that it has computed.
     void add_product(const qwa_linear& w, const float* rows, int index, int team) {
         Input input = input_of(rows, w.in_features, index);
         const Range panels = share(panels_of(w), index, team);
@@ -158,7 +158,7 @@ class Step {
         int panels = 0;
         for (const qwa_linear* w : linears) panels += panels_of(*w);
         const Range own = share(panels, index, team);
-        int begin = 0;  // of the linear's panels among all
+        int begin = 0;  // of this linear's panels among those of all three
         for (int i = 0; i < 3; ++i) {
             const int count = panels_of(*linears[i]);
             const Range part = {own.begin > begin ? own.begin - begin : 0,
@@ -196,7 +196,7 @@ class Step {
     int rows_, threads_, hidden_, inner_, width_, kv_width_, widest_;
     Attention attention_;
     Workspace workspace_;
-    size_t normed_bytes_, input_bytes_, panel_bytes_;  // of a thread's own memory
+    size_t normed_bytes_, input_bytes_, panel_bytes_;  // the parts of a thread's own memory
     Rows r_;
     Barrier barrier_;
 };

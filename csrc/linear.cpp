@@ -1,4 +1,4 @@
-// Linear layers: which kernels, how the rows are quantised, how the work is shared.
+// Linear layers: choosing the kernels, quantising the rows, dividing the work among the threads.
 #include "linear.h"
 
 #include <string.h>
@@ -22,7 +22,7 @@ std::atomic<const Kernels*> g_kernels{&kPortable};
 const Kernels& kernels() { return *g_kernels.load(std::memory_order_relaxed); }
 
 #if defined(__x86_64__)
-// Linux lends the tile registers, 8 KiB a thread, to processes that ask.
+// Linux gives the tile registers, 8 KiB a thread, to processes that ask for them.
 bool amx_granted() {
 #if defined(__linux__)
     unsigned a, b, c, d;
@@ -42,7 +42,7 @@ bool runs(const Kernels* kernels) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vnni");
-    if (kernels == &kAvx2) return avx2;  // every CPU with AVX2 has F16C
+    if (kernels == &kAvx2) return avx2;  // every CPU with AVX2 has F16C, too
     if (kernels == &kAvx512) return avx512;
     if (kernels == &kAmx) return avx512 && amx_granted();
     return true;
@@ -64,7 +64,7 @@ size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 int tile_rows(int rows) { return rows <= kSmallRows ? rows : 16; }
 
-// What several linears with one input ask of a parallel region.
+// Several linears with one input.
 struct Linears {
     const qwa_linear* const* linears;
     int count;
@@ -89,7 +89,7 @@ struct Linears {
             linear_panels(w, a, y[i], y_strides[i], panels.begin, panels.end, memory);
     }
 
-    // Few rows: each thread quantises all of them, which is quicker than waiting for each other.
+    // Few rows of one group size (0: 16 bits). Each thread quantises all rows: that is faster than a barrier.
     void few(int group, int index, int team, void* memory) const {
         const int inputs = linears[0]->in_features;
         Activations a{};
@@ -102,7 +102,7 @@ struct Linears {
                 multiply(i, a, index, team, nullptr);
     }
 
-    // Many rows: each thread quantises a part of them, and all take their panels of the whole.
+    // Many rows of one group size. Each thread quantises some of the rows, then computes its panels for all rows.
     void many(int group, int threads, const Workspace& workspace) const {
         const int inputs = linears[0]->in_features;
         Activations a = activations_in(workspace.shared(), rows, inputs, group);
@@ -199,7 +199,7 @@ int qwa_linears(const qwa_linear* const* linears, int count, const float* x, int
     const bool few = rows <= kSmallRows;
     bool fp16 = false;
     for (int i = 0; i < count; ++i) fp16 |= linears[i]->bits == 16;
-    size_t quantised_bytes = 0;  // the groups take turns with it
+    size_t quantised_bytes = 0;  // the two group sizes use the memory one after the other
     for (int group : groups) {
         const size_t bytes = group ? activation_bytes(all.rows, linears[0]->in_features, group) : 0;
         quantised_bytes = bytes > quantised_bytes ? bytes : quantised_bytes;

@@ -1,4 +1,4 @@
-// Inside the library: pieces of a linear layer that other operations call within a parallel region.
+// Inside the library: the parts of a linear layer that other operations call in a parallel region.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -7,12 +7,12 @@
 
 namespace qwa {
 
-constexpr int kSmallRows = 8;  // rows up to here go through the fused decode kernels
+constexpr int kSmallRows = 8;  // up to so many rows use the kernels for decoding
 
-// Rows quantised for a linear, in tiles of `tile` rows: the number of rows for few rows, 16 for many.
+// Rows that are quantised for a linear, in tiles of `tile` rows: few rows are one tile, many rows are in tiles of 16.
 //   q [tiles, G, tile, group], scale [tiles, G, tile], sum [tiles, G, tile] of q over the group, and pair, the same
-//   sum in two int16: over inputs with index % 4 in {0, 1}, and in {2, 3}.
-// Rows that fill up the last tile are zeros.
+//   sum as two int16: over inputs with index % 4 in {0, 1}, and in {2, 3}.
+// The last tile is filled up with rows of zeros.
 struct Activations {
     int rows, groups, group, tile;
     int8_t* q;
@@ -25,24 +25,24 @@ static inline int panels_of(const qwa_linear& w) { return (w.out_features + 15) 
 static inline int groups_of(const qwa_linear& w) { return (w.in_features + w.group - 1) / w.group; }
 static inline int tiles_of(const Activations& a) { return (a.rows + a.tile - 1) / a.tile; }
 
-// Bytes that `rows` quantised rows of K inputs take.
+// Bytes of `rows` quantised rows of K inputs.
 size_t activation_bytes(int rows, int in_features, int group);
 
-// Lay out `rows` rows over `memory`: 64-byte aligned, activation_bytes long.
+// Activations of `rows` rows in `memory`, which is 64-byte aligned and has activation_bytes.
 Activations activations_in(void* memory, int rows, int in_features, int group);
 
-// Quantise tiles [first, last) of x [M, K], stride in floats. One thread; few rows are one tile.
+// Quantises tiles [first, last) of x [M, K], stride in floats, in the calling thread.
 void quantize_tiles(const float* x, int64_t stride, int in_features, Activations& a, int first, int last);
 
-// Bytes of working memory that a thread needs for linear_panels of `rows` rows.
+// Bytes of working memory that each thread needs for linear_panels of `rows` rows.
 size_t panel_bytes(int rows);
 
-// Outputs of panels [first, last) for all rows of `a` (bits 4 or 8, a.group == w.group), bias added. One thread.
-// y [M, N], stride in floats. `memory`: panel_bytes(a.rows) of the thread's own, 64-byte aligned.
+// Computes panels [first, last) of y [M, N], stride in floats, for all rows of `a` and with the bias, in the calling
+// thread. w has 4 or 8 bits and a.group == w.group. `memory`: this thread's panel_bytes(a.rows), 64-byte aligned.
 void linear_panels(const qwa_linear& w, const Activations& a, float* y, int64_t stride, int first, int last,
                    void* memory);
 
-// The same for bits 16, which takes the rows as they are.
+// The same for weights in 16 bits, whose rows are not quantised.
 void linear_panels_fp16(const qwa_linear& w, const float* x, int64_t x_stride, int rows, float* y, int64_t y_stride,
                         int first, int last);
 

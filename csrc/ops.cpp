@@ -1,4 +1,4 @@
-// Norms and SwiGLU as calls of their own, for passes of many rows.
+// RMSNorm and SwiGLU as calls of their own, for passes of many rows.
 #include <string.h>
 
 #include "ops_kernels.h"
@@ -17,7 +17,7 @@ const Ops& ops() {
 
 namespace {
 
-constexpr int64_t kAlone = 1 << 14;  // fewer numbers than these are not worth waking the others for
+constexpr int64_t kAlone = 1 << 14;  // with fewer numbers, one thread is faster than waking the others
 
 template <class F>
 void shared_out(int64_t numbers, F& body) {
@@ -27,7 +27,7 @@ void shared_out(int64_t numbers, F& body) {
         parallel(threads(), body);
 }
 
-// Shares of a long vector begin at whole cache lines.
+// A thread's part of a long vector begins at a whole cache line.
 struct Part {
     int64_t begin, count;
 };

@@ -1,4 +1,4 @@
-// ops_body.h for CPUs with Avx512.
+// ops_body.h for CPUs with AVX-512.
 #if defined(__x86_64__)
 #include "ops_body.h"
 

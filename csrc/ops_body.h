@@ -1,4 +1,4 @@
-// The operations of ops_kernels.h, written once and compiled for each instruction set by ops_*.cpp.
+// The operations of ops_kernels.h, written once; ops_*.cpp compile them for each instruction set.
 #include "attend_body.h"
 #include "dense_body.h"
 #include "ops_kernels.h"
@@ -77,7 +77,7 @@ void merge(const float* parts, int64_t stride, int chunks, int head_dim, float* 
     for (int at = 0; at < head_dim; at += kLanes) store_some(out + at, set1(0.0f), head_dim - at);
     for (int c = 0; c < chunks; ++c) {
         const float* part = parts + c * stride;
-        if (part[1] == 0.0f) continue;  // a chunk of which nothing is seen
+        if (part[1] == 0.0f) continue;  // the query sees nothing of this chunk
         store(weights, exponential(set1(part[0] - top)));
         total += weights[0] * part[1];
         const V w = set1(weights[0]);

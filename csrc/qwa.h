@@ -1,22 +1,21 @@
-// The C ABI of the native kernels: weight-only quantised linear layers, and what stands between them in a decode step.
+// The C ABI of the native kernels: linear layers with quantised weights, and what a decode step computes between them.
 //
 // M rows, K inputs, N outputs, G groups of inputs, P panels of 16 outputs. Activations are float32, row-major.
 //
-// Weights lie as in the checkpoint's file and are read from there (P = ceil(N/16), G = ceil(K/group)):
+// The kernels read weights in the layout of the checkpoint's file (P = ceil(N/16), G = ceil(K/group)):
 //   bits 4   codes uint8 [P, G, group/8, 64]: byte 4j+i of chunk t has column j of the panel, input 8t+i in its low
 //            nibble and input 8t+4+i in its high one; value = code - 8
 //   bits 8   codes uint8 [P, G, group/4, 64]: byte 4j+i of chunk t is column j, input 4t+i; value = code - 128
 //   both     scales float16 [P, G, 16]
 //   bits 16  codes float16 [P, K, 16], no scales
-//   bits 32  codes float32 [N, K], as training has them, no scales: only in qwa_layers, and then in all linears of a
-//   layer
+//   bits 32  codes float32 [N, K], a Linear's own weights, no scales: only in qwa_layers, for all linears of a layer
 //
 // One 64-byte chunk is 16 columns x 4 inputs: two AVX2 registers, one AVX-512 register, or one row of an AMX tile.
 //
 // Activations are quantised per row and group: scale = absmax / 127, q = round-half-even(x * (127 / absmax)).
-//   y = sum over groups, in order, fma(float(dot), weight scale * activation scale, y), then + bias
-// which is the same sequence of float operations on every instruction set and for any number of rows, so that results
-// are equal bit for bit.
+//   for each group, in order: y = fma(float(dot), weight scale * activation scale, y); then y + bias
+// The sequence of float operations is the same on every instruction set and for any number of rows, so results are
+// equal bit for bit.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -40,41 +39,41 @@ typedef struct {
 
 QWA_API int qwa_abi(void);
 
-// What the calls return that need working memory. QWA_NO_MEMORY: the system did not give it; nothing was computed.
+// The status that calls with working memory return. QWA_NO_MEMORY: the system refused the memory; the call has computed
+// nothing and written nothing.
 enum { QWA_OK = 0, QWA_NO_MEMORY = 1 };
 
-// The instruction sets: "amx", "avx512", "avx2", "portable". qwa_supported: 1 if this CPU runs it. qwa_select: 0 if
-// done.
+// Instruction sets are "amx", "avx512", "avx2" and "portable". qwa_supported returns 1 if this CPU has it. qwa_select
+// returns 0 if the kernels now use it; no other call may be running meanwhile.
 QWA_API int qwa_supported(const char* isa);
 QWA_API int qwa_select(const char* isa);
 QWA_API const char* qwa_selected(void);
 
-// Threads of every call from now on.
+// The number of threads of every later call. Any thread may set it at any time.
 QWA_API void qwa_set_threads(int threads);
 QWA_API int qwa_get_threads(void);
 
-// Share the team of threads that the process's OpenMP runtime keeps already, so that two teams do not fight for the
-// cores: the addresses of its GOMP_parallel, omp_get_num_threads and omp_get_thread_num. Without this call the library
-// keeps threads of its own.
+// Use the threads of the process's OpenMP runtime, so that two teams do not compete for the cores. The arguments are
+// the addresses of its GOMP_parallel, omp_get_num_threads and omp_get_thread_num. Without this call, and in the child
+// of a fork, the library has threads of its own.
 QWA_API void qwa_use_openmp(void* gomp_parallel, void* omp_get_num_threads, void* omp_get_thread_num);
 
-// y[i] [M, N_i] = x [M, K] times each of `count` linears that share their input. Strides in floats.
+// y[i] [M, N_i] = x [M, K] times linear i, for `count` linears that share their input. Strides are in floats.
 QWA_API int qwa_linears(const qwa_linear* const* linears, int count, const float* x, int64_t rows, int64_t x_stride,
                         float* const* y, const int64_t* y_strides);
 
-// y [M, N] = x [M, K] times a linear of float32 weights [N, K], as training has them; bias [N] or NULL. All contiguous.
-// Meant for few rows, up to 64 or so. A row's results do not depend on the other rows.
+// y [M, N] = x [M, K] times float32 weights [N, K]; bias [N] or NULL. All are contiguous. Fast for up to about 64 rows.
+// A row's results do not depend on the other rows.
 QWA_API int qwa_dense(const float* weight, const float* bias, int64_t inputs, int64_t outputs, const float* x,
                       int64_t rows, float* y);
 
-// ---- What stands between the matrix products (ops.cpp, attention.cpp, layer.cpp) ----
+// ---- Between the matrix products (ops.cpp, attention.cpp, layer.cpp) ----
 //
-// B rows of a batch, Q new positions of each, D head width. Results for a row do not depend on the other rows, nor on
-// the number of threads, nor on which of the positions before a new one are new with it.
+// B rows of a batch, Q new positions of each, D head width. A row's results do not depend on the other rows, on the
+// number of threads, or on how its positions are split into passes.
 //
-// A step may be packed, too: S sequences over a cache in blocks, each with new positions of its own number, which
-// follow one another. Wherever [B, Q, ...] stands below it is then [N, ...], N new positions in all, of sequence after
-// sequence.
+// A step can also be packed: S sequences over a paged cache, each with its own number of new positions, one sequence
+// after another. Then [N, ...] replaces [B, Q, ...] below, with N new positions in all.
 
 // out [M, width] = weight * (x / rms(x)). out may be x.
 QWA_API void qwa_rms_norm(const float* x, const float* weight, float eps, int64_t rows, int64_t width, float* out);
@@ -82,58 +81,58 @@ QWA_API void qwa_rms_norm(const float* x, const float* weight, float eps, int64_
 // out = silu(gate) * up. out may be gate or up.
 QWA_API void qwa_silu_mul(const float* gate, const float* up, int64_t count, float* out);
 
-// How a KV cache stores numbers. int8: one scale for each head and position, value = code * scale.
+// The dtype of a KV cache. int8 has one scale for each head and position: value = code * scale.
 enum { QWA_FLOAT32 = 0, QWA_FLOAT16 = 1, QWA_INT8 = 2 };
 
-// One layer's cache. Position p of row b and head h lies at (b * kv_heads + h) * capacity + p, and in a packed step, of
-// sequence s, at (tables[s][p / block] * kv_heads + h) * block + p % block.
+// One layer's cache. Position p of row b and head h has index (b * kv_heads + h) * capacity + p; in a packed step,
+// position p of sequence s has index (tables[s][p / block] * kv_heads + h) * block + p % block.
 typedef struct {
     void* keys;           // [B, kv_heads, capacity, D], after RoPE; packed [blocks, kv_heads, block, D]
     void* values;         // the same
     float* key_scales;    // the same without D, or NULL where dtype is not int8
     float* value_scales;  // the same
-    int64_t capacity;     // not used where the step is packed
+    int64_t capacity;     // positions; not used in a packed step
 } qwa_kv;
 
 // What all layers of a forward pass share.
 typedef struct {
-    int32_t batch, queries;  // B, Q; S and 0
-    int32_t past;            // positions that the cache holds before this pass; packed 0
+    int32_t batch, queries;  // B and Q; packed: S and 0
+    int32_t past;            // positions that the cache holds before this pass; packed: 0
     int32_t heads, kv_heads, head_dim;
     int32_t kv_dtype;
     float scale;                 // of the scores
     const float *cosine, *sine;  // [B or 1, Q, D]; packed [N, D]
-    int64_t rope_stride;         // floats from one row's to the next: 0 where all rows share them
-    const uint8_t* mask;  // [B, past + Q], 0 is padding, which nobody sees but itself; NULL: there is none; packed NULL
-    // Where tables is not NULL the step is packed.
+    int64_t rope_stride;         // floats from one row to the next: 0 if all rows share the angles
+    const uint8_t* mask;         // [B, past + Q], 0 is padding, which only itself sees; NULL: no padding, or packed
+    // The step is packed if tables is not NULL.
     const int32_t* tables;        // [S, table_stride]: the blocks of each sequence, in order
     const int32_t* starts;        // [S + 1]: where each sequence's new positions begin among the N
     const int32_t* num_computed;  // [S]: positions that the cache holds of each before this pass
     int64_t table_stride;
-    int32_t block;  // positions of one: a power of two from 16 to 256
+    int32_t block;  // positions of a block: a power of two from 16 to 256
 } qwa_step;
 
-// RoPE in place on x [B, Q, heads * D]: the first half of a head pairs with the second. `heads` are x's.
+// RoPE in place on x [B, Q, heads * D], queries or keys: the first half of a head pairs with the second.
 QWA_API void qwa_rotate(const qwa_step* step, int heads, float* x);
 
-// keys and values [B, Q, kv_heads * D] to the cache, behind the positions that it holds.
+// Writes keys and values [B, Q, kv_heads * D] to the cache, after the positions that it holds.
 QWA_API void qwa_write_kv(const qwa_step* step, const qwa_kv* kv, const float* keys, const float* values);
 
-// out [B, Q, heads * D]: q, the same shape, attends to the positions of the cache, the new ones included, causally.
+// out [B, Q, heads * D]: q, of the same shape, attends causally to the cache, the new positions included.
 QWA_API int qwa_attention(const qwa_step* step, const qwa_kv* kv, const float* q, float* out);
 
-// One layer of the language model. Norm weights [H]; q, k, v share an input, gate and up another.
+// One layer of the language model. Norm weights [H]; q, k and v share one input, gate and up another.
 typedef struct {
     qwa_linear q, k, v, o, gate, up, down;
     const float *attention_norm, *mlp_norm;
     float eps;
 } qwa_layer;
 
-// x [B * Q, H] through `count` layers, in place, each with its cache. Meant for few rows, up to 32 or so.
+// x [B * Q, H] through `count` layers in place, each with its cache. Fast for up to about 32 rows.
 QWA_API int qwa_layers(const qwa_layer* layers, const qwa_kv* caches, int count, const qwa_step* step, float* x);
 
-// How this library lays out the structs above, for callers in other languages, which declare them again. One entry for
-// each field, in order, behind one for the whole struct, whose field name is empty. The last entry's structure is NULL.
+// How this library lays out the structs above: a caller in another language has declared them again and compares. Each
+// struct has an entry with its size and an empty field name, then one for each field. The last structure is NULL.
 typedef struct {
     const char* structure;
     const char* field;

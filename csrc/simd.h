@@ -1,6 +1,6 @@
-// Sixteen floats at a time, with one set of names on every instruction set. Included by ops_body.h, in its namespace.
+// Sixteen floats at a time, by the same names on every instruction set.
 //
-// AVX2 adds its two halves first and AVX-512 splits in the same place, so that both give the same bits.
+// AVX2 first adds its two halves, and AVX-512 splits a sum in the same place, so both give the same bits.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -99,7 +99,7 @@ inline __m256 halves_added(V x) { return _mm256_add_ps(x.a, x.b); }
 #else
 
 float float_of_half(uint16_t h) {
-    // The exponent is moved by 112, and subnormals come out right because the product is exact.
+    // The product adds 112 to the exponent. It is exact, also for subnormals.
     const uint32_t bits = static_cast<uint32_t>(h & 0x7fff) << 13, sign = static_cast<uint32_t>(h & 0x8000) << 16;
     float f;
     memcpy(&f, &bits, 4);
@@ -147,7 +147,7 @@ inline V add(V x, V y) { QWA_EACH(x.f[i] + y.f[i]); }
 inline V sub(V x, V y) { QWA_EACH(x.f[i] - y.f[i]); }
 inline V mul(V x, V y) { QWA_EACH(x.f[i] * y.f[i]); }
 inline V div(V x, V y) { QWA_EACH(x.f[i] / y.f[i]); }
-inline V fma(V x, V y, V z) { QWA_EACH(x.f[i] * y.f[i] + z.f[i]); }  // not fused: that would be a call for each
+inline V fma(V x, V y, V z) { QWA_EACH(x.f[i] * y.f[i] + z.f[i]); }  // not fused: each fmaf would be a function call
 inline V max(V x, V y) { QWA_EACH(x.f[i] > y.f[i] ? x.f[i] : y.f[i]); }
 inline V min(V x, V y) { QWA_EACH(x.f[i] < y.f[i] ? x.f[i] : y.f[i]); }
 inline V nearest(V x) { QWA_EACH(nearbyintf(x.f[i])); }
@@ -157,7 +157,7 @@ inline V zero_below(V limit, V x, V value) { QWA_EACH(x.f[i] >= limit.f[i] ? val
 
 #endif
 
-// Sums of the lanes of four, always along the same tree: out[i] = sum of xi.
+// Sums of the lanes of four vectors, always in the same order: out[i] = sum of xi.
 #if defined(__AVX2__)
 inline void sums(V x0, V x1, V x2, V x3, float* out) {
     const __m256 low = _mm256_hadd_ps(halves_added(x0), halves_added(x1));
@@ -179,7 +179,7 @@ inline void sums(V x0, V x1, V x2, V x3, float* out) {
 }
 #endif
 
-// The same of sixteen.
+// The same for sixteen vectors.
 #if defined(__AVX512F__)
 template <int kPick>
 inline V four_lanes(V x, V y) {
@@ -190,7 +190,7 @@ inline V in_lanes(V x, V y) {
     return {_mm512_shuffle_ps(x.v, y.v, kPick)};
 }
 inline V sums16(const V* x) {
-    V halves[8], pairs[4], fours[2];  // of two, four and eight of x, a sum in as many numbers
+    V halves[8], pairs[4], fours[2];  // sums of 2, 4 and 8 vectors of x: 8, 4 and 2 numbers belong to each vector
     for (int i = 0; i < 8; ++i) {
         const V a = x[i / 4 * 8 + i % 4], b = x[i / 4 * 8 + i % 4 + 4];
         halves[i] = add(four_lanes<0x44>(a, b), four_lanes<0xee>(a, b));
@@ -218,7 +218,7 @@ inline float largest(V x) {
     return out;
 }
 
-// The first n of 16, the others zero.
+// Loads the first n of 16 numbers; the others are zero.
 template <class T>
 inline V load_some(const T* p, int n) {
     if (n >= kLanes) return load(p);

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from functools import cache
+from operator import add
 
 import torch
 
@@ -219,16 +220,18 @@ def layers_(structs: int, kvs: int, count: int, step: Step, x: torch.Tensor) -> 
 def _check_tables(step: PagedAttentionBatch, shape: tuple[int, int, int]) -> None:
     """`shape`: kv_heads, positions of a block, head_dim, as the storage has to have them."""
     sequences, capacity = len(step.query_lens), step.width * step.storage.block
-    stored = tuple(step.storage.keys[0].shape[1:])
+    stored = step.storage.keys[0].shape[1:]
     if stored != shape:
-        raise ValueError(f"The paged cache has blocks of {stored} (kv_heads, positions, head width); expected {shape}.")
+        raise ValueError(
+            f"The paged cache has blocks of {tuple(stored)} (kv_heads, positions, head width); expected {shape}."
+        )
     lengths = len(step.tables), len(step.starts), len(step.num_computed)
     if lengths != (sequences * step.width, sequences + 1, sequences) or step.tables.itemsize != 4:
         raise ValueError(
             f"A pass of {sequences} sequences has {lengths} numbers of {step.tables.itemsize} bytes in tables, starts "
             f"and num_computed; expected {(sequences * step.width, sequences + 1, sequences)} of 4 bytes."
         )
-    longest = max(computed + new for computed, new in zip(step.num_computed, step.query_lens, strict=True))
+    longest = max(map(add, step.num_computed, step.query_lens))
     if longest > capacity:
         raise ValueError(f"A sequence has {longest} positions and its block table holds {capacity}; add blocks to it.")
 

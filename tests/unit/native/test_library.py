@@ -89,6 +89,18 @@ def test_a_broken_source_leaves_the_old_library(tmp_path: Path) -> None:
     assert target.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_warning_is_an_error_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if build.compiler() is None:
+        pytest.skip("no C++ compiler here")
+    (tmp_path / "a.cpp").write_text("int f() { int unused; return 1; }")
+    monkeypatch.delenv("QWEN2_AUDIO_WERROR", raising=False)
+    assert build.build(tmp_path, tmp_path / "new" / "a.so").is_file()
+    monkeypatch.setenv("QWEN2_AUDIO_WERROR", "1")
+    with pytest.raises(build.BuildError, match="unused"):
+        build.build(tmp_path, tmp_path / "a.so")
+    assert not (tmp_path / "a.so").exists()
+
+
 def test_sources_are_wanted(tmp_path: Path) -> None:
     with pytest.raises(build.BuildError, match=r"has no C\+\+ sources"):
         build.build(tmp_path, tmp_path / "a.so")
