@@ -16,7 +16,7 @@ from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
 from ..protocol import SpeechRequest, parse_speech
-from ..speech import UNKNOWN, Unquote, instruction, language_of
+from ..speech import UNKNOWN, Unquote, base_instruction, instruction, language_of
 from ..state import State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 from ..transcripts import Transcript, json_body, logprobs_body, srt, truncation_fields, usage_body, verbose_body, vtt
@@ -51,8 +51,12 @@ class AudioRoutes:
         _check_combinations(speech, translate)
         state.check_model(speech.model)
         language = language_of(speech.language)
-        text = instruction(translate=translate, language=language, prompt=speech.prompt)
-        handle, chunks = state.submit(_conversation(form, text), _params(speech), arrived, clip_params=("file",))
+        raw = state.backend.is_base
+        word = base_instruction if raw else instruction
+        text = word(translate=translate, language=language, prompt=speech.prompt)
+        handle, chunks = state.submit(
+            _conversation(form, text), _params(speech), arrived, clip_params=("file",), raw=raw
+        )
         if speech.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = _events(prepend(first, chunks), logprobs="logprobs" in speech.include)
