@@ -1,4 +1,4 @@
-"""A transcription or translation writes down the question that is spoken and never answers it, whatever the hints are."""
+"""A transcription or translation writes down a spoken question and never answers it, whatever the hints are."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Service:
         return self._thread.submit(lambda: prompt, params, quick=True)
 
     def prompt(self, messages: Sequence[Message], *, raw: bool = False) -> Prompt:
-        """Build the prompt of a conversation, or a base checkpoint's, and load its clips. Raises PromptError, AudioError."""
+        """Build a conversation's prompt, or a base checkpoint's, and load its clips. Raises PromptError, AudioError."""
         if raw:
             return prompts.build_base_prompt(messages, self._processor, self._log_mels)
         return prompts.build_prompt(messages, self._processor, self._template, self._log_mels)

@@ -1,4 +1,4 @@
-"""Transcription and translation: the instruction that a checkpoint is asked, and the extraction of the transcript from the answer.
+"""Transcription and translation: what a checkpoint is asked, and the extraction of the transcript from its answer.
 
 Qwen2-Audio-7B-Instruct often answers "The original content of this audio is: '...'"; the transcript is the quoted text.
 """
@@ -102,7 +102,7 @@ class Unquote:
 
 
 def _may_become_lead(text: str) -> bool:
-    """Whether `text` is the beginning of a tag or of a lead, so that more text has to arrive before the answer is known."""
+    """Whether `text` is the beginning of a tag or of a lead, so that more text has to arrive first."""
     lower = text.lower()
     if _TAG_START.fullmatch(text):
         return True

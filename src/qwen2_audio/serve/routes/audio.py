@@ -111,12 +111,13 @@ def _conversation(form: Form, text: str) -> list[Message]:
 
 
 def _params(speech: SpeechRequest) -> SamplingParams:
-    """Greedy unless the request has a temperature, as with OpenAI."""
+    """Greedy and without a repetition penalty unless the request has them."""
     with_logprobs = speech.include or speech.response_format == "verbose_json"
     return sampling_params(
         speech,
         max_tokens=speech.max_completion_tokens or MAX_TOKENS,
         temperature=speech.temperature or 0.0,
+        repetition_penalty=1.0 if speech.repetition_penalty is None else speech.repetition_penalty,
         logprobs=0 if with_logprobs else None,
     )
 
