@@ -130,11 +130,13 @@ class RequestMiddleware:
                         return
 
     def _max_body_bytes(self, headers: Headers) -> int:
-        """The Content-Length, or the limit of a body where the header is missing. ApiError (413) above the limit."""
+        """The Content-Length, or the limit of a body that has none or is compressed. ApiError (413) above the limit."""
         content_length = headers.get("content-length", "")
         if not content_length.isdecimal():
             return self._state.settings.body_bytes
         check_length(int(content_length[:20]), self._state.settings)
+        if headers.get("content-encoding", "identity") != "identity":
+            return self._state.settings.body_bytes
         return int(content_length[:20])
 
     def _log(self, record: _RequestRecord) -> None:

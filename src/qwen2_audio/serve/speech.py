@@ -22,6 +22,8 @@ TRANSLATE = "Write down the English translation of what is said."  # "Translate 
 RECOGNIZE = "Detect the language and recognize the speech:"  # the official prompts of base checkpoints
 RECOGNIZE_ENGLISH = "Detect the language and translate the speech into English:"
 UNKNOWN = "unknown"  # language in verbose_json if the request has none: the model does not tell it
+_ALIASES = {"mandarin": "zh", "castilian": "es", "flemish": "nl"}  # Whisper's, beside the names
+_CODES = {name.lower(): code for code, name in LANGUAGES.items()} | _ALIASES
 _LEADS = tuple(
     f"the {kind}content of this {sound} is"
     for kind in ("original ", "")
@@ -34,13 +36,17 @@ _FRAME_START = re.compile(rf"""(?:{"|".join(_LEADS)}):?\s*(['"‘“])""", re.IG
 
 
 def language_of(code: str | None) -> str | None:
-    """The English name of the language with the ISO 639 code `code`. ApiError for an unknown code."""
-    if code is None:
+    """The English name of a language: by ISO 639 code, also with a region ("en_US"), or by name ("english").
+
+    None, "" and "auto" name no language. ApiError for an unknown one.
+    """
+    plain = (code or "").strip().lower()
+    if plain in ("", "auto"):
         return None
-    name = LANGUAGES.get(code.lower().partition("-")[0])
+    name = LANGUAGES.get(_CODES.get(plain, plain.replace("_", "-").partition("-")[0]))
     if name is None:
         known = ", ".join(sorted(LANGUAGES))
-        raise ApiError(f"language is {code[:40]!r}; expected one of {known}.", param="language")
+        raise ApiError(f"language is {str(code)[:40]!r}; expected one of {known}.", param="language")
     return name
 
 

@@ -55,7 +55,7 @@ def test_languages():
         "English", "Chinese", "Cantonese", None,
     )  # fmt: skip
     with pytest.raises(ApiError, match="expected one of ar, cs") as refused:
-        language_of("english")
+        language_of("klingon")
     assert refused.value.param == "language"
 
 

@@ -76,7 +76,7 @@ def _values(fields: dict[str, str | list[str]]) -> dict[str, Any]:
             values[plain] = [value] if isinstance(value, str) else value
         elif plain in values or name.endswith("[]"):
             raise ApiError(f"The form has {name[:40]!r}, which is no list here.", param=name[:40])
-        else:
+        elif value != "":  # many clients send every field of their form; an empty one asks for nothing
             values[name] = _value(name, str(value))
     return values
 
