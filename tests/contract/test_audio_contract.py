@@ -40,7 +40,7 @@ def test_language_prompt_and_sampling_reach_the_model(client, backend, wav):
         extra_body={"seed": 4, "top_p": 0.5, "top_k": 3, "max_completion_tokens": 12},
     )  # fmt: skip
     messages, params, _, _ = backend.seen[-1]
-    assert messages[0]["content"][1]["text"] == f"{TRANSCRIBE} It is in German. Context: names: Käthe"
+    assert messages[0]["content"][1]["text"] == f"Context: names: Käthe\nThe speech is in German. {TRANSCRIBE}"
     assert (params.temperature, params.seed, params.top_p, params.top_k, params.max_tokens) == (0.3, 4, 0.5, 3, 12)
 
 

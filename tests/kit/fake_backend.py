@@ -26,6 +26,7 @@ class FakeBackend:
     name = "fake"
     about = "It repeats what it is told."
     context = 2048
+    is_base = False
     defaults = MappingProxyType({"max_tokens": 256, "temperature": 0.0, "top_p": 1.0, "top_k": 50})
     version = "0.0.fake"
 
@@ -39,7 +40,7 @@ class FakeBackend:
         self._stats = Stats()
         self._lock = threading.Lock()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0) -> RequestHandle:
+    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False) -> RequestHandle:
         params = params or SamplingParams()
         sources = check_messages(messages)
         with self._lock:

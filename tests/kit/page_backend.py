@@ -24,6 +24,7 @@ class PageBackend:
     name = "test/listener"
     about = "It answers by a script."
     context = 8192
+    is_base = False
     version = "0.0.test"
 
     def __init__(self, delay: float = 0.02) -> None:
@@ -36,7 +37,7 @@ class PageBackend:
         self.ends: list[str] = []
         self._cancelled: set[RequestHandle] = set()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0) -> RequestHandle:
+    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False) -> RequestHandle:
         self.arrived.append(time.time())
         text = text_of(messages[-1])
         if text == "busy" and self.busy:

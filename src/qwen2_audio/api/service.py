@@ -15,7 +15,7 @@ from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..text.chat_template import check_messages
+from ..text.chat_template import IM_END, check_messages
 from ..types import Message, SamplingParams
 
 
@@ -60,6 +60,12 @@ class Service:
         }
 
     @property
+    def is_base(self) -> bool:
+        """Whether no answer ends at <|im_end|>: the checkpoint continues prompts, and does not take turns."""
+        ends = self._generation_config.eos_ids
+        return self._processor.tokenizer.convert_tokens_to_ids(IM_END) not in ends
+
+    @property
     def version(self) -> str:
         from .. import __version__
 
@@ -72,12 +78,14 @@ class Service:
         *,
         timeout: float | None = None,
         priority: int = 0,
+        raw: bool = False,
     ) -> RequestHandle:
         """Submit a conversation to the engine and return at once. Its clips are read on other threads.
 
         Args:
             timeout: seconds until the request ends with finish_reason "deadline"; None: no limit.
             priority: requests with a lower number are scheduled first.
+            raw: the one message is a clip and the prompt of a base checkpoint; no chat template frames it.
 
         Raises:
             PromptError: malformed messages.
@@ -87,7 +95,7 @@ class Service:
         """
         sources = check_messages(messages)
         return self._thread.submit(
-            lambda: self.prompt(messages),
+            lambda: self.prompt(messages, raw=raw),
             params or SamplingParams(),
             timeout=timeout,
             priority=priority,
@@ -98,8 +106,10 @@ class Service:
         """Submit a conversation whose prompt was built already, by `prompt`."""
         return self._thread.submit(lambda: prompt, params, quick=True)
 
-    def prompt(self, messages: Sequence[Message]) -> Prompt:
-        """Build the prompt of a conversation and load its clips. Raises PromptError, AudioError."""
+    def prompt(self, messages: Sequence[Message], *, raw: bool = False) -> Prompt:
+        """Build a conversation's prompt, or a base checkpoint's, and load its clips. Raises PromptError, AudioError."""
+        if raw:
+            return prompts.build_base_prompt(messages, self._processor, self._log_mels)
         return prompts.build_prompt(messages, self._processor, self._template, self._log_mels)
 
     def check(self, prompt: Prompt, params: SamplingParams) -> None:

@@ -68,6 +68,9 @@ def command(
     max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
     max_concurrency: Annotated[int, typer.Option(help="Most requests at a time, queued ones included.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Most seconds from a request to the end of its answer.")] = 600.0,
+    keep_alive: Annotated[
+        int, typer.Option(help="Seconds that an idle connection stays open; a proxy's must be shorter.", min=1)
+    ] = 30,
     grace: Annotated[
         float, typer.Option(help="Seconds that running answers get to finish when the server stops.")
     ] = 20.0,
@@ -107,6 +110,7 @@ def command(
         clips=max_clips,
         concurrency=max_concurrency,
         deadline=deadline,
+        keep_alive=keep_alive,
         grace=grace,
         fetch=fetch,
     )

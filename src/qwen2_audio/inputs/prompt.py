@@ -17,16 +17,17 @@ import numpy as np
 
 from ..errors import PromptError
 from ..text import chat_template as chat
-from ..text.chat_template import AUDIO, Segment
+from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, AudioSlot, Segment
 from ..text.tokenizer import Tokenizer
 from ..types import Heard, Message
-from .clip import load_clip
+from .clip import AudioClip, load_clip
 from .processor import Qwen2AudioProcessor
 
 LogMels = Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
 
 # Replaces a text while a checkpoint's own template is rendered: the text's number between private-use characters.
 TEXT_SENTINEL = "\ue5a0[0-9]+\ue5a1"
+_LANGUAGE_TAG = re.compile(r"(<\|[a-z]{2,3}\|>)")  # <|en|> in the official prompts of base checkpoints
 _PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": [{"type": "audio", "audio": "a"}, {"type": "text", "text": "b"}]}],
     [
@@ -116,6 +117,33 @@ def build_prompt(
         if template is None
         else _segments_of_template(template, messages, processor.tokenizer)
     )
+    return _prompt_of(segments, clips, processor, log_mels)
+
+
+def build_base_prompt(
+    messages: Sequence[Message], processor: Qwen2AudioProcessor, log_mels: LogMels | None = None
+) -> Prompt:
+    """`<|audio_bos|><|AUDIO|><|audio_eos|>` and the prompt: a base checkpoint's form, from one message with one clip.
+
+    A language tag of the prompt (`<|en|>`) is a control token. Raises PromptError for a tag that the
+    tokenizer lacks and for another number of clips, and AudioError as `build_prompt`.
+    """
+    sources = chat.check_messages(messages)
+    if len(messages) != 1 or len(sources) != 1:
+        raise PromptError(f"A base checkpoint takes one message with one clip; found {len(sources)} clip(s).")
+    clip = load_clip(sources[0], 1)
+    prompt = "".join(part.get("text", "") for part in messages[0]["content"])
+    pieces = [piece for piece in _LANGUAGE_TAG.split(prompt) if piece]
+    segments = [Segment(AUDIO_BOS, control=True)]
+    segments += [Segment(AUDIO, control=True, slot=AudioSlot(1, sources[0], "the clip"))]
+    segments += [Segment(AUDIO_EOS, control=True)]
+    segments += [Segment(piece, control=bool(_LANGUAGE_TAG.fullmatch(piece))) for piece in pieces]
+    return _prompt_of(segments, [clip], processor, log_mels)
+
+
+def _prompt_of(
+    segments: Iterable[Segment], clips: Sequence[AudioClip], processor: Qwen2AudioProcessor, log_mels: LogMels | None
+) -> Prompt:
     ids, _ = encode_segments(segments, processor.tokenizer, [clip.heard.tokens for clip in clips])
     bins = processor.feature_extractor.feature_size
     if log_mels is None:

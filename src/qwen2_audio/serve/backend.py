@@ -24,6 +24,10 @@ class Backend(Protocol):
         """One line that says what this checkpoint is good for."""
 
     @property
+    def is_base(self) -> bool:
+        """Whether the checkpoint continues a prompt, and was not tuned to answer turns of a chat."""
+
+    @property
     def context(self) -> int:
         """Tokens of context, prompt and answer together."""
 
@@ -42,9 +46,11 @@ class Backend(Protocol):
         *,
         timeout: float | None = None,
         priority: int = 0,
+        raw: bool = False,
     ) -> RequestHandle:
         """Queues a conversation and returns at once; a clip is `{"type": "audio", "audio": bytes}`.
 
+        `raw`: the one message is a clip and a prompt of a base checkpoint, which no chat template frames.
         `timeout`: seconds until the request ends as "deadline"; `priority`: 0 runs first. Raises PromptError,
         ConfigError or ContextLengthError for faults that show before the clips are decoded, and BusyError if the queue
         is full. A later fault ends each answer with an error.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +19,7 @@ from .settings import Settings
 
 _FIELDS = 64  # of a form
 _FIELD_BYTES = 64 << 10
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # of zlib, by Content-Encoding
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,11 @@ class Form:
 
 async def read_body(request: Request, settings: Settings) -> bytes:
     """The body. ApiError if it is too large (413) or too slow (408); ClientGoneError if the client disconnects."""
-    body = bytearray()
+    body, inflate = bytearray(), _inflater(request, settings)
     try:
         async with asyncio.timeout(settings.body_seconds):
             async for block in request.stream():
-                body += block
+                body += inflate(block, len(body))
                 check_length(len(body), settings)
     except TimeoutError as error:
         message = f"The body did not arrive within {settings.body_seconds:g} s."
@@ -40,6 +44,26 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     except ClientDisconnect as error:
         raise ClientGoneError from error
     return bytes(body)
+
+
+def _inflater(request: Request, settings: Settings) -> Callable[[bytes, int], bytes]:
+    """(block, bytes before it) -> its bytes without the Content-Encoding: never much more than the limit of a body."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return lambda block, _: block
+    if encoding not in _WINDOW_BITS:
+        message = f"The Content-Encoding is {encoding[:40]!r}; expected gzip, deflate or none."
+        raise ApiError(message, status=415, code="unsupported_media_type")
+    stream = zlib.decompressobj(_WINDOW_BITS[encoding])
+
+    def inflate(block: bytes, before: int) -> bytes:
+        try:
+            return stream.decompress(block, settings.body_bytes + 1 - before)
+        except zlib.error as error:
+            message = f"The body is not {encoding}, which its Content-Encoding says: {error}."
+            raise ApiError(message, code="invalid_encoding") from error
+
+    return inflate
 
 
 def check_length(length: int, settings: Settings) -> None:
@@ -66,7 +90,7 @@ def parse_json(body: bytes) -> Any:
     from pydantic_core import from_json
 
     try:
-        return from_json(body, allow_inf_nan=False)
+        return from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         raise ApiError(f"The body is not JSON: {error}.", code="invalid_json") from error
 

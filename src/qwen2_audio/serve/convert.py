@@ -36,10 +36,14 @@ class _MessageConverter:
             what = "has no role" if role is None else f"has the role {role!r}"
             raise _invalid(f"{where} {what}; expected one of {', '.join(ROLES)}.", f"{where}.role")
         for key in fields:
-            if key not in _MESSAGE_KEYS or key == "name":
+            if key not in _MESSAGE_KEYS:
                 near = did_you_mean(key, _MESSAGE_KEYS)
                 raise _invalid(f"{where}.{key} would not reach the model; leave it out.{near}", f"{where}.{key}")
+        if "name" in fields:  # clients of several agents send it; the chat template has no place for it
+            _text(fields["name"], f"{where}.name")
         content = fields.get("content")
+        if content is None and role == "assistant":  # an answer that was nothing but calls of tools, or empty
+            content = ""
         if isinstance(content, str):
             return {"role": ROLES[role], "content": _text(content, f"{where}.content")}
         if not isinstance(content, list):

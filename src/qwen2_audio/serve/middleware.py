@@ -41,6 +41,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _without_trailing_slash(scope)
         record = _RequestRecord(scope)
 
         async def send_with_id(message: Message) -> None:
@@ -94,7 +95,7 @@ class RequestMiddleware:
         if origin is None or origin in allowed or "*" in allowed:
             return
         try:
-            same = urlsplit(origin).netloc == headers.get("host")
+            same = _authority(urlsplit(origin).netloc) == _authority(headers.get("host", ""))
         except ValueError:
             same = False
         if not same:
@@ -130,11 +131,13 @@ class RequestMiddleware:
                         return
 
     def _max_body_bytes(self, headers: Headers) -> int:
-        """The Content-Length, or the limit of a body where the header is missing. ApiError (413) above the limit."""
+        """The Content-Length, or the limit of a body that has none or is compressed. ApiError (413) above the limit."""
         content_length = headers.get("content-length", "")
         if not content_length.isdecimal():
             return self._state.settings.body_bytes
         check_length(int(content_length[:20]), self._state.settings)
+        if headers.get("content-encoding", "identity") != "identity":
+            return self._state.settings.body_bytes
         return int(content_length[:20])
 
     def _log(self, record: _RequestRecord) -> None:
@@ -163,6 +166,15 @@ def _route_path(scope: Scope) -> str:
     return below if below.startswith("/") or not below else path
 
 
+def _without_trailing_slash(scope: Scope) -> Scope:
+    """ "/v1/models/" is "/v1/models": a redirect would name this server's address and not the proxy's."""
+    path = _route_path(scope)
+    surplus = len(path) - len(path.rstrip("/"))
+    if not surplus or not path.strip("/") or path.startswith("/static/"):
+        return scope
+    return {**scope, "path": scope["path"][:-surplus]}
+
+
 def _is_open(path: str) -> bool:
     return path in _OPEN or path.startswith("/static/")
 
@@ -171,4 +183,10 @@ def _host_of(header: str) -> str:
     """The host without its port: "::1" for "[::1]:8000"."""
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
+    return header.partition(":")[0].lower().rstrip(".")
+
+
+def _authority(header: str) -> str:
+    """Host and port as browsers write them in an Origin: in lower case, without the default ports."""
+    lower = header.lower()
+    return lower.removesuffix(":443").removesuffix(":80")

@@ -130,6 +130,8 @@ def without_neutral(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         if value is None:
             continue
+        if isinstance(value, dict):  # null counts as absent inside an object too: {"include_usage": null}
+            value = {key: inner for key, inner in value.items() if inner is not None}
         if name in NEUTRAL:
             accepted, reason = NEUTRAL[name]
             if not any(value == neutral and type(value) is type(neutral) for neutral in accepted):

@@ -75,7 +75,7 @@ def _config(app: Starlette, address: Address, settings: Settings) -> uvicorn.Con
         server_header=False,
         proxy_headers=False,
         limit_concurrency=settings.connections,
-        timeout_keep_alive=30,
+        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=_AFTER_GRACE,
     )
 

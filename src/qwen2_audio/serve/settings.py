@@ -52,6 +52,7 @@ class Settings:
     deadline: float = 600.0  # s from a request's arrival to the end of its answer
     body_seconds: float = 60.0  # for a request's body to arrive
     ping: float = 10.0  # s without an event before a stream sends a comment to stay open
+    keep_alive: int = 30  # s that an idle connection stays open
     grace: float = 20.0  # s that running requests get to finish when the server stops
     retry: int = 2  # s that Retry-After tells a client to wait
     fetch: FetchPolicy = field(default_factory=FetchPolicy)
@@ -59,6 +60,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("hosts", "origins"):  # browsers send them in lower case
             object.__setattr__(self, name, tuple(value.lower() for value in getattr(self, name)))
+        object.__setattr__(self, "hosts", tuple(_without_port(host) for host in self.hosts))
         _at_least(self, grace=0)
         _above_zero(
             self, *(item.name for item in fields(self) if item.type in ("int", "float") and item.name != "grace")
@@ -67,6 +69,13 @@ class Settings:
             raise ConfigError("One of the API keys is empty; leave it out, or give it a value.")
         if not all(key.isascii() and key.isprintable() and " " not in key for key in self.api_keys):
             raise ConfigError("An API key has characters that no header carries; use letters, digits and -_. only.")
+
+
+def _without_port(host: str) -> str:
+    """A host name as `hosts` compares it: "example.org" for "example.org:8443", "::1" for "[::1]:8000"."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host if host.count(":") > 1 else host.partition(":")[0].rstrip(".")
 
 
 def _at_least(settings: FetchPolicy | Settings, **lowest: float) -> None:

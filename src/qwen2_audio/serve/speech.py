@@ -1,4 +1,4 @@
-"""Transcription and translation by a chat model: the instruction, and the extraction of the transcript from the answer.
+"""Transcription and translation: what a checkpoint is asked, and the extraction of the transcript from its answer.
 
 Qwen2-Audio-7B-Instruct often answers "The original content of this audio is: '...'"; the transcript is the quoted text.
 """
@@ -17,34 +17,58 @@ LANGUAGES = {
     "ru": "Russian", "es": "Spanish", "sv": "Swedish", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian",
     "vi": "Vietnamese",
 }  # fmt: skip
-TRANSCRIBE, TRANSLATE = "Transcribe the speech.", "Translate the speech into English."
+TRANSCRIBE = "Transcribe the speech."
+TRANSLATE = "Write down the English translation of what is said."  # "Translate the speech" had nano answer questions
+RECOGNIZE = "Detect the language and recognize the speech:"  # the official prompts of base checkpoints
+RECOGNIZE_ENGLISH = "Detect the language and translate the speech into English:"
 UNKNOWN = "unknown"  # language in verbose_json if the request has none: the model does not tell it
+_ALIASES = {"mandarin": "zh", "castilian": "es", "flemish": "nl"}  # Whisper's, beside the names
+_CODES = {name.lower(): code for code, name in LANGUAGES.items()} | _ALIASES
 _LEADS = tuple(
     f"the {kind}content of this {sound} is"
     for kind in ("original ", "")
     for sound in ("audio", "recording", "speech", "clip")
 )
 _CLOSING_QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
+_TAG = re.compile(r"\s*<\|[a-z]{2,3}\|>\s*")  # the language that a base checkpoint detects
+_TAG_START = re.compile(r"<(\|([a-z]{0,3}(\|(>\s*)?)?)?)?")  # text that may become a tag with words behind it
 _FRAME_START = re.compile(rf"""(?:{"|".join(_LEADS)}):?\s*(['"‘“])""", re.IGNORECASE)
 
 
 def language_of(code: str | None) -> str | None:
-    """The English name of the language with the ISO 639 code `code`. ApiError for an unknown code."""
-    if code is None:
+    """The English name of a language: by ISO 639 code, also with a region ("en_US"), or by name ("english").
+
+    None, "" and "auto" name no language. ApiError for an unknown one.
+    """
+    plain = (code or "").strip().lower()
+    if plain in ("", "auto"):
         return None
-    name = LANGUAGES.get(code.lower().partition("-")[0])
+    name = LANGUAGES.get(_CODES.get(plain, plain.replace("_", "-").partition("-")[0]))
     if name is None:
         known = ", ".join(sorted(LANGUAGES))
-        raise ApiError(f"language is {code[:40]!r}; expected one of {known}.", param="language")
+        raise ApiError(f"language is {str(code)[:40]!r}; expected one of {known}.", param="language")
     return name
 
 
 def instruction(*, translate: bool, language: str | None, prompt: str | None) -> str:
-    """The text that the model is asked about the clip."""
+    """The text that a chat checkpoint is asked about the clip.
+
+    Hints come first: after the order, they made models answer the question that is spoken instead of writing it down.
+    """
     text = TRANSLATE if translate else TRANSCRIBE
     if language is not None:
-        text += f" It is in {language}."
-    return text if not prompt else f"{text} Context: {prompt}"
+        text = f"The speech is in {language}. {text}"
+    return text if not prompt else f"Context: {prompt}\n{text}"
+
+
+def base_instruction(*, translate: bool, language: str | None, prompt: str | None) -> str:
+    """The official prompt of a base checkpoint. ApiError for a hint, which these checkpoints were not trained with."""
+    if prompt:
+        message = "prompt would not help: this base checkpoint knows one wording only; leave it out."
+        raise ApiError(message, param="prompt", code="unsupported_value")
+    text = RECOGNIZE_ENGLISH if translate else RECOGNIZE
+    code = next((code for code, name in LANGUAGES.items() if name == language), None)
+    return text if code is None else f"{text} <|{code}|>"
 
 
 class Unquote:
@@ -64,6 +88,8 @@ class Unquote:
                 return ""
             self._frame_checked = True
             self._pending = self._pending.lstrip()
+            if tag := _TAG.match(self._pending):
+                self._pending = self._pending[tag.end() :]
             if opening is not None:
                 self._closing_quote = _CLOSING_QUOTES[opening[1]]
                 self._pending = self._pending[opening.end() :]
@@ -82,8 +108,10 @@ class Unquote:
 
 
 def _may_become_lead(text: str) -> bool:
-    """Whether `text` is the beginning of a lead, so that more text has to arrive before the answer is known."""
+    """Whether `text` is the beginning of a tag or of a lead, so that more text has to arrive first."""
     lower = text.lower()
+    if _TAG_START.fullmatch(text):
+        return True
     return any(
         lead.startswith(lower) or (lower.startswith(lead) and not lower[len(lead) :].strip(": \n")) for lead in _LEADS
     )

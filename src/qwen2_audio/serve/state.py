@@ -81,18 +81,20 @@ class State:
         arrived: float,
         priority: int = 0,
         clip_params: Sequence[str] = (),
+        raw: bool = False,
     ) -> tuple[RequestHandle, AsyncGenerator[Chunk, None]]:
         """Submits a conversation to the model: the request's handle, and its chunks as `stream_reader.stream` has them.
 
         `arrived`: the request's arrival by the event loop's clock, in seconds; the deadline counts from there.
         `clip_params`: the request's field of each clip, for errors.
+        `raw`: as `Backend.submit` takes it.
         """
         seconds_left = arrived + self.settings.deadline - asyncio.get_running_loop().time()
         if seconds_left <= 0:
             raise too_slow(self.settings.deadline)
         if self.closing:
             raise shutting_down(self.settings.retry)
-        handle = self.backend.submit(messages, params, timeout=seconds_left, priority=priority)
+        handle = self.backend.submit(messages, params, timeout=seconds_left, priority=priority, raw=raw)
         return handle, stream(handle, self.settings, clip_params)
 
     async def close(self) -> None:

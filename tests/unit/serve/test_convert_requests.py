@@ -68,7 +68,7 @@ def test_clips_that_are_named(url):
         ({"role": "user"}, "messages[0].content", "no content"),
         ({"role": "user", "content": 7}, "messages[0].content", "no content"),
         ({"role": "user", "content": []}, "messages[0].content", "no content"),
-        ({"role": "user", "content": "hi", "name": "me"}, "messages[0].name", "would not reach"),
+        ({"role": "user", "content": "hi", "nmae": "me"}, "messages[0].nmae", "Did you mean 'name'"),
         ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "messages[0].tool_calls", "would not reach"),
         (user("hi"), "messages[0].content[0]", "expected an object"),
         (user({"type": "text"}), "messages[0].content[0].text", "missing"),

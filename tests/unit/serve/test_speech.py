@@ -3,7 +3,7 @@ import random
 import pytest
 
 from qwen2_audio.serve.errors import ApiError
-from qwen2_audio.serve.speech import TRANSCRIBE, Unquote, instruction, language_of
+from qwen2_audio.serve.speech import TRANSCRIBE, TRANSLATE, Unquote, base_instruction, instruction, language_of
 
 ANSWERS = [
     ("The original content of this audio is: 'Mister Quiller is here.'", "Mister Quiller is here."),
@@ -17,6 +17,10 @@ ANSWERS = [
     ("The original content of this audio is unknown.", "The original content of this audio is unknown."),
     ("  The cat. ", "The cat."),
     ("The", "The"),
+    ("<|en|>hello", "hello"),
+    ("<|yue|> 你好", "你好"),
+    ("<|en", "<|en"),
+    ("<b> is bold", "<b> is bold"),
     ("", ""),
     ("   ", ""),
 ]
@@ -51,13 +55,21 @@ def test_languages():
         "English", "Chinese", "Cantonese", None,
     )  # fmt: skip
     with pytest.raises(ApiError, match="expected one of ar, cs") as refused:
-        language_of("english")
+        language_of("klingon")
     assert refused.value.param == "language"
 
 
 def test_instructions():
     assert instruction(translate=False, language=None, prompt="") == TRANSCRIBE
-    assert (
-        instruction(translate=True, language=None, prompt="ships")
-        == "Translate the speech into English. Context: ships"
-    )
+    assert instruction(translate=True, language=None, prompt="ships") == f"Context: ships\n{TRANSLATE}"
+
+
+def test_base_checkpoints_get_the_official_prompts():
+    options = dict(translate=False, prompt=None)
+    assert base_instruction(language="English", **options) == "Detect the language and recognize the speech: <|en|>"
+    assert base_instruction(language=None, **options) == "Detect the language and recognize the speech:"
+    english = base_instruction(translate=True, language=None, prompt="")
+    assert english == "Detect the language and translate the speech into English:"
+    with pytest.raises(ApiError, match="one wording only") as refused:
+        base_instruction(translate=False, language=None, prompt="ships")
+    assert refused.value.param == "prompt"

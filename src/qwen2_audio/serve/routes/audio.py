@@ -16,7 +16,7 @@ from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
 from ..protocol import SpeechRequest, parse_speech
-from ..speech import UNKNOWN, Unquote, instruction, language_of
+from ..speech import UNKNOWN, Unquote, base_instruction, instruction, language_of
 from ..state import State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 from ..transcripts import Transcript, json_body, logprobs_body, srt, truncation_fields, usage_body, verbose_body, vtt
@@ -51,8 +51,12 @@ class AudioRoutes:
         _check_combinations(speech, translate)
         state.check_model(speech.model)
         language = language_of(speech.language)
-        text = instruction(translate=translate, language=language, prompt=speech.prompt)
-        handle, chunks = state.submit(_conversation(form, text), _params(speech), arrived, clip_params=("file",))
+        raw = state.backend.is_base
+        word = base_instruction if raw else instruction
+        text = word(translate=translate, language=language, prompt=speech.prompt)
+        handle, chunks = state.submit(
+            _conversation(form, text), _params(speech), arrived, clip_params=("file",), raw=raw
+        )
         if speech.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = _events(prepend(first, chunks), logprobs="logprobs" in speech.include)
@@ -72,7 +76,7 @@ def _values(fields: dict[str, str | list[str]]) -> dict[str, Any]:
             values[plain] = [value] if isinstance(value, str) else value
         elif plain in values or name.endswith("[]"):
             raise ApiError(f"The form has {name[:40]!r}, which is no list here.", param=name[:40])
-        else:
+        elif value != "":  # many clients send every field of their form; an empty one asks for nothing
             values[name] = _value(name, str(value))
     return values
 
@@ -107,12 +111,13 @@ def _conversation(form: Form, text: str) -> list[Message]:
 
 
 def _params(speech: SpeechRequest) -> SamplingParams:
-    """Greedy unless the request has a temperature, as with OpenAI."""
+    """Greedy and without a repetition penalty unless the request has them."""
     with_logprobs = speech.include or speech.response_format == "verbose_json"
     return sampling_params(
         speech,
         max_tokens=speech.max_completion_tokens or MAX_TOKENS,
         temperature=speech.temperature or 0.0,
+        repetition_penalty=1.0 if speech.repetition_penalty is None else speech.repetition_penalty,
         logprobs=0 if with_logprobs else None,
     )
 

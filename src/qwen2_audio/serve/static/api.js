@@ -1,13 +1,12 @@
-// The OpenAI-compatible API of the server that this page came from.
+// The API of this page's server.
 
 import { Problem } from "./problem.js";
 
 const DOWN = "The server does not answer. Is qwen2-audio serve still running?";
 
-/** The Problem that a failed response stands for. */
 async function refusal(response) {
 	const body = await response.json().catch(() => ({}));
-	const words = body.error?.message ?? `The server answered ${response.status} and said nothing more.`;
+	const words = body.error?.message ?? (response.status === 413 ? "The proxy limits requests to 1 MB." : `The server answered ${response.status} and said nothing more.`);
 	const code = body.error?.code;
 	const wait = Number.parseFloat(response.headers.get("retry-after"));
 	if (response.status === 401) return new Problem("key", "This server asks for an API key.");
