@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("openai")
 
-from tests.unit.serve.live_server import live
+from tests.kit.live_server import live
 
 import qwen2_audio
 from qwen2_audio.api.service import Service

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from starlette.testclient import TestClient
-from tests.unit.serve.clip_files import wav_bytes
-from tests.unit.serve.fake_backend import FakeBackend
+from tests.kit.clip_files import wav_bytes
+from tests.kit.fake_backend import FakeBackend
 
 from qwen2_audio.serve.app import create_app
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
-from tests.unit.serve.fake_backend import FakeBackend
-from tests.unit.serve.live_server import live
+from tests.kit.fake_backend import FakeBackend
+from tests.kit.live_server import live
 
 from qwen2_audio.serve.app import STATIC, create_app
 from qwen2_audio.serve.run import Address, Server
