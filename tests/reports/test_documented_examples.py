@@ -12,9 +12,8 @@ import pytest
 
 pytest.importorskip("openai")
 
-from tests.kit.live_server import live
-
 import qwen2_audio
+from kit.live_server import live
 from qwen2_audio.api.service import Service
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")

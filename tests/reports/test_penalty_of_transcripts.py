@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from starlette.testclient import TestClient
-from tests.kit.clip_files import wav_bytes
-from tests.kit.fake_backend import FakeBackend
 
+from kit.clip_files import wav_bytes
+from kit.fake_backend import FakeBackend
 from qwen2_audio.serve.app import create_app
 
 

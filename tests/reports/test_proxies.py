@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from starlette.testclient import TestClient
-from tests.kit.fake_backend import FakeBackend
-from tests.kit.live_server import live
 
+from kit.fake_backend import FakeBackend
+from kit.live_server import live
 from qwen2_audio.serve.app import STATIC, create_app
 from qwen2_audio.serve.run import Address, Server
 from qwen2_audio.serve.settings import Settings

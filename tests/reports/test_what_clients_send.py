@@ -9,9 +9,9 @@ import zlib
 
 import pytest
 from starlette.testclient import TestClient
-from tests.kit.clip_files import wav_bytes
-from tests.kit.fake_backend import FakeBackend
 
+from kit.clip_files import wav_bytes
+from kit.fake_backend import FakeBackend
 from qwen2_audio.serve.app import create_app
 from qwen2_audio.serve.settings import Settings
 

@@ -1,5 +1,4 @@
-// Log-mel columns as the model has them (25 ms Hann windows, Slaney's mel scale, log10 of power), but of 96 rows, not
-// 128, and from a padded FFT: both are for the eye.
+// Log-mel columns as the model has them, but of 96 rows, not 128, and from a padded FFT: both are for the eye.
 
 import { RATE } from "./resample.js";
 

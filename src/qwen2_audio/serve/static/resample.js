@@ -1,4 +1,4 @@
-// Any sample rate to 16 kHz: a Kaiser-windowed sinc, block by block; the output does not depend on how the input is divided.
+// Any sample rate to 16 kHz: a Kaiser-windowed sinc; the output does not depend on how the input is divided.
 
 export const RATE = 16000;
 const CROSSINGS = 24; // zero crossings on each side

@@ -1,4 +1,4 @@
-// Clips as bytes: 16-bit mono WAV at 16 kHz, base64, and files of any kind the browser can decode.
+// Clips as bytes: 16-bit mono WAV at 16 kHz, base64, and files that the browser decodes.
 
 import { Problem } from "./problem.js";
 import { RATE, resample } from "./resample.js";
@@ -9,7 +9,7 @@ const TOLERANCE = 0.1; // seconds over it that a file may last: it is sent whole
 
 export function toWav(samples) {
 	const bytes = new Uint8Array(HEADER + 2 * samples.length);
-	// "RIFF", size, "WAVE", "fmt ", 16, PCM and 1 channel, rate, bytes a second, 2 bytes and 16 bits a sample, "data", size
+	// the WAV header of PCM, 1 channel, 16 bits a sample
 	const words = [0x46464952, bytes.length - 8, 0x45564157, 0x20746d66, 16, 0x10001, RATE, 2 * RATE, 0x100002, 0x61746164, 2 * samples.length];
 	new Uint32Array(bytes.buffer, 0, words.length).set(words);
 	const pcm = new Int16Array(bytes.buffer, HEADER);
