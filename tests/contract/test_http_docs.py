@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from kit import warm
 from kit.clip_files import encoded, wav_bytes
 from kit.fake_backend import FakeBackend
 from kit.live_server import live
@@ -62,7 +61,7 @@ def here(tmp_path):
 @pytest.mark.parametrize("number", range(len(blocks("python http"))))
 def test_programs(documented, here, number):
     program = blocks("python http")[number].replace("http://127.0.0.1:8000", documented.url)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=here, timeout=60)
+    done = warm.run(["-c", program], folder=here, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "heard" in done.stdout or "transcript.text.done" in done.stdout
 
@@ -132,9 +131,6 @@ def test_the_options_in_the_guide_exist():
 
 def test_the_program_in_the_guide_makes_an_application():
     program = blocks("python serve", SERVING)[-1] + "\nprint(len(app.routes)); app.state.server.backend.close(0)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = warm.run(["-c", program], timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) >= 9

@@ -96,6 +96,16 @@ def greedy(**more):
 PROMPTS = [(1, (180,), 5), (2, (), 9), (3, (90, 300), 4), (4, (61,), 40), (5, (420,), 3), (6, (), 70), (7, (33,), 6)]
 
 
+@pytest.fixture(scope="module")
+def specified(loaded):
+    """The prompts, and what `generate` says to each of them alone."""
+    model, tokenizer = loaded
+    asked = [prompt_of(tokenizer, seed, clips, words) for seed, clips, words in PROMPTS]
+    expected = [alone(model, prompt) for prompt in asked]
+    assert len({tuple(tokens) for tokens in expected}) == len(asked), "equal answers would prove little"
+    return asked, expected
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -107,12 +117,9 @@ PROMPTS = [(1, (180,), 5), (2, (), 9), (3, (90, 300), 4), (4, (61,), 40), (5, (4
     ],
     ids=["together", "chunked", "two at a time", "guessing", "all of it"],
 )
-def test_engine_equals_generate(loaded, settings):
-    model, tokenizer = loaded
-    asked = [prompt_of(tokenizer, seed, clips, words) for seed, clips, words in PROMPTS]
-    expected = [alone(model, prompt) for prompt in asked]
-    assert len({tuple(tokens) for tokens in expected}) == len(asked), "equal answers would prove little"
-    engine = Engine(model, tokenizer, settings)
+def test_engine_equals_generate(loaded, specified, settings):
+    asked, expected = specified
+    engine = Engine(*loaded, settings)
     found = run(engine, [(prompt, greedy()) for prompt in asked])
     assert [answers[0] for answers in found] == expected
     assert engine._scheduler.block_manager.used == 0 and engine._encoder_cache._users == {}
@@ -128,10 +135,8 @@ def test_who_is_sent_back_for_want_of_memory_says_the_same(loaded):
     assert engine.stats.preemptions > 0
 
 
-def test_requests_that_join_and_leave_do_not_disturb_each_other(loaded):
-    model, tokenizer = loaded
-    asked = [prompt_of(tokenizer, seed, clips, words) for seed, clips, words in PROMPTS]
-    expected = [alone(model, prompt) for prompt in asked]
+def test_requests_that_join_and_leave_do_not_disturb_each_other(loaded, specified):
+    (model, tokenizer), (asked, expected) = loaded, specified
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048, max_num_batched_tokens=48))
     handles, rng = [], random.Random(3)
     for prompt in asked:

@@ -3,12 +3,20 @@
 import pytest
 
 from kit.rows import write_rows
+from qwen2_audio.train import loop
 from qwen2_audio.train.config import TrainConfig, from_table
 
 
 @pytest.fixture
 def rows(tmp_path):
     return write_rows(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_picture(request, monkeypatch):
+    """A run of a few steps takes half its time for loss.png: only tests marked `picture` have it drawn."""
+    if request.node.get_closest_marker("picture") is None:
+        monkeypatch.setattr(loop, "draw", lambda output: output)
 
 
 @pytest.fixture

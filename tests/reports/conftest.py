@@ -1,1 +1,1 @@
-from kit.training import make, rows  # noqa: F401  fixtures of this folder
+from kit.training import make, no_picture, rows  # noqa: F401  fixtures of this folder

@@ -23,6 +23,7 @@ def losses(config):
     return [line["loss"] for line in read(loop.Path(config.output) / "metrics.jsonl") if "loss" in line]
 
 
+@pytest.mark.picture
 def test_the_loss_falls_and_the_result_loads(make):
     config = make(steps=40, data={"eval": "", "batch_size": 6})
     result = sft.run(config)
