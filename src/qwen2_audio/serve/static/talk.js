@@ -1,4 +1,4 @@
-// From the microphone's stream to clips: push-to-talk (hold, or tap to begin and tap to send) and hands-free.
+// From the microphone to clips: push-to-talk (hold, or tap to begin and tap to send) and hands-free.
 
 import { RATE, joined } from "./resample.js";
 import { FRAME, HANG_MS, Vad } from "./vad.js";

@@ -41,7 +41,7 @@ export function spell(seconds) {
 export async function decode(file) {
 	let audio;
 	try {
-		// 48 kHz keeps the band of all common rates; resample() goes on to 16 kHz.
+		// 48 kHz keeps the band of all common rates.
 		audio = await new OfflineAudioContext(1, 1, 48000).decodeAudioData(await file.arrayBuffer());
 	} catch {
 		throw new Problem("file", `${file.name} is not sound that this browser can decode. Try wav, mp3 or flac.`);
