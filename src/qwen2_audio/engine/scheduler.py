@@ -215,8 +215,10 @@ class Scheduler:
                 continue
             has_room = has_room and budget > 0 and len(self._running) < self.limits.max_num_seqs
             look_ahead -= not has_room
-            if not self._ready(sequence) or self._prefix_is_coming(sequence):
+            if not self._ready(sequence):
                 unready += 1
+            elif self._prefix_is_coming(sequence):
+                pass  # it needs no encoder, and is no reason to ask fewer of those behind it
             elif has_room and self._fits(sequence):
                 copies += self._start(sequence)
                 budget -= 1
