@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := src/qwen2_audio/native/lib/libqwa.so
 
-.PHONY: setup demo test test-oldest lint lint-kernels sanitize format release-check bench nano nano-eval clean
+.PHONY: setup demo test test-all test-oldest lint lint-kernels sanitize format release-check bench nano nano-eval clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,8 +23,14 @@ $(KERNELS): $(wildcard csrc/*) | $(VENV)/.installed  # without a compiler torch 
 demo: setup  ## hear real clips with the bundled checkpoint: voice chat, analysis, batch
 	$(BIN)/qwen2-audio demo
 
+# A file's tests stay together, which share what they set up; tests/conftest.py puts the longest files first.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
 test: setup  ## all tests
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
+
+test-all: setup  ## and those that take long: 10,000 cases each, ten minutes of soak, 3000 examples of each property
+	$(PYTEST) -m '' --hypothesis-profile exhaustive
 
 test-oldest: setup  ## the lowest versions that pyproject.toml admits, and no extras, in a fresh environment
 	$(BIN)/python scripts/oldest_check.py

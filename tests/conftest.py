@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 # A machine that is busy with something else is slow at drawing examples: that says nothing about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("exhaustive", settings.get_profile("patient"), max_examples=3000)  # make test-all
 settings.load_profile("patient")
 
 SENTENCES = [
