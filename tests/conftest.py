@@ -14,6 +14,22 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.register_profile("exhaustive", settings.get_profile("patient"), max_examples=3000)  # make test-all
 settings.load_profile("patient")
 
+# Files that take longest, so that no process is left alone with one of them in the end.
+FIRST = (
+    "examples/test_documentation.py", "contract/test_page.py", "contract/test_page_sound.py",
+    "unit/train/test_processes.py", "unit/benchmarks/test_bench_train.py", "unit/benchmarks/test_bench_command.py",
+    "equivalence/test_engine_equivalence.py", "unit/train/test_resume.py", "unit/distributed/test_tensor_parallel.py",
+    "equivalence/test_native_equivalence.py", "parity/test_librosa_parity.py", "examples/test_examples.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(FIRST)}
+    assert all(path.is_file() for path in place), "FIRST names a file that is gone"
+    items.sort(key=lambda item: place.get(item.path, len(place)))  # within a file, and of the others, as they were
+
+
 SENTENCES = [
     "What is that sound?", "It is a dog. It barks twice, then a door is closed.", "You are a helpful assistant.",
     "How many people speak in this clip?", "system user assistant Audio 1: Audio 2:", "glass breaking, rain, thunder",
