@@ -123,10 +123,23 @@ def test_the_package_is_typed():
 # Pipelines
 
 
+class Strict(yaml.SafeLoader):
+    """Where a key stands twice, PyYAML takes the last one without a word, and GitHub refuses the file."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"{node.start_mark}: a key stands twice among {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def parsed(path):
+    return yaml.load(path.read_text(), Strict)
+
+
 def steps():
     """(workflow's name, step) of every job."""
     for path in WORKFLOWS:
-        for job in yaml.safe_load(path.read_text())["jobs"].values():
+        for job in parsed(path)["jobs"].values():
             for step in job.get("steps", ()):
                 yield path.stem, step
 
@@ -163,13 +176,13 @@ def test_make_targets_and_scripts_that_are_called_exist():
 
 def test_workflows_run_every_python_that_the_package_names():
     named = {match[1] for c in PROJECT["classifiers"] if (match := re.fullmatch(r".*Python :: (3\.\d+)", c))}
-    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
+    jobs = parsed(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]
     assert set(jobs["tests"]["strategy"]["matrix"]["python"]) == named
     assert min(named, key=Version) == PROJECT["requires-python"].removeprefix(">=")
 
 
 def test_publishing_has_no_password_and_only_tags_start_it():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yml").read_text())
+    workflow = parsed(ROOT / ".github" / "workflows" / "publish.yml")
     assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML reads the key "on" as a truth
     job = workflow["jobs"]["publish"]
     assert job["permissions"] == {"id-token": "write"}
@@ -181,13 +194,13 @@ def test_publishing_has_no_password_and_only_tags_start_it():
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_may_read_and_no_more(path):
-    workflow = yaml.safe_load(path.read_text())
+    workflow = parsed(path)
     assert workflow["permissions"] == {"contents": "read"}
     assert all("timeout-minutes" in job or "uses" in job for job in workflow["jobs"].values())
 
 
 def test_hooks_before_a_commit_are_the_linters_of_make_lint():
-    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    repos = parsed(ROOT / ".pre-commit-config.yaml")["repos"]
     words = [hook["entry"].split()[:2] for repo in repos for hook in repo["hooks"]]
     lint = (ROOT / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
     assert words == [[".venv/bin/ruff", "check"], [".venv/bin/ruff", "format"]]
@@ -196,6 +209,6 @@ def test_hooks_before_a_commit_are_the_linters_of_make_lint():
 
 def test_issue_forms_ask_for_what_is_needed():
     for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[bf]*.yml"):
-        form = yaml.safe_load(path.read_text())
+        form = parsed(path)
         assert form["name"] and form["description"]
         assert any(field.get("validations", {}).get("required") for field in form["body"])
