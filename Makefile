@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := src/qwen2_audio/native/lib/libqwa.so
 
-.PHONY: setup demo test test-all test-oldest lint lint-kernels sanitize format release-check bench nano nano-eval clean
+.PHONY: setup demo test test-all mutants test-oldest lint lint-kernels sanitize format release-check bench nano nano-eval clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -31,6 +31,12 @@ test: setup  ## all tests
 
 test-all: setup  ## and those that take long: 10,000 cases each, ten minutes of soak, 3000 examples of each property
 	$(PYTEST) -m '' --hypothesis-profile exhaustive
+
+MUTATION := cosmic-ray==8.7.0 parso==0.8.7 attrs==26.1.0  # of cosmic-ray only its operators, hence --no-deps
+
+mutants: setup  ## small changes that break engine, loss mask, loss and inputs, one at a time: do the nearest tests notice?
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MUTATION)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/mutants.py
 
 test-oldest: setup  ## the lowest versions that pyproject.toml admits, and no extras, in a fresh environment
 	$(BIN)/python scripts/oldest_check.py

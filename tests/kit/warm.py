@@ -109,6 +109,7 @@ def _become(arguments: list[str], folder: Path, environment: dict[str, str], str
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    sys.path[:0] = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
     for number in range(3):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY
         os.dup2(os.open(streams / str(number), flags, 0o600), number)
