@@ -24,10 +24,10 @@ def service(tiny_chat):
 def test_a_text_does_not_wait_for_the_clips_of_others(service, clip, monkeypatch):
     go_on, build = threading.Event(), service.prompt
 
-    def slow(messages):
+    def slow(messages, **options):
         if isinstance(messages[0]["content"], list):
             assert go_on.wait(60)
-        return build(messages)
+        return build(messages, **options)
 
     monkeypatch.setattr(service, "prompt", slow)
     held = [service.submit([qa.user("What is it?", audio=clip)], SHORT) for _ in range(WORKERS + 1)]
