@@ -7,6 +7,7 @@ import io
 import os
 import struct
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -392,9 +393,11 @@ def test_a_plain_wav_is_read_as_ffmpeg_reads_it(tmp_path, tail):
         directly = read_plain_wav(file, "a", Limits())
     assert (directly is None) == tail.startswith(b"data")
     np.testing.assert_array_equal(load(path), by_ffmpeg)
-    path.write_bytes(path.read_bytes()[:-100])
-    if not tail:
+    whole = path.read_bytes()
+    for missing in () if tail else (1, 2, 100, 101):  # 1 and 101: within a sample
+        path.write_bytes(whole[:-missing])
         with path.open("rb") as file:
             assert read_plain_wav(file, "a", Limits()) is None, "cut off: FFmpeg's, with a warning"
-        with pytest.warns(UserWarning, match="cut off"):
-            load(path)
+        # A sample may be missing without a word: headers are often one off.
+        with pytest.warns(UserWarning, match="cut off") if missing > 1 else nullcontext():
+            assert len(load(path)) == 5001 - (missing + 1) // 2
