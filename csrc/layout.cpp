@@ -3,10 +3,8 @@
 
 namespace {
 
-#define QWA_STRUCT(type) \
-    { #type, "", 0, sizeof(type) }
-#define QWA_FIELD(type, name) \
-    { #type, #name, offsetof(type, name), sizeof(type::name) }
+#define QWA_STRUCT(type) qwa_layout_entry{#type, "", 0, sizeof(type)}
+#define QWA_FIELD(type, name) qwa_layout_entry{#type, #name, offsetof(type, name), sizeof(type::name)}
 
 const qwa_layout_entry kLayout[] = {
     QWA_STRUCT(qwa_linear),

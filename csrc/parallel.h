@@ -16,8 +16,8 @@ void parallel(int threads, void (*body)(void* context, int index, int count), vo
 
 template <class F>
 static inline void parallel(int threads, F& body) {
-    parallel(
-        threads, [](void* f, int index, int count) { (*static_cast<F*>(f))(index, count); }, &body);
+    const auto call = [](void* f, int index, int count) { (*static_cast<F*>(f))(index, count); };
+    parallel(threads, call, &body);
 }
 
 // Each thread of the current parallel region waits until all of them have arrived. Made before the region begins.
