@@ -6,7 +6,7 @@ import pytest
 from kit.histories import play, request, sequences
 from qwen2_audio.engine.block_manager import BlockManager
 from qwen2_audio.engine.scheduler import Limits, Scheduler, SchedulerOutput, StepSizeController, share_out
-from qwen2_audio.errors import CapacityError
+from qwen2_audio.errors import BusyError, CapacityError
 
 SIZE = 4
 
@@ -437,3 +437,13 @@ def test_sequences_that_wait_for_a_prefix_do_not_keep_clips_behind_them_waiting(
     step(over)
     assert first.blocks and clip.blocks, "as many wait for a prefix as may run, and the clip is ready"
     assert not text.blocks and not any(one.blocks for one in waiting)
+
+
+def test_a_request_is_refused_where_its_answers_and_those_that_are_here_are_too_many():
+    over = scheduler(max_num_seqs=2, max_waiting=3)
+    put(over, 0, 4, n=3)
+    over.check_capacity(request(1, range(4), n=2))
+    with pytest.raises(BusyError, match=r"^3 answers are running or waiting already, 5 may, and the request wants 3"):
+        over.check_capacity(request(1, range(4), n=3))
+    with pytest.raises(CapacityError, match=r"^The request wants n=6 answers, and 5 may be under way"):
+        over.check_capacity(request(1, range(4), n=6))
