@@ -109,7 +109,7 @@ def _inputs_of(tokenizer: Tokenizer) -> TemplateInputs:
 def template_for(messages: Sequence[Message], processor: Qwen2AudioProcessor, template: str | None) -> str | None:
     """`template`; or for what `custom_template` has not compared, other roles and fields, the processor's own."""
     known = all(
-        isinstance(message, dict) and message.get("role") in chat.ROLES and message.keys() <= set(chat.MESSAGE_KEYS)
+        isinstance(message, dict) and message.get("role") in chat.ROLES and set(message) <= set(chat.MESSAGE_KEYS)
         for message in chat.without_nones(messages)
     )
     return template if template is not None or known else _template_of(processor)
