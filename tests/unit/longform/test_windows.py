@@ -93,6 +93,27 @@ def test_padding_never_reaches_into_a_neighbour():
     assert windows[0].end == windows[1].start == pytest.approx(1.18 * RATE, abs=FRAME)
 
 
+class Scripted(Marked):
+    """Frames with these probabilities, then 0."""
+
+    def __init__(self, *probabilities):
+        super().__init__()
+        self.script = list(probabilities)
+
+    def push(self, samples):
+        frames = super().push(samples)
+        script, self.script = self.script[: len(frames)], self.script[len(frames) :]
+        return np.array(script + [0.0] * (len(frames) - len(script)), np.float32)
+
+
+def test_speech_begins_at_a_half_and_goes_on_above_a_third():
+    script = [0.4] * 30 + [0.6] + [0.4] * 30 + [0.3] * 30
+    windower = Windower(TranscriptionSettings(pad=0), Scripted(*script))
+    windower.push(sound((4, 0)))
+    (window,) = windower.finish()
+    assert (window.start, window.end) == (30 * FRAME, 61 * FRAME)
+
+
 def test_a_click_is_no_speech():
     windows, skipped = windows_of(sound((1, 0), (0.03, 0.5), (1, 0)))
     assert windows == [] and skipped == [(0, round(2.03 * RATE))]
