@@ -1,0 +1,60 @@
+"""The three public classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoint import weights
+from ..checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig
+from ..generate.config import GenerationConfig
+from ..model import encoder, qwen2_audio
+from ..model.initialize import initialize
+from .loading import Pretrained
+
+
+class Qwen2AudioEncoder(Pretrained, encoder.Qwen2AudioEncoder):
+    """The audio encoder, from its own checkpoint or from that of a complete model."""
+
+    config_class = Qwen2AudioEncoderConfig
+    part = weights.ENCODER
+
+    def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
+        super().__init__(config)
+        named = nn.ModuleDict({"audio_tower": self})
+        initialize(named, Qwen2AudioConfig(audio_config=config))
+
+    @property
+    def device(self) -> torch.device:
+        return self.conv1.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv1.weight.dtype
+
+
+class Qwen2AudioModel(Pretrained, qwen2_audio.Qwen2AudioModel):
+    """The model without its head."""
+
+    ignored = (weights.HEAD,)
+
+
+class Qwen2AudioForConditionalGeneration(Pretrained, qwen2_audio.Qwen2AudioForConditionalGeneration):
+    """The complete model. `generation_config` holds the checkpoint's settings for `generate`."""
+
+    generation_config: GenerationConfig
+
+    def __init__(self, config: Qwen2AudioConfig) -> None:
+        super().__init__(config)
+        text = config.text_config
+        self.generation_config = GenerationConfig(
+            bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
+        )
+
+    def generate(self, *args: Any, **options: Any) -> Any:
+        """Generate token ids from prompts; the arguments are those of `qwen2_audio.generate.generate.generate`."""
+        from ..generate.generate import generate
+
+        return generate(self, *args, **options)
