@@ -93,6 +93,16 @@ class EncoderOutput(Output):
 
 
 @dataclass
+class AudioFeatures(Output):
+    """Clips, encoded as whole windows, and projected without their padding."""
+
+    last_hidden_state: torch.Tensor  # [A, window // 4, d]
+    pooler_output: torch.Tensor | None = None  # [sum of N_a, H]
+    hidden_states: Tensors | None = None  # as in EncoderOutput
+    attentions: Tensors | None = None
+
+
+@dataclass
 class LanguageModelOutput(Output):
     """The language model's result."""
 

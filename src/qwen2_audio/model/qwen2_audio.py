@@ -23,7 +23,15 @@ from .encoder import Qwen2AudioEncoder, Qwen2AudioMultiModalProjector, listened_
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
 from .merge import EmbeddedPrompt, check_tensor, find_slots, position_ids_of
-from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput, as_asked, chosen
+from .outputs import (
+    AudioFeatures,
+    EncoderOutput,
+    LanguageModelOutput,
+    Qwen2AudioCausalLMOutput,
+    Qwen2AudioModelOutput,
+    as_asked,
+    chosen,
+)
 
 
 @dataclass
@@ -96,20 +104,44 @@ class Qwen2AudioModel(nn.Module):
         features = input_features.to(self.audio_tower.conv1.weight)
         if self.encoder_mask and not listened_to(self.audio_tower, self.multi_modal_projector):
             return self.multi_modal_projector(self.audio_tower.encode(features, lengths)), tokens
-        windows = self._encode_windows(features, lengths)
+        windows = self.multi_modal_projector(self._encode_windows(features, lengths).last_hidden_state)
         return torch.cat([clip[:n] for clip, n in zip(windows, tokens, strict=True)]), tokens
 
-    def _encode_windows(self, features: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """Whole windows [A, window // 4, H], as the reference computes them and as a hook expects to see them."""
+    def get_audio_features(
+        self,
+        input_features: torch.Tensor,
+        feature_attention_mask: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """What the encoder and the projector make of clips; the arguments are those of `encode_audio` and `forward`.
+
+        Returns:
+            AudioFeatures: whole windows as the reference's encoder returns them, and as `pooler_output` the embeddings
+            [sum of N_a, H] that take the place of the placeholders.
+        """
+        lengths = self._mel_lengths(input_features, feature_attention_mask)
+        features = input_features.to(self.audio_tower.conv1.weight)
+        out = self._encode_windows(
+            features, lengths, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        windows = zip(self.multi_modal_projector(out.last_hidden_state), map(num_audio_tokens, lengths), strict=True)
+        embeds = torch.cat([clip[:n] for clip, n in windows])
+        result = AudioFeatures(out.last_hidden_state, embeds, out.hidden_states, out.attentions)
+        return as_asked(result, return_dict, self.config)
+
+    def _encode_windows(self, features: torch.Tensor, lengths: list[int], **options: Any) -> EncoderOutput:
+        """Whole windows, as the reference computes them and as a hook expects to see them."""
         mask = None
         if self.encoder_mask:
             frames = torch.tensor([num_encoder_frames(n) for n in lengths], device=features.device)
             positions = torch.arange(self.config.audio_config.max_source_positions, device=features.device)
             mask = positions < frames.clamp(min=1)[:, None]  # attention to no frame at all would be NaN
             features = pad_to_window(features, lengths, self.audio_tower.window)
-        return self.multi_modal_projector(  # type: ignore[no-any-return]
-            self.audio_tower(features, mask, return_dict=True).last_hidden_state
-        )
+        out = self.audio_tower(features, mask, **options, return_dict=True)
+        assert isinstance(out, EncoderOutput)
+        return out
 
     def _mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
         if features.dim() != 3 or features.shape[1] != self.config.audio_config.num_mel_bins:
