@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -27,7 +27,8 @@ class Config:
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[dict[str, str]] = {}  # another name of a key -> its field
     sub_configs: ClassVar[dict[str, type[Config]]] = {}  # the fields that are configurations themselves
-    is_encoder_decoder: ClassVar[bool] = False  # asked by Trainer and peft
+    is_encoder_decoder: ClassVar[bool] = False  # this and the next are asked by Trainer, peft and accelerate
+    base_model_tp_plan: ClassVar[dict[str, str] | None] = None
 
     _attn_implementation = "sdpa"  # never written to the file
     _name_or_path = ""  # where it was read from; never written either
@@ -56,6 +57,10 @@ class Config:
                 "This package loads Qwen2-Audio checkpoints only; check the path or name."
             )
         return {cls.attribute_map.get(key, key): value for key, value in data.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys, as in the reference."""
+        return iter(vars(self))
 
     def __setattr__(self, key: str, value: Any) -> None:
         if key in ("_attn_implementation", "attn_implementation"):
@@ -118,6 +123,11 @@ class Config:
     def use_return_dict(self) -> bool:
         """The older name of `return_dict`, which peft reads."""
         return self.return_dict
+
+    @property
+    def per_layer_config(self) -> list[Self]:
+        """The configuration of each layer, which is the same for all."""
+        return [self] * getattr(self, "num_hidden_layers", 0)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
         """The configuration of the language model: `text_config`, or this one if it has none."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import WeightsError
+from ..errors import NoCheckpointError
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # one slash, no leading dot: not a path
 TIMEOUT_SECONDS = 10.0  # without an answer for this long, the hub counts as unreachable
@@ -42,19 +42,19 @@ def resolve(
         subfolder: the files' folder in the folder or repository; the result is that folder.
 
     Raises:
-        WeightsError: there is no such folder; no such repository, or no access to it; the hub is unreachable; or
+        NoCheckpointError: there is no such folder; no such repository, or no access to it; the hub is unreachable; or
             offline and not in the cache.
     """
     path = Path(name_or_path).expanduser()
     if name_or_path == "":  # Path("") would be the current folder
-        raise WeightsError("The name of the checkpoint is empty; give a folder, or 'owner/name' on the hub.")
+        raise NoCheckpointError("The name of the checkpoint is empty; give a folder, or 'owner/name' on the hub.")
     if path.is_dir():
         return path / subfolder
     if path.exists():
-        raise WeightsError(f"{path} is a file; expected the folder that holds config.json and the weights.")
+        raise NoCheckpointError(f"{path} is a file; expected the folder that holds config.json and the weights.")
     name = str(name_or_path)
     if not REPOSITORY.fullmatch(name):
-        raise WeightsError(
+        raise NoCheckpointError(
             f"No folder {name!r} here, and it is not a repository name of the form 'owner/name' either; "
             "check the path, or give a name such as 'Qwen/Qwen2-Audio-7B-Instruct'."
         )
@@ -91,14 +91,14 @@ def _from_hub(
         )
     except Exception as error:
         if hub_error is not None:
-            raise WeightsError(_explain(repository, hub_error)) from hub_error
+            raise NoCheckpointError(_explain(repository, hub_error)) from hub_error
         if offline:
             cause = "local_files_only is set" if local_files_only else "HF_HUB_OFFLINE is set"
-            raise WeightsError(
+            raise NoCheckpointError(
                 f"{repository} is not, or not completely, in the cache {options['cache_dir'] or constants.HF_HUB_CACHE}, and {cause}; "
                 "download it once while online, or give the path of a folder that holds it."
             ) from error
-        raise WeightsError(
+        raise NoCheckpointError(
             f"Downloading {repository} stopped: {_first_line(error)}. Run again; what has arrived is kept."
         ) from error
 

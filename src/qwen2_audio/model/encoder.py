@@ -35,7 +35,7 @@ def frames_needed(mel_frames: int, window: int) -> int:
 
 
 def listened_to(*modules: nn.Module) -> bool:
-    """Whether `modules` or their parts have hooks, not counting torch's own (FSDP's, parametrizations')."""
+    """Whether `modules` or their parts have hooks, not counting torch's own (FSDP's, parametrizations') and ours."""
     hooks = [
         hook
         for root in modules
@@ -43,7 +43,8 @@ def listened_to(*modules: nn.Module) -> bool:
         for kind in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
         for hook in kind.values()
     ]
-    return any(not str(getattr(hook, "__module__", "")).startswith("torch.") for hook in hooks)
+    ours = f"{__package__.partition('.')[0]}."
+    return any(not str(getattr(hook, "__module__", "")).startswith(("torch.", ours)) for hook in hooks)
 
 
 def pad_to_window(input_features: torch.Tensor, lengths: list[int], window: int) -> torch.Tensor:
@@ -105,7 +106,7 @@ class Qwen2AudioEncoderLayer(RecomputedLayer):
         self.fc2 = nn.Linear(config.encoder_ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
-    def forward(
+    def _forward(  # type: ignore[override]
         self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, weights = self.self_attn(self.self_attn_layer_norm(x), visible, spans)
@@ -123,6 +124,8 @@ class Qwen2AudioEncoderLayer(RecomputedLayer):
 
 class Qwen2AudioEncoder(nn.Module):
     """Log-mel to audio embeddings, before the projector."""
+
+    _supports_sdpa = True
 
     def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
         super().__init__()

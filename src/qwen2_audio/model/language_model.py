@@ -113,7 +113,7 @@ class Qwen2DecoderLayer(RecomputedLayer):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
+    def _forward(  # type: ignore[override]
         self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, weights = self.self_attn(self.input_layernorm(x), rope, visible, cache)
@@ -133,6 +133,8 @@ class Qwen2Model(nn.Module):
 
 class Qwen2LanguageModel(nn.Module):
     """`model` and, with `head`, `lm_head`."""
+
+    _supports_sdpa = True  # asked by transformers' tools, here and in the encoder
 
     def __init__(self, config: Qwen2Config, *, head: bool = True, tied: bool = False) -> None:
         super().__init__()

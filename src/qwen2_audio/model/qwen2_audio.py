@@ -24,7 +24,6 @@ from .initialize import initialize
 from .language_model import Qwen2LanguageModel
 from .merge import EmbeddedPrompt, check_tensor, find_slots, position_ids_of
 from .outputs import (
-    AudioFeatures,
     EncoderOutput,
     LanguageModelOutput,
     Qwen2AudioCausalLMOutput,
@@ -59,7 +58,8 @@ class Qwen2AudioModel(nn.Module):
         self.audio_tower = Qwen2AudioEncoder(config.audio_config)
         self.multi_modal_projector = Qwen2AudioMultiModalProjector(config)
         self.language_model = Qwen2LanguageModel(config.text_config, head=self.has_head, tied=config.tied)
-        self.set_attn_implementation(config._attn_implementation)
+        for part in (config, config.audio_config, config.text_config):
+            check_implementation(part._attn_implementation)
         initialize(self, config)
 
     @property
@@ -73,11 +73,14 @@ class Qwen2AudioModel(nn.Module):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.model.embed_tokens
 
-    def set_attn_implementation(self, name: str) -> None:
-        """Set "eager", "sdpa" or "flash_attention_2" for all parts. Raises ConfigError if it cannot run here."""
-        check_implementation(name)
-        for config in (self.config, self.config.audio_config, self.config.text_config):
-            config._attn_implementation = name
+    def set_attn_implementation(self, names: str | dict[str, str]) -> None:
+        """Set "eager", "sdpa" or "flash_attention_2" for all parts, or as {"text_config": ..., "audio_config": ...}.
+
+        Raises ConfigError for one that cannot run here.
+        """
+        for name in names.values() if isinstance(names, dict) else (names,):
+            check_implementation(name)
+        self.config._attn_implementation = names  # type: ignore[assignment]
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """An empty KV cache for `batch` rows that holds `capacity` positions before it grows."""
@@ -99,39 +102,15 @@ class Qwen2AudioModel(nn.Module):
             PromptError: features without a mask.
             AudioError: features or mask of a wrong shape, or F too short for the clips.
         """
-        lengths = self._mel_lengths(input_features, feature_attention_mask)
+        lengths = self.mel_lengths(input_features, feature_attention_mask)
         tokens = [num_audio_tokens(n) for n in lengths]
         features = input_features.to(self.audio_tower.conv1.weight)
         if self.encoder_mask and not listened_to(self.audio_tower, self.multi_modal_projector):
             return self.multi_modal_projector(self.audio_tower.encode(features, lengths)), tokens
-        windows = self.multi_modal_projector(self._encode_windows(features, lengths).last_hidden_state)
+        windows = self.multi_modal_projector(self.encode_windows(features, lengths).last_hidden_state)
         return torch.cat([clip[:n] for clip, n in zip(windows, tokens, strict=True)]), tokens
 
-    def get_audio_features(
-        self,
-        input_features: torch.Tensor,
-        feature_attention_mask: torch.Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """What the encoder and the projector make of clips; the arguments are those of `encode_audio` and `forward`.
-
-        Returns:
-            AudioFeatures: whole windows as the reference's encoder returns them, and as `pooler_output` the embeddings
-            [sum of N_a, H] that take the place of the placeholders.
-        """
-        lengths = self._mel_lengths(input_features, feature_attention_mask)
-        features = input_features.to(self.audio_tower.conv1.weight)
-        out = self._encode_windows(
-            features, lengths, output_attentions=output_attentions, output_hidden_states=output_hidden_states
-        )
-        windows = zip(self.multi_modal_projector(out.last_hidden_state), map(num_audio_tokens, lengths), strict=True)
-        embeds = torch.cat([clip[:n] for clip, n in windows])
-        result = AudioFeatures(out.last_hidden_state, embeds, out.hidden_states, out.attentions)
-        return as_asked(result, return_dict, self.config)
-
-    def _encode_windows(self, features: torch.Tensor, lengths: list[int], **options: Any) -> EncoderOutput:
+    def encode_windows(self, features: torch.Tensor, lengths: list[int], **options: Any) -> EncoderOutput:
         """Whole windows, as the reference computes them and as a hook expects to see them."""
         mask = None
         if self.encoder_mask:
@@ -143,7 +122,7 @@ class Qwen2AudioModel(nn.Module):
         assert isinstance(out, EncoderOutput)
         return out
 
-    def _mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
+    def mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
         if features.dim() != 3 or features.shape[1] != self.config.audio_config.num_mel_bins:
             raise AudioError(
                 f"input_features has shape {list(features.shape)}; expected "

@@ -5,6 +5,7 @@ Loss and gradients are the same and a step takes a third longer; of each layer o
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,15 +14,22 @@ from torch.utils.checkpoint import checkpoint
 
 
 class RecomputedLayer(nn.Module):
-    """Base of the layers that can do so. A call with gradients and `gradient_checkpointing` set recomputes."""
+    """Base of the layers that can do so: with gradients and `gradient_checkpointing` set, `_forward` is recomputed.
+
+    The layer's own hooks (FSDP's among them) run once, as they stand around `forward`; those of its parts run again.
+    """
 
     gradient_checkpointing = False
+    _gradient_checkpointing_func: Any = partial(checkpoint, use_reentrant=False)  # dropout uses the same mask again
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """The layer's `_forward`."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            # Hooks run again too, as in the reference. Dropout uses the same mask again.
-            return checkpoint(super().__call__, *args, use_reentrant=False, **options)
-        return super().__call__(*args, **options)
+            return self._gradient_checkpointing_func(partial(self._forward, **options), *args)
+        return self._forward(*args, **options)
+
+    def _forward(self, *args: Any, **options: Any) -> Any:
+        raise NotImplementedError
 
 
 def recomputed_layers(model: nn.Module) -> list[RecomputedLayer]:

@@ -1,4 +1,4 @@
-"""The embedding of token ids and the head: read, replaced, tied, and resized for tokens that were added."""
+"""The embeddings of token ids and of clips, and the head: read, replaced, tied, resized for tokens that were added."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ..audio.mel import num_audio_tokens
 from ..distributed.tensor_parallel import tensor_parallel_group
 from ..errors import ConfigError
 from ..lora import Adapter
+from ..model import qwen2_audio
 from ..model.language_model import Qwen2LanguageModel
+from ..model.outputs import AudioFeatures, as_asked
 
 NOISE = 1e-9**0.5  # deviation of new rows from the mean of the old ones, in units of the old ones' (the reference's)
 
 
-class EmbeddingMethods(nn.Module):
+class EmbeddingMethods(qwen2_audio.Qwen2AudioModel):
     """Mixin of the classes with a language model."""
-
-    config: Any
-    language_model: Qwen2LanguageModel
 
     @property
     def vocab_size(self) -> int:
@@ -37,6 +37,30 @@ class EmbeddingMethods(nn.Module):
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.lm_head = new_embeddings  # type: ignore[assignment]
+
+    def get_audio_features(
+        self,
+        input_features: torch.Tensor,
+        feature_attention_mask: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """What the encoder and the projector make of clips; the arguments are those of `encode_audio` and `forward`.
+
+        Returns:
+            AudioFeatures: whole windows as the reference's encoder returns them, and as `pooler_output` the embeddings
+            [sum of N_a, H] that take the place of the placeholders.
+        """
+        lengths = self.mel_lengths(input_features, feature_attention_mask)
+        features = input_features.to(self.audio_tower.conv1.weight)
+        out = self.encode_windows(
+            features, lengths, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+        )
+        windows = zip(self.multi_modal_projector(out.last_hidden_state), map(num_audio_tokens, lengths), strict=True)
+        embeds = torch.cat([clip[:n] for clip, n in windows])
+        result = AudioFeatures(out.last_hidden_state, embeds, out.hidden_states, out.attentions)
+        return as_asked(result, return_dict, self.config)
 
     def get_decoder(self) -> Qwen2LanguageModel:
         return self.language_model

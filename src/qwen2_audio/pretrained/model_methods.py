@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from ..errors import ConfigError
+from ..model.encoder import Qwen2AudioEncoder
 from ..model.initialize import initialize
 from ..model.recompute import is_recomputing, recomputed_layers
 from ..quantize.linear import QuantizedEmbedding, QuantizedLinear
@@ -22,12 +26,23 @@ class ModelMethods(nn.Module):
     model_tags: ClassVar[list[str] | None] = None
     supports_gradient_checkpointing: ClassVar[bool] = True
     is_parallelizable: ClassVar[bool] = False
-    _no_split_modules: ClassVar[list[str]] = ["Qwen2AudioEncoderLayer", "Qwen2DecoderLayer"]  # accelerate, FSDP
+    # What accelerate, FSDP's wrapping policies and transformers' own tools read.
+    _no_split_modules: ClassVar[list[str]] = ["Qwen2AudioEncoderLayer", "Qwen2DecoderLayer"]
     _supports_sdpa: ClassVar[bool] = True
     _supports_flash_attn: ClassVar[bool] = True
-    _keys_to_ignore_on_load_missing: ClassVar[list[str] | None] = None
-    _keys_to_ignore_on_save: ClassVar[list[str] | None] = None
-    _keep_in_fp32_modules: ClassVar[list[str] | None] = None
+    _supports_attention_backend: ClassVar[bool] = False
+    _can_compile_fullgraph: ClassVar[bool] = False
+    _is_stateful: ClassVar[bool] = False
+    _keep_in_fp32_modules: ClassVar[tuple[str, ...]] = ()
+    _keep_in_fp32_modules_strict: ClassVar[tuple[str, ...]] = ()
+    _keys_to_ignore_on_load_missing: ClassVar[tuple[str, ...]] = ()
+    _keys_to_ignore_on_load_unexpected: ClassVar[tuple[str, ...]] = ()
+    _keys_to_ignore_on_save: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)  # type: ignore[call-arg]
+        if getattr(config, "gradient_checkpointing", False):  # how it was switched on before there was a method
+            self.gradient_checkpointing_enable()
 
     @property
     def name_or_path(self) -> str:
@@ -43,6 +58,17 @@ class ModelMethods(nn.Module):
     def can_generate(cls) -> bool:
         """Whether it has `generate`."""
         return hasattr(cls, "generate")
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return False
+
+    def post_init(self) -> None:
+        """Nothing: subclasses of users call it last in their constructor, and weights are drawn before."""
 
     # Parameters
 
@@ -71,12 +97,23 @@ class ModelMethods(nn.Module):
     ) -> None:
         """Compute the activations inside layers again in the backward pass instead of keeping them.
 
-        Gradients are the same. Of `gradient_checkpointing_kwargs` nothing is used: layers are always recomputed in the
-        non-reentrant way, which needs no inputs with gradients; `offload` keeps nothing elsewhere. Layers that are no
-        multiple of `every_n_layers` keep their activations.
+        Args:
+            gradient_checkpointing_kwargs: options of `torch.utils.checkpoint.checkpoint`. `use_reentrant` is False
+                unless it is set; True needs inputs with gradients, which are then asked for.
+            every_n_layers: 2 recomputes every second layer, and so on.
+            offload: refused; what is saved for the backward pass stays where it is.
+
+        Raises:
+            ConfigError: `offload`.
         """
+        if offload:
+            raise ConfigError("offload is not offered for gradient checkpointing; leave it out.")
+        options = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
         for number, layer in enumerate(recomputed_layers(self)):
+            layer._gradient_checkpointing_func = partial(checkpoint, **options)
             layer.gradient_checkpointing = number % every_n_layers == 0
+        if options["use_reentrant"]:
+            self.enable_input_require_grads()
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep the activations again."""
@@ -102,20 +139,23 @@ class ModelMethods(nn.Module):
         return is_recomputing(self)
 
     def enable_input_require_grads(self) -> None:
-        """Give the output of the embedding a gradient, for adapters on a frozen model."""
+        """Give the outputs of embedding and first convolution a gradient: for adapters on a frozen model."""
         self.disable_input_require_grads()
-        embedding = self.get_input_embeddings()
-        self._require_grads_hook = embedding.register_forward_hook(lambda module, inputs, out: out.requires_grad_(True))
+        first = [self.get_input_embeddings(), *(m.conv1 for m in self.modules() if isinstance(m, Qwen2AudioEncoder))]
+        self._require_grads_hooks = [module.register_forward_hook(_require_grad) for module in first]
 
     def disable_input_require_grads(self) -> None:
         """Undo `enable_input_require_grads`."""
-        hook = getattr(self, "_require_grads_hook", None)
-        if hook is not None:
+        for hook in getattr(self, "_require_grads_hooks", ()):
             hook.remove()
-            self._require_grads_hook = None
+        self._require_grads_hooks = []
 
     def get_input_embeddings(self) -> nn.Module:
         raise NotImplementedError
+
+
+def _require_grad(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    output.requires_grad_(True)
 
 
 def _num_quantized(module: nn.Module, exclude_embeddings: bool) -> int:
