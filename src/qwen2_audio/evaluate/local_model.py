@@ -18,6 +18,7 @@ from ..inputs import prompt as prompts
 from ..inputs.collate import to_tensors
 from ..inputs.prompt import Prompt
 from .question import Answer, Form, Question, form_of
+from .registry.warnings import CheckpointFacts
 from .task import Task
 
 WHOLE = 64 << 20  # bytes; of larger weight files a sample is hashed, with their table of tensors
@@ -42,33 +43,16 @@ class LocalModel:
         self._service = chat.service()
 
     def form(self, task: Task) -> Form:
-        return form_of(task)
+        return form_of(task, is_base=self._service.is_base)
 
-    def warnings(self, task: Task) -> list[str]:
-        found = []
-        if task.checkpoint == "base" and not self._service.is_base:
-            found.append(
-                f"{task.id} is a base checkpoint's task, and {self.name} is a chat checkpoint: it was not trained on "
-                "these bare prompts, and may put phrases before its transcript; the official Instruct checkpoint "
-                "about doubles its word errors."
-            )
-        if task.checkpoint == "instruct" and self._service.is_base:
-            found.append(
-                f"{task.id} is a chat checkpoint's task, and {self.name} continues prompts and takes no turns: its "
-                "answers will not follow instructions, and scores fall far below the published ones."
-            )
-        penalty = self._service.defaults["repetition_penalty"]
-        if task.decoding.repetition_penalty is None and penalty != 1 and form_of(task) == "base":
-            found.append(
-                f"{self.name} decodes with a repetition penalty of {penalty:g}, which the official run did not have: "
-                "words that are really repeated get lost."
-            )
-        if form_of(task) == "chat" and prompts.custom_template(self.chat.processor) is not None:
-            found.append(
-                f"{self.name} has a chat template of its own: the model is asked in other words than in the official "
-                "run, and answers may differ."
-            )
-        return found
+    def facts(self, task: Task) -> CheckpointFacts:
+        penalty = task.decoding.repetition_penalty
+        foreign = prompts.custom_template(self.chat.processor) is not None
+        return CheckpointFacts(
+            "base" if self._service.is_base else "instruct",
+            self._service.defaults["repetition_penalty"] if penalty is None else penalty,
+            "foreign" if foreign else "official",
+        )
 
     def submit(self, question: Question) -> Callable[[], Answer]:
         handle = self._service.submit(question.messages(), question.params, raw=question.form == "base")

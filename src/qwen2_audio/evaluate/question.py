@@ -11,6 +11,7 @@ import numpy as np
 from ..inputs.messages import system, user
 from ..types import Message, SamplingParams
 from .example import Example
+from .registry.warnings import CheckpointFacts
 from .task import Task
 
 Form = Literal["base", "chat"]
@@ -44,8 +45,7 @@ class Answer:
 class Model(Protocol):
     """A local checkpoint, or one behind an endpoint.
 
-    `name` is for people, `fingerprint` tells weights apart, `settings` are what else decides an answer; `warnings` are
-    sentences on what differs from the official run.
+    `name` is for people, `fingerprint` tells weights apart, `settings` are what else decides an answer.
     """
 
     name: str
@@ -57,7 +57,9 @@ class Model(Protocol):
         """How this task's prompts are put to it."""
         ...
 
-    def warnings(self, task: Task) -> list[str]: ...
+    def facts(self, task: Task) -> CheckpointFacts:
+        """What decides whether the task's published figures can be expected of it."""
+        ...
 
     def submit(self, question: Question) -> Callable[[], Answer]:
         """Ask, and return at once what waits for the answer. That raises Qwen2AudioError where there is none."""
@@ -66,9 +68,9 @@ class Model(Protocol):
     def close(self) -> None: ...
 
 
-def form_of(task: Task) -> Form:
-    """The form in which a task's official run asks."""
-    return "base" if task.checkpoint == "base" else "chat"
+def form_of(task: Task, *, is_base: bool) -> Form:
+    """The form in which a task's official run asks; a task of any checkpoint is asked as that checkpoint was trained."""
+    return "base" if task.checkpoint == "base" or (task.checkpoint == "any" and is_base) else "chat"
 
 
 def question_of(task: Task, example: Example, waveform: np.ndarray, form: Form, key: str) -> Question:
