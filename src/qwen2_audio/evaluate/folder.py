@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
-from .predictions import Row, json_line, read_predictions, replace_file, to_line
+from .line_log import json_line, replace_file
+from .predictions import Row, read_predictions, to_line
 
 RUN, MANIFEST, PREDICTIONS, SPEED = "run.json", "manifest.jsonl", "predictions.jsonl", "speed.json"
 HEARING = "hearing.json"  # what the deaf check measured, by task

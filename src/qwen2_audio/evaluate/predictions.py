@@ -1,20 +1,17 @@
-"""predictions.jsonl: a run's answers, a line each, so that a kill at any moment costs at most the line it tears."""
+"""predictions.jsonl: a run's answers, a line each."""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EvaluationError
 from .example import Prediction
+from .line_log import LineLog, json_line, parse_lines, replace_file
 
-SYNC_EVERY = 32  # lines between two fsyncs: a killed process loses none of them, a machine without power these
 _FIELDS = {field.name for field in dataclasses.fields(Prediction)}
 Row = tuple[str, str]  # task and id
 
@@ -37,25 +34,9 @@ def from_line(line: bytes | str) -> Prediction:
     """Raises ValueError or TypeError for a line that is none of `to_line`'s."""
     data = json.loads(line)
     if not isinstance(data, dict):
-        raise TypeError("no object")
+        raise TypeError("it is no object")
     known = {name: value for name, value in data.items() if name in _FIELDS}
     return Prediction(**{**known, "choices": tuple(known.get("choices", ()))})
-
-
-def json_line(value: Mapping[str, Any]) -> bytes:
-    """`value` as one line of UTF-8; what JSON has no word for becomes text, and bytes their number."""
-    try:
-        return (json.dumps(value, ensure_ascii=False, default=_plain) + "\n").encode()
-    except UnicodeEncodeError:  # a path that is no UTF-8
-        return (json.dumps(value, default=_plain) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # numpy's
-        return value.tolist()
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"{len(value)} bytes"
-    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -63,23 +44,11 @@ def read_predictions(path: Path) -> list[Prediction]:
 
     A last line that a kill has torn is left out. Raises EvaluationError for any other line that cannot be read.
     """
-    latest: dict[Row, Prediction] = {}
-    for prediction in _parse(path.read_bytes(), path):
-        latest[prediction.task, prediction.id] = prediction
-    return list(latest.values())
+    return list(_latest(path.read_bytes(), path).values())
 
 
-def _parse(data: bytes, path: Path) -> Iterable[Prediction]:
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines[:-1], 1):  # behind the last line's end there is nothing, or a torn line
-        if not line.strip():
-            continue
-        try:
-            yield from_line(line)
-        except (ValueError, TypeError) as error:
-            raise EvaluationError(
-                f"{path}, line {number}, is no prediction ({error}); take the line out, and the run asks its row again."
-            ) from error
+def _latest(data: bytes, path: Path) -> dict[Row, Prediction]:
+    return {(p.task, p.id): p for p in parse_lines(data, path, from_line, "prediction")}
 
 
 class PredictionLog:
@@ -89,94 +58,35 @@ class PredictionLog:
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the file, or makes it, and takes off a torn last line. Raises EvaluationError where another run writes
-        into it, where it cannot be written, or a line cannot be read."""
+        """Raises EvaluationError where another run writes into the file, it cannot be written, or a line be read."""
         self.path = path
+        self._log = LineLog(path)
         try:
-            self._file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another folder.") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise EvaluationError(
-                f"Another run is writing into {path}; wait for it, or name another folder with --out."
-            ) from error
-        self._file.seek(0)
-        data = self._file.read()
-        self._size = data.rfind(b"\n") + 1  # bytes of whole lines
-        self._unsynced = 0
-        try:
-            self.latest: dict[Row, Prediction] = {(p.task, p.id): p for p in _parse(data, path)}
-            if self._size < len(data):
-                self._file.truncate(self._size)
+            self.latest: dict[Row, Prediction] = _latest(self._log.lines, path)
         except BaseException:
-            self._file.close()
+            self._log.close()
             raise
 
     def add(self, prediction: Prediction) -> None:
         """Append a prediction. Raises EvaluationError where it cannot be written; the file then ends as before."""
-        line = to_line(prediction)
-        try:
-            written = 0
-            while written < len(line):
-                written += self._file.write(line[written:]) or 0
-            self._unsynced += 1
-            if self._unsynced >= SYNC_EVERY:
-                self._sync()
-        except OSError as error:
-            self._file.truncate(self._size)
-            raise cannot_write(self.path, error, f"its {len(self.latest)} answers are kept") from error
-        self._size += len(line)
+        self._log.add(to_line(prediction))
         self.latest[prediction.task, prediction.id] = prediction
-
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
-        self._unsynced = 0
 
     def sort(self, order: Mapping[Row, Any]) -> None:
         """Rewrite the file with one line a row, by `order`; rows that it does not name stay, behind the others.
 
         Afterwards a run in one go, a resumed one and merged shards have the same bytes. Raises EvaluationError.
         """
-        known = [prediction for row, prediction in self.latest.items() if row in order]
-        others = [prediction for row, prediction in self.latest.items() if row not in order]
-        known.sort(key=lambda prediction: order[prediction.task, prediction.id])
-        replace_file(self.path, b"".join(map(to_line, [*known, *others])), "its answers are kept")
+        known = sorted((row for row in self.latest if row in order), key=lambda row: order[row])
+        others = [row for row in self.latest if row not in order]
+        data = b"".join(to_line(self.latest[row]) for row in [*known, *others])
+        replace_file(self.path, data, "its answers are kept")
 
     def close(self) -> None:
-        if not self._file.closed:
-            try:
-                self._sync()
-            except OSError:  # the lines are with the system, which will say it to the next writer
-                pass
-            finally:
-                self._file.close()
+        self._log.close()
 
     def __enter__(self) -> PredictionLog:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def replace_file(path: Path, data: bytes, kept: str) -> None:
-    """Write a file whole or not at all. Raises EvaluationError, which says what is `kept`, where there is no room."""
-    new = path.with_name(path.name + ".new")
-    try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise cannot_write(path, error, kept) from error
-
-
-def cannot_write(path: Path, error: OSError, kept: str) -> EvaluationError:
-    """The error of a full disk, in one sentence."""
-    return EvaluationError(
-        f"{path} cannot be written: {error.strerror}; {kept}. Make room, and run the same command again."
-    )
