@@ -1,4 +1,4 @@
-"""A run's folder: run.json says whose answers it holds, manifest.jsonl which rows, speed.json how fast they came."""
+"""A run's folder: run.json says whose answers it holds, manifest.jsonl of which rows, speed.json how fast."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
+from .example import Prediction
 from .line_log import json_line, replace_file
 from .predictions import Row, read_predictions, to_line
 
@@ -19,8 +20,11 @@ SHARD = "shard-{}-of-{}"
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose answers a folder holds: `model` for people, `fingerprint` for equality; `tasks` by id, in the order in which
-    they were first run, with what decides an answer beside the row itself."""
+    """Whose answers a folder holds.
+
+    `model` is for people, `fingerprint` tells weights apart; `tasks` by id, in the order in which they were first run,
+    with what decides an answer beside the row itself.
+    """
 
     model: str
     fingerprint: str
@@ -85,7 +89,9 @@ def _check_same(folder: Path, found: Identity, asked: Identity) -> None:
             "name another folder with --out."
         )
     if found.shard != asked.shard:
-        raise EvaluationError(f"{folder} holds shard {found.shard}, and this run is {asked.shard}; name another folder.")
+        raise EvaluationError(
+            f"{folder} holds shard {found.shard}, and this run is {asked.shard}; name another folder."
+        )
     for name, task in asked.tasks.items():
         before = found.tasks.get(name)
         if before is None or dict(before) == dict(task):
@@ -158,14 +164,20 @@ def merge_shards(folder: Path) -> bool:
     numbers = sorted(identity.shard[0] for identity, _ in found if identity.shard)
     if numbers != list(range(1, total + 1)):
         missing = sorted(set(range(1, total + 1)) - set(numbers))
-        what = f"shard {missing[0]} of {total} is missing" if missing else f"there are shards of other divisions than {total}"
+        what = (
+            f"shard {missing[0]} of {total} is missing"
+            if missing
+            else f"there are shards of other divisions than {total}"
+        )
         raise EvaluationError(f"{folder}: {what}; run it with --shard, or take the odd folder out.")
     rows: dict[Row, dict[str, Any]] = {}
-    predictions = {}
+    predictions: dict[Row, Prediction] = {}
     for identity, shard in found:
         same = (identity.fingerprint, dict(identity.settings), dict(identity.tasks))
         if same != (first.fingerprint, dict(first.settings), dict(first.tasks)):
-            raise EvaluationError(f"{shard} is of another run than {shards[0]}: another model, or other tasks or options.")
+            raise EvaluationError(
+                f"{shard} is of another run than {shards[0]}: another model, or other tasks or options."
+            )
         if not (shard / MANIFEST).exists():
             raise EvaluationError(f"{shard} is not finished; run the same command again to go on with it.")
         rows |= read_manifest(shard)

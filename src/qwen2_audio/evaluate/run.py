@@ -16,14 +16,23 @@ from typing import Any
 
 from ..errors import ConfigError, EvaluationError, Qwen2AudioError
 from .deaf import check_hearing, refuse_deaf
-from .endpoint import EndpointDown
+from .endpoint import EndpointDownError
 from .example import Example, Prediction
 from .folder import (
-    HEARING, MANIFEST, PREDICTIONS, SPEED, Identity, enter, order_of, read_json, read_manifest, write_json,
+    HEARING,
+    MANIFEST,
+    PREDICTIONS,
+    SPEED,
+    Identity,
+    enter,
+    order_of,
+    read_json,
+    read_manifest,
+    write_json,
     write_manifest,
 )  # fmt: skip
 from .predictions import PredictionLog
-from .question import Answer, Model, decoding_of, question_of
+from .question import Answer, Model, Question, decoding_of, question_of
 from .registry.warnings import warnings_for
 from .rows import ReadRow, Selection, key_maker, read_row, read_rows
 from .task import Task
@@ -127,9 +136,9 @@ class Run:
         if found.get(task.id, {}).get("hears"):
             return
         form, key_of = self.model.form(task), self._key_of(task)
-        questions = []
+        questions: list[Question] = []
         for index, example in rows[:: max(1, len(rows) // max(1, task.deaf.rows))]:
-            row = read_row(index, example, _Unanswered, key_of)
+            row = read_row(index, example, _Unanswered(), key_of)
             if row.clip is not None and len(questions) < task.deaf.rows:
                 questions.append(question_of(task, example, row.clip.waveform, form, row.key))
         if not questions:
@@ -193,7 +202,7 @@ def _ask_rows(
                     finish()
         while waiting:
             finish()
-    except EndpointDown:
+    except EndpointDownError:
         while waiting:  # answers that were on their way
             row, wait = waiting.popleft()
             answer = _answer_if_any(wait)

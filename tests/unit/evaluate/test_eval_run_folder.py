@@ -92,10 +92,14 @@ def test_another_model_or_decoding_or_list_is_refused(tmp_path):
     examples = small_list(tmp_path / "data")
     out = tmp_path / "out"
     run(out, examples)
-    with pytest.raises(EvaluationError, match=r"holds answers of knowing \(f00d, float32\), and this run asks knowing \(bad"):
+    with pytest.raises(
+        EvaluationError, match=r"holds answers of knowing \(f00d, float32\), and this run asks knowing \(bad"
+    ):
         run(out, examples, KnowingModel(examples, fingerprint="bad"))
     slower = replace(TASK, decoding=replace(TASK.decoding, max_tokens=50))
-    with pytest.raises(EvaluationError, match=r"holds answers to asr with decoding .*40.*, and this run asks with .*50"):
+    with pytest.raises(
+        EvaluationError, match=r"holds answers to asr with decoding .*40.*, and this run asks with .*50"
+    ):
         run(out, examples, task=slower)
     with pytest.raises(EvaluationError, match="holds answers to asr with list"):
         run(out, examples[:3])
