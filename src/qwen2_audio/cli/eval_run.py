@@ -106,7 +106,7 @@ def command(
 
         asked = LocalModel(chat, options)
     try:
-        runs = ask(asked, found, selection, out, deaf_check=deaf_check)
+        runs = ask(asked, found, selection, data or Path(), out, deaf_check=deaf_check)
     finally:
         asked.close()
     for run in runs:
@@ -136,7 +136,13 @@ def find_rows(tasks: str, data: Path | None, language: str | None) -> list[tuple
 
 
 def ask(
-    model: Model, tasks: Sequence[tuple[Task, Sequence[Example]]], selection: Any, out: Path, *, deaf_check: bool
+    model: Model,
+    tasks: Sequence[tuple[Task, Sequence[Example]]],
+    selection: Any,
+    data: Path,
+    out: Path,
+    *,
+    deaf_check: bool,
 ) -> list[TaskRun]:
     """Run with a progress bar on stderr."""
     from rich.console import Console
@@ -159,7 +165,7 @@ def ask(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars = {task.id: progress.add_task(task.id, total=len(selection.rows(examples))) for task, examples in tasks}
         run = Run(
-            shard_folder(out, selection.shard), model, selection, deaf_check,
+            shard_folder(out, selection.shard), model, selection, deaf_check, str(data.resolve()),
             tell=lambda sentence: progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True),
             advance=lambda prediction: progress.advance(bars[prediction.task]),
         )  # fmt: skip

@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
             file.write(b'{"key": "to')  # as where the kill comes within a line
     assert path.read_bytes().count(b"\n") < 40
     assert slow(tmp_path, "killed", 0).wait(120) == 0
-    for name in (PREDICTIONS, "manifest.jsonl", "run.json", "hearing.json"):
+    for name in (PREDICTIONS, "manifest.jsonl", "run.json", "checks.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
