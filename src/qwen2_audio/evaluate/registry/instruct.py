@@ -78,7 +78,7 @@ INSTRUCT: tuple[Task, ...] = (
     Task(
         "airbench-foundation", "AIR-Bench foundation", "instruct", ("airbench_foundation", "parquet"), FOUNDATION,
         "airbench_foundation", "airbench_foundation", decoding=GREEDY, group="audio",
-        goldens=by_source("accuracy_parsed", "lmms-eval", speech=62.89, sound=55.42, music=56.77),
+        goldens=by_source("accuracy_official", "lmms-eval", speech=62.89, sound=55.42, music=56.77),
         licence="CC BY-NC 4.0", where="qyang1021/AIR-Bench-Dataset on Hugging Face, folder Foundation.",
     ),
     _mmau(

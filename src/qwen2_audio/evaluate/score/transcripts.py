@@ -1,0 +1,83 @@
+"""Word and character error rates: the official chain, and two readings beside it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...errors import ConfigError
+from ..example import Prediction
+from ..normalize.official import TAG, chain, tokens
+from ..task import Task
+from .echoes import without_echo
+from .judgement import Judgement
+from .measure import Array, Measure, Scores
+
+COLUMNS = ("substitutions", "deletions", "insertions", "reference_tokens")
+Operation = tuple[str, str, str]  # "equal", "replace", "delete" or "insert"; the reference's token, the answer's; "" for none
+
+
+def align(reference: Sequence[str], answer: Sequence[str]) -> list[Operation]:
+    """The answer's tokens beside the reference's, with the fewest errors. Raises ConfigError without rapidfuzz."""
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise ConfigError("Counting word errors needs rapidfuzz: pip install 'qwen2-audio[eval]'.") from error
+    aligned: list[Operation] = []
+    for tag, start, end, other_start, other_end in Levenshtein.opcodes(reference, answer):
+        left, right = reference[start:end], answer[other_start:other_end]
+        count = max(len(left), len(right))
+        left, right = [*left, *[""] * (count - len(left))], [*right, *[""] * (count - len(right))]
+        aligned += [(tag, a, b) for a, b in zip(left, right, strict=True)]
+    return aligned
+
+
+def plain_tokens(text: str, *, characters: bool) -> list[str]:
+    """Lower-case words without punctuation but apostrophes, or their characters: what most papers and jiwer count."""
+    text = TAG.sub(" ", text).lower()
+    kept = "".join(c if c == "'" or not unicodedata.category(c).startswith("P") else " " for c in text)
+    words = kept.split()
+    return list("".join(words)) if characters else words
+
+
+def transcript_tokens(task: Task, text: str) -> list[str]:
+    """The tokens that the task's error rate counts, for its report."""
+    return tokens(text, task.language, characters=task.scorer == "cer" or None)
+
+
+def error_rates(
+    task: Task, predictions: Sequence[Prediction], judgements: Mapping[str, Sequence[Judgement]]
+) -> Scores:
+    """`wer` or `cer` as the official evaluation counts; `_lenient` without a chat model's sentence around the transcript;
+    `_plain` without the normalisers; `_mean` the mean of the rows' rates, which some suites print."""
+    name, by_character = task.scorer, task.scorer == "cer"
+    pairs = [(prediction.reference or "", prediction.text) for prediction in predictions]
+    counted = _count([(transcript_tokens(task, a), transcript_tokens(task, b)) for a, b in pairs])
+    lenient = _count([(transcript_tokens(task, a), transcript_tokens(task, without_echo(b))) for a, b in pairs])
+    plain = _count([(plain_tokens(a, characters=by_character), plain_tokens(b, characters=by_character)) for a, b in pairs])
+    has_words = counted[:, 3] > 0
+    rates = np.where(has_words, counted[:, :3].sum(1) / np.maximum(counted[:, 3], 1), 0.0)
+    return Scores(
+        (
+            Measure(name, counted, _rate, lower_is_better=True, columns=COLUMNS),
+            Measure(f"{name}_lenient", lenient, _rate, lower_is_better=True, columns=COLUMNS),
+            Measure(f"{name}_plain", plain, _rate, lower_is_better=True, columns=COLUMNS),
+            Measure(f"{name}_mean", np.stack([rates, has_words], axis=-1).astype(float), lower_is_better=True),
+        ),
+        signature={"norm": chain(task.language), "tok": "characters" if by_character else "words"},
+    )
+
+
+def _count(pairs: Sequence[tuple[list[str], list[str]]]) -> Array:
+    counts = np.zeros((len(pairs), 4))
+    for row, (reference, answer) in enumerate(pairs):
+        tags = [tag for tag, _, _ in align(reference, answer)]
+        counts[row] = tags.count("replace"), tags.count("delete"), tags.count("insert"), len(reference)
+    return counts
+
+
+def _rate(sums: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(sums[..., :3].sum(-1) / sums[..., 3])
