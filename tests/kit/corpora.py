@@ -1,7 +1,7 @@
 """Small copies of every benchmark in every layout, eight rows a part: `FORMS` lists them, `Form.build` writes one.
 
-Row i of a part has the clip `damaged_clips.clip_bytes(i)` and the text `TEXTS[...][i]`; with `healthy=True` all clips are
-good, so that all rows can be asked.
+Row i of a part has the clip `damaged_clips.clip_bytes(i)` and the text `TEXTS[...][i]`; with `healthy=True` all clips
+are good, so that all rows can be asked.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial, update_wrapper
 from pathlib import Path
 
 from kit.corpora_texts import EMOTIONS, TEXTS, VOCAL_SOUNDS
@@ -83,8 +82,9 @@ def chat(root: Path, healthy: bool) -> Path:
 
 
 def _of(name: str, rows: list[tuple[str, str, str]], prompt: str | None, label: str):
-    build = partial(official, name=name, rows=rows, prompt=prompt)
-    update_wrapper(build, official)
+    def build(root: Path, healthy: bool) -> Path:
+        return official(root, healthy, name, rows, prompt)
+
     build.__name__ = label
     return build
 
@@ -113,7 +113,8 @@ FORMS: list = [
         *(
             _both(f"aishell2-{c}{suffix}", "aishell2_eval", _aishell2, (s,), ASR.format("zh"))
             for c, suffix, s in (
-                ("mic", "", "aishell2_Mic_test"), ("ios", "", "aishell2_iOS_test"), ("android", "", "aishell2_android_test"),
+                ("mic", "", "aishell2_Mic_test"), ("ios", "", "aishell2_iOS_test"),
+                ("android", "", "aishell2_android_test"),
                 ("mic", "-dev", "aishell2_Mic_dev"),
             )
         ),
@@ -123,7 +124,10 @@ FORMS: list = [
         ),
         _both("fleurs-zh", "fleurs_asr_zh_eval", fleurs_rows("fleurs_zh"), ("fleurs_zh",), ASR.format("zh")),
         *(
-            _both(f"covost2-{s}-{t}", "covost2_eval", _covost, (f"covost_{s}_{t}_dev", f"covost_{s}_{t}_test"), "Translate:")
+            _both(
+                f"covost2-{s}-{t}", "covost2_eval", _covost, (f"covost_{s}_{t}_dev", f"covost_{s}_{t}_test"),
+                "Translate:",
+            )
             for s, t in _COVOST
         ),
         _both("meld", "meld_eval", _meld, ("meld_test", "meld_dev"), "Recognize the emotion with keywords in English:"),

@@ -24,7 +24,7 @@ def _json(path: Path, value: object) -> Path:
 
 
 def airbench_chat_tree(root: Path, healthy: bool) -> Path:
-    rows = []
+    rows: list[dict] = []
     for task, dataset in (("speech_QA", "iemocap"), ("sound_QA", "clotho")):
         for i in range(ROWS):
             write_clip(root / "Chat" / f"{task}_{dataset}" / f"{i}.wav", i, healthy)
@@ -37,12 +37,12 @@ def airbench_chat_tree(root: Path, healthy: bool) -> Path:
 
 
 def airbench_foundation_tree(root: Path, healthy: bool) -> Path:
-    rows = []
+    rows: list[dict] = []
     parts = (("Sound_AQA", "avqa", "wav"), ("Audio_Grounding", "AudioGrounding", "flac"))
     for task, dataset, ending in parts:
         for i in range(ROWS):
             write_clip(root / "Foundation" / f"{task}_{dataset}" / f"{i}.{ending}", i, healthy)
-            letters = {f"choice_{letter}": choice for letter, choice in zip("abcd", CHOICES, strict=True)}
+            letters: dict = {f"choice_{letter}": choice for letter, choice in zip("abcd", CHOICES, strict=True)}
             if i % 2:
                 letters |= {"choice_c": None, "choice_d": None}
             rows.append({
@@ -80,8 +80,9 @@ def mmar_tree(root: Path, healthy: bool) -> Path:
     for i in range(ROWS):
         write_clip(root / "audio" / f"y{i}.wav", i, healthy)
         rows.append({
-            "id": f"y{i}", "audio_path": f"./audio/y{i}.wav", "question": f"What is {i}?", "choices": list(CHOICES[: 2 + i % 3]),
-            "answer": CHOICES[i % 2], "modality": ("sound", "music")[i % 2], "category": "Signal Layer",
+            "id": f"y{i}", "audio_path": f"./audio/y{i}.wav", "question": f"What is {i}?",
+            "choices": list(CHOICES[: 2 + i % 3]), "answer": CHOICES[i % 2],
+            "modality": ("sound", "music")[i % 2], "category": "Signal Layer",
             "sub-category": "s", "language": "en", "source": "youtube", "url": "u", "timestamp": "00:01,00:02",
         })  # fmt: skip
     write_lines(root / "MMAR-meta.jsonl", rows)
@@ -151,7 +152,8 @@ def open_asr(root: Path, healthy: bool) -> Path:
 
 def ms_swift(root: Path, healthy: bool) -> Path:
     rows = [
-        {"messages": [{"role": "user", "content": "<audio>Say what you hear."}, {"role": "assistant", "content": TEXTS["en"][i]}],
+        {"messages": [{"role": "user", "content": "<audio>Say what you hear."},
+                      {"role": "assistant", "content": TEXTS["en"][i]}],
          "audios": [clip]} for i, clip in enumerate(_clips(root, healthy))
     ]  # fmt: skip
     return write_lines(root / "swift.jsonl", rows)
@@ -207,8 +209,8 @@ def lhotse_pair(root: Path, healthy: bool) -> Path:
     clips = _clips(root, healthy)
     _gzip_lines(root / "x_recordings_test.jsonl.gz", [_recording(i, clip) for i, clip in enumerate(clips)])
     said = [
-        {"id": f"sup{i}", "recording_id": f"rec{i}", "start": 0.0, "duration": 40.0, "channel": 0, "text": TEXTS["en"][i],
-         "speaker": f"s{i // 4}"} for i in range(ROWS)
+        {"id": f"sup{i}", "recording_id": f"rec{i}", "start": 0.0, "duration": 40.0, "channel": 0,
+         "text": TEXTS["en"][i], "speaker": f"s{i // 4}"} for i in range(ROWS)
     ]  # fmt: skip
     _gzip_lines(root / "x_supervisions_test.jsonl.gz", said)
     return root
@@ -216,7 +218,8 @@ def lhotse_pair(root: Path, healthy: bool) -> Path:
 
 def lhotse_cuts(root: Path, healthy: bool) -> Path:
     rows = [
-        {"id": f"cut{i}", "start": 0.0, "duration": 40.0, "channel": 0, "type": "MonoCut", "recording": _recording(i, clip),
+        {"id": f"cut{i}", "start": 0.0, "duration": 40.0, "channel": 0, "type": "MonoCut",
+         "recording": _recording(i, clip),
          "supervisions": [{"id": f"s{i}", "start": 0.0, "duration": 40.0, "text": TEXTS["en"][i], "speaker": "a"}]}
         for i, clip in enumerate(_clips(root, healthy))
     ]  # fmt: skip
@@ -260,7 +263,8 @@ def qa_lines(root: Path, healthy: bool) -> Path:
 
 def qa_conversations(root: Path, healthy: bool) -> Path:
     rows = [
-        {"messages": [{"role": "user", "content": [{"type": "audio", "audio": clip}, {"type": "text", "text": f"What is {i}?"}]},
+        {"messages": [{"role": "user", "content": [{"type": "audio", "audio": clip},
+                                                   {"type": "text", "text": f"What is {i}?"}]},
                       {"role": "assistant", "content": CHOICES[i % 4]}]}
         for i, clip in enumerate(_clips(root, healthy))
     ]  # fmt: skip
@@ -268,7 +272,8 @@ def qa_conversations(root: Path, healthy: bool) -> Path:
 
 
 _ASR = (
-    nemo, open_asr, ms_swift, kimi, ultraeval, comma_table, kaldi, lhotse_pair, lhotse_cuts, folder_with_texts, tar_shards,
+    nemo, open_asr, ms_swift, kimi, ultraeval, comma_table, kaldi, lhotse_pair, lhotse_cuts, folder_with_texts,
+    tar_shards,
 )  # fmt: skip
 _SUBSETS = {"alpaca": "alpaca_eval", "llama": "llama_questions", "reasoning": "reasoning_qa", "trivia": "trivia_qa",
             "web": "web_questions"}  # fmt: skip
@@ -281,8 +286,8 @@ FORMS: list = [
     ("mmau-test", "mmau", mmau_test_tree, ("mmau",)),
     ("mmar", "mmar", mmar_tree, ("mmar",)),
     ("mmsu", "mmsu", mmsu_tree, ("mmsu",)),
-    *((f"openaudiobench-{task}", "openaudiobench", openaudiobench_tree, (subset,)) for task, subset in _SUBSETS.items()),
-    *(("asr", "manifest", build, ("asr",)) for build in _ASR),
+    *((f"openaudiobench-{task}", "openaudiobench", openaudiobench_tree, (part,)) for task, part in _SUBSETS.items()),
+    *(("asr", "manifest", build, ("part" if build is kimi else "asr",)) for build in _ASR),
     ("qa", "manifest", qa_lines, ("qa",)),
     ("qa", "manifest", qa_conversations, ("qa",)),
 ]  # fmt: skip

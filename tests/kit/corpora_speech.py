@@ -1,4 +1,4 @@
-"""Speech and label sets as their publishers lay them out: LibriSpeech, AISHELL-2, Common Voice, FLEURS, CoVoST, MELD..."""
+"""Speech and label sets as their publishers lay them out: LibriSpeech, AISHELL-2, Common Voice, FLEURS, MELD..."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def aishell2_tree(root: Path, healthy: bool) -> Path:
     return folder
 
 
-VOICE = "client_id path sentence up_votes down_votes age gender accents variant locale segment".split()
+VOICE = [
+    "client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accents", "variant", "locale",
+    "segment",
+]  # fmt: skip
 
 
 def common_voice_tree(root: Path, healthy: bool) -> Path:
@@ -98,7 +101,10 @@ def covost2_tree(root: Path, healthy: bool) -> Path:
     return folder
 
 
-MELD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime".split(",")
+MELD = [
+    "Sr No.", "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode",
+    "StartTime", "EndTime",
+]  # fmt: skip
 
 
 def meld_tree(root: Path, healthy: bool, wav: bool = False) -> Path:

@@ -1,4 +1,4 @@
-"""The benchmarks in Parquet and Arrow files, as the hub has them: an audio column of {bytes, path}. pyarrow writes them."""
+"""The benchmarks in Parquet and Arrow files, as the hub has them: an audio column of {bytes, path}, by pyarrow."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def voices_hub(root: Path, healthy: bool) -> Path:
 def fleurs_hub(root: Path, healthy: bool) -> Path:
     for split in ("test", "validation"):
         rows = [
-            {"id": 1600 + i // 2, "num_samples": 8000, "path": f"{9000 + i}.wav", "transcription": " ".join(TEXTS["zh"][i]),
+            {"id": 1600 + i // 2, "num_samples": 8000, "path": f"{9000 + i}.wav",
+             "transcription": " ".join(TEXTS["zh"][i]),
              "raw_transcription": TEXTS["zh"][i], "gender": 0, "lang_id": 14} for i in range(ROWS)
         ]  # fmt: skip
         names = [f"{9000 + i}.wav" for i in range(ROWS)]
@@ -148,9 +149,11 @@ def mmau_hub(root: Path, healthy: bool) -> Path:
 
 
 def mmsu_hub(root: Path, healthy: bool) -> Path:
+    letters = {f"choice_{letter}": choice for letter, choice in zip("abcd", CHOICES, strict=True)}
     rows = [
-        {"id": f"m{i}", "task_name": "t", "question": f"What is {i}?", "answer_gt": CHOICES[i % 4], "category": "Perception",
-         **{f"choice_{letter}": choice for letter, choice in zip("abcd", CHOICES, strict=True)}} for i in range(ROWS)
+        {"id": f"m{i}", "task_name": "t", "question": f"What is {i}?", "answer_gt": CHOICES[i % 4],
+         "category": "Perception", **letters}
+        for i in range(ROWS)
     ]  # fmt: skip
     write_parquet(root / "data" / "train-00000-of-00001.parquet", rows, healthy)
     return root

@@ -10,9 +10,11 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "en": tuple(text.capitalize() + "." for text in _EN),
     "EN": tuple(text.upper() for text in _EN),  # as LibriSpeech writes it
     "zh": (
-        "今天天气很好", "我们去吃饭吧", "火车晚点了", "请打开窗户", "他买了一辆自行车", "早上好各位", "车站在哪里", "二加二等于四",
+        "今天天气很好", "我们去吃饭吧", "火车晚点了", "请打开窗户", "他买了一辆自行车", "早上好各位",
+        "车站在哪里", "二加二等于四",
     ),
-    "yue": ("今日天氣好好", "我哋去食飯啦", "火車遲到咗", "請打開隻窗", "佢買咗架單車", "早晨各位", "車站喺邊度", "二加二等於四"),
+    "yue": ("今日天氣好好", "我哋去食飯啦", "火車遲到咗", "請打開隻窗", "佢買咗架單車", "早晨各位",
+            "車站喺邊度", "二加二等於四"),
     "fr": (
         "Le chat est sur le tapis.", "Il pleut aujourd'hui.", "Où est la gare ?", "Deux et deux font quatre.",
         "Elle a ouvert la fenêtre.", "Bonjour à tous.", "Le train était en retard.", "Il a acheté un vélo rouge.",

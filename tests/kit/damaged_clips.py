@@ -1,4 +1,4 @@
-"""Clips as they lie in real data sets: most are whole, and one each is missing, damaged, silent, long, stereo and a film."""
+"""Clips as they lie in real data sets: most are whole; one each is missing, damaged, silent, long, stereo, a film."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _form_of_text(path: Path) -> str:
         if not any(name in (*columns.SOUND, *columns.TEXT) for name in names):
             raise DatasetError(
                 f"{path}: the first line ({start[:60]!r}) names no column with a sound; expected JSON, or a table "
-                f"whose first line names columns, such as {', '.join(columns.SOUND[:3])}, {', '.join(columns.TEXT[:2])}."
+                f"whose first line names columns, as {', '.join(columns.SOUND[:3])}, {', '.join(columns.TEXT[:2])}."
             )
         return "table"
     if start[0] == "{":

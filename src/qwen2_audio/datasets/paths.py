@@ -105,7 +105,7 @@ class SoundFinder:
 def sound_files(*roots: Path) -> Iterator[Path]:
     """The files below `roots` whose endings are a sound's, in order of their paths, each once.
 
-    Links are followed, each folder once. Names that begin with a dot are left out: macOS has `._clip.wav` into archives.
+    Links are followed, each folder once. Names that begin with a dot are left out: macOS makes `._clip.wav`.
     """
     seen: set[str] = set()
     for root in roots:
