@@ -73,9 +73,9 @@ def predictions(task, *, right):
     sources = [name for name, _ in task.sources] or ["mine"]
     return [
         Prediction(
-            "k", task.id, f"{source}/{i}", source, "clip.wav", good if right else bad, reference, None, choices, f"g{i}",
-            columns=columns,
-        )
+            "k", task.id, f"{source}/{i}", source, "clip.wav", good if right else bad, reference, choices=choices,
+            group=f"g{i}", columns=columns,
+        )  # fmt: skip
         for source in sources
         for i, (reference, choices, columns, good, bad) in enumerate(rows(task))
     ]  # fmt: skip

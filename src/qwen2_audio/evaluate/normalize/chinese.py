@@ -16,8 +16,10 @@ DIGITS = "零一二三四五六七八九"
 # Power of ten, and its sign. 十 is apart: it neither turns 2 into 两 nor lets the 2 behind it be one.
 UNITS = tuple(zip((44, 40, 36, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1), "载正涧沟穰秭垓京兆亿万千百十", strict=True))
 SIGNS = frozenset(sign for _, sign in UNITS)
-FULL_WIDTH = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿"
-    "–—‘’‛“”„‟…‧﹏·〈〉"
+FULL_WIDTH = (
+    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃"
+    "《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏·〈〉"
+)
 TO_SPACE = str.maketrans(dict.fromkeys(FULL_WIDTH + string.punctuation, " "))
 MEASURE_WORDS = (
     "匹张座回场尾条个首阙阵网炮顶丘棵只支袭辆挑担颗壳窠曲墙群腔砣客贯扎捆刀令打手罗坡山岭江溪钟队单双对出口头脚板跳枝件贴针线管名位身堂课"
