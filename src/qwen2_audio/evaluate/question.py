@@ -50,8 +50,10 @@ class Model(Protocol):
 
     name: str
     fingerprint: str
-    settings: Mapping[str, Any]
     in_flight: int  # questions that it works on at a time
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     def form(self, task: Task) -> Form:
         """How this task's prompts are put to it."""
@@ -69,7 +71,7 @@ class Model(Protocol):
 
 
 def form_of(task: Task, *, is_base: bool) -> Form:
-    """The form in which a task's official run asks; a task of any checkpoint is asked as that checkpoint was trained."""
+    """The form in which a task's official run asks; of a task of any checkpoint, that in which this one was trained."""
     return "base" if task.checkpoint == "base" or (task.checkpoint == "any" and is_base) else "chat"
 
 

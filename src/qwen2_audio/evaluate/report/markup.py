@@ -81,7 +81,11 @@ def matrix(labels: Sequence[str], said: Sequence[str], counts: Sequence[Sequence
     for label, row in zip(labels, counts, strict=True):
         total = sum(row) or 1
         cells = "".join(
-            tag("td", str(count) if count else "", style=f"background: color-mix(in srgb, var(--accent) {count / total * 70:.0f}%, transparent)")
+            tag(
+                "td",
+                str(count) if count else "",
+                style=f"background: color-mix(in srgb, var(--accent) {count / total * 70:.0f}%, transparent)",
+            )
             for count in row
         )
         rows.append(tag("tr", tag("th", text(label)) + cells))
