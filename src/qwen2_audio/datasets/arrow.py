@@ -1,4 +1,4 @@
-"""Rows of Parquet files, and of the Arrow files that `datasets.save_to_disk` writes; the one place that imports pyarrow.
+"""Rows of Parquet files, and of the Arrow files of `datasets.save_to_disk`; the one place that imports pyarrow.
 
 An audio column is a struct {bytes, path}. Its bytes are read when a row's sound is asked for, and not before.
 """
@@ -30,8 +30,11 @@ def load_pyarrow() -> ModuleType:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError("Reading Parquet and Arrow files needs pyarrow: pip install 'qwen2-audio[parquet]'.") from error
-    return pyarrow
+        raise ConfigError(
+            "Reading Parquet and Arrow files needs pyarrow: pip install 'qwen2-audio[parquet]'."
+        ) from error
+    found: ModuleType = pyarrow
+    return found
 
 
 def read_parquet(path: Path) -> Iterator[Found]:
@@ -47,7 +50,11 @@ def read_parquet(path: Path) -> Iterator[Found]:
             embedded = audio is not None and _has_bytes(file.metadata.row_group(group), audio)
             for index, row in enumerate(_rows_of_group(file, group, columns)):
                 number += 1
-                yield row, _in_parquet(path, group, index, audio, row) if embedded else None, f"{path.name}, row {number}"
+                yield (
+                    row,
+                    _in_parquet(path, group, index, audio, row) if embedded else None,
+                    f"{path.name}, row {number}",
+                )
 
 
 def _rows_of_group(file: Any, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -66,7 +73,9 @@ def _audio_column(schema: Any, pyarrow: ModuleType) -> str | None:
         f.name for f in schema if f.name.lower() in SOUND
         and (pyarrow.types.is_binary(f.type) or pyarrow.types.is_large_binary(f.type))
     ]  # fmt: skip
-    known = sorted(structs or plain, key=lambda name: SOUND.index(name.lower()) if name.lower() in SOUND else len(SOUND))
+    known = sorted(
+        structs or plain, key=lambda name: SOUND.index(name.lower()) if name.lower() in SOUND else len(SOUND)
+    )
     return known[0] if known else None
 
 
@@ -81,7 +90,7 @@ def _has_bytes(group: Any, audio: str) -> bool:
 
 
 def _in_parquet(path: Path, group: int, index: int, audio: str | None, row: dict[str, Any]) -> EmbeddedSound:
-    name = _name(path, row.get(audio), f"row {index + 1} of group {group + 1}")
+    name = _name(path, row.get(str(audio)), f"row {index + 1} of group {group + 1}")
 
     def read() -> bytes:
         return _bytes_or_error(_sound_in_parquet(path, group, index, str(audio)), name)
@@ -108,7 +117,7 @@ def _sound_in_parquet(path: Path, group: int, index: int, audio: str) -> bytes |
 
 
 def _some_sounds(path: Path, group: int, part: int, audio: str) -> tuple[Any, int]:
-    """The sounds of a row group, or the few of a large one among which row `part` * _FEW stands; and the first's number."""
+    """The sounds of a row group, or of a large one the `part`-th few; and the first one's number in the group."""
     return _whole_group(path, group, audio) or (_part_of_group(path, group, part, audio), part * _FEW)
 
 
@@ -135,7 +144,7 @@ def _part_of_group(path: Path, group: int, part: int, audio: str) -> Any:
 
 
 def read_arrow(path: Path) -> Iterator[Found]:
-    """The rows of an Arrow file, stream or random access. Raises DatasetError with the file, ConfigError without pyarrow.
+    """The rows of an Arrow file, stream or random access. Raises as `read_parquet`.
 
     The file is mapped: a row's sound is in memory only while it is read.
     """

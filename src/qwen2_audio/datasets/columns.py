@@ -12,13 +12,24 @@ from ..errors import DatasetError, did_you_mean
 from .paths import SoundFinder
 from .row import EmbeddedSound, Sound
 
-# Names in the order they are looked for, small letters: of the official lists, NeMo, open_asr, Kimi, UltraEval, ms-swift,
-# Common Voice, and the audio folders of Hugging Face's datasets.
+# Names in the order they are looked for, small letters: of the official lists, NeMo, open_asr, Kimi, UltraEval,
+# ms-swift, Common Voice, and the audio folders of Hugging Face's datasets.
 SOUND = (
     "audio", "audio_path", "audio_filepath", "audio_file", "audio_filename", "wavpath", "wav_path", "wav", "audios",
     "path", "file", "file_name", "filename", "audio_id", "sound", "clip", "audio_url", "url",
 )  # fmt: skip
-TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "gt", "reference", "ref", "target", "answer")
+TEXT = (
+    "text",
+    "sentence",
+    "normalized_text",
+    "transcript",
+    "transcription",
+    "gt",
+    "reference",
+    "ref",
+    "target",
+    "answer",
+)
 QUESTION = ("question", "query", "instruction", "questions", "prompt")
 ANSWER = ("answer", "gt", "reference", "answer_gt", "target", "answers", "text")
 ID = ("id", "key", "utt", "utt_id", "uid", "uniq_id", "uuid", "index", "idx")
@@ -29,7 +40,7 @@ _AUDIO_TAGS = ("<audio>", "<|audio_bos|><|AUDIO|><|audio_eos|>", "<|AUDIO|>")
 
 
 def first(columns: Mapping[str, Any], names: Iterable[str]) -> Any:
-    """The first value of `names` that is there and neither null nor "", whatever its name's case; None: there is none."""
+    """The first value of `names` that is neither null nor empty, whatever its name's case; None: there is none."""
     name = first_name(columns, names)
     return None if name is None else columns[name]
 
@@ -71,7 +82,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def spoken_turns(columns: Mapping[str, Any], where: str) -> tuple[str, str | None]:
-    """The question and the answer of a conversation (ms-swift, LLaMA-Factory, our own training rows), without its clips.
+    """The question and the answer of a conversation (ms-swift, LLaMA-Factory, our training rows), without clips.
 
     The question is the last user's message, the answer the assistant's after it, None where there is none.
     """
@@ -91,10 +102,10 @@ def spoken_turns(columns: Mapping[str, Any], where: str) -> tuple[str, str | Non
 def _text(content: Any) -> str:
     if isinstance(content, list):
         content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
-    content = content if isinstance(content, str) else ""
+    text = content if isinstance(content, str) else ""
     for tag in _AUDIO_TAGS:
-        content = content.replace(f"{tag}\n", "").replace(tag, "")
-    return content.strip("\n")
+        text = text.replace(f"{tag}\n", "").replace(tag, "")
+    return text.strip("\n")
 
 
 def sound_value(columns: Mapping[str, Any], where: str) -> Any:
@@ -187,7 +198,9 @@ def no_sound(columns: Mapping[str, Any], where: str) -> DatasetError:
     """The error of a row whose columns name no sound."""
     names = ", ".join(map(str, columns)) or "none"
     near = next((hint for name in columns if (hint := did_you_mean(str(name).lower(), SOUND))), "")
-    return DatasetError(f"{where}: no column names a sound; expected one of {', '.join(SOUND[:5])}; found {names}.{near}")
+    return DatasetError(
+        f"{where}: no column names a sound; expected one of {', '.join(SOUND[:5])}; found {names}.{near}"
+    )
 
 
 def _short(value: Any) -> str:

@@ -1,12 +1,12 @@
 """Opens a corpus by looking at its file or folder: no name of a format has to be given.
 
-    JSON lines, JSON, CSV, TSV       one row an object or a line; the official lists, NeMo, open_asr, Kimi, UltraEval,
-                                     ms-swift, Common Voice (also compressed by gzip)
-    Parquet, Arrow                   as published on the hub, and as `datasets.save_to_disk` writes them
-    tar shards                       WebDataset
-    wav.scp                          Kaldi
-    cuts, recordings + supervisions  lhotse
-    a folder of sounds               a row a file; a .txt beside it of the same name is its text
+JSON lines, JSON, CSV, TSV       one row an object or a line; the official lists, NeMo, open_asr, Kimi, UltraEval,
+                                 ms-swift, Common Voice (also compressed by gzip)
+Parquet, Arrow                   as published on the hub, and as `datasets.save_to_disk` writes them
+tar shards                       WebDataset
+wav.scp                          Kaldi
+cuts, recordings + supervisions  lhotse
+a folder of sounds               a row a file; a .txt beside it of the same name is its text
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def open_corpus(path: str | Path, *, keep: Callable[[Path], bool] | None = None,
 
 
 def form_of(path: Path) -> str:
-    """How the file at `path` is read, by its first bytes, and by its name where those leave a choice. Raises DatasetError."""
+    """How the file at `path` is read, by its first bytes, and by its name where those leave a choice."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -153,8 +153,8 @@ def _form_of_text(path: Path) -> str:
         names = [name.lower() for name in lines.header_of(path)]
         if not any(name in (*columns.SOUND, *columns.TEXT) for name in names):
             raise DatasetError(
-                f"{path}: the first line ({start[:60]!r}) names no column with a sound; expected JSON, or a table whose "
-                f"first line names its columns, such as {', '.join(columns.SOUND[:3])}, {', '.join(columns.TEXT[:2])}."
+                f"{path}: the first line ({start[:60]!r}) names no column with a sound; expected JSON, or a table "
+                f"whose first line names columns, as {', '.join(columns.SOUND[:3])}, {', '.join(columns.TEXT[:2])}."
             )
         return "table"
     if start[0] == "{":
@@ -174,7 +174,9 @@ def _look_into(folder: Path, keep: Callable[[Path], bool] | None) -> tuple[str, 
             kept = [path for path in every if keep is None or keep(path.relative_to(folder))]
             if not kept:
                 names = ", ".join(str(path.relative_to(folder)) for path in every[:4])
-                raise DatasetError(f"None of the {len(every)} files of {folder} ({names}) is of the part that is wanted.")
+                raise DatasetError(
+                    f"None of the {len(every)} files of {folder} ({names}) is of the part that is wanted."
+                )
             return form, kept
     if (folder / "wav.scp").is_file():
         return "kaldi", [folder / "wav.scp"]
@@ -183,7 +185,9 @@ def _look_into(folder: Path, keep: Callable[[Path], bool] | None) -> tuple[str, 
         return form_of(manifest), [manifest]
     found = list(sound_files(folder))
     if not found:
-        raise DatasetError(f"{folder} holds neither a list of clips nor sound files; expected one of the forms in docs/evaluation.md.")
+        raise DatasetError(
+            f"{folder} holds neither a list of clips nor sound files; expected one of the forms in docs/evaluation.md."
+        )
     return "sounds", found
 
 

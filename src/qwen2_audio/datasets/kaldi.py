@@ -13,7 +13,7 @@ _TEXTS = ("text", "trans.txt", "text.txt")
 
 
 def read_kaldi(scp: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """The utterances of a wav.scp and the files beside it: columns id, audio, text, speaker, offset, duration; and where.
+    """The utterances of a wav.scp: columns id, audio, text, speaker, offset, duration as the files beside it give them.
 
     The texts of one folder are held in memory. Raises DatasetError with file and line, also for a command in place of
     a file: commands are never run.
@@ -39,7 +39,9 @@ def read_kaldi(scp: Path) -> Iterator[tuple[dict[str, Any], str]]:
         if recording not in recordings:
             raise DatasetError(f"{where} names the recording {recording!r}, which {scp.name} does not have.")
         if not end > start >= 0:
-            raise DatasetError(f"{where} ends at {end:g} s and begins at {start:g} s; expected a part of its recording.")
+            raise DatasetError(
+                f"{where} ends at {end:g} s and begins at {start:g} s; expected a part of its recording."
+            )
         part = {"offset": start, "duration": end - start}
         yield _row(key, recordings[recording], texts, speakers) | part, where
 
@@ -63,7 +65,9 @@ def _entries(scp: Path) -> Iterator[tuple[str, str, str]]:
             raise DatasetError(f"{where} is {line[:60]!r}; expected an utterance's name and a file.")
         path = rest[0].strip()
         if path.endswith("|"):
-            raise DatasetError(f"{where} is a command; commands are not run here. Write its sound to a file and name that.")
+            raise DatasetError(
+                f"{where} is a command; commands are not run here. Write its sound to a file and name that."
+            )
         yield key, path, where
 
 

@@ -59,7 +59,7 @@ def _source(recording: Mapping[str, Any], channel: Any, where: str) -> str:
     chosen = channel if isinstance(channel, list) else [0 if channel is None else channel]
     if len(channels) > 1 and sorted(chosen) != sorted(channels):
         raise DatasetError(
-            f"{where}: channel {chosen} of a recording with {len(channels)}; all are heard together here. Split the file."
+            f"{where}: channel {chosen} of a recording with {len(channels)}; all are heard together. Split the file."
         )
     return str(source.get("source"))
 

@@ -171,7 +171,7 @@ def read_table(path: Path, names: Sequence[str] | None = None) -> Iterator[tuple
 
     # Tables with tabs hold quotation marks of the text itself, Common Voice's for example.
     quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(lines(), delimiter=separator, quoting=quoting)
+    reader = csv.reader(lines(), delimiter=separator, quoting=quoting)  # type: ignore[arg-type]
     while True:
         try:
             values = next(reader, None)

@@ -105,7 +105,7 @@ class SoundFinder:
 def sound_files(*roots: Path) -> Iterator[Path]:
     """The files below `roots` whose endings are a sound's, in order of their paths, each once.
 
-    Links are followed, each folder once. Names that begin with a dot are left out: macOS writes `._clip.wav` into archives.
+    Links are followed, each folder once. Names that begin with a dot are left out: macOS makes `._clip.wav`.
     """
     seen: set[str] = set()
     for root in roots:
@@ -144,7 +144,7 @@ def _folder(name: str) -> str:
 
 
 def _is_other_split(wanted: list[str], path: Path, roots: tuple[Path, ...]) -> bool:
-    """Whether a row names a clip of one split, and the file lies in a folder of another: names repeat between splits."""
+    """Whether a row names a clip of one split, and the file is in a folder of another: names repeat between splits."""
     root = next((root for root in roots if path.is_relative_to(root)), None)
     folders = path.parts[:-1] if root is None else (root.name, *path.relative_to(root).parts[:-1])
     mine, theirs = _splits_of(wanted[:-1]), _splits_of(folders)

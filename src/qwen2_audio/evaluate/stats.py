@@ -1,4 +1,4 @@
-"""How sure a figure is: intervals and comparisons by resampling whole groups (speakers, dialogues), with a fixed seed."""
+"""How sure a figure is: intervals and comparisons by resampling whole groups (speakers, dialogues), by a fixed seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class Paired:
 def group_numbers(groups: Sequence[Hashable]) -> tuple[np.ndarray, int]:
     """Each row's group as a number, and how many there are; None stands for a group of its own."""
     known: dict[Hashable, int] = {}
-    numbers = [known.setdefault((row,) if group is None else ("", group), len(known)) for row, group in enumerate(groups)]
+    numbers = [
+        known.setdefault((row,) if group is None else ("", group), len(known)) for row, group in enumerate(groups)
+    ]
     return np.array(numbers, int), len(known)
 
 
@@ -46,9 +48,14 @@ def _resampled(sums: Array, draws: int, seed: int) -> Iterator[Array]:
 
 
 def intervals(
-    measures: Sequence[Measure], rows: Sequence[int], groups: Sequence[Hashable], *, draws: int = DRAWS, seed: int = SEED
+    measures: Sequence[Measure],
+    rows: Sequence[int],
+    groups: Sequence[Hashable],
+    *,
+    draws: int = DRAWS,
+    seed: int = SEED,
 ) -> list[tuple[float, float] | None]:
-    """The 95 % interval of each measure over `rows`, whose groups these are; None where there are fewer than two groups."""
+    """The 95 % interval of each measure over `rows`, whose groups these are; None with fewer than two groups."""
     numbers, how_many = group_numbers(groups)
     if how_many < 2:
         return [None] * len(measures)
@@ -72,7 +79,9 @@ def _quantiles(values: Array) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def paired(first: Measure, second: Measure, groups: Sequence[Hashable], *, draws: int = DRAWS, seed: int = SEED) -> Paired:
+def paired(
+    first: Measure, second: Measure, groups: Sequence[Hashable], *, draws: int = DRAWS, seed: int = SEED
+) -> Paired:
     """`second` less `first`, of the same rows in the same order; both are resampled together."""
     width = first.counts.shape[1]
     both = np.concatenate([first.counts, second.counts], axis=1)
@@ -97,10 +106,12 @@ def mcnemar(gained: int, lost: int) -> float:
     if flips == 0:
         return 1.0
     log_half = flips * math.log(2)
-    terms = (math.lgamma(flips + 1) - math.lgamma(k + 1) - math.lgamma(flips - k + 1) - log_half for k in range(fewer + 1))
+    terms = (
+        math.lgamma(flips + 1) - math.lgamma(k + 1) - math.lgamma(flips - k + 1) - log_half for k in range(fewer + 1)
+    )
     return min(1.0, 2 * math.fsum(map(math.exp, terms)))
 
 
 def rows_needed(rows: int, half_width: float, wanted: float) -> int:
-    """Rows for an interval of half width `wanted`, where `rows` of the kind gave `half_width`: it shrinks as their root."""
+    """Rows for an interval of half width `wanted`, where `rows` gave `half_width`: it shrinks as their root."""
     return math.ceil(rows * (half_width / wanted) ** 2) if wanted > 0 else rows

@@ -40,8 +40,8 @@ LAYOUTS: dict[str, Layout] = {
 def find_examples(task: Task, data: str | Path) -> Iterator[Example]:
     """The rows of `task` in `data`, a file or a folder in any of the task's layouts; ids are unique.
 
-    Rows are read as they are asked for; clips are not. Raises DatasetError, in one sentence: nothing there, another task's
-    or split's data, or a row that cannot be read, with its file and line.
+    Rows are read as they are asked for; clips are not. Raises DatasetError, in one sentence: nothing there, another
+    task's or split's data, or a row that cannot be read, with its file and line.
     """
     return find(task, data).examples
 

@@ -18,9 +18,8 @@ from ..task import Task
 from .build import Answered, Found, example, files_below, refuse_other_parts, source_with
 
 MELD_FOLDERS = {"dev": "dev_splits_complete", "test": "output_repeated_splits_test", "train": "train_splits"}
-MELD_COLUMNS = frozenset(
-    "sr no.,utterance,speaker,emotion,sentiment,dialogue_id,utterance_id,season,episode,starttime,endtime".split(",")
-)
+_MELD_NAMES = "utterance speaker emotion sentiment dialogue_id utterance_id season episode starttime endtime"
+MELD_COLUMNS = frozenset(("sr no.", *_MELD_NAMES.split()))
 _MELD_TABLE = re.compile(r"(dev|test|train)_sent_emo\.csv")
 _VOCALSOUND_TABLES = {"te.json": "test", "val.json": "dev", "tr.json": "train"}
 VOCAL_SOUNDS = {  # class_labels_indices_vs.csv
@@ -31,7 +30,7 @@ _NAMES = {name.lower().replace(" ", ""): name for name in VOCAL_SOUNDS.values()}
 
 
 def meld(task: Task, data: Path) -> Found | None:
-    """MELD.Raw/{test_sent_emo.csv,output_repeated_splits_test/dia0_utt0.mp4}; the clips also as WAV files in ..._wav."""
+    """MELD.Raw/{test_sent_emo.csv,output_repeated_splits_test/dia0_utt0.mp4}; or WAV files in a folder ..._wav."""
     tables = [path for path in files_below(data, _MELD_TABLE.fullmatch) if "Emotion" in header_of(path)]
     if not tables:
         return None
@@ -52,7 +51,9 @@ def _emotions(task: Task, table: Path, source: str, finder: SoundFinder) -> Iter
         try:
             stem = f"dia{int(columns['Dialogue_ID'])}_utt{int(columns['Utterance_ID'])}"
         except (KeyError, ValueError):
-            raise DatasetError(f"{where} has no numbers in Dialogue_ID and Utterance_ID; expected MELD's table.") from None
+            raise DatasetError(
+                f"{where} has no numbers in Dialogue_ID and Utterance_ID; expected MELD's table."
+            ) from None
         clip = {"audio": f"{MELD_FOLDERS[split]}/{stem}.mp4"}
         row = Row(f"{split}_{stem}", sound_of(clip, finder, where), where, columns)
         yield example(task, row, Answered(source, columns["Emotion"].strip(), group=f"{split}_{stem.split('_')[0]}"))
@@ -67,7 +68,9 @@ def vocalsound(task: Task, data: Path) -> Found | None:
     mine = {path: source for path, split in splits.items() if (source := source_with(task, {split})) is not None}
     refuse_other_parts(task, data, mine, lists)
     folder = data if data.is_dir() else data.parent
-    finder = SoundFinder(*(root for root in (folder / "audio_16k", folder.parent / "audio_16k", folder) if root.is_dir()))
+    finder = SoundFinder(
+        *(root for root in (folder / "audio_16k", folder.parent / "audio_16k", folder) if root.is_dir())
+    )
     rows = chain.from_iterable(_vocal_sounds(task, path, source, finder) for path, source in mine.items())
     return Found("vocalsound", tuple(mine), rows, finder, frozenset(("wav", "labels")))
 
@@ -86,7 +89,9 @@ def _vocal_sounds(task: Task, path: Path, source: str, finder: SoundFinder) -> I
         row = Row(name.rsplit(".", 1)[0], sound_of({"wav": name}, finder, where), where, columns)
         reference = vocal_sound(columns["labels"])
         if reference is None:
-            raise DatasetError(f"{where} has the label {columns['labels']!r}; expected one of {', '.join(VOCAL_SOUNDS)}.")
+            raise DatasetError(
+                f"{where} has the label {columns['labels']!r}; expected one of {', '.join(VOCAL_SOUNDS)}."
+            )
         yield example(task, row, Answered(source, reference, group=row.id.split("_")[0]))
 
 

@@ -63,7 +63,9 @@ def read_qa(task: Task, row: Row, source: str | None = None) -> Example:
         raise DatasetError(_without("answer", names.ANSWER, row))
     source = source or str(first(row.columns, _SOURCE) or task.id)
     choices = choices_of(row.columns)
-    return example(task, row, Answered(source, _in_choices(text_of(answer), choices), str(question), choices, _clip(row)))
+    return example(
+        task, row, Answered(source, _in_choices(text_of(answer), choices), str(question), choices, _clip(row))
+    )
 
 
 def _in_choices(answer: str | None, choices: tuple[str, ...]) -> str | None:

@@ -1,4 +1,4 @@
-"""The official lists of Qwen2-Audio (and of Qwen-Audio, whose rows have no `prompt`): JSON lines of audio, gt, source."""
+"""The official lists of Qwen2-Audio, and of Qwen-Audio, whose rows have no `prompt`: lines of audio, gt, source."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from .speech import aishell_speaker
 KNOWN = frozenset({"audio", "prompt", "gt", "source", "id", "query"})
 # The lists' names for the tasks whose `source` names we have not seen: all of such a file is the task's.
 _LISTS = {
-    "librispeech": "librispeech_eval", "aishell2": "aishell2_eval", "cv15": "cv15_asr_{}_eval", "fleurs": "fleurs_asr_{}_eval",
-    "covost2": "covost2_eval", "meld": "meld_eval", "vocalsound": "vocalsound_eval", "airbench": "airbench_level_3_eval",
+    "librispeech": "librispeech_eval", "aishell2": "aishell2_eval", "cv15": "cv15_asr_{}_eval",
+    "fleurs": "fleurs_asr_{}_eval", "covost2": "covost2_eval", "meld": "meld_eval", "vocalsound": "vocalsound_eval",
+    "airbench": "airbench_level_3_eval",
 }  # fmt: skip
 _SEEN = re.compile(r"(librispeech|aishell2|covost)_", re.IGNORECASE)  # the families whose `source` names are certain
 _PLACEHOLDER = re.compile(r"^(?:Audio \d+: )?(?:<\|audio_bos\|>)?<\|AUDIO\|>(?:<\|audio_eos\|>)?\n?")
 
 
 def official_jsonl(task: Task, data: Path) -> Found | None:
-    """The task's rows of an official list; None where `data` holds none. Raises DatasetError for another task's list."""
+    """The task's rows of an official list; None where `data` holds none. Raises DatasetError for another's list."""
     lists = [path for path in _json_lists(data) if _is_official(path)]
     if not lists:
         return None
@@ -99,11 +100,13 @@ def _examples(task: Task, corpus: Corpus) -> Iterator[Example]:
 def _example(task: Task, row: Row, source: str) -> Example:
     columns = row.columns
     if "query" in columns and "gt" not in columns:
-        prompt = _PLACEHOLDER.sub("", str(columns["query"]))
-        return example(task, row, Answered(source, None, prompt, prompt=prompt), id=str(columns["id"]))
+        query = _PLACEHOLDER.sub("", str(columns["query"]))
+        return example(task, row, Answered(source, None, query, prompt=query), id=str(columns["id"]))
     prompt = columns.get("prompt") or None
     audio = str(columns["audio"])
-    return example(task, row, Answered(source, str(columns["gt"]), group=group_of(task, audio), prompt=prompt), id=audio)
+    return example(
+        task, row, Answered(source, str(columns["gt"]), group=group_of(task, audio), prompt=prompt), id=audio
+    )
 
 
 def group_of(task: Task, audio: str) -> str:
@@ -116,9 +119,9 @@ def group_of(task: Task, audio: str) -> str:
     if family == "aishell2":  # wav/D0012/MD0012W0001
         return aishell_speaker(stem)
     if family == "meld":  # output_repeated_splits_test_wav/dia12_utt3
-        match = re.search(r"dia(\d+)_utt\d+", stem)
+        dialogue = re.search(r"dia(\d+)_utt\d+", stem)
         split = next(iter({"dev", "test", "train"} & words(parts[-2])), "") if len(parts) > 1 else ""
-        return f"{split}_dia{match[1]}" if match else ""
+        return f"{split}_dia{dialogue[1]}" if dialogue else ""
     if family == "vocalsound":  # f0003_0_cough
         return stem.split("_")[0] if stem.count("_") >= 2 else ""
     return ""

@@ -40,7 +40,9 @@ def parquet(task: Task, data: Path) -> Found | None:
     if not sources:
         names = ", ".join(str(path.relative_to(root)) for path in files[:4])
         wanted = ", ".join(name for name, _ in task.sources[:6])
-        raise DatasetError(f"{data} has no row of {task.id}: found {names}; expected {wanted}. Give this task's folder.")
+        raise DatasetError(
+            f"{data} has no row of {task.id}: found {names}; expected {wanted}. Give this task's folder."
+        )
     corpus = open_corpus(data, keep=lambda inner: root / inner in sources)
     return Found("parquet", corpus.files, _examples(task, corpus, sources, read), corpus.finder, _known())
 

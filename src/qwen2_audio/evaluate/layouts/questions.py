@@ -17,11 +17,12 @@ from ..task import Task
 from .build import Answered, Found, choices_of, example, files_below, text_of
 
 Reader = Callable[[Task, Row], Example]
-KNOWN = frozenset(
+_NAMES = (
     "id audio_id audio_path path audio question choices options answer answer_gt choice_a choice_b choice_c choice_d "
     "task_name dataset_name uniq_id meta_info modality category sub-category sub-sub-category difficulty split dataset "
-    "task linguistics_sub_discipline language source url timestamp subcategory thinking cue rubric".split()
+    "task linguistics_sub_discipline language source url timestamp subcategory thinking cue rubric"
 )
+KNOWN = frozenset(_NAMES.split())
 _AUDIO_GROUNDING = "Audio_Grounding"
 # Versions of mmau-test-mini.json by the beginning of their SHA-256 (EVAL D1); "broken": answers that are no choice.
 MMAU_VERSIONS = {
@@ -35,7 +36,9 @@ MMAU_VERSIONS = {
 
 def airbench_chat(task: Task, data: Path) -> Found | None:
     """Chat/Chat_meta.json and Chat/{task_name}_{dataset_name}/{path}."""
-    return _list_of(task, data, "airbench_chat", {"question", "answer_gt", "task_name", "uniq_id"}, read_chat, _no_choices)
+    return _list_of(
+        task, data, "airbench_chat", {"question", "answer_gt", "task_name", "uniq_id"}, read_chat, _no_choices
+    )
 
 
 def airbench_foundation(task: Task, data: Path) -> Found | None:
@@ -172,4 +175,6 @@ def _check_mmau(task: Task, path: Path) -> None:
     wanted = "v1" if task.id.endswith("-v1") else "v05.15.25"
     if version.split()[0] != wanted:
         other = "mmau-mini-v1" if wanted != "v1" else "mmau-mini"
-        raise DatasetError(f"{path} is version {version} of MMAU's list, and {task.id} is {wanted}; run {other} instead.")
+        raise DatasetError(
+            f"{path} is version {version} of MMAU's list, and {task.id} is {wanted}; run {other} instead."
+        )

@@ -20,10 +20,11 @@ from .build import Answered, Found, example, files_below, path_words, refuse_oth
 LOCALES = {"zh": "zh-CN"}  # Common Voice's name of a language where it is not ours
 FLEURS_COLUMNS = ("id", "file", "raw_transcription", "transcription", "chars", "num_samples", "gender")
 FLEURS_TEXT = "raw_transcription"  # `transcription` has a space between characters and gives another error rate
-VOICE_COLUMNS = frozenset(
+_VOICE_NAMES = (
     "client_id path sentence_id sentence sentence_domain up_votes down_votes age gender accents accent variant locale "
-    "segment".split()
+    "segment"
 )
+VOICE_COLUMNS = frozenset(_VOICE_NAMES.split())
 _SPLITS = frozenset(("dev", "test", "train", "clean", "other"))
 _COVOST = re.compile(r"covost_v2\.([a-z-]+)_([a-z-]+)(?:\.(train|dev|test))?\.tsv")
 

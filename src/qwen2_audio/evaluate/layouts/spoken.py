@@ -1,4 +1,4 @@
-"""Benchmarks whose question is spoken: VoiceBench (Parquet files) and OpenAudioBench (a table and a folder of clips)."""
+"""Benchmarks whose question is spoken: VoiceBench (Parquet files), OpenAudioBench (a table and a folder of clips)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def read_voicebench(task: Task, row: Row, source: str) -> Example:
 
 def openaudiobench(task: Task, data: Path) -> Found | None:
     """eval_datas/{subset}/{subset}.csv and audios/*.mp3."""
-    tables = list(files_below(data, lambda name: name.endswith(".csv") and name.removesuffix(".csv") in _OPENAUDIOBENCH))
+    tables = list(
+        files_below(data, lambda name: name.endswith(".csv") and name.removesuffix(".csv") in _OPENAUDIOBENCH)
+    )
     if not tables:
         return None
     subset = task.sources[0][0]

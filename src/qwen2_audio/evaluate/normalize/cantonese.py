@@ -1,4 +1,4 @@
-"""Cantonese in traditional signs to simplified ones: the one place that imports zhconv, which is GPL and an extra of its own."""
+"""Cantonese in traditional signs to simplified ones, by zhconv, which is GPL and an extra of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def to_simplified(text: str) -> str:
         from zhconv import convert
     except ImportError as error:
         raise ConfigError(
-            "Cantonese is scored in simplified signs, by zhconv, which has another licence (GPL-2+) and is not installed with "
-            "the rest: pip install zhconv."
+            "Cantonese is scored in simplified signs by zhconv, which has another licence (GPL-2+) and is not "
+            "installed with the rest: pip install 'qwen2-audio[eval-yue]'."
         ) from error
     return str(convert(text, "zh-cn"))

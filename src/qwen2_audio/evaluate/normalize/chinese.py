@@ -1,8 +1,8 @@
-"""Numbers, dates, money and the like as Chinese reads them: speechio's TextNorm with all its options off, as the official
-evaluation calls it.
+"""Numbers, dates, money and the like as Chinese reads them: speechio's TextNorm with all its options off, as the
+official evaluation calls it.
 
-Written from a description of its rules, quirks included: each rule looks for its matches in the text as it was before the
-rule, and then replaces the first place where each match's text occurs, which need not be where it was found.
+Written from a description of its rules, quirks included: each rule looks for its matches in the text as it was before
+the rule, and then replaces the first place where each match's text occurs, which need not be where it was found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ DIGITS = "零一二三四五六七八九"
 UNITS = tuple(zip((44, 40, 36, 32, 28, 24, 20, 16, 12, 8, 4, 3, 2, 1), "载正涧沟穰秭垓京兆亿万千百十", strict=True))
 SIGNS = frozenset(sign for _, sign in UNITS)
 FULL_WIDTH = (
-    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏·〈〉"
+    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃"
+    "《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏·〈〉"
 )
 TO_SPACE = str.maketrans(dict.fromkeys(FULL_WIDTH + string.punctuation, " "))
 MEASURE_WORDS = (

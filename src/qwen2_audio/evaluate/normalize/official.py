@@ -21,7 +21,7 @@ def clean(text: str, language: str) -> str:
 
 
 def normalize(text: str, language: str) -> str:
-    """`clean`, and then the language's normalisers; English passes two. Raises ConfigError where a package is missing."""
+    """`clean`, and then the language's normalisers; English passes two. Raises ConfigError without their packages."""
     text = clean(text, language)
     if language == "yue":
         text = to_simplified(text)
@@ -44,4 +44,6 @@ def _is_punctuation(word: str) -> bool:
 
 def chain(language: str) -> str:
     """The normalisers' names for a signature."""
-    return {"en": "openai-english+basic", "zh": "speechio-tn", "yue": "zhconv-zh-cn+basic"}.get(language, "openai-basic")
+    return {"en": "openai-english+basic", "zh": "speechio-tn", "yue": "zhconv-zh-cn+basic"}.get(
+        language, "openai-basic"
+    )

@@ -1,4 +1,4 @@
-"""OpenAI's English and basic normalisers of Whisper, by the package whisper-normalizer: the one place that imports it."""
+"""OpenAI's English and basic normalisers of Whisper, by whisper-normalizer: the one place that imports it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ KNOWN = (
 
 @functools.cache
 def english_normalizer() -> Normalizer:
-    """OpenAI's English normaliser. Raises ConfigError where the package is missing, or no longer makes what OpenAI's makes."""
+    """OpenAI's English normaliser. Raises ConfigError without the package, or where it makes something else."""
     normalizer = _load("english").EnglishTextNormalizer()
     for word in ADDED_LATER:
         normalizer.replacers.pop(rf"\b{word}\b", None)
     for text, expected in KNOWN:
         if (found := normalizer(text)) != expected:
             raise ConfigError(
-                f"whisper-normalizer makes {found!r} of {text!r}, and OpenAI's normaliser {expected!r}: scores would not be "
-                "the official ones. Install the version that constraints.txt names."
+                f"whisper-normalizer makes {found!r} of {text!r}, and OpenAI's normaliser {expected!r}: scores would "
+                "not be the official ones. Install the version that constraints.txt names."
             )
     return _text(normalizer)
 
@@ -57,5 +57,5 @@ def _load(module: str):  # type: ignore[no-untyped-def]
         return importlib.import_module(f"whisper_normalizer.{module}")
     except ImportError as error:
         raise ConfigError(
-            "Counting word errors as the official evaluation does needs whisper-normalizer: pip install 'qwen2-audio[eval]'."
+            "The official word error rate needs whisper-normalizer: pip install 'qwen2-audio[eval]'."
         ) from error

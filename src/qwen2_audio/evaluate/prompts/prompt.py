@@ -46,8 +46,7 @@ def question_prompt(key: str, question: str = "", choices: Sequence[str] = ()) -
     """What follows the clip: the prompt `key` with a row's question and choices, or `key` itself where it is a text.
 
     {question} and {choices} stand for them: choices as the key's authors print them, one a line, or as a list (MMAU).
-    {choice_a} to {choice_d} are single ones, "None" where there is none, as AIR-Bench prints it. `question` without a place
-    in the prompt is an error of ours, not of the data.
+    {choice_a} to {choice_d} are single ones, "None" where there is none, as AIR-Bench prints it.
     """
     if key not in prompts():
         return key

@@ -21,7 +21,7 @@ def figures(metric: str, noise: float | None = None, *, source: str = "", **by: 
 
 
 def by_source(metric: str, by: str, noise: float | None = None, **percents: float) -> tuple[Golden, ...]:
-    """One party's rates in percent for several parts: `by_source("accuracy", "MMAR README", sound=33.3, music=24.3)`."""
+    """One party's rates in percent for several parts: `by_source("accuracy", "README", sound=33.3, music=24.3)`."""
     return tuple(rate(percent, metric, by, source, noise) for source, percent in percents.items())
 
 

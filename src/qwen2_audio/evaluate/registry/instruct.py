@@ -1,7 +1,7 @@
 """Benchmarks that users quote for the Instruct checkpoint (EVAL C2 to C4, D).
 
-Greedy runs inherit the repetition penalty 1.1 of the checkpoint's generation_config, as their authors' do; VoiceBench and
-OpenAudioBench draw by that file, as theirs do, with a seed.
+Greedy runs inherit the repetition penalty 1.1 of the checkpoint's generation_config, as their authors' do; VoiceBench
+and OpenAudioBench draw by that file, as theirs do, with a seed.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ INSTRUCT: tuple[Task, ...] = (
         ),
     ),
     _mmau(
-        "mmau-mini-v1", "MMAU test-mini v1", 1000, "Sakshi113/MMAU: mmau-test-mini.json of 2024-10 to 2025-03, and its audio.",
+        "mmau-mini-v1", "MMAU test-mini v1", 1000,
+        "Sakshi113/MMAU: mmau-test-mini.json of 2024-10 to 2025-03, and its audio.",
         (
             *rates("accuracy_string_match", 3.1, leaderboard=49.20),
             *by_source("accuracy_string_match", "leaderboard", 5.4, sound=54.95, music=50.98, speech=42.04),
@@ -109,7 +110,8 @@ INSTRUCT: tuple[Task, ...] = (
         licence="CC BY-NC 4.0", where="BoJack/MMAR on Hugging Face: MMAR-meta.json and mmar-audio.tar.gz.",
     ),
     Task(
-        "mmsu", "MMSU", "instruct", ("mmsu", "parquet"), (("mmsu", 5000),), "mmsu", "mmsu", decoding=GREEDY, group="audio",
+        "mmsu", "MMSU", "instruct", ("mmsu", "parquet"), (("mmsu", 5000),), "mmsu", "mmsu",
+        decoding=GREEDY, group="audio",
         goldens=(
             *rates("accuracy_official", 1.4, readme=53.27),
             *by_source("accuracy_official", "README", Perception=39.02, Reasoning=68.90),
@@ -121,10 +123,12 @@ INSTRUCT: tuple[Task, ...] = (
     _voicebench("wild", "wildvoice", (("wildvoice", 1000),), "open", figures("score", leaderboard=3.01)),
     _voicebench(
         "sdqa", "sd-qa", tuple((f"sd-qa_{region}", 553) for region in SD_QA_REGIONS), "qa",
-        # The leaderboard's 35.71 is a mean with PEDANT, which no version but 0.2.17 reproduces: nothing to compare with.
+        # The leaderboard's 35.71 is a mean with PEDANT, which only its version 0.2.17 gives: nothing to compare with.
         rates("accuracy_judge", 4.0, source="sd-qa_usa", kimi=35.35),
     ),
-    _voicebench("obqa", "openbookqa", (("openbookqa", 455),), "mcq", rates("accuracy_with_random", 4.6, leaderboard=49.45)),
+    _voicebench(
+        "obqa", "openbookqa", (("openbookqa", 455),), "mcq", rates("accuracy_with_random", 4.6, leaderboard=49.45),
+    ),
     _voicebench("mmsu", "mmsu", (("mmsu", 3074),), "mcq", rates("accuracy_with_random", 1.7, leaderboard=35.72)),
     _voicebench("bbh", "bbh", (("bbh", 1000),), "bbh", rates("accuracy_with_random", 3.1, leaderboard=54.70)),
     _voicebench("ifeval", "ifeval", (("ifeval", 345),), "ifeval", rates("final", 4.6, leaderboard=26.33, kimi=22.57)),

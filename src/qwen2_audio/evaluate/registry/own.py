@@ -14,7 +14,8 @@ OWN: tuple[Task, ...] = (
         where="Any manifest or table with clip, question and answer, and choices where there are some.",
     ),
     Task(
-        "nano", "The bundled model's own world", "any", (), (), None, "nano", deaf=None,  # it has silent clips of its own
+        "nano", "The bundled model's own world", "any", (), (), None, "nano",
+        deaf=None,  # it has silent clips of its own
         where="Rendered when it is run.",
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The thirteen benchmarks of the paper. All but AIR-Bench are the base checkpoint's, with the official prompts (EVAL A, C1).
+"""The thirteen benchmarks of the paper. All but AIR-Bench are the base checkpoint's, with the official prompts.
 
-`sources` are the names in the official lists; those of Common Voice, FLEURS, MELD and VocalSound were not seen by us, and
-the rows' own names win.
+`sources` are the names in the official lists; those of Common Voice, FLEURS, MELD and VocalSound were not seen by us,
+and the rows' own names win.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ PAPER: tuple[Task, ...] = (
             ("speech_and_music_QA", 200),
         ),
         "question", "airbench_chat", system="You are a helpful assistant.",
-        # The official run passes no penalty, and so inherits 1.1 from the checkpoint's generation_config even though greedy.
+        # The official run passes no penalty, and so inherits the 1.1 of the checkpoint's generation_config.
         decoding=SamplingParams(temperature=0, max_tokens=256, min_tokens=1, repetition_penalty=1.1), group="audio",
         goldens=(
             *figures("score", 0.14, source="speech", paper=7.18, card=7.24),

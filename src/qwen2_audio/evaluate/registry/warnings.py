@@ -37,8 +37,8 @@ def warnings_for(task: Task, facts: CheckpointFacts) -> list[str]:
 def _wrong_kind(task: Task) -> str:
     if task.checkpoint == "base":
         return (
-            f"{task.id} is a task of the base checkpoint, and this is an Instruct one: it adds sentences of its own, which "
-            "about doubles word error rates (LibriSpeech test-clean 1.7 % becomes 2.9 to 4.2 %)."
+            f"{task.id} is a task of the base checkpoint, and this is an Instruct one: it adds sentences of its own, "
+            "which about doubles word error rates (LibriSpeech test-clean 1.7 % becomes 2.9 to 4.2 %)."
         )
     return (
         f"{task.id} is a task of the Instruct checkpoint, and this is a base one: it follows no instructions, and most "

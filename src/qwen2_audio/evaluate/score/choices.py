@@ -1,5 +1,7 @@
-"""Multiple choice: how an answer names an option, as each benchmark's authors read it and as we do. Nothing is guessed: what
-names no option is wrong, and beside it stands what a random guess for those would have given."""
+"""Multiple choice: how an answer names an option, as each benchmark's authors read it and as we do.
+
+Nothing is guessed: what names no option is wrong, and beside it stands what a random guess for those would have given.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ def airbench_letter(text: str) -> str | None:
 
 _LETTER_FORMS = (
     r"^\W*([{0}{1}])(?:[.,:)\]*]|\s*$|\s*\n)",  # "B.", "(b) a dog", "**B**"
-    r"\b(?i:answer|option|choice|choose|select|pick)\b(?:\s+(?!is\b)\w+)?\s*(?:is|would be|:|=)?\s*[\"'“(*\[]*([{0}])\b(?!\s+[a-z])",
+    r"\b(?i:answer|option|choice|choose|select|pick)\b(?:\s+(?!is\b)\w+)?\s*(?:is|would be|:|=)?\s*[\"'“(*\[]*"
+    r"([{0}])\b(?!\s+[a-z])",
     r"\(([{0}])\)",
 )
 _LAST_WORD = (r"\b([{0}])\W*$",)
@@ -111,8 +114,10 @@ def skip_choice(prediction: Prediction) -> str | None:
     return "reference is none of the choices" if right_choice(prediction) is None else None
 
 
-def parsed_measures(found: Sequence[int | None], right: Sequence[int | None], counts: Sequence[int]) -> tuple[Measure, ...]:
-    """Unparsed is wrong; only what was parsed; and what guessing among `counts` options would have given for the rest."""
+def parsed_measures(
+    found: Sequence[int | None], right: Sequence[int | None], counts: Sequence[int]
+) -> tuple[Measure, ...]:
+    """Unparsed is wrong; only what was parsed; and what guessing among `counts` options gives for the rest."""
     hits = [a is not None and a == b for a, b in zip(found, right, strict=True)]
     parsed = [answer is not None for answer in found]
     guessed = [float(hit) if was else 1 / count for hit, was, count in zip(hits, parsed, counts, strict=True)]
@@ -152,7 +157,11 @@ def match_by_words(task: Task, predictions: Sequence[Prediction], judgements: Ju
     matched = [string_match(p.choices[right[row] or 0], p.text, p.choices) for row, p in enumerate(predictions)]
     letters = [parse_letter(p.text, LETTERS[: len(p.choices)]) for p in predictions]
     by_letter = [a is not None and b is not None and a == LETTERS[b] for a, b in zip(letters, right, strict=True)]
-    names = ("modality", "category", "sub-category") if task.id == "mmar" else ("task", "category", "sub-category", "difficulty")
+    names = (
+        ("modality", "category", "sub-category")
+        if task.id == "mmar"
+        else ("task", "category", "sub-category", "difficulty")
+    )
     return Scores(
         (
             accuracy("accuracy_string_match", matched),

@@ -7,7 +7,8 @@ import re
 SPOKEN = r"(?:audio|speech|voice|recording|sound|clip|transcript|transcription|speaker|person|man|woman)"
 PREFIX = re.compile(
     rf"^\s*(?:(?:sure|certainly|okay|of course)[,.!]\s+)?(?:here is |here's )?(?:the|this|that)\s+(?:\w+\s+){{0,2}}"
-    rf"(?:content\s+of\s+(?:the|this|that)\s+(?:\w+\s+)?{SPOKEN}|{SPOKEN})(?:\s+\w+){{0,3}}?\s*(?:is|says|said|reads|goes)?\s*[:：]\s*"
+    rf"(?:content\s+of\s+(?:the|this|that)\s+(?:\w+\s+)?{SPOKEN}|{SPOKEN})"
+    rf"(?:\s+\w+){{0,3}}?\s*(?:is|says|said|reads)?\s*[:：]\s*"
     rf"|^\s*the original content of this {SPOKEN} is\s*:?\s*"
     r"|^\s*(?:这段|这个|该|此)?(?:音频|语音|录音|声音|话)的?(?:原始|原|转写|文字)?(?:内容|文本|文字)?(?:是|为|说的是)?\s*[:：]\s*",
     re.IGNORECASE,

@@ -1,4 +1,4 @@
-"""Signs that a run went wrong, whatever its score: answers cut at the limit, empty, in loops, or in another language."""
+"""Signs that a run went wrong, whatever its score: answers cut short, empty, in loops, or in another language."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from ..example import Prediction
 from ..normalize.official import TAG
 from .echoes import has_echo
 
-LOOP_CHARACTERS, LOOP_TIMES, LONGEST_PERIOD = 24, 4, 60  # a text that ends in four or more rounds, 24 characters at least
+LOOP_CHARACTERS, LOOP_TIMES, LONGEST_PERIOD = (
+    24,
+    4,
+    60,
+)  # a text that ends in four or more rounds, 24 characters at least
 CUT = 0.05  # seconds that a clip may be longer than what was heard of it without counting as cut
 HAN_LANGUAGES, OTHER_SCRIPTS = ("zh", "yue"), ("ja", "ko", "ar", "ru", "hi", "th", "he", "el", "uk", "fa")
 
@@ -29,7 +33,7 @@ def is_loop(text: str) -> bool:
 
 
 def is_other_language(text: str, language: str) -> bool:
-    """Whether most letters are of a script that `language` is not written in. Languages of one script are not told apart."""
+    """Whether most letters are of a script that `language` is not written in; languages of one script look alike."""
     letters = [character for character in TAG.sub("", text) if character.isalpha()]
     if not letters or language in OTHER_SCRIPTS:
         return False
@@ -52,5 +56,7 @@ def health(predictions: Sequence[Prediction], language: str, *, transcribes: boo
         signs["prefix_echo"] = [has_echo(p.text) for p in answers]
     return {
         "answers": len(answers),
-        **{name: {"n": sum(found), "share": round(sum(found) / max(len(found), 1), 6)} for name, found in signs.items()},
+        **{
+            name: {"n": sum(found), "share": round(sum(found) / max(len(found), 1), 6)} for name, found in signs.items()
+        },
     }

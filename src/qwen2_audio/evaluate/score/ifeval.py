@@ -14,7 +14,9 @@ from ...errors import ConfigError
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
-ABBREVIATIONS = re.compile(r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|inc|ltd|co|e\.g|i\.e|u\.s|a\.m|p\.m|no|fig)\.$", re.IGNORECASE)
+ABBREVIATIONS = re.compile(
+    r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|inc|ltd|co|e\.g|i\.e|u\.s|a\.m|p\.m|no|fig)\.$", re.IGNORECASE
+)
 FENCES = re.compile(r"^```(?:json)?|```$", re.IGNORECASE)
 
 
@@ -24,7 +26,7 @@ def follows(name: str, arguments: Arguments, texts: Sequence[str]) -> bool:
 
 
 def variants(text: str) -> list[str]:
-    """The loose reading's eight: without the first line, the last, both or none of them; each with and without asterisks."""
+    """The loose reading's eight: without the first line, the last, both, none; each with and without asterisks."""
     lines = text.split("\n")
     cut = [text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
     return cut + [part.replace("*", "") for part in cut]
@@ -48,7 +50,9 @@ def _language(text: str, code: str) -> bool:
     try:
         from langdetect import DetectorFactory, LangDetectException, detect
     except ImportError as error:
-        raise ConfigError("IFEval's instructions on languages need langdetect: pip install 'qwen2-audio[eval]'.") from error
+        raise ConfigError(
+            "IFEval's instructions on languages need langdetect: pip install 'qwen2-audio[eval]'."
+        ) from error
     DetectorFactory.seed = 0  # it draws
     try:
         return str(detect(text)) == code
@@ -123,7 +127,9 @@ INSTRUCTIONS: Mapping[str, Check] = {
     "language:response_language": lambda t, a: _language(t, a["language"]),
     "length_constraints:number_sentences": lambda t, a: _relation(sentences(t), a["num_sentences"], a["relation"]),
     "length_constraints:number_paragraphs": _paragraphs,
-    "length_constraints:number_words": lambda t, a: _relation(len(re.findall(r"\w+", t)), a["num_words"], a["relation"]),
+    "length_constraints:number_words": lambda t, a: _relation(
+        len(re.findall(r"\w+", t)), a["num_words"], a["relation"]
+    ),
     "length_constraints:nth_paragraph_first_word": _first_word,
     "detectable_content:number_placeholders": lambda t, a: len(re.findall(r"\[.*?\]", t)) >= a["num_placeholders"],
     "detectable_content:postscript": _postscript,
@@ -136,9 +142,7 @@ INSTRUCTIONS: Mapping[str, Check] = {
         len(re.split(rf"\s?{a['section_spliter']}\s?\d+\s?", t)) - 1 >= a["num_sections"]
     ),
     "detectable_format:json_format": _json,
-    "detectable_format:title": lambda t, a: any(
-        title.strip("<>").strip() for title in re.findall(r"<<[^\n]+>>", t)
-    ),
+    "detectable_format:title": lambda t, a: any(title.strip("<>").strip() for title in re.findall(r"<<[^\n]+>>", t)),
     "combination:two_responses": _two_responses,
     "combination:repeat_prompt": lambda t, a: t.strip().lower().startswith(a["prompt_to_repeat"].strip().lower()),
     "startend:end_checker": lambda t, a: t.strip().strip('"').lower().endswith(a["end_phrase"].strip().lower()),

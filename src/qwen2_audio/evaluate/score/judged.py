@@ -49,7 +49,7 @@ def _by_row(judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
 
 
 def by_judge(task: Task, predictions: Sequence[Prediction], judgements: Judgements) -> Scores:
-    """VoiceBench's and OpenAudioBench's judged sets. Without a judge: whether the reference's words are in the answer."""
+    """VoiceBench's and OpenAudioBench's judged sets; beside the judge's, whether the reference's words are there."""
     references = [references_of(prediction) for prediction in predictions]
     known = [bool(reference) for reference in references]
     texts = [prediction.text for prediction in predictions]
@@ -90,7 +90,7 @@ def airbench_chat(task: Task, predictions: Sequence[Prediction], judgements: Jud
 
 
 def _pairs(predictions: Sequence[Prediction], replies: Mapping[str, Sequence[Judgement]]) -> Array:
-    """[rows, 10]: for each order the model's marks, the reference's, the model's wins, pairs that were read, replies."""
+    """[rows, 10]: for each order the model's marks, the reference's, the model's wins, pairs read, replies."""
     counts = np.zeros((len(predictions), 10))
     for row, prediction in enumerate(predictions):
         for judgement in replies.get(prediction.id, ()):

@@ -80,7 +80,7 @@ def label_accuracy(
     strict = [a == b.lstrip() for a, b in zip(references, answers, strict=True)]
     folded = [fold(a) == fold(b) for a, b in zip(references, answers, strict=True)]
     mapped = [truth is not None and truth == answer for truth, answer in zip(truths, found, strict=True)]
-    flat = confusion.reshape(len(predictions), -1)
+    flat = confusion.reshape(len(predictions), len(names) * (len(names) + 1))
     return Scores(
         (
             accuracy("accuracy_strict", strict),
@@ -100,4 +100,5 @@ def _macro_f1(sums: Array, labels: int) -> Array:
     true, named = matrix.sum(-1), matrix[..., :labels].sum(-2)
     f1 = 2 * right / np.maximum(true + named, 1)
     occurs = true > 0
-    return np.asarray((f1 * occurs).sum(-1) / np.maximum(occurs.sum(-1), 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((f1 * occurs).sum(-1) / occurs.sum(-1))

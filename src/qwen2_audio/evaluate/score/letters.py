@@ -25,7 +25,10 @@ MUSIC = ("Music_",)
 def airbench_foundation(task: Task, predictions: Sequence[Prediction], judgements: Judgements) -> Scores:
     """`accuracy_official` leaves out what the authors' parser does not read; the others are of our parser."""
     answers = [airbench_letter(prediction.text) for prediction in predictions]
-    parts = ["speech" if p.source.startswith(SPEECH) else "music" if p.source.startswith(MUSIC) else "sound" for p in predictions]
+    parts = [
+        "speech" if p.source.startswith(SPEECH) else "music" if p.source.startswith(MUSIC) else "sound"
+        for p in predictions
+    ]
     return _letters(predictions, answers, [answer is not None for answer in answers], {"part": parts})
 
 

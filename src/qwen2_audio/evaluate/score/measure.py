@@ -48,10 +48,14 @@ class Scores:
     """What a scorer finds in a task's answers; the rows are in the order they were given in."""
 
     measures: tuple[Measure, ...]  # the published one first
-    details: Callable[[Sequence[int]], dict[str, Any]] = _nothing  # of these rows: a confusion matrix, what was not parsed
+    details: Callable[[Sequence[int]], dict[str, Any]] = (
+        _nothing  # of these rows: a confusion matrix, what was not parsed
+    )
     by: Mapping[str, Sequence[str]] = field(default_factory=dict)  # "modality": each row's; "" belongs to none
     read_as: Sequence[Any] = ()  # how each answer was read, for people
-    signature: Mapping[str, str] = field(default_factory=dict)  # what else decided the figures: a normaliser, a tokenizer
+    signature: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what else decided the figures: a normaliser, a tokenizer
 
 
 Measuring = Callable[[Task, Sequence[Prediction], Mapping[str, Sequence[Judgement]]], Scores]

@@ -1,4 +1,4 @@
-"""A user's own questions: scored by choice where there are choices, by the reference's words, and by a judge where one was asked."""
+"""A user's own questions: by choice where there are choices, by the reference's words, by a judge if one was asked."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ def question_answers(task: Task, predictions: Sequence[Prediction], judgements: 
     counts = [max(len(p.choices), 1) for p in predictions]
     has = [number is not None for number in right]
     chosen = tuple(
-        Measure(measure.name, measure.counts * [[float(known)] for known in has]) for measure in parsed_measures(found, right, counts)
+        Measure(measure.name, measure.counts * [[float(known)] for known in has])
+        for measure in parsed_measures(found, right, counts)
     )
-    matched = [p.choices and string_match(p.choices[right[row] or 0], p.text, p.choices) for row, p in enumerate(predictions)]
+    matched = [
+        p.choices and string_match(p.choices[right[row] or 0], p.text, p.choices) for row, p in enumerate(predictions)
+    ]
     by_words = accuracy("accuracy_string_match", [float(bool(match)) for match in matched], has)
     return Scores((*chosen, by_words, *free, *judged), details=choice_details(found, counts), read_as=found)

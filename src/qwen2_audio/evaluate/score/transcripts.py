@@ -16,7 +16,9 @@ from .judgement import Judgement
 from .measure import Array, Measure, Scores
 
 COLUMNS = ("substitutions", "deletions", "insertions", "reference_tokens")
-Operation = tuple[str, str, str]  # "equal", "replace", "delete" or "insert"; the reference's token, the answer's; "" for none
+Operation = tuple[
+    str, str, str
+]  # "equal", "replace", "delete" or "insert"; the reference's token, the answer's; "" for none
 
 
 def align(reference: Sequence[str], answer: Sequence[str]) -> list[Operation]:
@@ -47,16 +49,16 @@ def transcript_tokens(task: Task, text: str) -> list[str]:
     return tokens(text, task.language, characters=task.scorer == "cer" or None)
 
 
-def error_rates(
-    task: Task, predictions: Sequence[Prediction], judgements: Mapping[str, Sequence[Judgement]]
-) -> Scores:
-    """`wer` or `cer` as the official evaluation counts; `_lenient` without a chat model's sentence around the transcript;
-    `_plain` without the normalisers; `_mean` the mean of the rows' rates, which some suites print."""
+def error_rates(task: Task, predictions: Sequence[Prediction], judgements: Mapping[str, Sequence[Judgement]]) -> Scores:
+    """`wer` or `cer` as the official evaluation counts; `_lenient` without a chat model's sentence around the
+    transcript; `_plain` without the normalisers; `_mean` the mean of the rows' rates, which some suites print."""
     name, by_character = task.scorer, task.scorer == "cer"
     pairs = [(prediction.reference or "", prediction.text) for prediction in predictions]
     counted = _count([(transcript_tokens(task, a), transcript_tokens(task, b)) for a, b in pairs])
     lenient = _count([(transcript_tokens(task, a), transcript_tokens(task, without_echo(b))) for a, b in pairs])
-    plain = _count([(plain_tokens(a, characters=by_character), plain_tokens(b, characters=by_character)) for a, b in pairs])
+    plain = _count(
+        [(plain_tokens(a, characters=by_character), plain_tokens(b, characters=by_character)) for a, b in pairs]
+    )
     has_words = counted[:, 3] > 0
     rates = np.where(has_words, counted[:, :3].sum(1) / np.maximum(counted[:, 3], 1), 0.0)
     return Scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,9 @@ def _metric(tokenizer: str) -> Any:
     except ImportError as error:
         raise ConfigError("BLEU needs sacrebleu: pip install 'qwen2-audio[eval]'.") from error
     try:
-        return BLEU(tokenize=tokenizer)
+        metric = BLEU(tokenize=tokenizer)
+        metric.corpus_score([""], [[""]])  # its signature wants to know the number of references
+        return metric
     except (ImportError, RuntimeError) as error:
         raise ConfigError(f"BLEU of {tokenizer!r} needs more of sacrebleu: pip install 'sacrebleu[ja]'.") from error
 
@@ -61,5 +64,7 @@ def _counts(metric: Any, pairs: Sequence[tuple[str, str]]) -> Array:
 
 def _bleu(metric: Any, sums: Array) -> float:
     whole = [int(count) for count in sums]
+    if not whole[8] and not whole[9]:
+        return math.nan
     score = metric.compute_bleu(whole[:4], whole[4:8], whole[8], whole[9], smooth_method="exp", max_ngram_order=4)
     return float(score.score)
