@@ -13,6 +13,7 @@ from .example import Prediction
 from .folder import MANIFEST, PREDICTIONS, Identity, enter
 from .line_log import replace_file
 from .predictions import prediction_key, to_line
+from .score.scorers import SCORERS
 from .task import Task
 
 # Where others write the answer, the reference and the row's name, in the order in which they are looked for.
@@ -111,9 +112,13 @@ def _check_task(path: Path, task: Task, predictions: Sequence[Prediction]) -> No
             f"{path} has answers to {', '.join(sorted(found)[:3])}, and {task.id} is of {', '.join(sorted(known)[:3])}; "
             "name the file's own task with --task."
         )
-    if all(prediction.reference is None for prediction in predictions):
+    scorer = SCORERS.get(task.scorer)
+    if scorer is None:
+        raise ConfigError(f"{task.id} is scored while it is run, and not from a file of answers.")
+    if all(scorer.skip(prediction) is not None for prediction in predictions):
         raise ConfigError(
-            f"{path} has no right answers; expected them in one of {', '.join(REFERENCES)}, to score {task.id} by."
+            f"{path} has no right answers ({scorer.skip(predictions[0])}); expected them in one of "
+            f"{', '.join(REFERENCES)}, to score {task.id} by."
         )
 
 
