@@ -23,7 +23,7 @@ def is_loop(text: str) -> bool:
     """Whether `text` ends in one piece again and again: "and so and so and so ..."."""
     text = text.strip()
     for period in range(1, LONGEST_PERIOD + 1):
-        length = max(LOOP_CHARACTERS, LOOP_TIMES * period)
+        length = max(LOOP_CHARACTERS, int(LOOP_ROUNDS * period))
         if len(text) < length:
             return False
         end = text[-length:]
