@@ -46,7 +46,7 @@ def small_list(folder: Path, rows: int = 6, *, task: Task = TASK, seconds: float
 
 
 class KnowingModel:
-    """Answers each of `examples` with its reference, and any other clip with "nothing"; see `evaluate.question.Model`."""
+    """Answers each of `examples` with its reference, any other clip with "nothing"; an `evaluate.question.Model`."""
 
     name = "knowing"
 

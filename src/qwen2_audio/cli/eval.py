@@ -44,9 +44,11 @@ def help_text() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = "\n".join(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())
     return (
-        f"Usage: {PROGRAM} COMMAND [ARGUMENTS]\n\nHow well a checkpoint hears, measured as the benchmarks' authors do.\n\n"
+        f"Usage: {PROGRAM} COMMAND [ARGUMENTS]\n\n"
+        "How well a checkpoint hears, measured as the benchmarks' authors do.\n\n"
         f"Commands:\n{lines}\n\nOptions:\n  --help  print this; after a command, its own options\n\n"
-        "Exit status 0: all done; 1: some rows failed, and are named; 2: it could not start; 3: a bar was missed, with --bars."
+        "Exit status 0: all done; 1: some rows failed, and are named; 2: it could not start; 3: a bar was missed, "
+        "with --bars."
     )
 
 

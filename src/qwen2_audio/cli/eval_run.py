@@ -29,8 +29,8 @@ Checkpoint = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Folder or hub name; default $QWEN2_AUDIO_MODEL, else the bundled nano. With --base-url: the model's name at "
-        "the server, default the first that it lists.",
+        help="Folder or hub name; default $QWEN2_AUDIO_MODEL, else the bundled nano. With --base-url: the model's "
+        "name at the server, default the first that it lists.",
         show_default=False,
     ),
 ]
@@ -49,10 +49,10 @@ Shard = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Every N-th row, from the I-th on; `eval score` puts the shards together."),
 ]
-Language = Annotated[str | None, typer.Option("--lang", help="The language that is spoken, for the task asr: en, zh, ...")]
-Before = Annotated[
-    str | None, typer.Option(help="nano only: another checkpoint for a second column, say before DPO.")
+Language = Annotated[
+    str | None, typer.Option("--lang", help="The language that is spoken, for the task asr: en, zh, ...")
 ]
+Before = Annotated[str | None, typer.Option(help="nano only: another checkpoint for a second column, say before DPO.")]
 DeafCheckOption = Annotated[
     bool,
     typer.Option("--deaf-check/--no-deaf-check", help="Stop where exchanging clips hardly changes the answers."),
@@ -89,6 +89,7 @@ def command(
         return examine_nano(model, before, limit or NANO_ROWS, out, bars=bars)
     if before is not None or bars:
         raise ConfigError("--before and --bars are of the task nano; compare two runs with `qwen2-audio eval compare`.")
+    from ..evaluate.question import fitted
     from ..evaluate.rows import Selection, parse_shard
 
     selection = Selection(limit, sample, seed, parse_shard(shard))
@@ -106,7 +107,8 @@ def command(
 
         asked = LocalModel(chat, options)
     try:
-        runs = ask(asked, found, selection, out, deaf_check=deaf_check)
+        found = [fitted(asked, *pair) for pair in found]
+        runs = ask(asked, found, selection, data or Path(), out, deaf_check=deaf_check)
     finally:
         asked.close()
     for run in runs:
@@ -121,7 +123,7 @@ def command(
 
 
 def find_rows(tasks: str, data: Path | None, language: str | None) -> list[tuple[Task, Sequence[Example]]]:
-    """Each task of the list with its rows in `data`. Raises ConfigError for the task nano among others, and without data."""
+    """Each task of the list with its rows in `data`. Raises ConfigError for nano among others, and without data."""
     from ..evaluate.registry.tasks import find_tasks
 
     found = find_tasks(tasks, language=language)
@@ -136,11 +138,24 @@ def find_rows(tasks: str, data: Path | None, language: str | None) -> list[tuple
 
 
 def ask(
-    model: Model, tasks: Sequence[tuple[Task, Sequence[Example]]], selection: Any, out: Path, *, deaf_check: bool
+    model: Model,
+    tasks: Sequence[tuple[Task, Sequence[Example]]],
+    selection: Any,
+    data: Path,
+    out: Path,
+    *,
+    deaf_check: bool,
 ) -> list[TaskRun]:
     """Run with a progress bar on stderr."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from ..evaluate.folder import shard_folder
     from ..evaluate.run import Run
@@ -150,11 +165,9 @@ def ask(
         TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        bars = {
-            task.id: progress.add_task(task.id, total=len(selection.rows(examples))) for task, examples in tasks
-        }
+        bars = {task.id: progress.add_task(task.id, total=len(selection.rows(examples))) for task, examples in tasks}
         run = Run(
-            shard_folder(out, selection.shard), model, selection, deaf_check,
+            shard_folder(out, selection.shard), model, selection, deaf_check, str(data.resolve()),
             tell=lambda sentence: progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True),
             advance=lambda prediction: progress.advance(bars[prediction.task]),
         )  # fmt: skip

@@ -19,7 +19,9 @@ class EmbeddedSound:
 class Sound:
     """Where a row's sound lies, or which part of it; nothing is decoded yet."""
 
-    source: str | EmbeddedSound  # a file's path (absolute, or relative to the working directory), a URL, or embedded bytes
+    source: (
+        str | EmbeddedSound
+    )  # a file's path (absolute, or relative to the working directory), a URL, or embedded bytes
     offset: float = 0.0  # seconds from the file's beginning
     duration: float | None = None  # seconds; None: to the end
 

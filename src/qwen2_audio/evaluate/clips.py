@@ -13,6 +13,7 @@ from ..audio.io import SAMPLE_RATE, load_with_notes, local_path
 from ..audio.limits import Deadline, Limits
 from ..audio.mel import WINDOW_SAMPLES
 from ..datasets.row import Sound
+from ..datasets.sounds import part_of
 from ..errors import AudioError
 
 LIMITS = Limits()  # three hours: a long recording's first window is still heard
@@ -33,6 +34,7 @@ class HeardClip:
 
     waveform: np.ndarray  # float32 [S], 16 kHz, at most 480,000
     seconds: float  # of the clip
+    notes: tuple[str, ...] = ()  # sentences on what of its file was lost
 
     @property
     def heard(self) -> float:
@@ -55,16 +57,9 @@ def read_clip(sound: Sound) -> EncodedClip:
 
 def decode_clip(clip: EncodedClip) -> HeardClip:
     """The first 30 s of a clip, as the official run's feature extractor keeps them. Raises AudioError."""
-    sound = clip.sound
-    waveform, _ = load_with_notes(clip.data, limits=LIMITS, name=sound.name)
-    start = round(sound.offset * SAMPLE_RATE)
-    end = len(waveform) if sound.duration is None else start + round(sound.duration * SAMPLE_RATE)
-    part = waveform[start:end]
-    if not len(part):
-        raise AudioError(
-            f"{sound.name} lasts {len(waveform) / SAMPLE_RATE:.2f} s, and the row's part begins at {sound.offset:g} s."
-        )
-    return HeardClip(part[:WINDOW_SAMPLES], len(part) / SAMPLE_RATE)
+    waveform, notes = load_with_notes(clip.data, limits=LIMITS, name=clip.sound.name)
+    part = part_of(waveform, clip.sound)
+    return HeardClip(part[:WINDOW_SAMPLES], len(part) / SAMPLE_RATE, notes)
 
 
 def _bytes_of(sound: Sound) -> bytes:

@@ -77,8 +77,8 @@ def refuse_deaf(model: str, task: str, hearing: Hearing) -> None:
     )
     raise EvaluationError(
         f"{model} does not seem to hear: on {hearing.rows} rows of {task} the clip was exchanged, and {what} "
-        f"{hearing.change:.3g}; expected more than {hearing.threshold:g}. Look whether clips reach the model (a projector "
-        "without weights, an adapter that fits badly, `audios=` where the library wants `audio=`); "
+        f"{hearing.change:.3g}; expected more than {hearing.threshold:g}. Look whether clips reach the model (a "
+        "projector without weights, an adapter that fits badly, `audios=` where a library wants `audio=`); "
         "--no-deaf-check runs all the same."
     )
 

@@ -27,7 +27,7 @@ class EndpointError(Qwen2AudioError):
     """A question that a server refused, or could not answer."""
 
 
-class EndpointDown(EvaluationError):
+class EndpointDownError(EvaluationError):
     """A server that does not answer any question."""
 
 
@@ -39,7 +39,7 @@ class Endpoint:
         in_flight: int = IN_FLIGHT,
     ) -> None:  # fmt: skip
         """`model`: its name at the server; None: the first that it lists. Raises ConfigError without the openai client
-        and for a URL that is none, EndpointDown where nobody answers."""
+        and for a URL that is none, EndpointDownError where nobody answers."""
         self._openai = _load_openai()
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"--base-url is {url!r}; expected http://HOST:PORT or https://HOST, with or without /v1.")
@@ -59,13 +59,13 @@ class Endpoint:
         return "chat"  # chat completions have no other
 
     def facts(self, task: Task) -> CheckpointFacts:
-        return CheckpointFacts("instruct" if task.checkpoint == "base" else None)
+        return CheckpointFacts()  # of its weights nothing is known
 
     def submit(self, question: Question) -> Callable[[], Answer]:
         return self._pool.submit(self.ask, question).result
 
     def ask(self, question: Question) -> Answer:
-        """Raises EndpointError for this question, and EndpointDown or ConfigError where no other would fare better."""
+        """Raises EndpointError for this question, and EndpointDownError or ConfigError where no other would do."""
         openai = self._openai
         try:
             completion = self._create(question)
@@ -101,8 +101,8 @@ class Endpoint:
                 with self._lock:
                     self.dropped = tuple(sorted({*self.dropped, *refused}))
 
-    def down(self, error: Exception) -> EndpointDown:
-        return EndpointDown(
+    def down(self, error: Exception) -> EndpointDownError:
+        return EndpointDownError(
             f"{self.url} does not answer: {_reason(error)} What was answered is kept; run the same command again once "
             "the server is up."
         )
@@ -111,7 +111,8 @@ class Endpoint:
         try:
             models = self._client.models.list().data
         except self._openai.OpenAIError as error:
-            raise EndpointDown(f"{self.url} does not answer: {_reason(error)} Start the server, or name it.") from error
+            message = f"{self.url} does not answer: {_reason(error)} Start the server, or name it with its port."
+            raise EndpointDownError(message) from error
         if not models:
             raise ConfigError(f"{self.url} lists no model; name one with --model.")
         return str(models[0].id)

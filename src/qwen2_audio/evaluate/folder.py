@@ -1,32 +1,37 @@
-"""A run's folder: run.json says whose answers it holds, manifest.jsonl which rows, speed.json how fast they came."""
+"""A run's folder: run.json says whose answers it holds, manifest.jsonl of which rows, speed.json how fast."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
+from .example import Prediction
 from .line_log import json_line, replace_file
 from .predictions import Row, read_predictions, to_line
 
 RUN, MANIFEST, PREDICTIONS, SPEED = "run.json", "manifest.jsonl", "predictions.jsonl", "speed.json"
-HEARING = "hearing.json"  # what the deaf check measured, by task
+CHECKS = "checks.json"  # by task: what the deaf check measured, what differs from the official run
 SHARD = "shard-{}-of-{}"
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose answers a folder holds: `model` for people, `fingerprint` for equality; `tasks` by id, in the order in which
-    they were first run, with what decides an answer beside the row itself."""
+    """Whose answers a folder holds.
+
+    `model` is for people, `fingerprint` tells weights apart; `tasks` by id, in the order in which they were first run,
+    with what decides an answer beside the row itself.
+    """
 
     model: str
     fingerprint: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shard: tuple[int, int] | None = None  # number, from 1, and how many
+    data: Mapping[str, str] = field(default_factory=dict)  # where each task's rows were; decides nothing
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -35,6 +40,7 @@ class Identity:
             "settings": dict(self.settings),
             "tasks": {name: dict(task) for name, task in self.tasks.items()},
             "shard": list(self.shard) if self.shard else None,
+            "data": dict(self.data),
         }
 
 
@@ -45,8 +51,9 @@ def read_identity(folder: Path) -> Identity:
         data = json.loads(path.read_text(encoding="utf-8"))
         shard = data.get("shard")
         return Identity(
-            data["model"], data["fingerprint"], data["settings"], data["tasks"], tuple(shard) if shard else None
-        )
+            data["model"], data["fingerprint"], data["settings"], data["tasks"], tuple(shard) if shard else None,
+            data.get("data", {}),
+        )  # fmt: skip
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{folder} holds no run (no {RUN}); expected the folder that was given to `qwen2-audio eval run --out`."
@@ -64,16 +71,17 @@ def enter(folder: Path, identity: Identity) -> Identity:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EvaluationError(f"{folder} cannot be made: {error.strerror}; name another folder.") from error
-    tasks: dict[str, Mapping[str, Any]] = {}
+    found = None
     if (folder / RUN).exists():
         found = read_identity(folder)
         _check_same(folder, found, identity)
-        tasks = dict(found.tasks)
     elif (folder / PREDICTIONS).exists():
         raise EvaluationError(f"{folder} has {PREDICTIONS} but no {RUN} to say whose they are; name another folder.")
-    merged = Identity(
-        identity.model, identity.fingerprint, identity.settings, {**tasks, **identity.tasks}, identity.shard
-    )
+    merged = identity
+    if found is not None:
+        merged = replace(
+            identity, tasks={**found.tasks, **identity.tasks}, data={**found.data, **identity.data}
+        )
     write_json(folder / RUN, merged.to_json())
     return merged
 
@@ -85,7 +93,9 @@ def _check_same(folder: Path, found: Identity, asked: Identity) -> None:
             "name another folder with --out."
         )
     if found.shard != asked.shard:
-        raise EvaluationError(f"{folder} holds shard {found.shard}, and this run is {asked.shard}; name another folder.")
+        raise EvaluationError(
+            f"{folder} holds shard {found.shard}, and this run is {asked.shard}; name another folder."
+        )
     for name, task in asked.tasks.items():
         before = found.tasks.get(name)
         if before is None or dict(before) == dict(task):
@@ -158,14 +168,20 @@ def merge_shards(folder: Path) -> bool:
     numbers = sorted(identity.shard[0] for identity, _ in found if identity.shard)
     if numbers != list(range(1, total + 1)):
         missing = sorted(set(range(1, total + 1)) - set(numbers))
-        what = f"shard {missing[0]} of {total} is missing" if missing else f"there are shards of other divisions than {total}"
+        what = (
+            f"shard {missing[0]} of {total} is missing"
+            if missing
+            else f"there are shards of other divisions than {total}"
+        )
         raise EvaluationError(f"{folder}: {what}; run it with --shard, or take the odd folder out.")
     rows: dict[Row, dict[str, Any]] = {}
-    predictions = {}
+    predictions: dict[Row, Prediction] = {}
     for identity, shard in found:
         same = (identity.fingerprint, dict(identity.settings), dict(identity.tasks))
         if same != (first.fingerprint, dict(first.settings), dict(first.tasks)):
-            raise EvaluationError(f"{shard} is of another run than {shards[0]}: another model, or other tasks or options.")
+            raise EvaluationError(
+                f"{shard} is of another run than {shards[0]}: another model, or other tasks or options."
+            )
         if not (shard / MANIFEST).exists():
             raise EvaluationError(f"{shard} is not finished; run the same command again to go on with it.")
         rows |= read_manifest(shard)
@@ -174,7 +190,7 @@ def merge_shards(folder: Path) -> bool:
     lines = [to_line(predictions[row]) for row in sorted(order, key=lambda row: order[row]) if row in predictions]
     replace_file(folder / PREDICTIONS, b"".join(lines), "the shards are kept")
     write_manifest(folder, first.tasks, rows)
-    write_json(folder / RUN, Identity(first.model, first.fingerprint, first.settings, first.tasks).to_json())
-    speeds = [session for _, shard in found for session in read_json(shard / SPEED, [])]
-    write_json(folder / SPEED, speeds)
+    write_json(folder / RUN, replace(first, shard=None).to_json())
+    write_json(folder / SPEED, [session for _, shard in found for session in read_json(shard / SPEED, [])])
+    write_json(folder / CHECKS, {name: check for _, shard in found for name, check in read_json(shard / CHECKS, {}).items()})
     return True

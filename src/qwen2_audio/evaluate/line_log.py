@@ -45,7 +45,7 @@ class LineLog:
         self._unsynced = 0
 
     def add(self, line: bytes) -> None:
-        """Append a line, with its end. Raises EvaluationError where it cannot be written; the file then ends as before."""
+        """Append a line, with its end. Raises EvaluationError where there is no room; the file then ends as before."""
         try:
             written = 0
             while written < len(line):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..errors import ConfigError, Qwen2AudioError
 from .clips import HeardClip, decode_clip, read_clip
 from .example import Example, Prediction
-from .predictions import PredictionLog, prediction_key
+from .predictions import Row, prediction_key
 
 T = TypeVar("T")
 READERS = 2  # threads that read and decode clips
@@ -50,13 +50,20 @@ class Selection:
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """"2/4" as (2, 4). Raises ConfigError."""
+    """ "2/4" as (2, 4). Raises ConfigError."""
     if text is None:
         return None
     number, slash, total = text.partition("/")
     if not (slash and number.isdecimal() and total.isdecimal()):
         raise ConfigError(f"--shard is {text!r}; expected number/how many, such as 2/4.")
     return int(number), int(total)
+
+
+class Answers(Protocol):
+    """What was answered before, by task and id."""
+
+    @property
+    def latest(self) -> Mapping[Row, Prediction]: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class ReadRow:
     error: str | None = None
 
 
-def read_row(index: int, example: Example, log: PredictionLog, key_of: Callable[[Example, str], str]) -> ReadRow:
+def read_row(index: int, example: Example, log: Answers, key_of: Callable[[Example, str], str]) -> ReadRow:
     """A clip is decoded only where its answer is not there yet; errors are tried again. Raises nothing of a clip's."""
     sha1 = ""
     try:
@@ -107,8 +114,6 @@ def key_maker(task: str, decoding: dict[str, object], fingerprint: str) -> Calla
     """The key of a row's prediction, from its example and its clip's hash."""
 
     def key(example: Example, sha1: str) -> str:
-        return prediction_key(
-            task, example.id, audio=sha1, prompt=example.prompt, decoding=decoding, model=fingerprint
-        )
+        return prediction_key(task, example.id, audio=sha1, prompt=example.prompt, decoding=decoding, model=fingerprint)
 
     return key

@@ -16,14 +16,23 @@ from typing import Any
 
 from ..errors import ConfigError, EvaluationError, Qwen2AudioError
 from .deaf import check_hearing, refuse_deaf
-from .endpoint import EndpointDown
+from .endpoint import EndpointDownError
 from .example import Example, Prediction
 from .folder import (
-    HEARING, MANIFEST, PREDICTIONS, SPEED, Identity, enter, order_of, read_json, read_manifest, write_json,
+    CHECKS,
+    MANIFEST,
+    PREDICTIONS,
+    SPEED,
+    Identity,
+    enter,
+    order_of,
+    read_json,
+    read_manifest,
+    write_json,
     write_manifest,
-)  # fmt: skip
+)
 from .predictions import PredictionLog
-from .question import Answer, Model, decoding_of, question_of
+from .question import Answer, Model, Question, decoding_of, question_of
 from .registry.warnings import warnings_for
 from .rows import ReadRow, Selection, key_maker, read_row, read_rows
 from .task import Task
@@ -68,6 +77,7 @@ class Run:
     model: Model
     selection: Selection = field(default_factory=Selection)
     hearing_check: bool = True
+    data: str = ""  # where the rows are, for the report's players
     tell: Tell = lambda _: None
     advance: Advance = lambda _: None
 
@@ -80,6 +90,7 @@ class Run:
         identity = Identity(
             self.model.name, self.model.fingerprint, self.model.settings,
             {task.id: self._about(task, examples) for task, examples in tasks}, self.selection.shard,
+            {task.id: self.data for task, _ in tasks},
         )  # fmt: skip
         identity = enter(self.folder, identity)
         manifest = read_manifest(self.folder)
@@ -91,7 +102,7 @@ class Run:
                 self._warn(task)
                 rows = self.selection.rows(examples)
                 if task.deaf is not None and self.hearing_check:
-                    self._check_hearing(task, rows, log)
+                    self._check_hearing(task, rows)
                 done.append(_ask_rows(self, task, rows, log, manifest))
             order = order_of(identity.tasks, manifest)
             log.sort(order)
@@ -111,25 +122,29 @@ class Run:
         }
 
     def _warn(self, task: Task) -> None:
-        for sentence in warnings_for(task, self.model.facts(task)):
-            self.tell(sentence)
+        sentences = warnings_for(task, self.model.facts(task))
         if task.checkpoint == "base" and self.model.form(task) != "base":
-            self.tell(
+            sentences.append(
                 f"{task.id} is asked in bare prompts officially, and a server takes chat messages only: figures are "
                 "comparable among servers, not with the published ones."
             )
+        for sentence in sentences:
+            self.tell(sentence)
+        self._keep_check(task, "warnings", sentences)
 
-    def _check_hearing(self, task: Task, rows: Sequence[tuple[int, Example]], log: PredictionLog) -> None:
+    def _keep_check(self, task: Task, name: str, value: Any) -> None:
+        found = read_json(self.folder / CHECKS, {})
+        write_json(self.folder / CHECKS, {**found, task.id: {**found.get(task.id, {}), name: value}})
+
+    def _check_hearing(self, task: Task, rows: Sequence[tuple[int, Example]]) -> None:
         """On rows evenly spread; not again where this folder's model was found to hear. Raises EvaluationError."""
         assert task.deaf is not None
-        path = self.folder / HEARING
-        found = read_json(path, {})
-        if found.get(task.id, {}).get("hears"):
+        if read_json(self.folder / CHECKS, {}).get(task.id, {}).get("hearing", {}).get("hears"):
             return
         form, key_of = self.model.form(task), self._key_of(task)
-        questions = []
+        questions: list[Question] = []
         for index, example in rows[:: max(1, len(rows) // max(1, task.deaf.rows))]:
-            row = read_row(index, example, _Unanswered, key_of)
+            row = read_row(index, example, _Unanswered(), key_of)
             if row.clip is not None and len(questions) < task.deaf.rows:
                 questions.append(question_of(task, example, row.clip.waveform, form, row.key))
         if not questions:
@@ -141,7 +156,7 @@ class Run:
         except Qwen2AudioError as error:
             self.tell(f"Whether {self.model.name} hears could not be checked on {task.id}: {error}")
             return
-        write_json(path, {**found, task.id: hearing.to_json()})
+        self._keep_check(task, "hearing", hearing.to_json())
         refuse_deaf(self.model.name, task.id, hearing)
 
     def _key_of(self, task: Task) -> Callable[[Example, str], str]:
@@ -193,7 +208,7 @@ def _ask_rows(
                     finish()
         while waiting:
             finish()
-    except EndpointDown:
+    except EndpointDownError:
         while waiting:  # answers that were on their way
             row, wait = waiting.popleft()
             answer = _answer_if_any(wait)

@@ -92,10 +92,14 @@ def test_another_model_or_decoding_or_list_is_refused(tmp_path):
     examples = small_list(tmp_path / "data")
     out = tmp_path / "out"
     run(out, examples)
-    with pytest.raises(EvaluationError, match=r"holds answers of knowing \(f00d, float32\), and this run asks knowing \(bad"):
+    with pytest.raises(
+        EvaluationError, match=r"holds answers of knowing \(f00d, float32\), and this run asks knowing \(bad"
+    ):
         run(out, examples, KnowingModel(examples, fingerprint="bad"))
     slower = replace(TASK, decoding=replace(TASK.decoding, max_tokens=50))
-    with pytest.raises(EvaluationError, match=r"holds answers to asr with decoding .*40.*, and this run asks with .*50"):
+    with pytest.raises(
+        EvaluationError, match=r"holds answers to asr with decoding .*40.*, and this run asks with .*50"
+    ):
         run(out, examples, task=slower)
     with pytest.raises(EvaluationError, match="holds answers to asr with list"):
         run(out, examples[:3])
@@ -183,7 +187,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
             file.write(b'{"key": "to')  # as where the kill comes within a line
     assert path.read_bytes().count(b"\n") < 40
     assert slow(tmp_path, "killed", 0).wait(120) == 0
-    for name in (PREDICTIONS, "manifest.jsonl", "run.json", "hearing.json"):
+    for name in (PREDICTIONS, "manifest.jsonl", "run.json", "checks.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 

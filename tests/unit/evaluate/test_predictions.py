@@ -12,7 +12,11 @@ from qwen2_audio.errors import EvaluationError
 from qwen2_audio.evaluate.example import Prediction
 from qwen2_audio.evaluate.line_log import replace_file
 from qwen2_audio.evaluate.predictions import (
-    PredictionLog, from_line, prediction_key, read_predictions, to_line,
+    PredictionLog,
+    from_line,
+    prediction_key,
+    read_predictions,
+    to_line,
 )  # fmt: skip
 
 

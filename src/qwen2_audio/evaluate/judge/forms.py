@@ -27,7 +27,10 @@ class JudgeForm:
     system: str | None = None
 
     def text(self, prediction: Prediction, *, swapped: bool) -> str:
-        """The judge's message, `swapped` with the model's answer first; every placeholder is replaced once, so that an answer cannot hold one."""
+        """The judge's message, `swapped` with the model's answer first.
+
+        Placeholders are replaced in one pass, so that an answer cannot hold one.
+        """
         values = dict(self.values(prediction))
         if swapped:
             values["XAssistant1X"], values["XAssistant2X"] = values["XAssistant2X"], values["XAssistant1X"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import ConfigError, EvaluationError, Qwen2AudioError
 from ...types import SamplingParams
-from ..endpoint import EndpointDown
+from ..endpoint import EndpointDownError
 from ..example import Prediction
 from ..line_log import LineLog, json_line, parse_lines
 from ..question import Answer, Model, Question
@@ -92,16 +92,18 @@ def judge_answers(
     predictions: Sequence[Prediction],
     advance: Callable[[int], None] = lambda total: None,
 ) -> JudgeRun:
-    """Ask `judge` about every answer that it has not judged yet. `advance` is called with their number at each reply.
+    """Ask `judge` about every answer that it has not judged yet. At each reply `advance` is called with their number.
 
-    Raises EvaluationError where no task's answers are for a judge, where the judge is down, where no reply of it holds a
-    score, and for a full disk; all replies so far are kept.
+    Raises EvaluationError where no task's answers are for a judge, the judge is down, none of its replies holds a score,
+    or the disk is full; all replies so far are kept.
     """
     run = JudgeRun(judge_name(judge))
     items = list(items_of(run.judge, tasks, predictions))
     if not items:
         names = ", ".join(task.id for task in tasks) or "no task"
-        raise EvaluationError(f"Nothing in {folder} is for a judge: {names}, whose answers have one right answer or failed.")
+        raise EvaluationError(
+            f"Nothing in {folder} is for a judge: {names}, whose answers have one right answer or failed."
+        )
     log = LineLog(folder / JUDGEMENTS)
     try:
         kept = list(parse_lines(log.lines, log.path, _from_line, "judgement"))
@@ -131,7 +133,11 @@ def judge_answers(
 
 
 def _ask(
-    judge: Model, items: Sequence[_Item], replies: Mapping[str, str], record: Callable[[_Item, str], None], run: JudgeRun
+    judge: Model,
+    items: Sequence[_Item],
+    replies: Mapping[str, str],
+    record: Callable[[_Item, str], None],
+    run: JudgeRun,
 ) -> None:
     waiting: deque[tuple[_Item, Callable[[], Answer]]] = deque()
 
@@ -158,7 +164,7 @@ def _ask(
                 finish()
         while waiting:
             finish()
-    except EndpointDown:
+    except EndpointDownError:
         while waiting:  # replies that were on their way
             item, wait = waiting.popleft()
             try:

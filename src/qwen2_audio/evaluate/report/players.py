@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ...audio.io import SAMPLE_RATE
+from ...datasets.row import Sound
 from ...errors import Qwen2AudioError
 from ..clips import decode_clip, read_clip, wav_bytes
-from ...datasets.row import Sound
 
 BUDGET = 6_000_000  # characters of base64 in a page
 BIT_RATE = 32_000
@@ -44,7 +44,7 @@ class Players:
             self.left_out += 1
             return ""
         self._left -= len(uri)
-        return f'<audio controls preload="none" src="{uri}"></audio>'
+        return f'<audio controls preload="metadata" src="{uri}"></audio>'
 
 
 def encode(waveform: np.ndarray) -> tuple[str, bytes]:

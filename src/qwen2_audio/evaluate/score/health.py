@@ -10,7 +10,7 @@ from ..example import Prediction
 from ..normalize.official import TAG
 from .echoes import has_echo
 
-LOOP_CHARACTERS, LOOP_ROUNDS = 24, 3.5  # a text that ends in so many rounds of one piece, the last of them torn
+LOOP_CHARACTERS, LOOP_ROUNDS = 32, 3.5  # a text that ends in so many rounds of one piece, the last of them torn
 LONGEST_PERIOD = 60  # characters
 CUT = 0.05  # seconds that a clip may be longer than what was heard of it without counting as cut
 HAN_LANGUAGES, OTHER_SCRIPTS = ("zh", "yue"), ("ja", "ko", "ar", "ru", "hi", "th", "he", "el", "uk", "fa")
