@@ -110,7 +110,9 @@ def formats_of(task: Task) -> tuple[str, ...]:
     """The formats that the task's own scripts read; the first is its benchmark's."""
     if task.id == "airbench-chat":
         return "airbench", "official-chat"
-    family = next((name for name in ("mmau", "mmar", "mmsu", "airbench", "voicebench") if task.id.startswith(name)), None)
+    family = next(
+        (name for name in ("mmau", "mmar", "mmsu", "airbench", "voicebench") if task.id.startswith(name)), None
+    )
     if family is not None:
         return (family,)
     return ("official", "open-asr") if task.scorer in ("wer", "cer") else ("official",)

@@ -13,18 +13,28 @@ from qwen2_audio.evaluate.registry.tasks import TASKS
 from qwen2_audio.evaluate.score.score import score
 
 CHOICES = ("a dog", "a cat", "a bird", "rain")
+WHAT = {"question": "What?", "path": "1.wav", "uniq_id": 1}
 COLUMNS = {
-    "mmau-mini": {"question": "What?", "task": "sound", "dataset": "AudioSet", "category": ["x", "y"], "audio_id": "./a/1.wav"},
+    "mmau-mini": {
+        "question": "What?",
+        "task": "sound",
+        "dataset": "AudioSet",
+        "category": ["x"],
+        "audio_id": "./a/1.wav",
+    },
     "mmar": {"question": "What?", "modality": "mix-sound-music", "source": "a site", "audio_path": "./audio/1.wav"},
     "mmsu": {"question": "What?", "category": "Perception", "sub-category": "Semantics", "task_name": "t"},
-    "airbench-foundation": {"question": "What?", "path": "1.wav", "task_name": "Sound_AQA", "dataset_name": "avqa", "uniq_id": 1},
-    "airbench-chat": {"question": "What?", "path": "1.wav", "task_name": "sound_QA", "dataset_name": "clotho", "uniq_id": 1},
+    "airbench-foundation": {**WHAT, "task_name": "Sound_AQA", "dataset_name": "avqa"},
+    "airbench-chat": {**WHAT, "task_name": "sound_QA", "dataset_name": "clotho"},
     "voicebench-obqa": {"prompt": "Which?"},
     "voicebench-bbh": {"prompt": "Is it?", "id": "navigate_1"},
     "voicebench-ifeval": {
-        "prompt": "No commas.", "key": 7, "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"n": None}],
+        "prompt": "x",
+        "key": 7,
+        "instruction_id_list": ["punctuation:no_comma"],
+        "kwargs": [{"n": None}],
     },
-}  # fmt: skip
+}
 ANSWERS = {
     "librispeech-test-clean": ("IT'S A DOG", "it's a cat", ()),
     "covost2-en-de": ("Das ist ein guter Hund.", "Das ist ein guter Mann.", ()),
@@ -54,7 +64,9 @@ KEYS = {
 def answer(name):
     reference, text, choices = ANSWERS[name]
     source = SOURCES.get(name) or TASKS[name].sources[0][0]
-    return Prediction("k", name, "1", source, "clips/1.wav", text, reference, choices=choices, columns=COLUMNS.get(name, {}))
+    return Prediction(
+        "k", name, "1", source, "clips/1.wav", text, reference, choices=choices, columns=COLUMNS.get(name, {})
+    )
 
 
 @pytest.mark.parametrize(("name", "format"), [(name, form) for name in ANSWERS for form in formats_of(TASKS[name])])
