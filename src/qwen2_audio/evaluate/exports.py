@@ -110,16 +110,14 @@ def formats_of(task: Task) -> tuple[str, ...]:
     """The formats that the task's own scripts read; the first is its benchmark's."""
     if task.id == "airbench-chat":
         return "airbench", "official-chat"
-    family = next(
-        (name for name in ("mmau", "mmar", "mmsu", "airbench", "voicebench") if task.id.startswith(name)), None
-    )
-    if family is not None:
+    family = task.id.partition("-")[0]
+    if family in FORMATS:
         return (family,)
     return ("official", "open-asr") if task.scorer in ("wer", "cer") else ("official",)
 
 
 def exported(task: Task, predictions: Iterable[Prediction], format: str | None = None) -> Sequence[Row]:
-    """The rows of a file in one of the task's formats. Rows without an answer are left out, as those scripts expect one.
+    """The rows of a file in one of the task's formats. Rows without an answer are left out.
 
     Raises ConfigError for a format that is not the task's.
     """
