@@ -25,6 +25,7 @@ REFERENCES = ("gt", "reference", "answer_gt", "answer", "ground_truth", "text", 
 IDS = ("id", "idx", "uniq_id", "audio_id", "audio_path", "audio_filepath", "audio", "path", "index", "key")
 CLIPS = ("audio_path", "audio_filepath", "audio", "audio_id", "path", "wav")
 SOURCES = ("source", "subset", "dataset", "task_name")
+ONE_PART = ("mmau", "mmar", "mmsu", "voicebench", "openaudiobench")  # whose rows' `source`, `dataset` ... name something else
 
 
 def import_answers(path: Path, task: Task, folder: Path) -> Path:
@@ -54,7 +55,9 @@ def read_rows(path: Path) -> list[Mapping[str, Any]]:
         data: Any = json.loads(text)
     except ValueError:
         data = _lines(path, text)
-    if isinstance(data, Mapping):  # {"results": [...]}, or one line that is a whole file
+    if isinstance(data, Mapping) and _first(data, ANSWERS) is not None:  # one line that is a whole file
+        data = [data]
+    if isinstance(data, Mapping):  # {"results": [...]}
         lists = [
             value for value in data.values() if isinstance(value, list) and value and isinstance(value[0], Mapping)
         ]
@@ -97,7 +100,7 @@ def _prediction(task: Task, row: Mapping[str, Any], number: int) -> Prediction:
         key=prediction_key(task.id, name, audio=audio, prompt=str(prompt), decoding={}, model="file"),
         task=str(row.get("task")) if "key" in row and "task" in row else task.id,
         id=f"{name}#{number}" if id_ is None else name,
-        source=str(_first(row, SOURCES) or (task.sources[0][0] if task.sources else "")),
+        source=_source(task, row),
         audio=audio, text=text, reference=None if reference is None else str(reference),
         prompt=None if prompt is None else str(prompt), choices=choices,
         group=str(row.get("group") or row.get(task.group) or "") if task.group else "",
@@ -108,6 +111,17 @@ def _prediction(task: Task, row: Mapping[str, Any], number: int) -> Prediction:
 def _other_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     own = {key: value for key, value in row.items() if key not in ("key", "columns")}
     return own | dict(row.get("columns") or {})
+
+
+def _source(task: Task, row: Mapping[str, Any]) -> str:
+    """The part of the task that a row is of, by its benchmark's own columns."""
+    only = task.sources[0][0] if task.sources else ""
+    family = task.id.partition("-")[0]
+    if task.id == "airbench-foundation" and "task_name" in row:
+        return f"{row['task_name']}_{row.get('dataset_name', '')}"
+    if family in ONE_PART and ("key" not in row or "task" not in row):  # ours have both
+        return only
+    return str(_first(row, SOURCES) or only)
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:

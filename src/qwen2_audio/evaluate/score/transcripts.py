@@ -28,11 +28,11 @@ def align(reference: Sequence[str], answer: Sequence[str]) -> list[Operation]:
     except ImportError as error:
         raise ConfigError("Counting word errors needs rapidfuzz: pip install 'qwen2-audio[eval]'.") from error
     aligned: list[Operation] = []
-    for tag, start, end, other_start, other_end in Levenshtein.opcodes(reference, answer):
-        left, right = reference[start:end], answer[other_start:other_end]
+    for piece in Levenshtein.opcodes(reference, answer):
+        left, right = reference[piece.src_start : piece.src_end], answer[piece.dest_start : piece.dest_end]
         count = max(len(left), len(right))
         left, right = [*left, *[""] * (count - len(left))], [*right, *[""] * (count - len(right))]
-        aligned += [(tag, a, b) for a, b in zip(left, right, strict=True)]
+        aligned += [(piece.tag, a, b) for a, b in zip(left, right, strict=True)]
     return aligned
 
 

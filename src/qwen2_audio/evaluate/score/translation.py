@@ -42,7 +42,7 @@ def _only_translation(text: str) -> str:
 
 def _metric(tokenizer: str) -> Any:
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise ConfigError("BLEU needs sacrebleu: pip install 'qwen2-audio[eval]'.") from error
     try:
