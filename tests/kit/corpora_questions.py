@@ -281,9 +281,9 @@ FORMS: list = [
     ("airbench-chat", "airbench_chat", airbench_chat_tree, ("speech_QA", "sound_QA")),
     ("airbench-foundation", "airbench_foundation", airbench_foundation_tree, (
         "Sound_AQA_avqa", "Audio_Grounding_AudioGrounding")),
-    ("mmau-mini", "mmau", mmau_tree, ("mmau",)),
-    ("mmau-mini-v1", "mmau", mmau_tree, ("mmau",)),
-    ("mmau-test", "mmau", mmau_test_tree, ("mmau",)),
+    ("mmau-mini", "mmau", mmau_tree, ("mmau-mini",)),
+    ("mmau-mini-v1", "mmau", mmau_tree, ("mmau-mini-v1",)),
+    ("mmau-test", "mmau", mmau_test_tree, ("mmau-test",)),
     ("mmar", "mmar", mmar_tree, ("mmar",)),
     ("mmsu", "mmsu", mmsu_tree, ("mmsu",)),
     *((f"openaudiobench-{task}", "openaudiobench", openaudiobench_tree, (part,)) for task, part in _SUBSETS.items()),

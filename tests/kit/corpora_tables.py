@@ -200,8 +200,8 @@ FORMS: list = [
     *((f"covost2-{s}-{t}", covost_hub, (f"covost_{s}_{t}_dev", f"covost_{s}_{t}_test")) for s, t in _COVOST),
     ("meld", meld_hub, ("meld_test", "meld_dev")),
     ("vocalsound", vocalsound_hub, ("vocalsound_test", "vocalsound_val")),
-    ("mmau-mini", mmau_hub, ("sound",)),
-    ("mmau-test", mmau_hub, ("sound",)),
-    ("mmsu", mmsu_hub, ("Perception",)),
+    ("mmau-mini", mmau_hub, ("mmau-mini",)),
+    ("mmau-test", mmau_hub, ("mmau-test",)),
+    ("mmsu", mmsu_hub, ("mmsu",)),
     *((f"voicebench-{task}", voicebench_hub, sources) for task, sources in _VOICEBENCH.items()),
 ]

@@ -27,9 +27,7 @@ def command(first: First, second: Second, json: Json = False) -> None:
             f"{first} has {', '.join(task.id for task in before.tasks)} and {second} has {', '.join(sorted(others))}; "
             "expected a task that both answer."
         )
-    found = [
-        compare(task, before.of(task), after.of(task), (before.judgements, after.judgements)) for task in common
-    ]
+    found = [compare(task, before.of(task), after.of(task), (before.judgements, after.judgements)) for task in common]
     if json:
         print(as_json({"first": before.identity.model, "second": after.identity.model, "tasks": found}))
         return

@@ -9,7 +9,9 @@ import typer
 from ..errors import ConfigError
 from .terminal import Json, as_json
 
-Names = Annotated[str | None, typer.Argument(metavar="[TASK[,TASK]|paper|instruct]", help="Only these, with more of each.")]
+Names = Annotated[
+    str | None, typer.Argument(metavar="[TASK[,TASK]|paper|instruct]", help="Only these, with more of each.")
+]
 
 
 def command(tasks: Names = None, json: Json = False) -> None:

@@ -23,9 +23,9 @@ def read_cuts(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         if not is_cut(cut) or not isinstance(cut["recording"], Mapping):
             raise DatasetError(f"{where} is no cut of one recording; expected the keys recording, start and duration.")
         said = [s for s in cut.get("supervisions") or [] if isinstance(s, Mapping)]
-        said.sort(key=lambda supervision: float(supervision.get("start") or 0))
+        said.sort(key=lambda supervision: _seconds(supervision, "start", where))
         row = {"id": cut.get("id"), "audio": _source(cut["recording"], cut.get("channel"), where)}
-        row |= _part(float(cut["start"]), float(cut["duration"]), cut["recording"])
+        row |= _part(cut, cut["recording"], where)
         if said:
             row["text"] = " ".join(str(supervision.get("text") or "") for supervision in said).strip()
             row |= {key: said[0][key] for key in _COPIED if said[0].get(key)}
@@ -42,7 +42,7 @@ def read_supervisions(recordings: Path, supervisions: Path) -> Iterator[tuple[di
                 f"{where} names the recording {said.get('recording_id')!r}, which {recordings.name} does not have."
             )
         row = {"id": said.get("id"), "audio": _source(recording, said.get("channel"), where)}
-        row |= _part(float(said.get("start") or 0), float(said["duration"]), recording) if "duration" in said else {}
+        row |= _part(said, recording, where) if "duration" in said else {}
         row["text"] = said.get("text") or ""
         yield row | {key: said[key] for key in _COPIED if said.get(key)}, where
 
@@ -64,6 +64,15 @@ def _source(recording: Mapping[str, Any], channel: Any, where: str) -> str:
     return str(source.get("source"))
 
 
-def _part(start: float, duration: float, recording: Mapping[str, Any]) -> dict[str, float]:
-    whole = start == 0 and abs(duration - float(recording.get("duration") or duration)) < 0.001
-    return {} if whole else {"offset": start, "duration": duration}
+def _part(row: Mapping[str, Any], recording: Mapping[str, Any], where: str) -> dict[str, float]:
+    """The columns offset and duration; none where all of the recording is meant."""
+    start, duration = _seconds(row, "start", where), _seconds(row, "duration", where)
+    whole = _seconds(recording, "duration", where) or duration
+    return {} if start == 0 and abs(duration - whole) < 0.001 else {"offset": start, "duration": duration}
+
+
+def _seconds(row: Mapping[str, Any], name: str, where: str) -> float:
+    value = row.get(name) or 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DatasetError(f"{where}: {name} is {value!r}; expected seconds.")
+    return float(value)

@@ -102,9 +102,8 @@ def _rows_of_object(path: Path) -> list[Any] | None:
         except (ValueError, RecursionError):
             return None  # JSON lines, of which the first is broken; the reader says so
     lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(lists) != 1 or has_any(whole, (*SOUND, *CONVERSATION)):
-        return None
-    return lists[0]
+    has_rows = len(lists) == 1 and has_any(lists[0][0], (*SOUND, *CONVERSATION))
+    return lists[0] if has_rows and not has_any(whole, (*SOUND, *CONVERSATION)) else None
 
 
 def _list_items(path: Path) -> Iterator[tuple[Columns, str]]:

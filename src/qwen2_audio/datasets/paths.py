@@ -146,8 +146,8 @@ def _folder(name: str) -> str:
 def _is_other_split(wanted: list[str], path: Path, roots: tuple[Path, ...]) -> bool:
     """Whether a row names a clip of one split, and the file is in a folder of another: names repeat between splits."""
     root = next((root for root in roots if path.is_relative_to(root)), None)
-    folders = path.parts[:-1] if root is None else (root.name, *path.relative_to(root).parts[:-1])
-    mine, theirs = _splits_of(wanted[:-1]), _splits_of(folders)
+    folders = path.parts[:-1] if root is None else path.relative_to(root).parts[:-1]
+    mine, theirs = _splits_of(wanted[:-1]), _splits_of(folders) or _splits_of((root.name,) if root else ())
     return bool(mine and theirs and not mine & theirs)
 
 

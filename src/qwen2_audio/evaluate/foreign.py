@@ -58,7 +58,9 @@ def read_rows(path: Path) -> list[Mapping[str, Any]]:
     if isinstance(data, Mapping) and _first(data, ANSWERS) is not None:  # one line that is a whole file
         data = [data]
     if isinstance(data, Mapping):  # {"results": [...]}
-        lists = [value for value in data.values() if isinstance(value, list) and value and isinstance(value[0], Mapping)]
+        lists = [
+            value for value in data.values() if isinstance(value, list) and value and isinstance(value[0], Mapping)
+        ]
         data = lists[0] if lists else [data]
     if not isinstance(data, list) or not data or not all(isinstance(row, Mapping) for row in data):
         raise EvaluationError(f"{path} holds no rows; expected a JSON list of objects, or an object a line.")
@@ -82,11 +84,14 @@ def _prediction(task: Task, row: Mapping[str, Any], number: int) -> Prediction:
         answer = row["text"]
     if answer is None:
         raise EvaluationError(
-            f"Row {number + 1} has the columns {', '.join(map(str, row))}; expected an answer in one of {', '.join(ANSWERS)}."
+            f"Row {number + 1} has the columns {', '.join(map(str, row))}; expected an answer in one of "
+            f"{', '.join(ANSWERS)}."
         )
     text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     reference, audio = _first(row, REFERENCES), str(_first(row, CLIPS) or "")
-    own = row.get("choices") or [row[f"choice_{letter}"] for letter in "abcd" if row.get(f"choice_{letter}") is not None]
+    own = row.get("choices") or [
+        row[f"choice_{letter}"] for letter in "abcd" if row.get(f"choice_{letter}") is not None
+    ]
     choices = tuple(str(choice) for choice in own) if isinstance(own, Sequence) and not isinstance(own, str) else ()
     id_ = _first(row, IDS)
     name = str(number if id_ is None else id_)
@@ -99,8 +104,13 @@ def _prediction(task: Task, row: Mapping[str, Any], number: int) -> Prediction:
         audio=audio, text=text, reference=None if reference is None else str(reference),
         prompt=None if prompt is None else str(prompt), choices=choices,
         group=str(row.get("group") or row.get(task.group) or "") if task.group else "",
-        columns={key: value for key, value in row.items() if key not in ("key", "columns")} | dict(row.get("columns") or {}),
+        columns=_other_columns(row),
     )  # fmt: skip
+
+
+def _other_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in row.items() if key not in ("key", "columns")}
+    return own | dict(row.get("columns") or {})
 
 
 def _source(task: Task, row: Mapping[str, Any]) -> str:
@@ -123,8 +133,8 @@ def _check_task(path: Path, task: Task, predictions: Sequence[Prediction]) -> No
     found = {prediction.source for prediction in predictions}
     if known and len(known) < 12 and found and not any(_alike(a, b) for a in found for b in known):
         raise EvaluationError(
-            f"{path} has answers to {', '.join(sorted(found)[:3])}, and {task.id} is of {', '.join(sorted(known)[:3])}; "
-            "name the file's own task with --task."
+            f"{path} has answers to {', '.join(sorted(found)[:3])}, and {task.id} is of "
+            f"{', '.join(sorted(known)[:3])}; name the file's own task with --task."
         )
     scorer = SCORERS.get(task.scorer)
     if scorer is None:

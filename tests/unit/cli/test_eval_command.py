@@ -13,7 +13,11 @@ import qwen2_audio as qa
 spoken = pytest.mark.skipif(
     shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs espeak-ng and flite"
 )
-TEXTS = {"capital": "What is the capital of France?", "command": "Open the gate in the living room.", "sum": "What is seven plus five?"}
+TEXTS = {
+    "capital": "What is the capital of France?",
+    "command": "Open the gate in the living room.",
+    "sum": "What is seven plus five?",
+}
 
 
 @pytest.fixture
@@ -55,7 +59,9 @@ def test_a_missed_bar_is_no_failure_unless_bars_are_asked_for(cli, tmp_path, mon
 def test_the_old_spelling_works_with_a_notice(cli, tmp_path):
     status, out, err = cli("eval", "--tasks", "nano", "--model", "nano", "--count=1", "--out", tmp_path)
     assert status in (0, 3) and "nano.asr.wer" in out
-    notice = f"this is now qwen2-audio eval run nano --model nano --limit 1 --out {tmp_path} --bars; --tasks and --count go"
+    notice = (
+        f"this is now qwen2-audio eval run nano --model nano --limit 1 --out {tmp_path} --bars; --tasks and --count go"
+    )
     assert notice in err
 
 
@@ -88,7 +94,9 @@ def test_shards_are_put_together_by_score(cli, tmp_path, own_list):
     whole, shards = tmp_path / "whole", tmp_path / "shards"
     assert cli("eval", "run", "asr", "--model", "nano", "--data", own_list, "--out", whole)[0] == 0
     for shard in ("1/2", "2/2"):
-        status, out, err = cli("eval", "run", "asr", "--model", "nano", "--data", own_list, "--out", shards, "--shard", shard)
+        status, out, err = cli(
+            "eval", "run", "asr", "--model", "nano", "--data", own_list, "--out", shards, "--shard", shard
+        )
         assert (status, out) == (0, "") and f"Shard {shard} is done." in err
     assert cli("eval", "score", shards)[0] == 0
     for name in ("predictions.jsonl", "scores.json"):
@@ -105,7 +113,9 @@ def test_another_model_for_a_run_s_folder_is_refused(cli, tmp_path, own_list):
 def test_two_runs_are_compared(cli, tmp_path, own_list):
     for name, model in (("a", "nano"), ("b", None)):
         options = ["--model", model] if model else []
-        assert cli("eval", "run", "asr", *options, "--data", own_list, "--out", tmp_path / name, "--no-deaf-check")[0] == 0
+        assert (
+            cli("eval", "run", "asr", *options, "--data", own_list, "--out", tmp_path / name, "--no-deaf-check")[0] == 0
+        )
     status, out, _ = cli("eval", "compare", tmp_path / "a", tmp_path / "b")
     assert status == 0
     assert "asr: 3 common rows; nano, then checkpoint" in out and "0 rows better, 3 worse" in out
@@ -114,7 +124,9 @@ def test_two_runs_are_compared(cli, tmp_path, own_list):
 
 
 def test_other_people_s_answers_are_scored(cli, tmp_path):
-    rows = [{"gt": "A DOG BARKS", "response": "a dog barks", "source": "librispeech_test_clean", "audio_path": "a.flac"}]
+    rows = [
+        {"gt": "A DOG BARKS", "response": "a dog barks", "source": "librispeech_test_clean", "audio_path": "a.flac"}
+    ]
     (tmp_path / "answers.json").write_text(json.dumps(rows))
     arguments = ("eval", "score", tmp_path / "answers.json", "--out", tmp_path / "out")
     assert cli(*arguments)[0] == 2

@@ -8,13 +8,13 @@ import torch
 
 import qwen2_audio as qa
 from kit.evaluation import GREEDY, TASK
+from qwen2_audio.datasets.row import Sound
 from qwen2_audio.errors import EvaluationError
 from qwen2_audio.evaluate.clips import decode_clip, read_clip
 from qwen2_audio.evaluate.deaf import check_hearing, refuse_deaf
 from qwen2_audio.evaluate.local_model import LocalModel, weights_fingerprint
 from qwen2_audio.evaluate.question import Answer, Question
 from qwen2_audio.evaluate.task import DeafCheck
-from qwen2_audio.datasets.row import Sound
 
 CLIPS = ("capital", "command", "sum", "dog")
 
@@ -46,7 +46,9 @@ def test_nano_without_a_projector_does_not(form):
     model = LocalModel(chat, {})
     found = check_hearing(model, questions(form=form), DeafCheck())
     assert found.change < 1e-4 and not found.hears
-    with pytest.raises(EvaluationError, match="nano does not seem to hear: on 4 rows of asr the clip was exchanged, and"):
+    with pytest.raises(
+        EvaluationError, match="nano does not seem to hear: on 4 rows of asr the clip was exchanged, and"
+    ):
         refuse_deaf(model.name, "asr", found)
 
 

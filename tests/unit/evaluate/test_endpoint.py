@@ -26,7 +26,7 @@ QUESTION = Question(SECOND, "What?", GREEDY)
 
 @contextmanager
 def scripted(respond):
-    """A server whose chat completions are `respond(number of the request, body)`: (status, text or an error's message)."""
+    """A server whose completions are `respond(number of the request, body)`: a status and a text, or an error's."""
     seen = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -107,24 +107,30 @@ def test_options_that_a_server_does_not_take_are_left_out(ask):
         endpoint = ask(url)
         assert [endpoint.ask(question).text for _ in range(2)] == ["yes", "yes"]
     assert endpoint.dropped == ("min_tokens",)
-    assert [sorted({"min_tokens", "top_k"} & set(body)) for body, _ in seen] == [["min_tokens", "top_k"], ["top_k"], ["top_k"]]
+    assert [sorted({"min_tokens", "top_k"} & set(body)) for body, _ in seen] == [
+        ["min_tokens", "top_k"],
+        ["top_k"],
+        ["top_k"],
+    ]
 
 
 def test_a_refused_row_is_that_row_s_error_and_a_refused_key_is_everybody_s(ask):
-    with scripted(lambda number, body: (400, "the clip is too loud")) as (url, _):
-        with pytest.raises(EndpointError, match=r"answered with an error: the clip is too loud\."):
-            ask(url).ask(QUESTION)
-    with scripted(lambda number, body: (401, "wrong key")) as (url, _):
-        with pytest.raises(ConfigError, match=r"refuses scripted: wrong key\."):
+    for status, text, error, message in (
+        (400, "the clip is too loud", EndpointError, r"answered with an error: the clip is too loud\."),
+        (401, "wrong key", ConfigError, r"refuses scripted: wrong key\."),
+    ):
+        with scripted(lambda *_, answer=(status, text): answer) as (url, _), pytest.raises(error, match=message):
             ask(url).ask(QUESTION)
 
 
 def test_a_server_that_is_down_is_one_sentence(ask):
     with scripted(lambda number, body: (200, "yes")) as (url, _):
         endpoint = ask(url, "scripted", retries=1)
-    with pytest.raises(EndpointDownError, match=r"does not answer: Connection error\. .*refused.*run the same command again"):
+    with pytest.raises(
+        EndpointDownError, match=r"does not answer: Connection error\. .*refused.*run the same command again"
+    ):
         endpoint.ask(QUESTION)
-    with pytest.raises(EndpointDownError, match="does not answer: .* Start the server"):
+    with pytest.raises(EndpointDownError, match=r"does not answer: .* Start the server"):
         ask(url, retries=0)
     with pytest.raises(ConfigError, match=r"--base-url is 'localhost'; expected http://HOST:PORT"):
         ask("localhost")
@@ -134,7 +140,11 @@ def test_a_server_that_goes_down_loses_no_answer(tmp_path, ask):
     examples = small_list(tmp_path / "data")
     down = threading.Event()
     down.set()
-    with scripted(lambda number, body: (None if down.is_set() and number > 3 else 200, f"answer {number}")) as (url, seen):
+
+    def respond(number, body):
+        return None if down.is_set() and number > 3 else 200, f"answer {number}"
+
+    with scripted(respond) as (url, _):
         run = Run(tmp_path / "out", ask(url, retries=0, in_flight=1), hearing_check=False)
         with pytest.raises(EndpointDownError, match=r"does not answer: .* run the same command again"):
             run.ask([(TASK, examples)])
@@ -149,9 +159,10 @@ def test_a_server_that_goes_down_loses_no_answer(tmp_path, ask):
 
 def test_errors_of_every_row_stop_a_run(tmp_path, ask):
     examples = small_list(tmp_path / "data", 30)
-    with scripted(lambda number, body: (500, "out of memory")) as (url, _):
-        with pytest.raises(EndpointDownError, match=r"out of memory\. What was answered is kept"):
-            Run(tmp_path / "out", ask(url, retries=0), hearing_check=False).ask([(TASK, examples)])
+    message = r"out of memory\. What was answered is kept"
+    broken = scripted(lambda number, body: (500, "out of memory"))
+    with broken as (url, _), pytest.raises(EndpointDownError, match=message):
+        Run(tmp_path / "out", ask(url, retries=0), hearing_check=False).ask([(TASK, examples)])
 
 
 def test_our_own_server_answers_as_the_checkpoint_does(tmp_path, ask):

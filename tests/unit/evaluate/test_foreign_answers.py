@@ -97,7 +97,9 @@ def test_what_is_no_file_of_answers_is_one_sentence(tmp_path, text, message):
 def test_answers_without_references_are_refused(tmp_path):
     path = tmp_path / "answers.json"
     path.write_text(json.dumps([{"response": "a", "source": "librispeech_test_clean", "audio_path": "a"}]))
-    with pytest.raises(ConfigError, match=r"has no right answers \(no reference\); expected them in one of gt, reference"):
+    with pytest.raises(
+        ConfigError, match=r"has no right answers \(no reference\); expected them in one of gt, reference"
+    ):
         import_answers(path, find_task("librispeech-test-clean"), tmp_path / "out")
 
 

@@ -46,7 +46,10 @@ def test_both_orders_are_asked_greedily_word_for_word(tmp_path):
     run = judge_answers(tmp_path, judge, [CHAT], [answered(1)])
     first, second = (question.prompt for question in judge.asked)
     assert "[The Start of Assistant 1s Answer]\nA dog.\n" in first
-    assert "[The Start of Assistant 2s Answer]\nA dog barks.\n" in first and "\na dog, barking\n[Question]\nWhat is it?\n" in first
+    assert (
+        "[The Start of Assistant 2s Answer]\nA dog barks.\n" in first
+        and "\na dog, barking\n[Question]\nWhat is it?\n" in first
+    )
     assert "[The Start of Assistant 1s Answer]\nA dog barks.\n" in second
     assert all(question.params.temperature == 0 and question.waveform is None for question in judge.asked)
     assert (run.asked, run.kept, run.judge) == (2, 0, "judge@abc")
@@ -89,8 +92,10 @@ def test_two_judges_are_kept_apart(tmp_path):
 def test_some_nonsense_is_told_and_all_nonsense_is_an_error(tmp_path):
     run = judge_answers(tmp_path, Judge("7 9", "I cannot judge this."), [CHAT], [answered(1)])
     assert summary(run)[1] == "1 of them hold no score and are left out, such as 'I cannot judge this.' on row1."
-    with pytest.raises(EvaluationError, match=r"judge@abc gave no score in any of 2 replies; the first is 'Great!'\. They"):
-        judge_answers(tmp_path, Judge("Great!"), [CHAT], [answered(2)])
+    with pytest.raises(
+        EvaluationError, match=r"judge@abc gave no score in any of 2 replies; the first is 'Great!'\. They"
+    ):
+        judge_answers(tmp_path, Judge("Great!"), [CHAT], [answered(2, "Woof.")])
 
 
 def test_a_judge_that_is_down_loses_no_reply(tmp_path):

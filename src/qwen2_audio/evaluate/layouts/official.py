@@ -101,7 +101,9 @@ def _example(task: Task, row: Row, source: str) -> Example:
     columns = row.columns
     if "query" in columns and "gt" not in columns:
         query = _PLACEHOLDER.sub("", str(columns["query"]))
-        return example(task, row, Answered(source, None, query, prompt=query), id=str(columns["id"]))
+        return example(
+            task, row, Answered(source, None, query, group=str(columns["audio"]), prompt=query), id=str(columns["id"])
+        )
     prompt = columns.get("prompt") or None
     audio = str(columns["audio"])
     return example(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ...datasets.columns import TEXT, first, first_name, speaker_of
@@ -15,6 +16,7 @@ from ..task import Task
 from . import labels, questions, speech, spoken
 from .build import Answered, Found, example, files_below, path_words, source_with, text_of, words
 from .manifest import KNOWN, read_asr, read_qa
+from .official import group_of
 
 _ENDINGS = (".parquet", ".arrow")
 _SPLITS = frozenset(("dev", "test", "train", "validated", "invalidated", "other"))
@@ -126,7 +128,8 @@ def _read_speech(task: Task, row: Row, source: str) -> Example:
         sound = row.sound.name.rsplit("#", 1)[-1] if row.sound else row.id  # `id` is the sentence's, read by several
         own = Answered(source, reference, group=speaker_of(row.columns), extra={"reference_column": name})
         return example(task, row, own, id=sound.rsplit("/", 1)[-1] or row.id)
-    return read_asr(task, row, source)
+    read = read_asr(task, row, source)
+    return read if read.group else replace(read, group=group_of(task, row.id))
 
 
 def _read_translation(task: Task, row: Row, source: str) -> Example:
@@ -164,9 +167,9 @@ _FAMILIES: dict[str, tuple[Chooser, Reader]] = {
     "vocalsound": (_by_words, _read_vocal_sound),
     "airbench-chat": (_only, _asked(questions.read_chat)),
     "airbench-foundation": (_only, _asked(questions.read_foundation)),
-    "mmau": (_of_mmau, _asked(questions.read_mmau)),
-    "mmar": (_only, _asked(questions.read_mmar)),
-    "mmsu": (_only, _asked(questions.read_mmsu)),
+    "mmau": (_of_mmau, _asked(questions.read_choices)),
+    "mmar": (_only, _asked(questions.read_choices)),
+    "mmsu": (_only, _asked(questions.read_choices)),
     "voicebench": (spoken.voicebench_source, spoken.read_voicebench),
     "openaudiobench": (spoken.openaudiobench_source, spoken.read_openaudiobench),
     "qa": (_only, lambda task, row, source: read_qa(task, row)),

@@ -49,7 +49,7 @@ def airbench_foundation(task: Task, data: Path) -> Found | None:
 
 def mmau(task: Task, data: Path) -> Found | None:
     """mmau-test-mini.json (or mmau-test.json) and test-mini-audios/."""
-    found = _list_of(task, data, "mmau", {"audio_id", "question", "choices"}, read_mmau)
+    found = _list_of(task, data, "mmau", {"audio_id", "question", "choices"}, read_choices)
     if found is not None:
         _check_mmau(task, found.files[0])
     return found
@@ -57,13 +57,13 @@ def mmau(task: Task, data: Path) -> Found | None:
 
 def mmar(task: Task, data: Path) -> Found | None:
     """MMAR-meta.json (or .jsonl) and audio/."""
-    return _list_of(task, data, "mmar", {"audio_path", "question", "choices", "modality"}, read_mmar)
+    return _list_of(task, data, "mmar", {"audio_path", "question", "choices", "modality"}, read_choices)
 
 
 def mmsu(task: Task, data: Path) -> Found | None:
     """A list of question, choice_a to choice_d and answer_gt, and a folder of clips."""
     keys = {"question", "choice_a", "answer_gt", "category"}
-    return _list_of(task, data, "mmsu", keys, read_mmsu, lambda row: "dataset_name" not in row)
+    return _list_of(task, data, "mmsu", keys, read_choices, lambda row: "dataset_name" not in row)
 
 
 def _no_choices(row: Mapping[str, Any]) -> bool:
@@ -133,22 +133,11 @@ def read_foundation(task: Task, row: Row) -> Example:
     return example(task, row, Answered(source, reference, _question(columns), choices_of(columns), _clip(row)))
 
 
-def read_mmau(task: Task, row: Row) -> Example:
-    source = str(first(row.columns, ("task", "modality")) or task.id)
-    return example(task, row, _chosen(row, source))
-
-
-def read_mmar(task: Task, row: Row) -> Example:
-    return example(task, row, _chosen(row, str(first(row.columns, ("modality", "task")) or task.id)))
-
-
-def read_mmsu(task: Task, row: Row) -> Example:
-    return example(task, row, _chosen(row, str(first(row.columns, ("category",)) or task.id)))
-
-
-def _chosen(row: Row, source: str) -> Answered:
+def read_choices(task: Task, row: Row) -> Example:
+    """A row of MMAU, MMAR or MMSU; its part (sound, music, speech, ...) stays in its columns."""
     reference = text_of(first(row.columns, ANSWER))
-    return Answered(source, reference, _question(row.columns), choices_of(row.columns), _clip(row))
+    source = task.sources[0][0]
+    return example(task, row, Answered(source, reference, _question(row.columns), choices_of(row.columns), _clip(row)))
 
 
 def _clip(row: Row) -> str:

@@ -19,7 +19,8 @@ def comparison_lines(found: Mapping[str, Any], first: str, second: str) -> Itera
         )
         if found[name]
     ]  # fmt: skip
-    yield f"{found['task']}: {found['common']} common rows{', ' if left_out else ''}{', '.join(left_out)}; {first}, then {second}"
+    rows = ", ".join([f"{found['common']} common rows", *left_out])
+    yield f"{found['task']}: {rows}; {first}, then {second}"
     for metric, figures in found["metrics"].items():
         yield f"  {_figure_line(metric, figures)}"
     yield f"  {found['better']} rows better, {found['worse']} worse; {found['other_text']} answers differ"
@@ -34,7 +35,9 @@ def _figure_line(metric: str, figures: Mapping[str, Any]) -> str:
     name = NAMES.get(metric, metric.replace("_", " "))
     if figures["difference"] is None:
         return f"{name}: no figure in one of them"
-    line = f"{name}: {shown(metric, figures['first'])}{unit(metric)} to {shown(metric, figures['second'])}{unit(metric)}, "
+    line = (
+        f"{name}: {shown(metric, figures['first'])}{unit(metric)} to {shown(metric, figures['second'])}{unit(metric)}, "
+    )
     line += f"{'' if figures['difference'] < 0 else '+'}{shown(metric, figures['difference'])}"
     if figures["low"] is not None:
         line += f" (95 %: {shown(metric, figures['low'])} to {shown(metric, figures['high'])}; p = {figures['p']:.3f})"

@@ -17,9 +17,7 @@ def short_lines(tasks: Sequence[Task]) -> list[str]:
     rows = [("task", "checkpoint", "rows", "published")]
     rows += [(task.id, KINDS[task.checkpoint], _rows(task), "; ".join(_goldens(task)[:3])) for task in tasks]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return [
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows
-    ]
+    return [f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows]
 
 
 def long_lines(task: Task) -> Iterator[str]:
@@ -39,7 +37,10 @@ def long_lines(task: Task) -> Iterator[str]:
 def as_object(task: Task) -> dict[str, Any]:
     """For --json."""
     found = asdict(task)
-    return {**found, "decoding": {name: value for name, value in found["decoding"].items() if value not in (None, {}, ())}}
+    return {
+        **found,
+        "decoding": {name: value for name, value in found["decoding"].items() if value not in (None, {}, ())},
+    }
 
 
 def _rows(task: Task) -> str:

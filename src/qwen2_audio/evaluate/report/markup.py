@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-WIDTH, HEIGHT = 240, 26  # pixels of an interval's picture
+WIDTH, HEIGHT = 190, 26  # pixels of an interval's picture
 BAR_WIDTH, BAR_HEIGHT = 560, 22
 
 
@@ -43,7 +43,7 @@ def table(head: Sequence[tuple[str, str]], rows: Iterable[str], class_: str = ""
 def interval(
     figure: tuple[float, float, float], goldens: Sequence[tuple[str, float]], scale: tuple[float, float]
 ) -> str:
-    """A run's figure (value, low, high) as a dot on its interval, published ones as strokes, from `scale` to `scale`."""
+    """A run's figure (value, low, high) as a dot on its interval, published ones as strokes, on a `scale`."""
     value, low, high = figure
     first, last = scale
     room = (last - first) * 0.04 or max(abs(value) * 0.1, 0.5)

@@ -72,7 +72,11 @@ def _head(identity: Identity, scores: Mapping[str, Any]) -> str:
     names = len(scores["tasks"])
     return (
         tag("h1", text(identity.model))
-        + tag("p", f"{count} answers to {names} {'task' if names == 1 else 'tasks'}{', ' if settings else ''}{settings}", "soft")
+        + tag(
+            "p",
+            f"{count} answers to {names} {'task' if names == 1 else 'tasks'}{', ' if settings else ''}{settings}",
+            "soft",
+        )
         + tag("p", f"weights {text(identity.fingerprint)}", "mono")
     )
 
@@ -84,9 +88,9 @@ def _overview(scores: Mapping[str, Any]) -> str:
         scale = _scale([figure for figure in figures if not figure.minor])
         rows += [_figure_row(figure, scale, first=not figure.part and not figure.minor) for figure in figures]
     legend = (
-        "The dot is this run, the band its 95 % interval (whole speakers or dialogues are resampled where they are known), "
-        "strokes are published figures. A noise band is the half-width of such an interval: within one, chance alone "
-        "explains a difference."
+        "The dot is this run, the band its 95 % interval (whole speakers or dialogues are resampled where they are "
+        "known), strokes are published figures. Differences are given in half-widths of such a band: within one, "
+        "chance alone explains it."
     )
     return tag("h2", "Results") + tag("p", legend, "soft") + table(HEAD, rows)
 
