@@ -89,6 +89,7 @@ def command(
         return examine_nano(model, before, limit or NANO_ROWS, out, bars=bars)
     if before is not None or bars:
         raise ConfigError("--before and --bars are of the task nano; compare two runs with `qwen2-audio eval compare`.")
+    from ..evaluate.question import fitted
     from ..evaluate.rows import Selection, parse_shard
 
     selection = Selection(limit, sample, seed, parse_shard(shard))
@@ -106,6 +107,7 @@ def command(
 
         asked = LocalModel(chat, options)
     try:
+        found = [fitted(asked, *pair) for pair in found]
         runs = ask(asked, found, selection, data or Path(), out, deaf_check=deaf_check)
     finally:
         asked.close()

@@ -12,11 +12,15 @@ from .terminal import as_json, note
 
 What = Annotated[
     Path,
-    typer.Argument(metavar="FOLDER|ANSWERS.json", help="A run's folder, or a file of answers that another project wrote."),
+    typer.Argument(
+        metavar="FOLDER|ANSWERS.json", help="A run's folder, or a file of answers that another project wrote."
+    ),
 ]
 TaskId = Annotated[str | None, typer.Option("--task", help="Of a file: the task that it answers.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(help="Of a file: the folder for its scores.", show_default=False)]
-Language = Annotated[str | None, typer.Option("--lang", help="Of a file, for the task asr: the language that is spoken.")]
+Language = Annotated[
+    str | None, typer.Option("--lang", help="Of a file, for the task asr: the language that is spoken.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print scores.json instead of the table.")]
 
 

@@ -79,9 +79,7 @@ def enter(folder: Path, identity: Identity) -> Identity:
         raise EvaluationError(f"{folder} has {PREDICTIONS} but no {RUN} to say whose they are; name another folder.")
     merged = identity
     if found is not None:
-        merged = replace(
-            identity, tasks={**found.tasks, **identity.tasks}, data={**found.data, **identity.data}
-        )
+        merged = replace(identity, tasks={**found.tasks, **identity.tasks}, data={**found.data, **identity.data})
     write_json(folder / RUN, merged.to_json())
     return merged
 
@@ -192,5 +190,7 @@ def merge_shards(folder: Path) -> bool:
     write_manifest(folder, first.tasks, rows)
     write_json(folder / RUN, replace(first, shard=None).to_json())
     write_json(folder / SPEED, [session for _, shard in found for session in read_json(shard / SPEED, [])])
-    write_json(folder / CHECKS, {name: check for _, shard in found for name, check in read_json(shard / CHECKS, {}).items()})
+    write_json(
+        folder / CHECKS, {name: check for _, shard in found for name, check in read_json(shard / CHECKS, {}).items()}
+    )
     return True

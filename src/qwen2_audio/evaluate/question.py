@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
@@ -11,10 +11,12 @@ import numpy as np
 from ..inputs.messages import system, user
 from ..types import Message, SamplingParams
 from .example import Example
+from .prompts.prompt import question_prompt
 from .registry.warnings import CheckpointFacts
 from .task import Task
 
 Form = Literal["base", "chat"]
+TRANSCRIBE = "Transcribe the speech."
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ class Model(Protocol):
 def form_of(task: Task, *, is_base: bool) -> Form:
     """The form in which a task's official run asks; of a task of any checkpoint, that in which this one was trained."""
     return "base" if task.checkpoint == "base" or (task.checkpoint == "any" and is_base) else "chat"
+
+
+def fitted(model: Model, task: Task, examples: Sequence[Example]) -> tuple[Task, Sequence[Example]]:
+    """A task and its rows as `model` can be asked them: a chat checkpoint gets a user's own clips of the task `asr` in
+    chat, where a published benchmark's prompts stay as they are. A row's own prompt stays, too."""
+    in_chat = replace(task, checkpoint="any", prompt=TRANSCRIBE)
+    if task.id != "asr" or task.prompt is None or model.form(in_chat) != "chat":
+        return task, examples
+    official = question_prompt(task.prompt)
+    rows = [replace(row, prompt=TRANSCRIBE) if row.prompt == official else row for row in examples]
+    return in_chat, rows
 
 
 def question_of(task: Task, example: Example, waveform: np.ndarray, form: Form, key: str) -> Question:

@@ -39,7 +39,9 @@ def read_results(folder: Path) -> Results:
     merge_shards(folder)
     identity = read_identity(folder)
     if not (folder / PREDICTIONS).exists():
-        raise EvaluationError(f"{folder} has no {PREDICTIONS}: the run that began here has no answer yet; run it again.")
+        raise EvaluationError(
+            f"{folder} has no {PREDICTIONS}: the run that began here has no answer yet; run it again."
+        )
     predictions = read_predictions(folder / PREDICTIONS)
     answered = {prediction.task for prediction in predictions}
     tasks = tuple(_task(name, about) for name, about in identity.tasks.items() if name in answered)
@@ -48,7 +50,9 @@ def read_results(folder: Path) -> Results:
 
 def _task(name: str, about: Mapping[str, Any]) -> Task:
     if name not in TASKS:
-        raise EvaluationError(f"The run has answers to {name}, which this version does not know; score them with its own.")
+        raise EvaluationError(
+            f"The run has answers to {name}, which this version does not know; score them with its own."
+        )
     return find_task(name, language=about.get("language"))
 
 
@@ -58,9 +62,15 @@ def score_results(results: Results) -> dict[str, Any]:
         raise EvaluationError(f"{results.folder} holds no answer yet; run the same command again.")
     identity = results.identity
     scored = {
-        task.id: score(task, results.of(task), results.judgements, about=_about(identity, task)) for task in results.tasks
+        task.id: score(task, results.of(task), results.judgements, about=_about(identity, task))
+        for task in results.tasks
     }
-    whole = {"model": identity.model, "fingerprint": identity.fingerprint, "settings": identity.settings, "tasks": scored}
+    whole = {
+        "model": identity.model,
+        "fingerprint": identity.fingerprint,
+        "settings": identity.settings,
+        "tasks": scored,
+    }
     write_json(results.folder / SCORES, whole)
     return whole
 

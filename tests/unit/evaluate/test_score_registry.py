@@ -73,12 +73,20 @@ def predictions(task, *, right):
     sources = [name for name, _ in task.sources] or ["mine"]
     return [
         Prediction(
-            "k", task.id, f"{source}/{i}", source, "clip.wav", good if right else bad, reference, choices=choices,
-            group=f"g{i}", columns=columns,
-        )  # fmt: skip
+            key="k",
+            task=task.id,
+            id=f"{source}/{i}",
+            source=source,
+            audio="clip.wav",
+            text=good if right else bad,
+            reference=reference,
+            choices=choices,
+            group=f"g{i}",
+            columns=columns,
+        )
         for source in sources
         for i, (reference, choices, columns, good, bad) in enumerate(rows(task))
-    ]  # fmt: skip
+    ]
 
 
 def judged(task, answers):

@@ -94,8 +94,8 @@ def judge_answers(
 ) -> JudgeRun:
     """Ask `judge` about every answer that it has not judged yet. At each reply `advance` is called with their number.
 
-    Raises EvaluationError where no task's answers are for a judge, the judge is down, none of its replies holds a score,
-    or the disk is full; all replies so far are kept.
+    Raises EvaluationError where no task's answers are for a judge, the judge is down, none of its replies holds a
+    score, or the disk is full; all replies so far are kept.
     """
     run = JudgeRun(judge_name(judge))
     items = list(items_of(run.judge, tasks, predictions))

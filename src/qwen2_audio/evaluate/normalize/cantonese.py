@@ -8,7 +8,7 @@ from ...errors import ConfigError
 def to_simplified(text: str) -> str:
     """As zhconv's table zh-cn has it, words included (軟體 becomes 软件). Raises ConfigError without zhconv."""
     try:
-        from zhconv import convert
+        from zhconv.zhconv import convert
     except ImportError as error:
         raise ConfigError(
             "Cantonese is scored in simplified signs by zhconv, which has another licence (GPL-2+) and is not "

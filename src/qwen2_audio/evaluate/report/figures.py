@@ -8,10 +8,12 @@ from typing import Any
 
 PLAIN = ("bleu", "chrf", "score", "reference_score")  # measures that are no shares of 1
 NAMES = {
-    "wer": "word errors", "cer": "character errors", "wer_lenient": "… without phrases around", "cer_lenient": "… without phrases around",
+    "wer": "word errors", "cer": "character errors",
+    "wer_lenient": "… without phrases around", "cer_lenient": "… without phrases around",
     "wer_plain": "… without the normaliser", "cer_plain": "… without the normaliser", "wer_mean": "… mean of the rows'",
     "cer_mean": "… mean of the rows'", "bleu": "BLEU", "bleu_lenient": "… without phrases around",
-    "accuracy_strict": "accuracy, strict", "accuracy_folded": "… case and stops folded", "accuracy_mapped": "… synonyms mapped",
+    "accuracy_strict": "accuracy, strict", "accuracy_folded": "… case and stops folded",
+    "accuracy_mapped": "… synonyms mapped",
     "macro_f1": "macro F1",
 }  # fmt: skip
 SIGNS = {
@@ -94,7 +96,15 @@ def _figure(
         if one["metric"] == metric and one["source"] == part
     ]
     yield Figure(
-        scored["task"], part, metric, about["scored"], figure["value"], figure["low"], figure["high"], tuple(beside), minor
+        scored["task"],
+        part,
+        metric,
+        about["scored"],
+        figure["value"],
+        figure["low"],
+        figure["high"],
+        tuple(beside),
+        minor,
     )
 
 
@@ -120,4 +130,4 @@ def distance_text(one: Published, metric: str) -> str:
     if one.distance is None:
         return f"{difference:+.2f}"
     size = abs(one.distance)
-    return f"{difference:+.2f}, within noise" if size <= 1 else f"{difference:+.2f}, {size:.1f} noise bands"
+    return f"{difference:+.2f}, within noise" if size <= 1 else f"{difference:+.2f}, {size:.1f} bands"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-WIDTH, HEIGHT = 240, 26  # pixels of an interval's picture
+WIDTH, HEIGHT = 190, 26  # pixels of an interval's picture
 BAR_WIDTH, BAR_HEIGHT = 560, 22
 
 
@@ -40,11 +40,13 @@ def table(head: Sequence[tuple[str, str]], rows: Iterable[str], class_: str = ""
     return tag("div", tag("table", tag("thead", tag("tr", cells)) + tag("tbody", "".join(rows)), class_), "wide")
 
 
-def interval(value: float, low: float, high: float, goldens: Sequence[tuple[str, float]]) -> str:
-    """A run's figure as a dot on its interval, published ones as strokes, on a scale that holds them all."""
-    everything = [value, low, high, *(golden for _, golden in goldens)]
-    first, last = min(everything), max(everything)
-    room = (last - first) * 0.08 or max(abs(value) * 0.1, 0.5)
+def interval(
+    figure: tuple[float, float, float], goldens: Sequence[tuple[str, float]], scale: tuple[float, float]
+) -> str:
+    """A run's figure (value, low, high) as a dot on its interval, published ones as strokes, on a `scale`."""
+    value, low, high = figure
+    first, last = scale
+    room = (last - first) * 0.04 or max(abs(value) * 0.1, 0.5)
 
     def x(number: float) -> float:
         return round((number - first + room) / (last - first + 2 * room) * WIDTH, 1)

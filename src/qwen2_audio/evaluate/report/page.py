@@ -72,26 +72,38 @@ def _head(identity: Identity, scores: Mapping[str, Any]) -> str:
     names = len(scores["tasks"])
     return (
         tag("h1", text(identity.model))
-        + tag("p", f"{count} answers to {names} {'task' if names == 1 else 'tasks'}{', ' if settings else ''}{settings}", "soft")
+        + tag(
+            "p",
+            f"{count} answers to {names} {'task' if names == 1 else 'tasks'}{', ' if settings else ''}{settings}",
+            "soft",
+        )
         + tag("p", f"weights {text(identity.fingerprint)}", "mono")
     )
 
 
 def _overview(scores: Mapping[str, Any]) -> str:
-    rows = [
-        _figure_row(figure, first=not figure.part and not figure.minor)
-        for scored in scores["tasks"].values()
-        for figure in figures_of(scored)
-    ]
+    rows = []
+    for scored in scores["tasks"].values():
+        figures = list(figures_of(scored))
+        scale = _scale([figure for figure in figures if not figure.minor])
+        rows += [_figure_row(figure, scale, first=not figure.part and not figure.minor) for figure in figures]
     legend = (
-        "The dot is this run, the band its 95 % interval (whole speakers or dialogues are resampled where they are known), "
-        "strokes are published figures. A noise band is the half-width of such an interval: within one, chance alone "
-        "explains a difference."
+        "The dot is this run, the band its 95 % interval (whole speakers or dialogues are resampled where they are "
+        "known), strokes are published figures. Differences are given in half-widths of such a band: within one, "
+        "chance alone explains it."
     )
     return tag("h2", "Results") + tag("p", legend, "soft") + table(HEAD, rows)
 
 
-def _figure_row(figure: Figure, *, first: bool) -> str:
+def _scale(figures: Sequence[Figure]) -> tuple[float, float]:
+    """One for all parts of a task, so that they can be compared; published figures are on it."""
+    values = [one for figure in figures for one in (figure.value, figure.low, figure.high) if one is not None]
+    values += [one.value for figure in figures for one in figure.published]
+    scaled_values = [scaled(figures[0].metric, value) for value in values] if figures else [0.0]
+    return min(scaled_values), max(scaled_values)
+
+
+def _figure_row(figure: Figure, scale: tuple[float, float], *, first: bool) -> str:
     name = text(figure.part or figure.task) if not figure.minor else ""
     label = f"{tag('b', name)} {text(figure.name)}" if first else name or text(figure.name)
     picture, between = "", ""
@@ -99,7 +111,8 @@ def _figure_row(figure: Figure, *, first: bool) -> str:
         between = f"{shown(figure.metric, figure.low)} – {shown(figure.metric, figure.high)}"
         goldens = [(one.by, scaled(figure.metric, one.value)) for one in figure.published]
         values = [scaled(figure.metric, value) for value in (figure.value, figure.low, figure.high)]
-        picture = interval(values[0], values[1], values[2], goldens) if not figure.minor or goldens else ""
+        if not figure.minor:
+            picture = interval((values[0], values[1], values[2]), goldens, scale)
     published = "<br>".join(
         f"{text(one.by)} {tag('b', shown(figure.metric, one.value))} ({distance_text(one, figure.metric)})"
         for one in figure.published
@@ -146,7 +159,7 @@ def _chips(scored: Mapping[str, Any], hearing: Mapping[str, Any] | None, speeds:
     chips = [f"{name} {tag('b', f'{value:,}')}" for name, value in counted]
     if hearing:
         change = f"{hearing['change']:.3g}"
-        what = f"nats a token" if hearing["measure"] == "log-probability" else "of the answers"
+        what = "nats a token" if hearing["measure"] == "log-probability" else "of the answers"
         chips.append(f"hears: exchanging clips changed {tag('b', change)} {what}")
     if speeds and "audio_seconds_per_second" in speeds[-1]:
         last = speeds[-1]

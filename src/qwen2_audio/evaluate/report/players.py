@@ -44,7 +44,7 @@ class Players:
             self.left_out += 1
             return ""
         self._left -= len(uri)
-        return f'<audio controls preload="none" src="{uri}"></audio>'
+        return f'<audio controls preload="metadata" src="{uri}"></audio>'
 
 
 def encode(waveform: np.ndarray) -> tuple[str, bytes]:

@@ -19,7 +19,8 @@ MOST = 12  # rows of a task
 MOST_FAILED = 20
 LEGEND = tag(
     "div",
-    "<span><i style='background:var(--changed)'>changed</i></span><span><i style='background:var(--lost)'>lost</i></span>"
+    "<span><i style='background:var(--changed)'>changed</i></span>"
+    "<span><i style='background:var(--lost)'>lost</i></span>"
     "<span><i style='background:var(--added)'>added</i></span><span>above: the reference, below: the answer</span>",
     "legend",
 )
@@ -44,7 +45,7 @@ def worst_rows(task: Task, scored: Scored, players: Players) -> str:
         row = scored.rows[number]
         value, read_as = values[number] or 0.0, scored.scores.read_as
         body = _aligned(task, row) if by_errors else _pair(row, read_as[number] if read_as else None)
-        figure = f"{shown(first.name, value, 1)}{unit(first.name)}"
+        figure = f"{shown(first.name, value, 1)}{unit(first.name)}" if value else ""  # of what is simply wrong, nothing
         cards.append(_card(task, row, figure, body, players))
     shown_of = f"{min(len(ranked), MOST)} of {len(ranked)} with errors" if len(ranked) > MOST else f"{len(ranked)}"
     head = tag("h3", f"Rows that went worst ({shown_of})")
@@ -70,7 +71,8 @@ def _is_wrong(value: float, *, lower_is_better: bool) -> bool:
 
 
 def _card(task: Task, row: Prediction, figure: str, body: str, players: Players) -> str:
-    about = [tag("b", text(row.id)), text(row.source), f"{row.seconds:.1f} s", figure, *map(text, _signs(task, row))]
+    length = f"{row.seconds:.1f} s" if row.seconds else ""
+    about = [tag("b", text(row.id)), text(row.source), length, figure, *map(text, _signs(task, row))]
     head = "".join(tag("span", part) for part in about if part)
     return tag("div", tag("header", head + players.player(task.id, row.id)) + body, "row")
 
@@ -99,9 +101,14 @@ def _aligned(task: Task, row: Prediction) -> str:
 
 def _pair(row: Prediction, read_as: object) -> str:
     choices = "".join(
-        tag("div", tag("span", text(choice), "right") if choice == row.reference else text(choice)) for choice in row.choices
+        tag("div", tag("span", text(choice), "right") if choice == row.reference else text(choice))
+        for choice in row.choices
     )
     question = str(row.columns.get("question") or row.prompt or "")
-    lines = [("asked", text(question)), ("choices", choices), ("right", "" if row.choices else text(row.reference or ""))]
+    lines = [
+        ("asked", text(question)),
+        ("choices", choices),
+        ("right", "" if row.choices else text(row.reference or "")),
+    ]
     lines += [("answer", text(row.text) or "(nothing)"), ("read as", text(read_as) if isinstance(read_as, str) else "")]
     return tag("dl", "".join(tag("dt", name) + tag("dd", value) for name, value in lines if value), "pair")

@@ -21,7 +21,11 @@ def table_lines(scores: Mapping[str, Any]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for number, row in enumerate(rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:4], widths[1:], strict=True)), row[4]]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:4], widths[1:], strict=True)),
+            row[4],
+        ]
         lines.append("  ".join(cells).rstrip())
         lines += [f"  {text}" for text in behind.get(number, [])]
         if number in behind and number < len(rows) - 1:

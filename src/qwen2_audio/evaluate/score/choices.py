@@ -44,7 +44,7 @@ def airbench_letter(text: str) -> str | None:
 
 
 _LETTER_FORMS = (
-    r"^\W*([{0}{1}])(?:[.,:)\]*]|\s*$|\s*\n)",  # "B.", "(b) a dog", "**B**"
+    r"^\W*([{0}{1}])(?!\W+(?:or|and)\W+[{0}{1}]\b)(?:[.,:)\]*]|\s*$|\s*\n)",  # "B.", "(b) a dog", "**B**"
     r"\b(?i:answer|option|choice|choose|select|pick)\b(?:\s+(?!is\b)\w+)?\s*(?:is|would be|:|=)?\s*[\"'“(*\[]*"
     r"([{0}])\b(?!\s+[a-z])",
     r"\(([{0}])\)",
@@ -62,25 +62,28 @@ def parse_choice(text: str, choices: Sequence[str], *, count: int = 0) -> int | 
     if (said := fold(text)) in folded:
         return folded.index(said)
     letters = LETTERS[: len(choices) or count]
-    if letters and (letter := parse_letter(text, letters, _LETTER_FORMS)) is not None:
-        return letters.index(letter)
+    if by_letter := _letters_named(text, letters, _LETTER_FORMS):
+        return letters.index(by_letter.pop()) if len(by_letter) == 1 else None
     places = [_last_place(choice, said) for choice in folded]
     named = [number for number, place in enumerate(places) if place is not None and not _inside(number, places, folded)]
-    if len(named) == 1:
-        return named[0]
-    letter = None if named or not letters else parse_letter(text, letters, _LAST_WORD)
-    return None if letter is None else letters.index(letter)
+    if named:
+        return named[0] if len(named) == 1 else None
+    last = _letters_named(text, letters, _LAST_WORD)
+    return letters.index(last.pop()) if last else None
 
 
-def parse_letter(text: str, letters: str, forms: Sequence[str] = (*_LETTER_FORMS, *_LAST_WORD)) -> str | None:
+def parse_letter(text: str, letters: str) -> str | None:
     """The letter of an answer like "B.", "(B) a dog", "the answer is B"; None where there is none, or there are two."""
-    for form in forms:
-        found = {letter.upper() for letter in re.findall(form.format(letters, letters.lower()), text)}
-        if len(found) == 1:
-            return found.pop()
-        if found:
-            return None
-    return None
+    named = _letters_named(text, letters, (*_LETTER_FORMS, *_LAST_WORD))
+    return named.pop() if len(named) == 1 else None
+
+
+def _letters_named(text: str, letters: str, forms: Sequence[str]) -> set[str]:
+    """Those of the first form that occurs."""
+    for form in forms if letters else ():
+        if found := {letter.upper() for letter in re.findall(form.format(letters, letters.lower()), text)}:
+            return found
+    return set()
 
 
 def _last_place(choice: str, text: str) -> tuple[int, int] | None:

@@ -10,11 +10,8 @@ from ..example import Prediction
 from ..normalize.official import TAG
 from .echoes import has_echo
 
-LOOP_CHARACTERS, LOOP_TIMES, LONGEST_PERIOD = (
-    24,
-    4,
-    60,
-)  # a text that ends in four or more rounds, 24 characters at least
+LOOP_CHARACTERS, LOOP_ROUNDS = 32, 3.5  # a text that ends in so many rounds of one piece, the last of them torn
+LONGEST_PERIOD = 60  # characters
 CUT = 0.05  # seconds that a clip may be longer than what was heard of it without counting as cut
 HAN_LANGUAGES, OTHER_SCRIPTS = ("zh", "yue"), ("ja", "ko", "ar", "ru", "hi", "th", "he", "el", "uk", "fa")
 
@@ -23,7 +20,7 @@ def is_loop(text: str) -> bool:
     """Whether `text` ends in one piece again and again: "and so and so and so ..."."""
     text = text.strip()
     for period in range(1, LONGEST_PERIOD + 1):
-        length = max(LOOP_CHARACTERS, LOOP_TIMES * period)
+        length = max(LOOP_CHARACTERS, int(LOOP_ROUNDS * period))
         if len(text) < length:
             return False
         end = text[-length:]

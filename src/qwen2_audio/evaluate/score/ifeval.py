@@ -15,7 +15,7 @@ from ...errors import ConfigError
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
 ABBREVIATIONS = re.compile(
-    r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|inc|ltd|co|e\.g|i\.e|u\.s|a\.m|p\.m|no|fig)\.$", re.IGNORECASE
+    r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|inc|ltd|co|e\.g|i\.e|u\.s|a\.m|p\.m|fig)\.$", re.IGNORECASE
 )
 FENCES = re.compile(r"^```(?:json)?|```$", re.IGNORECASE)
 
@@ -48,7 +48,8 @@ def _matches(pattern: str, text: str) -> list[str]:
 
 def _language(text: str, code: str) -> bool:
     try:
-        from langdetect import DetectorFactory, LangDetectException, detect
+        from langdetect.detector_factory import DetectorFactory, detect
+        from langdetect.lang_detect_exception import LangDetectException
     except ImportError as error:
         raise ConfigError(
             "IFEval's instructions on languages need langdetect: pip install 'qwen2-audio[eval]'."
@@ -64,7 +65,7 @@ def _paragraphs(text: str, a: Arguments) -> bool:
     parts = re.split(r"\s?\*\*\*\s?", text)
     if any(not part.strip() for part in parts[1:-1]):
         return False
-    return sum(bool(part.strip()) for part in parts) == a["num_paragraphs"]
+    return bool(sum(bool(part.strip()) for part in parts) == a["num_paragraphs"])
 
 
 def _first_word(text: str, a: Arguments) -> bool:
@@ -73,16 +74,18 @@ def _first_word(text: str, a: Arguments) -> bool:
     if place > count or not parts[place - 1].strip():
         return False
     word = parts[place - 1].split()[0].lstrip("'").lstrip('"')
-    return count == a["num_paragraphs"] and re.split(r"[.,?!'\"]", word)[0].lower() == a["first_word"].lower()
+    first = re.split(r"[.,?!'\"]", word)[0].lower()
+    return bool(count == a["num_paragraphs"] and first == a["first_word"].lower())
 
 
 def _bullets(text: str, a: Arguments) -> bool:
-    return len(re.findall(r"^\s*\*[^\*].*$|^\s*-.*$", text, re.MULTILINE)) == a["num_bullets"]
+    stars, dashes = (re.findall(form, text, re.MULTILINE) for form in (r"^\s*\*[^\*].*$", r"^\s*-.*$"))
+    return bool(len(stars) + len(dashes) == a["num_bullets"])
 
 
 def _highlights(text: str, a: Arguments) -> bool:
     found = re.findall(r"\*[^\n\*]*\*", text) + re.findall(r"\*\*[^\n\*]*\*\*", text)
-    return sum(bool(part.strip("*").strip()) for part in found) >= a["num_highlights"]
+    return bool(sum(bool(part.strip("*").strip()) for part in found) >= a["num_highlights"])
 
 
 def _json(text: str, a: Arguments) -> bool:

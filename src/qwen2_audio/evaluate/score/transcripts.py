@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,11 +28,11 @@ def align(reference: Sequence[str], answer: Sequence[str]) -> list[Operation]:
     except ImportError as error:
         raise ConfigError("Counting word errors needs rapidfuzz: pip install 'qwen2-audio[eval]'.") from error
     aligned: list[Operation] = []
-    for tag, start, end, other_start, other_end in Levenshtein.opcodes(reference, answer):
-        left, right = reference[start:end], answer[other_start:other_end]
+    for piece in Levenshtein.opcodes(reference, answer):
+        left, right = reference[piece.src_start : piece.src_end], answer[piece.dest_start : piece.dest_end]
         count = max(len(left), len(right))
         left, right = [*left, *[""] * (count - len(left))], [*right, *[""] * (count - len(right))]
-        aligned += [(tag, a, b) for a, b in zip(left, right, strict=True)]
+        aligned += [(piece.tag, a, b) for a, b in zip(left, right, strict=True)]
     return aligned
 
 
@@ -53,11 +53,17 @@ def error_rates(task: Task, predictions: Sequence[Prediction], judgements: Mappi
     """`wer` or `cer` as the official evaluation counts; `_lenient` without a chat model's sentence around the
     transcript; `_plain` without the normalisers; `_mean` the mean of the rows' rates, which some suites print."""
     name, by_character = task.scorer, task.scorer == "cer"
-    pairs = [(prediction.reference or "", prediction.text) for prediction in predictions]
-    counted = _count([(transcript_tokens(task, a), transcript_tokens(task, b)) for a, b in pairs])
-    lenient = _count([(transcript_tokens(task, a), transcript_tokens(task, without_echo(b))) for a, b in pairs])
+    texts = [prediction.text for prediction in predictions]
+    bare = [without_echo(text) for text in texts]
+    references = [transcript_tokens(task, prediction.reference or "") for prediction in predictions]
+    counted = _count(zip(references, (transcript_tokens(task, text) for text in texts), strict=True))
+    lenient = counted.copy()
+    for row, (text, inside) in enumerate(zip(texts, bare, strict=True)):
+        if text != inside:
+            lenient[row] = _count([(references[row], transcript_tokens(task, inside))])[0]
     plain = _count(
-        [(plain_tokens(a, characters=by_character), plain_tokens(b, characters=by_character)) for a, b in pairs]
+        (plain_tokens(one.reference or "", characters=by_character), plain_tokens(one.text, characters=by_character))
+        for one in predictions
     )
     has_words = counted[:, 3] > 0
     rates = np.where(has_words, counted[:, :3].sum(1) / np.maximum(counted[:, 3], 1), 0.0)
@@ -72,12 +78,13 @@ def error_rates(task: Task, predictions: Sequence[Prediction], judgements: Mappi
     )
 
 
-def _count(pairs: Sequence[tuple[list[str], list[str]]]) -> Array:
-    counts = np.zeros((len(pairs), 4))
-    for row, (reference, answer) in enumerate(pairs):
+def _count(pairs: Iterable[tuple[list[str], list[str]]]) -> Array:
+    """[rows, 4]: substitutions, deletions, insertions, tokens of the reference."""
+    counts = []
+    for reference, answer in pairs:
         tags = [tag for tag, _, _ in align(reference, answer)]
-        counts[row] = tags.count("replace"), tags.count("delete"), tags.count("insert"), len(reference)
-    return counts
+        counts.append([tags.count("replace"), tags.count("delete"), tags.count("insert"), len(reference)])
+    return np.array(counts, float).reshape(len(counts), 4)
 
 
 def _rate(sums: Array) -> Array:
