@@ -21,6 +21,8 @@ SOUND_ENDINGS = (
     ".amr", ".mkv", ".mov", ".oga", ".wave", ".caf", ".w64",
 )  # fmt: skip
 _FOLDERS = ("", "clips", "audio", "audios", "wav", "wavs")  # where sounds lie beside their list
+SEVERAL = "not, since several files have their name"
+TAKEN = "not, since the file of that name is another row's"
 _URL = re.compile(r"(https?://|data:)", re.IGNORECASE)
 _SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "dev": "dev", "test": "test", "train": "train"}
 
@@ -34,11 +36,13 @@ class SoundFinder:
         self.repairs: Counter[str] = Counter()
         self._way = (0, str(self.roots[0]))  # folders left out, folder put in front: rows of a list mostly agree
         self._index: dict[str, list[Path]] | None = None
+        self._claims: dict[str, str] = {}  # a file that was found by a repair -> the path that it was listed as
 
     def find(self, name: str) -> str:
         """The path of the file that `name` means; a URL, and a name that no file has, as it was given.
 
-        A name that several files fit equally well counts as missing: a wrong clip is worse than none.
+        What several files fit equally well, and what would be another row's repaired clip, counts as missing: a wrong
+        clip is worse than none.
         """
         if _URL.match(name):
             return name
@@ -49,35 +53,40 @@ class SoundFinder:
                 return name
         if "\0" in name or len(name) > 4096:
             return name
-        found = self._nearby(name)
-        if found is None:
-            found = self._anywhere(name)
-        return str(self.roots[0] / name.lstrip("/") if not os.path.isabs(name) else name) if found is None else found
-
-    def _nearby(self, name: str) -> str | None:
         if os.path.isabs(name) and os.path.isfile(name):
             return name
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-        for left_out, folder in self._ways(len(parts)):
+        found = self._nearby(parts) or self._anywhere(parts)
+        if found is not None:
+            path, repair = found
+            if not repair or self._claims.setdefault(path, "/".join(parts)) == "/".join(parts):
+                self.repairs.update([repair] if repair else [])
+                return path
+            self.repairs[TAKEN] += 1
+        return name if os.path.isabs(name) else str(self.roots[0] / name)
+
+    def _nearby(self, parts: list[str]) -> tuple[str, str] | None:
+        """A file at one of the usual places, and how it was repaired, "" where it was not."""
+        for left_out, folder in self._ways(parts):
             path = os.path.join(folder, *parts[left_out:])
             if os.path.isfile(path) and not _is_other_split(parts, Path(path), self.roots):
                 self._way = (left_out, folder)
-                if left_out:
-                    self.repairs["without their first folders"] += 1
-                return path
+                return path, "without their first folders" if left_out else ""
         return None
 
-    def _ways(self, count: int) -> Iterator[tuple[int, str]]:
+    def _ways(self, parts: list[str]) -> Iterator[tuple[int, str]]:
         """(folders left out, folder put in front): that of the last row first."""
+        count = len(parts)
         if self._way[0] < count:
             yield self._way
+        if self._index is not None and parts and parts[-1].lower().endswith(SOUND_ENDINGS):
+            return  # the index has all files: a hundred questions to the disk for each missing one are saved
         for left_out in range(count):
             for root in self.roots:
                 for folder in _FOLDERS:
                     yield left_out, os.path.join(root, folder) if folder else str(root)
 
-    def _anywhere(self, name: str) -> str | None:
-        wanted = [part for part in name.replace("\\", "/").split("/") if part]
+    def _anywhere(self, wanted: list[str]) -> tuple[str, str] | None:
         if not wanted:
             return None
         candidates = self._files().get(_stem(wanted[-1]), [])
@@ -86,12 +95,11 @@ class SoundFinder:
         if not ranked:
             return None
         if len(ranked) > 1 and ranked[-2][0] == ranked[-1][0]:
-            self.repairs["not, since several files have their name"] += 1
+            self.repairs[SEVERAL] += 1
             return None
         path = ranked[-1][1]
         same_ending = path.suffix.lower() == Path(wanted[-1]).suffix.lower()
-        self.repairs["by their name alone" if same_ending else "with another ending"] += 1
-        return str(path)
+        return str(path), "by their name alone" if same_ending else "with another ending"
 
     def _files(self) -> dict[str, list[Path]]:
         """The sound files below the roots, by name without ending, in small letters. Read once, when first needed."""

@@ -119,4 +119,4 @@ def _flips(one: Scored, other: Scored) -> dict[str, Any]:
 
 
 def _round(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 6)
+    return None if value is None or not math.isfinite(value) else round(value, 6) + 0.0  # no -0.0

@@ -19,9 +19,9 @@ GOOD = [clip_bytes(i, healthy=True) for i in range(8)]
 BUILDS = {
     corpora_questions.nemo: "json", corpora_questions.open_asr: "json", corpora_questions.ms_swift: "json",
     corpora_questions.kimi: "json", corpora_questions.ultraeval: "json", corpora_questions.comma_table: "table",
-    corpora_questions.kaldi: "kaldi", corpora_questions.lhotse_pair: "supervisions", corpora_questions.lhotse_cuts: "cuts",
-    corpora_questions.folder_with_texts: "sounds", corpora_questions.tar_shards: "tar", corpora_tables.asr_hub: "parquet",
-    corpora_tables.librispeech_disk: "arrow",
+    corpora_questions.kaldi: "kaldi", corpora_questions.lhotse_pair: "supervisions",
+    corpora_questions.lhotse_cuts: "cuts", corpora_questions.folder_with_texts: "sounds",
+    corpora_questions.tar_shards: "tar", corpora_tables.asr_hub: "parquet", corpora_tables.librispeech_disk: "arrow",
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_a_list_larger_than_a_block_is_read_a_block_at_a_time(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"audio": "a.wav"}\n{"audio": \n', r"^list\.jsonl, line 2 is not JSON \(.*\); expected one object a line\.$"),
+        (b'{"audio": "a.wav"}\n{"audio": \n', r"^list\.jsonl, line 2 is not JSON \(.*\); expected one object a line"),
         (b'{"audio": "a.wav"}\n[1]\n', r"^list\.jsonl, line 2 is a list; expected an object with a row's columns\.$"),
         (b'[{"audio": "a.wav"}, {"audio": ', r"^list\.jsonl, row 2 is not JSON"),
         (b'[{"audio": "a.wav"}, 3]', r"^list\.jsonl, row 2 is a int; expected an object"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen2_audio.datasets.paths import SoundFinder, sound_files
+from qwen2_audio.datasets.paths import SEVERAL, TAKEN, SoundFinder, sound_files
 
 
 def tree(root, *names):
@@ -47,7 +47,27 @@ def test_files_that_fit_equally_well_are_none(tmp_path):
     root = tree(tmp_path / "data", "x/b.wav", "y/b.wav")
     finder = SoundFinder(root)
     assert finder.find("z/b.wav") == str(root / "z/b.wav")
-    assert dict(finder.repairs) == {"not, since several files have their name": 1}
+    assert dict(finder.repairs) == {SEVERAL: 1}
+
+
+def test_two_rows_do_not_share_a_repaired_clip(tmp_path):
+    """A flat folder holds dia0_utt0 of one split; the list names it for two."""
+    root = tree(tmp_path / "data", "flat/b.wav")
+    finder = SoundFinder(root)
+    assert [finder.find(name) for name in ("a_test/b.wav", "./a_test/b.wav")] == [str(root / "flat/b.wav")] * 2
+    assert finder.find("a_dev/b.wav") == str(root / "a_dev/b.wav")
+    assert finder.repairs == {"by their name alone": 2, TAKEN: 1}
+
+
+def test_a_missing_clip_costs_few_looks_once_the_tree_is_known(tmp_path, monkeypatch):
+    root = tree(tmp_path / "data", "x/a.wav")
+    finder = SoundFinder(root)
+    finder.find("a/b/c/none.wav")
+    looks = []
+    isfile = os.path.isfile
+    monkeypatch.setattr(os.path, "isfile", lambda path: (looks.append(path), isfile(path))[1])
+    finder.find("a/b/c/gone.wav")
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize("listed", ["dev_splits_complete/b.wav", "a/validation/b.wav", "x/train/b.wav"])

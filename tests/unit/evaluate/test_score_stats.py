@@ -140,10 +140,18 @@ def test_rows_needed_grow_with_the_square():
 
 
 def test_a_published_figure_is_as_far_as_its_noise_says():
-    hits = [row < 574 for row in range(1000)]  # 57.4 %, and the paper has 55.3 with a band of 1.9
+    hits = [row < 2870 for row in range(5000)]  # 57.4 %, and the paper has 55.3 with a band of 1.9
     (golden,) = (one for one in score(MELD, emotions(hits))["goldens"] if one["by"] == "paper")
     assert golden["metric"] == "accuracy_strict" and golden["difference"] == pytest.approx(0.021)
-    assert golden["distance"] == pytest.approx(0.021 / 0.019, abs=1e-4)
+    assert golden["noise"] == 0.019 and golden["distance"] == pytest.approx(0.021 / 0.019, abs=1e-4)
+    assert "rows_needed" not in golden
+
+
+def test_of_a_small_sample_the_own_interval_is_the_noise():
+    result = score(MELD, emotions([row % 2 == 0 for row in range(500)]))
+    (golden,) = (one for one in result["goldens"] if one["by"] == "paper")
+    assert golden["noise"] > 0.03 and abs(golden["distance"]) == pytest.approx(0.053 / golden["noise"], abs=1e-3)
+    assert 2000 < golden["rows_needed"] < 3000
 
 
 def test_a_figure_of_one_part_is_held_against_that_part():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...datasets.columns import sound_of, without_sounds
 from ...datasets.corpus import Corpus, open_corpus
 from ...datasets.lines import read_json
 from ...datasets.row import Row
@@ -91,10 +92,13 @@ def _is_family(word: str, family: str) -> bool:
 
 
 def _examples(task: Task, corpus: Corpus) -> Iterator[Example]:
-    for row in corpus.rows():
-        source = _source_of(task, row.columns, corpus.files[0])
-        if source is not None:
-            yield _example(task, row, source)
+    path = corpus.files[0]
+    for columns, where in read_json(path):
+        source = _source_of(task, columns, path)
+        if source is not None:  # clips of other tasks' rows are not looked for
+            yield _example(
+                task, Row("", sound_of(columns, corpus.finder, where), where, without_sounds(columns)), source
+            )
 
 
 def _example(task: Task, row: Row, source: str) -> Example:

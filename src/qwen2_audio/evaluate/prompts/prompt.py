@@ -51,8 +51,8 @@ def question_prompt(key: str, question: str = "", choices: Sequence[str] = ()) -
     if key not in prompts():
         return key
     text = prompts()[key].text
-    if "{choices}" not in text and choices and key == "question":
-        text += "".join(f"\n{LETTERS[number]}. {choice}" for number, choice in enumerate(choices))
+    if key == "question":
+        return question + "".join(f"\n{LETTERS[number]}. {choice}" for number, choice in enumerate(choices))
     listed = str(list(choices)) if key == "mmau_authors" else "\n".join(choices)
     single = {
         f"choice_{letter.lower()}": choices[number] if number < len(choices) else "None"

@@ -15,7 +15,7 @@ from ...errors import ConfigError
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
 ABBREVIATIONS = re.compile(
-    r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|inc|ltd|co|e\.g|i\.e|u\.s|a\.m|p\.m|no|fig)\.$", re.IGNORECASE
+    r"\b(?:mr|mrs|ms|dr|prof|st|jr|sr|vs|etc|inc|ltd|co|e\.g|i\.e|u\.s|a\.m|p\.m|fig)\.$", re.IGNORECASE
 )
 FENCES = re.compile(r"^```(?:json)?|```$", re.IGNORECASE)
 

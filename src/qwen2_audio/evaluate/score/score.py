@@ -13,7 +13,7 @@ import numpy as np
 from ... import __version__
 from ...errors import EvaluationError
 from ..example import Prediction
-from ..stats import intervals
+from ..stats import intervals, rows_needed
 from ..task import Golden, Task
 from .health import CUT, health
 from .judgement import Judgement
@@ -149,7 +149,7 @@ def _metric(one: Measure, rows: Sequence[int], bound: tuple[float, float] | None
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, DIGITS)
+    return None if value is None or not math.isfinite(value) else round(value, DIGITS) + 0.0  # no -0.0
 
 
 def _goldens(
@@ -166,14 +166,19 @@ def _goldens(
         for name, part in places:
             for metric, figure in part["metrics"].items():
                 if metric.partition("@")[0] == golden.metric and figure["value"] is not None:
-                    found.append(_beside(golden, name, metric, figure))
+                    found.append(_beside(golden, name, metric, part))
     return found
 
 
-def _beside(golden: Golden, source: str, metric: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    """`distance` is in units of the noise band: within 1, chance alone explains the difference."""
+def _beside(golden: Golden, source: str, metric: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """`distance` is in units of the noise band, the published one or half our own interval, whichever is wider: within 1,
+    chance alone explains the difference. `rows_needed`: how many rows would make ours as narrow as theirs."""
+    figure = part["metrics"][metric]
     own = None if figure["low"] is None else (figure["high"] - figure["low"]) / 2
-    noise, difference = golden.noise or own, figure["value"] - golden.value
+    noise, difference = max(golden.noise or 0.0, own or 0.0), figure["value"] - golden.value
+    hint = {}
+    if own and golden.noise and own > golden.noise:
+        hint = {"rows_needed": rows_needed(part["scored"], own, golden.noise)}
     return {
         "by": golden.by,
         "source": source,
@@ -181,8 +186,9 @@ def _beside(golden: Golden, source: str, metric: str, figure: Mapping[str, Any])
         "golden": golden.value,
         "value": figure["value"],
         "difference": _rounded(difference),
-        "noise": _rounded(noise),
+        "noise": _rounded(noise) or None,
         "distance": _rounded(difference / noise) if noise else None,
+        **hint,
     }
 
 

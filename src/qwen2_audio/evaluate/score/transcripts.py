@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -53,11 +53,17 @@ def error_rates(task: Task, predictions: Sequence[Prediction], judgements: Mappi
     """`wer` or `cer` as the official evaluation counts; `_lenient` without a chat model's sentence around the
     transcript; `_plain` without the normalisers; `_mean` the mean of the rows' rates, which some suites print."""
     name, by_character = task.scorer, task.scorer == "cer"
-    pairs = [(prediction.reference or "", prediction.text) for prediction in predictions]
-    counted = _count([(transcript_tokens(task, a), transcript_tokens(task, b)) for a, b in pairs])
-    lenient = _count([(transcript_tokens(task, a), transcript_tokens(task, without_echo(b))) for a, b in pairs])
+    texts = [prediction.text for prediction in predictions]
+    bare = [without_echo(text) for text in texts]
+    references = [transcript_tokens(task, prediction.reference or "") for prediction in predictions]
+    counted = _count(zip(references, (transcript_tokens(task, text) for text in texts), strict=True))
+    lenient = counted.copy()
+    for row, (text, inside) in enumerate(zip(texts, bare, strict=True)):
+        if text != inside:
+            lenient[row] = _count([(references[row], transcript_tokens(task, inside))])[0]
     plain = _count(
-        [(plain_tokens(a, characters=by_character), plain_tokens(b, characters=by_character)) for a, b in pairs]
+        (plain_tokens(one.reference or "", characters=by_character), plain_tokens(one.text, characters=by_character))
+        for one in predictions
     )
     has_words = counted[:, 3] > 0
     rates = np.where(has_words, counted[:, :3].sum(1) / np.maximum(counted[:, 3], 1), 0.0)
@@ -72,12 +78,13 @@ def error_rates(task: Task, predictions: Sequence[Prediction], judgements: Mappi
     )
 
 
-def _count(pairs: Sequence[tuple[list[str], list[str]]]) -> Array:
-    counts = np.zeros((len(pairs), 4))
-    for row, (reference, answer) in enumerate(pairs):
+def _count(pairs: Iterable[tuple[list[str], list[str]]]) -> Array:
+    """[rows, 4]: substitutions, deletions, insertions, tokens of the reference."""
+    counts = []
+    for reference, answer in pairs:
         tags = [tag for tag, _, _ in align(reference, answer)]
-        counts[row] = tags.count("replace"), tags.count("delete"), tags.count("insert"), len(reference)
-    return counts
+        counts.append([tags.count("replace"), tags.count("delete"), tags.count("insert"), len(reference)])
+    return np.array(counts, float).reshape(len(counts), 4)
 
 
 def _rate(sums: Array) -> Array:

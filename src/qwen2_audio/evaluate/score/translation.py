@@ -24,7 +24,10 @@ def bleu(task: Task, predictions: Sequence[Prediction], judgements: Mapping[str,
     model's sentence around the translation."""
     metric = _metric(TOKENIZERS.get(task.language, "13a"))
     strict = _counts(metric, [(prediction.text, prediction.reference or "") for prediction in predictions])
-    lenient = _counts(metric, [(_only_translation(p.text), p.reference or "") for p in predictions])
+    lenient = strict.copy()
+    for row, prediction in enumerate(predictions):
+        if (bare := _only_translation(prediction.text)) != prediction.text:
+            lenient[row] = _counts(metric, [(bare, prediction.reference or "")])[0]
 
     def value(sums: Array) -> Array:
         flat = sums.reshape(-1, sums.shape[-1])
