@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
-from ..model.cache import KVCache
+from ..model.cache import KVCache, check_cache
 from ..model.merge import EmbeddedPrompt, check_tensor
 from .config import as_list
 from .decode import Rows, pad_left
@@ -118,6 +118,7 @@ def _mask_from_ids(ids: Tensor, options: Options) -> Tensor:
 
 
 def _check_cache(options: Options, cache: KVCache, mask: Tensor) -> None:
+    check_cache(cache)
     if options.config.use_cache is False:
         raise ConfigError("past_key_values come with use_cache=False; leave one of the two out.")
     rows, columns = mask.shape

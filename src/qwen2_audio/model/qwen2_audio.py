@@ -18,7 +18,7 @@ from ..audio.mel import num_audio_tokens, num_encoder_frames
 from ..checkpoint.config import Qwen2AudioConfig
 from ..errors import AudioError, ConfigError, PromptError
 from .attention import check_implementation
-from .cache import KVCache
+from .cache import KVCache, check_cache
 from .encoder import Qwen2AudioEncoder, Qwen2AudioMultiModalProjector, listened_to, pad_to_window
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
@@ -238,6 +238,7 @@ class Qwen2AudioModel(nn.Module):
         for name, value in vars(inputs).items():
             if value is not None:
                 check_tensor(name, value)
+        check_cache(cache)
         past = cache.length if cache is not None else 0
         embeds, positions = (
             None if t is None else t.to(self.device) for t in (inputs.inputs_embeds, inputs.position_ids)
