@@ -11,7 +11,9 @@ from qwen2_audio.engine.encoder_cache import encode_in_steps
 def heard_by(modules, run):
     """What forward hooks on `modules` were given in `run()`: a list of outputs for each."""
     found = [[] for _ in modules]
-    handles = [m.register_forward_hook(lambda m, a, out, to=to: to.append(out)) for m, to in zip(modules, found)]
+    handles = [
+        m.register_forward_hook(lambda m, a, out, to=to: to.append(out)) for m, to in zip(modules, found, strict=True)
+    ]
     with torch.no_grad():
         run()
     for handle in handles:
@@ -31,9 +33,8 @@ def test_a_pass_calls_each_once_with_the_references_values():
     found = heard_by(parts_of(ours), lambda: ours(**inputs))
     for theirs_calls, calls in zip(expected, found, strict=True):
         assert len(calls) == len(theirs_calls) == 1
-        value, reference = (c[0] if not isinstance(c[0], torch.Tensor) else c[0] for c in (calls, theirs_calls))
-        value = getattr(value, "last_hidden_state", value)
-        torch.testing.assert_close(value, getattr(reference, "last_hidden_state", reference), atol=1e-5, rtol=1e-4)
+        value, reference = (getattr(c[0], "last_hidden_state", c[0]) for c in (calls, theirs_calls))
+        torch.testing.assert_close(value, reference, atol=1e-5, rtol=1e-4)
 
 
 def test_generate_calls_them_once_too():
@@ -49,7 +50,7 @@ def test_the_results_are_the_same_with_hooks_and_without():
         plain = model(**inputs).logits
     for module in (model.audio_tower, model.audio_tower.conv1, model.multi_modal_projector):
         seen = []
-        heard_by([module], lambda: seen.append(model(**inputs).logits))
+        heard_by([module], lambda to=seen: to.append(model(**inputs).logits))
         torch.testing.assert_close(seen[0], plain, atol=1e-5, rtol=1e-5)
 
 
@@ -61,7 +62,8 @@ def test_features_that_are_cut_off_after_the_clip_are_padded_with_silence():
     mel[:, :, 27:] = silence
     mask = torch.tensor([[1] * 25 + [0] * 35])
     whole, cut = (
-        heard_by([model.audio_tower], lambda n=n: model.encode_audio(mel[:, :, :n], mask[:, :n]))[0][0] for n in (60, 27)
+        heard_by([model.audio_tower], lambda n=n: model.encode_audio(mel[:, :, :n], mask[:, :n]))[0][0]
+        for n in (60, 27)
     )
     torch.testing.assert_close(cut.last_hidden_state, whole.last_hidden_state)
 

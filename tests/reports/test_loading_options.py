@@ -57,7 +57,9 @@ def test_what_the_hub_is_asked_with(monkeypatch, folder, model):
 
     asked = {}
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **_: asked.update(api=self.token))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: asked.update(options) or folder.parent)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: asked.update(options) or folder.parent
+    )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     loaded = load("owner/name", token="hf_x", cache_dir="/c", force_download=True, subfolder="checkpoint")
     assert_same(loaded, model)
@@ -94,7 +96,9 @@ def test_a_state_dict_in_place_of_the_files(folder, model):
 def test_a_state_dict_that_does_not_fit(folder, model):
     state = model.state_dict()
     del state["audio_tower.conv1.bias"]
-    with pytest.raises(WeightsError, match="The tensors of the state_dict do not fit .* 1 missing: audio_tower.conv1.bi"):
+    with pytest.raises(
+        WeightsError, match=r"The tensors of the state_dict do not fit .* 1 missing: audio_tower.conv1.bi"
+    ):
         load(folder, state_dict=state)
     with pytest.raises(ConfigError, match="got no folder and no name; pass one, or both config and state_dict"):
         load(config=model.config)
@@ -145,7 +149,7 @@ def test_other_tensors_are_written(tmp_path, model):
     assert written.keys() == state.keys()
     assert all(torch.equal(written[name], state[name]) for name in state)
     del state["audio_tower.conv1.bias"]
-    with pytest.raises(WeightsError, match="look at audio_tower.conv1.bias"):
+    with pytest.raises(WeightsError, match=r"look at audio_tower.conv1.bias"):
         model.save_pretrained(tmp_path, state_dict=state)
 
 

@@ -152,7 +152,7 @@ def test_a_model_from_a_config(kind):
     model = kind._from_config(tiny_config(), dtype="bfloat16", attn_implementation={"text_config": "eager"})
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert model.config.text_config._attn_implementation == "eager"
-    with pytest.raises(ConfigError, match="_from_config\\(\\) has no option 'dtpe'. Did you mean 'dtype'"):
+    with pytest.raises(ConfigError, match=r"_from_config\(\) has no option 'dtpe'. Did you mean 'dtype'"):
         kind._from_config(tiny_config(), dtpe="float16")
 
 

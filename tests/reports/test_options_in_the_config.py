@@ -136,7 +136,7 @@ def test_changes_while_reading(tmp_path):
     assert config.text_config.to_dict() == tiny_config().text_config.to_dict() | {"vocab_size": 20}
     config, unused = read(tmp_path / "inside", return_unused_kwargs=True, foo=1, ignore_index=-1)
     assert (config.ignore_index, unused) == (-1, {"foo": 1})
-    with pytest.raises(ConfigError, match="The config has no key 'ignore_indx'. Did you mean 'ignore_index'"):
+    with pytest.raises(ConfigError, match=r"The config has no key 'ignore_indx'. Did you mean 'ignore_index'"):
         read(tmp_path / "inside", ignore_indx=-1)
     config.update({"anything": 2})
     assert config.to_dict()["anything"] == 2

@@ -95,7 +95,8 @@ def _from_hub(
         if offline:
             cause = "local_files_only is set" if local_files_only else "HF_HUB_OFFLINE is set"
             raise NoCheckpointError(
-                f"{repository} is not, or not completely, in the cache {options['cache_dir'] or constants.HF_HUB_CACHE}, and {cause}; "
+                f"{repository} is not, or not completely, in the cache "
+                f"{options['cache_dir'] or constants.HF_HUB_CACHE}, and {cause}; "
                 "download it once while online, or give the path of a folder that holds it."
             ) from error
         raise NoCheckpointError(

@@ -17,7 +17,6 @@ from .lengths import PromptSize, measure
 from .options import Options, warn
 
 
-
 @dataclass(frozen=True)
 class Inputs:
     """The model's inputs, checked."""
@@ -124,8 +123,8 @@ def _check_cache(options: Options, cache: KVCache, mask: Tensor) -> None:
     rows, columns = mask.shape
     if cache.batch != rows or not 0 < cache.length < columns:
         raise PromptError(
-            f"past_key_values hold {cache.length} positions of {cache.batch} prompts, and the inputs are {rows} prompts "
-            f"of {columns} tokens; pass the whole sequences, of which at least one token is not in the cache."
+            f"past_key_values hold {cache.length} positions of {cache.batch} prompts, and the inputs are {rows} "
+            f"prompts of {columns} tokens; pass whole sequences, of which at least one token is not in the cache."
         )
     if not bool(mask[:, -1].all()):
         raise PromptError("With past_key_values the prompts must be padded on the left; these are on the right.")

@@ -25,7 +25,7 @@ class GenerationMixin(nn.Module):
         return generate(self, *args, **options)
 
     def _refuse_replaced_preparation(self) -> None:
-        """peft replaces `prepare_inputs_for_generation`: without need for LoRA, to put its prompts in front for others."""
+        """peft replaces the method: for its prompt learning, which needs that, and for LoRA, which does not."""
         method = self.prepare_inputs_for_generation
         if getattr(method, "__func__", None) is GenerationMixin.prepare_inputs_for_generation:
             return
