@@ -24,17 +24,27 @@ function contentOf({ text, clips }) {
 	return text ? [...parts, { type: "text", text }] : parts;
 }
 
-/** The request's messages for the last question of `turns`, without earlier questions that failed. */
+/** Questions and answers up to the last question of `turns`, which has no answer yet; without earlier ones that failed. */
+function pairsOf(turns) {
+	const last = turns.length - 2;
+	const pairs = turns.slice(0, last).flatMap((turn, i) => (i % 2 ? [] : [[turn, turns[i + 1]]]));
+	return [...pairs.filter(([, { text, end }]) => text || end !== "failed"), [turns[last], { text: "" }]];
+}
+
+/** The request's messages. */
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
-	const last = turns.length - 2;
-	for (let i = 0; i <= last; i += 2) {
-		const [question, { text, end }] = turns.slice(i, i + 2);
-		if (i < last && end === "failed" && !text) continue;
+	for (const [question, { text }] of pairsOf(turns)) {
 		messages.push({ role: "user", content: contentOf(question) });
-		if (i < last && text) messages.push({ role: "assistant", content: text });
+		if (text) messages.push({ role: "assistant", content: text });
 	}
 	return messages;
+}
+
+/** `words` about "Clip 3" of the request, with the clip's name. */
+function named(words, turns, { task, clips }) {
+	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => question.clips);
+	return words.replace(/^Clip (\d+)/, (clip, number) => sent[number - 1]?.name || clip);
 }
 
 export class Conversation {
@@ -62,7 +72,8 @@ export class Conversation {
 
 	/** As store.js saves it. */
 	get row() {
-		const title = this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip";
+		const [{ task, clips }] = this.turns;
+		const title = task ? `Transcript of ${clips[0].name || "a recording"}` : (this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip");
 		return { id: this.id, title, changed: Date.now(), turns: this.turns };
 	}
 
@@ -172,8 +183,9 @@ export class Conversation {
 		question.clips.forEach((view, i) => view.heard((turn.clips[i].heard = usage.heard[first + i])));
 	}
 
-	#fail({ kind, message: words, wait }, views) {
-		const { answer, reply } = views;
+	#fail({ kind, message, wait }, views) {
+		const { turn, answer, reply } = views;
+		const words = named(message, this.turns, turn);
 		this.#running = null;
 		Object.assign(answer, { end: "failed", failure: { kind, words } });
 		const retry = () => this.#retry(views);

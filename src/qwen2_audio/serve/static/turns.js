@@ -12,7 +12,7 @@ const TITLES = {
 	down: "No connection",
 	broken: "The answer broke off",
 	busy: "The server is busy",
-	full: "Too much for this model",
+	full: "Too much at once",
 	key: "An API key is needed",
 	wrong: "Wrong API key",
 	left: "Not answered to the end",
