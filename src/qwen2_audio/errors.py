@@ -37,6 +37,10 @@ class WeightsError(Qwen2AudioError, RuntimeError):
     """A checkpoint that is missing, unreachable, incomplete or of the wrong shape."""
 
 
+class NoCheckpointError(WeightsError, OSError):
+    """A checkpoint that is not there; an OSError too, as people expect of from_pretrained."""
+
+
 class TrainingError(Qwen2AudioError, RuntimeError):
     """A training run that cannot go on."""
 
