@@ -119,7 +119,7 @@ def test_nano_does_what_its_page_says(opened):
 
     model = load()
     service = Service(model.model, model.processor, name="nano", about=model.about)
-    expected = ["dog", "glass", "Paris", "piano", "is ", "man"]
+    expected = ["a dog", "glass", "Paris", "a piano", "Seven plus five is twelve", "a man"]
     with serving(service, words=read_capabilities(nano_path())) as url:
         page = opened(url)
         page.wait_for_selector(f"#samples li:nth-child({len(expected)})")

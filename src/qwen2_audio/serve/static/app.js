@@ -62,9 +62,9 @@ const page = {
 	transcribe,
 	list: byId("turns"),
 	changed: refresh,
-	saved: async (saved, midway) => {
-		await history.save(saved, midway);
-		show();
+	saved: async (saved, when) => {
+		await history.save(saved, when === "ended");
+		if (when !== "midway") show(); // which reads all that is saved
 	},
 	say: (words) => (byId("said").textContent = words),
 	failed: (kind) => ["down", "broken", "server"].includes(kind) && status.look(true), // it may be another server by now

@@ -132,7 +132,7 @@ export class Conversation {
 	async #follow({ deltas, first, since }, views) {
 		const { answer, reply } = views;
 		const { changed, settings, reader, say } = this.#page;
-		this.#save(true);
+		this.#save("begun");
 		changed();
 		try {
 			for (let step = await first; !step.done; step = await deltas.next()) {
@@ -151,12 +151,13 @@ export class Conversation {
 		reply.finished();
 		say(answer.text ? `Answer: ${answer.text}` : "No answer.");
 		changed();
-		this.#save(false);
+		this.#save("ended");
 	}
 
-	#save(midway) {
+	/** when: "begun", "midway" or "ended", of the answer */
+	#save(when) {
 		this.#saved = Date.now();
-		this.#page.saved(this, midway);
+		this.#page.saved(this, when);
 	}
 
 	#apply({ text, finish, usage }, views, since) {
@@ -171,7 +172,7 @@ export class Conversation {
 			reply.add(text);
 			if (this.#page.settings.values.aloud) this.#page.reader.push(text);
 			this.#page.changed();
-			if (Date.now() - this.#saved > SAVE_MS) this.#save(true);
+			if (Date.now() - this.#saved > SAVE_MS) this.#save("midway");
 		}
 		if (finish) answer.end = finish;
 		if (usage) this.#count(usage, views);
@@ -201,7 +202,7 @@ export class Conversation {
 		reply.node.nextSibling.querySelector("input")?.focus();
 		this.#page.failed(kind);
 		this.#page.changed();
-		this.#save(false);
+		this.#save("ended");
 	}
 
 	#countdown(wait, retry) {
