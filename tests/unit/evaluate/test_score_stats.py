@@ -249,7 +249,7 @@ def test_health_counts():
 
 
 def test_three_accuracies_and_the_confusion():
-    said = ["joy", "Joy. ", "happy", "the speaker is angry", "sad or happy", "neutral"]
+    said = [" joy", "joy ", "happy", "the speaker is angry", "sad or happy", "neutral"]
     rows = [Prediction("k", "meld", str(n), "meld_test", "c", text, "joy") for n, text in enumerate(said)]
     result = score(MELD, rows)
     figures = {name: figure["value"] for name, figure in result["metrics"].items()}

@@ -171,8 +171,8 @@ def _goldens(
 
 
 def _beside(golden: Golden, source: str, metric: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    """`distance` is in units of the noise band, the published one or half our own interval, whichever is wider: within 1,
-    chance alone explains the difference. `rows_needed`: how many rows would make ours as narrow as theirs."""
+    """`distance` is in units of the noise band, the published one or half our own interval, whichever is wider: within
+    1, chance alone explains the difference. `rows_needed`: how many rows would make ours as narrow as theirs."""
     figure = part["metrics"][metric]
     own = None if figure["low"] is None else (figure["high"] - figure["low"]) / 2
     noise, difference = max(golden.noise or 0.0, own or 0.0), figure["value"] - golden.value
