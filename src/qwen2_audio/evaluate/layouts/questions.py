@@ -9,12 +9,12 @@ from typing import Any
 
 from ...datasets.columns import ANSWER, QUESTION, first, sound_of
 from ...datasets.lines import read_json
-from ...datasets.paths import SoundFinder
+from ...datasets.paths import SoundFinder, files_below
 from ...datasets.row import Row
 from ...errors import DatasetError
 from ..example import Example
 from ..task import Task
-from .build import Answered, Found, choices_of, example, files_below, text_of
+from .build import Answered, Found, choices_of, example, text_of
 
 Reader = Callable[[Task, Row], Example]
 _NAMES = (

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ...datasets.columns import first, sound_of
 from ...datasets.lines import read_table
-from ...datasets.paths import SoundFinder
+from ...datasets.paths import SoundFinder, files_below
 from ...datasets.row import Row
 from ..example import Example
 from ..task import Task
-from .build import Answered, Found, example, files_below, refuse_other_parts, text_of, words
+from .build import Answered, Found, example, refuse_other_parts, text_of, words
 
 VOICEBENCH_FOLDERS = {
     "alpaca": ("alpacaeval_full",), "common": ("commoneval",), "wild": ("wildvoice",), "sdqa": ("sd-qa",),

@@ -86,6 +86,24 @@ def test_another_subset_of_tables(tmp_path):
     assert "es" in refused("covost2-es-en", data)
 
 
+def test_a_table_that_holds_several_parts(tmp_path):
+    pytest.importorskip("pyarrow")
+    parts = [f"librispeech_{split}_{kind}" for split in ("dev", "test") for kind in ("clean", "other")]
+    texts = [{"gt": f"TEXT {i}", "source": parts[i % 4]} for i in range(8)]
+    corpora_tables.write_parquet(tmp_path / "data" / "all.parquet", texts, True)
+    examples = rows("librispeech-test-clean", tmp_path / "data")
+    assert [example.reference for example in examples] == ["TEXT 2", "TEXT 6"]
+
+
+def test_parts_whose_rows_have_no_ids_have_the_same_ones_with_and_without_the_others(tmp_path):
+    pytest.importorskip("pyarrow")
+    data = corpora_tables.meld_hub(tmp_path, True)
+    both = {example.id for example in rows("meld", data)}
+    (data / "data" / "test-00000-of-00001.parquet").unlink()
+    alone = {example.id for example in rows("meld", data)}
+    assert len(both) == 16 and alone < both
+
+
 def test_a_file_that_is_not_there(tmp_path):
     assert "There is no file or folder" in refused("meld", tmp_path / "gone")
 
