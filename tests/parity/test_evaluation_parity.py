@@ -39,9 +39,9 @@ class Transformers:
     """The reference behind `evaluate.question.Model`, one question after another."""
 
     name, fingerprint, in_flight = "transformers", "reference", 1
-    settings: dict[str, str] = {}
 
     def __init__(self, folder):
+        self.settings = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.processor = transformers.AutoProcessor.from_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What is asked of the model (Example), and what it answered (Prediction): the rows that all of evaluation speaks of."""
+"""What is asked of the model (Example), and what it answered (Prediction): the rows that evaluation speaks of."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Example:
 
     task: str  # the registry's id: "librispeech-test-clean"
     id: str  # unique within the task
-    source: str  # the official lists' name of the part it belongs to: "librispeech_test_clean"; scores are given by source
+    source: str  # the official lists' name of its part, "librispeech_test_clean"; scores are given by source
     sound: Sound
     prompt: str | None  # what follows the clip; None: the clip alone is the question
     reference: str | None  # the right answer as the data set writes it; None where only a judge decides
     choices: tuple[str, ...] = ()  # multiple choice, in the data set's order
-    group: str = ""  # what varies together (speaker, dialogue): intervals are bootstrapped over groups; "": the row by itself
-    columns: Mapping[str, Any] = field(default_factory=dict)  # everything else: category, difficulty, instructions to check
+    group: str = ""  # what varies together (speaker, dialogue): intervals resample groups; "": the row by itself
+    columns: Mapping[str, Any] = field(default_factory=dict)  # all else: category, difficulty, instructions
     where: str = ""  # for messages: "librispeech_eval.jsonl, line 7"
 
 

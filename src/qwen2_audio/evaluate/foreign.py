@@ -25,7 +25,8 @@ REFERENCES = ("gt", "reference", "answer_gt", "answer", "ground_truth", "text", 
 IDS = ("id", "idx", "uniq_id", "audio_id", "audio_path", "audio_filepath", "audio", "path", "index", "key")
 CLIPS = ("audio_path", "audio_filepath", "audio", "audio_id", "path", "wav")
 SOURCES = ("source", "subset", "dataset", "task_name")
-ONE_PART = ("mmau", "mmar", "mmsu", "voicebench", "openaudiobench")  # whose rows' `source`, `dataset` ... name something else
+# Whose rows' `source` or `dataset` names something else than their part of the benchmark.
+ONE_PART = ("mmau", "mmar", "mmsu", "voicebench", "openaudiobench")
 
 
 def import_answers(path: Path, task: Task, folder: Path) -> Path:
