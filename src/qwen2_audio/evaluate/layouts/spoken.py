@@ -28,7 +28,7 @@ _OPENAUDIOBENCH = {
 
 def voicebench_source(task: Task, inner: Path, data: Path) -> str | None:
     """The task's source of a file of VoiceBench: {subset}/{split}-00000-of-00001.parquet; None for another subset's."""
-    names = [part.lower() for part in (*data.absolute().parts[-1:], *inner.parts)]
+    names = [part.lower() for part in (*data.absolute().parts[-2:], *inner.parts)]
     subset = next(iter(VOICEBENCH_FOLDERS[task.id.removeprefix("voicebench-")]))
     if not any(name == subset or name.startswith((f"{subset}-", f"{subset}_", f"{subset}.")) for name in names):
         return None
