@@ -52,7 +52,7 @@ class KnowingModel:
 
     def __init__(self, examples: Sequence[Example], *, deaf: bool = False, fingerprint: str = "f00d") -> None:
         self.fingerprint, self.settings, self.in_flight, self.deaf = fingerprint, {"dtype": "float32"}, 3, deaf
-        self.asked = 0
+        self.asked, self.dropped = 0, ()
         self.answers = {}
         for example in examples:
             try:

@@ -41,7 +41,7 @@ class Transformers:
     name, fingerprint, in_flight = "transformers", "reference", 1
 
     def __init__(self, folder):
-        self.settings = {}
+        self.settings, self.dropped = {}, ()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.processor = transformers.AutoProcessor.from_pretrained(folder)

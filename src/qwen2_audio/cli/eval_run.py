@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DatasetError
 from .terminal import Adapter, Device, DType, Quantize, is_first, load_model, note, waiting
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ Language = Annotated[
     str | None, typer.Option("--lang", help="The language that is spoken, for the task asr: en, zh, ...")
 ]
 Before = Annotated[str | None, typer.Option(help="nano only: another checkpoint for a second column, say before DPO.")]
+InFlight = Annotated[
+    int | None,
+    typer.Option(help="Questions at a time; default 64 here, 16 to a server. 1: one after another.", min=1),
+]
 DeafCheckOption = Annotated[
     bool,
     typer.Option("--deaf-check/--no-deaf-check", help="Stop where exchanging clips hardly changes the answers."),
@@ -77,6 +81,7 @@ def command(
     shard: Shard = None,
     lang: Language = None,
     before: Before = None,
+    in_flight: InFlight = None,
     deaf_check: DeafCheckOption = True,
     bars: Bars = False,
 ) -> int:
@@ -97,15 +102,16 @@ def command(
     if base_url is not None:
         if adapter or quantize:
             raise ConfigError("--adapter and --quantize change a checkpoint here; leave them out with --base-url.")
-        from ..evaluate.endpoint import Endpoint
+        from ..evaluate.endpoint import IN_FLIGHT, Endpoint
 
-        asked: Model = Endpoint(base_url, model, api_key)
+        asked: Model = Endpoint(base_url, model, api_key, in_flight=in_flight or IN_FLIGHT)
     else:
         options: dict[str, Any] = {"device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize}
         chat = load_model(model, **options)
         from ..evaluate.local_model import LocalModel
 
         asked = LocalModel(chat, options)
+    asked.in_flight = in_flight or asked.in_flight
     try:
         found = [fitted(asked, *pair) for pair in found]
         runs = ask(asked, found, selection, data or Path(), out, deaf_check=deaf_check)
@@ -123,18 +129,31 @@ def command(
 
 
 def find_rows(tasks: str, data: Path | None, language: str | None) -> list[tuple[Task, Sequence[Example]]]:
-    """Each task of the list with its rows in `data`. Raises ConfigError for nano among others, and without data."""
-    from ..evaluate.registry.tasks import find_tasks
+    """Each task of the list with its rows in `data`. Of a group, tasks without data are left out, with a
+    note. Raises ConfigError for nano among others, and without data, DatasetError for data that cannot be read.
+    """
+    from ..evaluate.layouts.find import find_examples
+    from ..evaluate.registry.tasks import GROUPS, find_tasks
 
     found = find_tasks(tasks, language=language)
     if any(task.id == NANO for task in found):
         raise ConfigError("The task nano is run by itself: qwen2-audio eval run nano.")
     if data is None:
         raise ConfigError(f"--data is missing: where the rows of {found[0].id} are. {found[0].where}".rstrip())
+    is_group = not GROUPS.keys().isdisjoint(name.strip() for name in tasks.split(","))
+    rows, missing = list[tuple["Task", "Sequence[Example]"]](), list[DatasetError]()
     with waiting("Looking for the rows"):
-        from ..evaluate.layouts.find import find_examples
-
-        return [(task, list(find_examples(task, data))) for task in found]
+        for task in found:
+            try:
+                rows.append((task, list(find_examples(task, data))))
+            except DatasetError as error:
+                if not is_group:
+                    raise
+                note(f"{task.id} is left out: {error}")
+                missing.append(error)
+    if not rows:
+        raise missing[0]
+    return rows
 
 
 def ask(
@@ -181,6 +200,8 @@ def summary(run: TaskRun) -> str:
         parts.append(f"{run.rows - run.asked} were there already")
     if run.cut:
         parts.append(f"{run.cut} clips last over 30 s, of which the first 30 s are heard, as in the official run")
+    if run.damaged:
+        parts.append(f"{len(run.damaged)} clips are damaged, the first of them: {run.damaged[0].rstrip('.')}")
     if run.seconds and run.asked:
         parts.append(f"{run.audio_seconds / run.seconds:.1f} s of sound a second")
     line = "; ".join(parts) + "."

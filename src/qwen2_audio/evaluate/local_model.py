@@ -39,7 +39,8 @@ class LocalModel:
         adapter = options.get("adapter")
         folders = [resolve(chat.name, PATTERNS, local_files_only=True), *([Path(adapter)] if adapter else [])]
         self.fingerprint = weights_fingerprint(folders, self.settings)
-        self.in_flight = 2 * chat.settings.max_num_seqs
+        self.in_flight = 2 * chat.settings.max_num_seqs  # so that the engine always finds the next one prepared
+        self.dropped: tuple[str, ...] = ()
         self._service = chat.service()
 
     def form(self, task: Task) -> Form:

@@ -53,6 +53,7 @@ class Model(Protocol):
     name: str
     fingerprint: str
     in_flight: int  # questions that it works on at a time
+    dropped: tuple[str, ...]  # options of questions that it could not be given
 
     @property
     def settings(self) -> Mapping[str, Any]: ...

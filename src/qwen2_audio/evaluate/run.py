@@ -51,6 +51,7 @@ class TaskRun:
     asked: int = 0  # now; the others' answers were there
     failed: list[Prediction] = field(default_factory=list)
     cut: int = 0  # clips of more than 30 s
+    damaged: list[str] = field(default_factory=list)  # sentences on what of clips was lost
     seconds: float = 0.0  # of asking, from the first question to the last answer
     audio_seconds: float = 0.0  # that the model heard meanwhile
     tokens: int = 0  # that it said meanwhile
@@ -104,6 +105,7 @@ class Run:
                 if task.deaf is not None and self.hearing_check:
                     self._check_hearing(task, rows)
                 done.append(_ask_rows(self, task, rows, log, manifest))
+                self._tell_dropped(task)
             order = order_of(identity.tasks, manifest)
             log.sort(order)
             write_manifest(self.folder, identity.tasks, manifest)
@@ -131,6 +133,13 @@ class Run:
         for sentence in sentences:
             self.tell(sentence)
         self._keep_check(task, "warnings", sentences)
+
+    def _tell_dropped(self, task: Task) -> None:
+        if self.model.dropped:
+            names = ", ".join(self.model.dropped)
+            sentence = f"{self.model.name} was asked without {names}, which its server does not take."
+            self.tell(sentence)
+            self._keep_check(task, "dropped", sentence)
 
     def _keep_check(self, task: Task, name: str, value: Any) -> None:
         found = read_json(self.folder / CHECKS, {})
@@ -196,6 +205,7 @@ def _ask_rows(
         for row in read_rows(rows, read):
             manifest[task.id, row.example.id] = _manifest_row(row)
             done.cut += row.known.heard < row.known.seconds if row.known else bool(row.clip and row.clip.is_cut)
+            done.damaged += row.clip.notes if row.clip else ()
             if row.known is not None:
                 run.advance(row.known)
             elif row.clip is None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -192,3 +193,53 @@ def test_without_matplotlib_a_note_says_that_there_is_no_plot(cli, monkeypatch, 
     assert "confusion.png is not drawn, as matplotlib is not installed: pip install 'qwen2-audio[plot]'." in err
     assert "nano.asr.wer" in out and "asking" not in out
     assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["report.json"]
+
+
+def test_of_a_group_tasks_without_data_are_left_out(cli, tmp_path, own_list):
+    """Nano has no language tags, so every row fails: what counts is that the others are told and left out."""
+    rows = [{"audio": "sum.wav", "gt": "WHAT IS SEVEN PLUS FIVE", "source": "librispeech_test_clean"}]
+    (own_list.parent / "librispeech_eval.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    own_list.unlink()
+    arguments = ("--model", "nano", "--data", own_list.parent, "--out", tmp_path / "out")
+    status, _, err = cli("eval", "run", "paper", *arguments)
+    assert status == 1, err
+    assert "meld is left out: " in err and "librispeech-test-clean is left out" not in err
+    assert "librispeech-test-clean is a task of the base checkpoint, and this is an Instruct one" in err
+    assert "The tokenizer has no <|en|>" in err
+    status, _, err = cli("eval", "run", "paper", "--data", tmp_path / "empty")
+    assert status == 2 and "There is no file or folder" in err
+
+
+def test_a_killed_run_ends_in_the_same_scores(tmp_path, own_list):
+    """The real thing: the command on nano, killed by SIGKILL while it asks, and run again."""
+    lines = own_list.read_text().splitlines() * 60
+    own_list.write_text("\n".join(lines) + "\n")
+
+    def start(out, *options):
+        command = [
+            sys.executable,
+            "-m",
+            "qwen2_audio",
+            "eval",
+            "run",
+            "asr",
+            "--model",
+            "nano",
+            "--data",
+            str(own_list),
+        ]
+        silent = subprocess.DEVNULL
+        return subprocess.Popen([*command, "--out", str(tmp_path / out), *options], stdout=silent, stderr=silent)
+
+    assert start("whole").wait(200) == 0
+    process = start("killed", "--in-flight", "2")
+    path, end = tmp_path / "killed" / "predictions.jsonl", time.monotonic() + 100
+    while not path.exists() or path.read_bytes().count(b"\n") < 5:
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert 5 <= path.read_bytes().count(b"\n") < 180
+    assert start("killed").wait(200) == 0
+    for name in ("scores.json", "predictions.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

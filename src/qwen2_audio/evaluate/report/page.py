@@ -136,7 +136,7 @@ def _task(
     speeds: Sequence[Mapping[str, Any]],
     players: Players,
 ) -> str:
-    warnings = [*checks.get("warnings", []), *signs_of(scored)]
+    warnings = [*checks.get("warnings", []), *filter(None, [checks.get("dropped")]), *signs_of(scored)]
     parts = [tag("h2", text(task.title)), tag("p", text(scored["signature"]), "mono")]
     parts += [tag("p", text(warning), "warning") for warning in warnings]
     parts.append(_chips(scored, checks.get("hearing"), speeds))
