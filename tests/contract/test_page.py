@@ -10,7 +10,7 @@ import pytest
 
 from kit.page import DONE, VOICE, answer, ask, numbers, serving, until
 from kit.page_backend import ANSWER, PageBackend, clips_of, wav_files_of
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.serve.app import STATIC
 
 pytest_plugins = ("kit.page_browser",)

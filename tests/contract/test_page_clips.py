@@ -11,7 +11,7 @@ import pytest
 from kit.clip_files import encoded
 from kit.page import DONE, answer, ask, numbers, wav_of
 from kit.page_backend import ANSWER, PageBackend, clips_of, wav_files_of
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 
 pytest_plugins = ("kit.page_browser",)
 CLIPS = nano_path() / "clips"

@@ -6,7 +6,7 @@ import pytest
 
 from kit.page import answer, ask
 from kit.page_backend import PageBackend
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 
 pytest_plugins = ("kit.page_browser",)
 CLIPS = nano_path() / "clips"

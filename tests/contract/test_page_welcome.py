@@ -9,7 +9,7 @@ import pytest
 from kit.clip_files import encoded, wav_bytes
 from kit.page import answer, serving
 from kit.page_backend import ANSWER, PageBackend, clips_of, text_of
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.serve.app import STATIC
 from qwen2_audio.serve.capabilities import read_capabilities
 
