@@ -7,7 +7,7 @@ import pytest
 from openai.types.audio import Transcription, TranscriptionVerbose, TranslationVerbose
 
 from kit.clip_files import encoded, wav_bytes
-from qwen2_audio.serve.speech import TRANSCRIBE, TRANSLATE
+from qwen2_audio.longform.wording import TRANSCRIBE, TRANSLATE
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_verbose_json(client, wav, says):
 def test_translations(client, backend, wav, says):
     says("good day")
     assert client.audio.translations.create(model="fake", file=("a.wav", wav)).text == "good day"
-    assert backend.seen[-1][0][0]["content"][1]["text"] == TRANSLATE
+    assert backend.seen[-1][0][0]["content"][1]["text"] == TRANSLATE.format(to="English")
     raw = client.audio.translations.with_raw_response.create(
         model="fake", file=("a.wav", wav), response_format="verbose_json"
     )

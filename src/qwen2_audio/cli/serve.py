@@ -133,7 +133,15 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     loaded, where = load(), find(model)
     folder = Path(where)
     name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
-    return Service(loaded.model, loaded.processor, loaded.settings, name=name, about=loaded.about, draft=loaded.draft)
+    return Service(
+        loaded.model,
+        loaded.processor,
+        loaded.settings,
+        name=name,
+        about=loaded.about,
+        draft=loaded.draft,
+        transcription=loaded.transcription,
+    )
 
 
 def _api_keys(options: list[str] | None) -> tuple[str, ...]:

@@ -10,13 +10,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from ...longform.wording import Unquote
 from ...types import Chunk, Message, SamplingParams, TokenLogprob
 from ..bodies import Form, check_content_type, parse_form, read_body
 from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
 from ..protocol import SpeechRequest, parse_speech
-from ..speech import UNKNOWN, Unquote, base_instruction, instruction, language_of
+from ..speech import language_of, question
 from ..state import State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 from ..transcripts import Transcript, json_body, logprobs_body, srt, truncation_fields, usage_body, verbose_body, vtt
@@ -25,6 +26,7 @@ _NUMBER_FIELDS: dict[str, type] = {
     "temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float, "seed": int,
     "frequency_penalty": float, "presence_penalty": float, "max_completion_tokens": int,
 }  # fmt: skip
+UNKNOWN = "unknown"  # language in verbose_json if the request has none: the model does not tell it
 MAX_TOKENS = 448  # default, Whisper's; 30 s of fast speech take about 200
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
@@ -52,8 +54,7 @@ class AudioRoutes:
         state.check_model(speech.model)
         language = language_of(speech.language)
         raw = state.backend.is_base
-        word = base_instruction if raw else instruction
-        text = word(translate=translate, language=language, prompt=speech.prompt)
+        text = question(translate=translate, language=language, prompt=speech.prompt, base=raw)
         handle, chunks = state.submit(
             _conversation(form, text), _params(speech), arrived, clip_params=("file",), raw=raw
         )
