@@ -81,8 +81,8 @@ def test_translations(client, backend, wav, says):
     assert TranslationVerbose.model_validate_json(raw.content).language == "english"
     assert client.audio.translations.create(model="fake", file=("a.wav", wav), response_format="text") == "good day\n"
     with pytest.raises(openai.BadRequestError) as refused:
-        client.audio.translations.create(model="fake", file=("a.wav", wav), extra_body={"language": "de"})
-    assert refused.value.param == "language"
+        client.audio.translations.create(model="fake", file=("a.wav", wav), extra_body={"include": ["logprobs"]})
+    assert refused.value.param == "include"
 
 
 @pytest.mark.parametrize("logprobs", [False, True])

@@ -16,6 +16,7 @@ from ..errors import BusyError, ConfigError
 from ..types import Completion, Message, SamplingParams, TokenLogprob
 from . import guards, wording
 from .settings import TranscriptionSettings
+from .text_language import language_of_text
 from .transcript import Segment, Word, split_words
 from .vad import FRAME
 from .windows import Window
@@ -56,7 +57,7 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("language", "to"):
-            object.__setattr__(self, name, wording.language_of(getattr(self, name)))
+            object.__setattr__(self, name, wording.language_of(getattr(self, name), name))
         if not 0 <= self.temperature <= 2:
             raise ConfigError(f"temperature is {self.temperature}; expected a number between 0 and 2.")
 
@@ -157,7 +158,7 @@ class WindowAsker:
         return replace(
             segment,
             text=text,
-            language=wording.code_of(self._task.to or self._task.language) or language,
+            language=wording.code_of(self._task.to or self._task.language) or language or language_of_text(text),
             confidence=confidence,
             flags=("refusal", *flags) if refused else flags,
             raw=answer.text if answer.text.strip() != text else None,

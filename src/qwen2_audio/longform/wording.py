@@ -18,9 +18,11 @@ LANGUAGES = {
     "vi": "Vietnamese",
 }  # fmt: skip
 TRANSCRIBE = "Transcribe the speech."
+ENGLISH = "English"
 TRANSLATE = "Write down the {to} translation of what is said."  # "Translate the speech" had nano answer questions
 RECOGNIZE = "Detect the language and recognize the speech:"  # the official prompts of base checkpoints
-RECOGNIZE_IN = "Detect the language and translate the speech into {to}:"
+RECOGNIZE_AND_TRANSLATE = "Detect the language and translate the speech into {to}:"
+OFFICIAL_NAMES = {"Chinese": "Mandarin"}  # where the official prompts have another name
 _ALIASES = {"mandarin": "zh", "castilian": "es", "flemish": "nl"}  # Whisper's, beside the names
 _CODES = {name.lower(): code for code, name in LANGUAGES.items()} | _ALIASES
 _LEADS = tuple(
@@ -29,24 +31,24 @@ _LEADS = tuple(
     for sound in ("audio", "recording", "speech", "clip")
 )
 _CLOSING_QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
-_TAG = re.compile(r"\s*<\|[a-z]{2,3}\|>\s*")  # the language that a base checkpoint detects
+_TAG = re.compile(r"\s*<\|([a-z]{2,3})\|>\s*")  # the language that a base checkpoint detects
 _TAG_START = re.compile(r"<(\|([a-z]{0,3}(\|(>\s*)?)?)?)?")  # text that may become a tag with words behind it
 _FRAME_START = re.compile(rf"""(?:{"|".join(_LEADS)}):?\s*(['"‘“])""", re.IGNORECASE)
 
 
-def language_of(code: str | None) -> str | None:
+def language_of(code: str | None, name: str = "language") -> str | None:
     """The English name of a language: by ISO 639 code, also with a region ("en_US"), or by name ("english").
 
-    None, "" and "auto" name no language. Raises ConfigError for an unknown one.
+    None, "" and "auto" name no language. Raises ConfigError, with the option's `name`, for an unknown one.
     """
     plain = (code or "").strip().lower()
     if plain in ("", "auto"):
         return None
-    name = LANGUAGES.get(_CODES.get(plain, plain.replace("_", "-").partition("-")[0]))
-    if name is None:
+    language = LANGUAGES.get(_CODES.get(plain, plain.replace("_", "-").partition("-")[0]))
+    if language is None:
         known = ", ".join(sorted(LANGUAGES))
-        raise ConfigError(f"language is {str(code)[:40]!r}; expected one of {known}.")
-    return name
+        raise ConfigError(f"{name} is {str(code)[:40]!r}; expected one of {known}.")
+    return language
 
 
 def code_of(language: str | None) -> str | None:
@@ -74,21 +76,25 @@ def base_instruction(*, to: str | None, language: str | None, prompt: str | None
     """The official prompt of a base checkpoint. Raises ConfigError for a hint: these were not trained with any."""
     if prompt:
         raise ConfigError("prompt would not help: this base checkpoint knows one wording only; leave it out.")
-    text = RECOGNIZE if to is None else RECOGNIZE_IN.format(to=to)
+    text = RECOGNIZE if to is None else RECOGNIZE_AND_TRANSLATE.format(to=OFFICIAL_NAMES.get(to, to))
     code = code_of(language)
     return text if code is None else f"{text} <|{code}|>"
 
 
 def transcript_of(answer: str) -> tuple[str, str | None]:
     """The transcript in a whole answer, without tag and frame, and the code of the language that a tag names."""
-    tag = _TAG.match(answer)
-    return Unquote().push(answer, last=True), None if tag is None else tag[0].strip()[2:-2]
+    unquote = Unquote()
+    return unquote.push(answer, last=True), unquote.language
 
 
 class Unquote:
-    """Removes the frame "The original content of this audio is: '...'" from a streamed answer, if it has one."""
+    """Removes the frame "The original content of this audio is: '...'" from a streamed answer, if it has one.
+
+    Attribute: `language`, the ISO 639 code that the answer begins with, as a base checkpoint's does, or None.
+    """
 
     def __init__(self) -> None:
+        self.language: str | None = None
         self._pending = ""  # text that was not returned yet
         self._closing_quote: str | None = None  # ends the quoted text; None: the answer has no frame
         self._frame_checked = False
@@ -103,7 +109,7 @@ class Unquote:
             self._frame_checked = True
             self._pending = self._pending.lstrip()
             if tag := _TAG.match(self._pending):
-                self._pending = self._pending[tag.end() :]
+                self.language, self._pending = tag[1], self._pending[tag.end() :]
             if opening is not None:
                 self._closing_quote = _CLOSING_QUOTES[opening[1]]
                 self._pending = self._pending[opening.end() :]

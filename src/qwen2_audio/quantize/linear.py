@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import ConfigError
 from ..native import ops
 from .packing import PANEL, Format, dequantize
 from .search import Quantized
@@ -148,6 +149,16 @@ class QuantizedEmbedding(QuantizedLayer):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, {super().extra_repr()}"
+
+
+def refuse_cast(fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Raise ConfigError if `fn`, which a quantised model is about to apply to its tensors, casts them."""
+    dtype = fn(torch.empty(0)).dtype
+    if dtype != torch.float32:
+        raise ConfigError(
+            f"The model is quantised and computes in float32, so it cannot become {str(dtype).removeprefix('torch.')}; "
+            "leave the cast out, or load the plain checkpoint in that dtype."
+        )
 
 
 def native_ops() -> Any:

@@ -6,19 +6,20 @@ from ..errors import ConfigError
 from ..longform import wording
 from .errors import ApiError
 
+UNKNOWN = "unknown"  # language in verbose_json where neither the request, the answer nor the transcript tells
 
-def language_of(code: str | None) -> str | None:
+
+def language_of(code: str | None, param: str = "language") -> str | None:
     """As `wording.language_of`. ApiError for an unknown language."""
     try:
-        return wording.language_of(code)
+        return wording.language_of(code, param)
     except ConfigError as error:
-        raise ApiError(str(error), param="language") from error
+        raise ApiError(str(error), param=param) from error
 
 
-def question(*, translate: bool, language: str | None, prompt: str | None, base: bool) -> str:
+def question(*, to: str | None, language: str | None, prompt: str | None, base: bool) -> str:
     """The text that the checkpoint is asked. ApiError for a hint that a base checkpoint does not take."""
-    word = wording.base_instruction if base else wording.instruction
     try:
-        return word(to="English" if translate else None, language=language, prompt=prompt)
+        return (wording.base_instruction if base else wording.instruction)(to=to, language=language, prompt=prompt)
     except ConfigError as error:
         raise ApiError(str(error), param="prompt", code="unsupported_value") from error

@@ -75,7 +75,7 @@ def test_a_request_is_told_which_field_is_wrong():
         speech.language_of("klingon")
     assert refused.value.param == "language"
     with pytest.raises(ApiError, match="one wording only") as refused:
-        speech.question(translate=False, language=None, prompt="ships", base=True)
+        speech.question(to=None, language=None, prompt="ships", base=True)
     assert refused.value.param == "prompt"
 
 
@@ -90,6 +90,11 @@ def test_instructions():
         "Context: ships\nWrite down the English translation of what is said."
     )
     assert instruction(to="French", language="German", prompt=None).endswith(TRANSLATE.format(to="French"))
+
+
+def test_the_official_name_of_chinese():
+    mandarin = base_instruction(to="Chinese", language="English", prompt=None)
+    assert mandarin == "Detect the language and translate the speech into Mandarin: <|en|>"
 
 
 def test_base_checkpoints_get_the_official_prompts():

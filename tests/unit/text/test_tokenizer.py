@@ -243,7 +243,7 @@ def test_every_place_of_a_chat_template_is_read(folder):
     (folder / "chat_template.jinja").write_text("jinja")
     assert Tokenizer.from_pretrained(folder).chat_template == "jinja"
     change_config(folder, chat_template=[{"name": "tools", "template": "t"}, {"name": "default", "template": "config"}])
-    assert Tokenizer.from_pretrained(folder).chat_template == "config"
+    assert Tokenizer.from_pretrained(folder).chat_template == {"tools": "t", "default": "config"}
 
 
 def test_vocab_and_merges_do_where_there_is_no_tokenizer_json(folder, tiny):
