@@ -105,7 +105,7 @@ class CheckReport:
             said.append(f"  and {len(self.files) - TOLD} more files")
         for name, count in self.rows.items():
             tokens = f", {self.denominators[name]:,} reference tokens" if name in self.denominators else ""
-            said.append(f"  {name}: {count:,} rows{tokens}; prompt {self.prompts.get(name)!r}")
+            said.append(f"  {name}: {count:,} rows{tokens}; prompt {_short(self.prompts.get(name))}")
         said += [f"  differs: {sentence}" for sentence in self.differences()]
         for kind, found in self.problems.items():
             said.append(f"  {len(found):,} {KINDS[kind]}")
@@ -242,6 +242,10 @@ def _token_counter(task: Task, report: CheckReport) -> Callable[[str], int] | No
         report.notes.append(f"Reference tokens were not counted: {error}")
         return None
     return lambda text: len(transcript_tokens(task, text))
+
+
+def _short(prompt: str | None) -> str:
+    return "none" if prompt is None else repr(prompt if len(prompt) <= 100 else f"{prompt[:97]}...")
 
 
 def _list_file(path: Path, task: Task) -> ListFile:

@@ -85,13 +85,13 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
 
     LINEARS = DECODER_LINEARS
 
-    def forward(
+    def _forward(
         self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.input_layernorm.weight, self.self_attn.config._attn_implementation
         bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
-            return super().forward(x, rope, visible, cache)
+            return super()._forward(x, rope, visible, cache)
         linears = bound.handles
         normed = fused.rms_norm(x, norm, self.input_layernorm.eps)
         q, k, v = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
@@ -220,13 +220,13 @@ class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
 
     LINEARS = (*(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")), "fc1", "fc2")
 
-    def forward(
+    def _forward(
         self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.self_attn_layer_norm.weight, self.config._attn_implementation
         bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
-            return super().forward(x, visible, spans)
+            return super()._forward(x, visible, spans)
         linears, attention = bound.handles, self.self_attn
         normed = self.self_attn_layer_norm(x)
         projected = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)

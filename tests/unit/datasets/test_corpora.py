@@ -89,6 +89,16 @@ def test_a_file_is_known_by_its_bytes_and_not_by_its_ending(tmp_path):
     assert form_of(tmp_path / "sound.bin") == "sounds"
 
 
+def test_quotation_marks_are_text_in_tables_with_tabs_and_marks_in_others(tmp_path):
+    (tmp_path / "a.tsv").write_text('path\ttext\na.wav\t"Quoted" he said\nb.wav\t"open\n')
+    (tmp_path / "a.csv").write_text('path,text\na.wav,"one, two\nthree"\nb.wav,four\n')
+    found = [[(row.columns["text"], row.where) for row in open_corpus(tmp_path / n).rows()] for n in ("a.tsv", "a.csv")]
+    assert found == [
+        [('"Quoted" he said', "a.tsv, line 2"), ('"open', "a.tsv, line 3")],
+        [("one, two\nthree", "a.csv, line 3"), ("four", "a.csv, line 4")],
+    ]
+
+
 def test_a_list_larger_than_a_block_is_read_a_block_at_a_time(tmp_path, monkeypatch):
     from qwen2_audio.datasets import lines
 
