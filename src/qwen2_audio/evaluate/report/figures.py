@@ -136,8 +136,8 @@ def _readings(scored: Mapping[str, Any]) -> list[str]:
     strict, mapped = (metrics.get(f"accuracy_{name}", {}).get("value") for name in ("strict", "mapped"))
     if strict is not None and mapped is not None and mapped - strict > FAR_BELOW:
         told.append(
-            f"Read strictly {100 * strict:.1f} % are right, with synonyms {100 * mapped:.1f} %: the answers are in other "
-            "words, or spelt otherwise, than the references; look at the prompt and the checkpoint."
+            f"Read strictly {100 * strict:.1f} % are right, with synonyms {100 * mapped:.1f} %: the answers are in "
+            "other words, or spelt otherwise, than the references; look at the prompt and the checkpoint."
         )
     if scored.get("majority_accuracy") is not None:
         share = 100 * scored["majority_accuracy"]
