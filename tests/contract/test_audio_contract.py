@@ -74,15 +74,15 @@ def test_verbose_json(client, wav, says):
 def test_translations(client, backend, wav, says):
     says("good day")
     assert client.audio.translations.create(model="fake", file=("a.wav", wav)).text == "good day"
-    assert backend.seen[-1][0][0]["content"][1]["text"] == TRANSLATE
+    assert backend.seen[-1][0][0]["content"][1]["text"] == TRANSLATE.format(to="English")
     raw = client.audio.translations.with_raw_response.create(
         model="fake", file=("a.wav", wav), response_format="verbose_json"
     )
     assert TranslationVerbose.model_validate_json(raw.content).language == "english"
     assert client.audio.translations.create(model="fake", file=("a.wav", wav), response_format="text") == "good day\n"
     with pytest.raises(openai.BadRequestError) as refused:
-        client.audio.translations.create(model="fake", file=("a.wav", wav), extra_body={"language": "de"})
-    assert refused.value.param == "language"
+        client.audio.translations.create(model="fake", file=("a.wav", wav), extra_body={"include": ["logprobs"]})
+    assert refused.value.param == "include"
 
 
 @pytest.mark.parametrize("logprobs", [False, True])

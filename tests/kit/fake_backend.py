@@ -70,6 +70,7 @@ class FakeBackend:
             prompt = 20 + sum(clip.tokens for clip in heard) + len(text_of(messages)) // 10
             if prompt >= self.context:
                 raise ContextLengthError(f"The prompt has {prompt} positions; the model has {self.context}.")
+            handle.prompt_usage = Usage(prompt, sum(clip.tokens for clip in heard), 0)
             for index in range(params.n):
                 self._answer(handle, index, words_of(messages, heard), params, deadline, heard)
         except Exception as error:
@@ -96,7 +97,7 @@ class FakeBackend:
             new = (text + word)[: min(stops)][len(text) :] if stops else word
             text, tokens = text + new, tokens + 1
             logprobs = () if params.logprobs is None else (token_of(word, params.logprobs),)
-            handle.put(Chunk(new, index=index, logprobs=logprobs))
+            handle.put(Chunk(new, index=index, logprobs=logprobs, num_tokens=tokens))
             if stops:
                 break
             if tokens >= max_tokens:

@@ -15,7 +15,7 @@ from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..text.chat_template import IM_END, check_messages
+from ..text.chat_template import IM_END
 from ..types import Message, SamplingParams
 
 
@@ -93,7 +93,7 @@ class Service:
 
         Later errors (AudioError, ContextLengthError, ConfigError, CapacityError) are the `error` of the last chunks.
         """
-        sources = check_messages(messages)
+        sources = self._check(messages, raw)
         return self._thread.submit(
             lambda: self.prompt(messages, raw=raw),
             params or SamplingParams(),
@@ -101,6 +101,10 @@ class Service:
             priority=priority,
             quick=not sources,
         )
+
+    def _check(self, messages: Sequence[Message], raw: bool) -> list[Any]:
+        template = None if raw else prompts.template_for(messages, self._processor, self._template)
+        return prompts.check_conversation(messages, template)
 
     def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> RequestHandle:
         """Submit a conversation whose prompt was built already, by `prompt`."""

@@ -7,7 +7,7 @@ huggingface_hub reads `HF_HOME`, `HF_HUB_CACHE`, `HF_HUB_OFFLINE`, `HF_TOKEN`, `
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,18 @@ from ..errors import NoCheckpointError
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # one slash, no leading dot: not a path
 TIMEOUT_SECONDS = 10.0  # without an answer for this long, the hub counts as unreachable
+# Keywords of every `from_pretrained` that `resolve` takes, and others that the reference's programs pass: no code is
+# downloaded, there is one kind of tokenizer, and the hub's library does these things by itself.
+OPTIONS = ("revision", "local_files_only", "token", "cache_dir", "force_download", "subfolder")
+WITHOUT_EFFECT = (
+    "trust_remote_code", "use_fast", "from_slow", "legacy", "resume_download", "proxies", "low_cpu_mem_usage"
+)  # fmt: skip
+
+
+def split_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keywords of a `from_pretrained`: those for `resolve`, and the rest, without those in WITHOUT_EFFECT."""
+    own = {name: value for name, value in options.items() if name in OPTIONS and value is not None}
+    return own, {name: value for name, value in options.items() if name not in (*OPTIONS, *WITHOUT_EFFECT)}
 
 
 def resolve(
@@ -94,9 +106,9 @@ def _from_hub(
             raise NoCheckpointError(_explain(repository, hub_error)) from hub_error
         if offline:
             cause = "local_files_only is set" if local_files_only else "HF_HUB_OFFLINE is set"
+            cache = options["cache_dir"] or constants.HF_HUB_CACHE
             raise NoCheckpointError(
-                f"{repository} is not, or not completely, in the cache "
-                f"{options['cache_dir'] or constants.HF_HUB_CACHE}, and {cause}; "
+                f"{repository} is not, or not completely, in the cache {cache}, and {cause}; "
                 "download it once while online, or give the path of a folder that holds it."
             ) from error
         raise NoCheckpointError(

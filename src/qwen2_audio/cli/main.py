@@ -24,7 +24,7 @@ COMMANDS = {
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be trained on",
     "quantize": "write a checkpoint in 4 or 8 bits, for use on a CPU",
     "merge": "merge a LoRA adapter into its checkpoint",
-    "eval": "how well a checkpoint hears, on the bundled model's world",
+    "eval": "how well a checkpoint or a server hears: the published benchmarks, or your own data",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
     "bench": "how fast: a server under load, or one checkpoint on this machine",
 }
@@ -83,6 +83,8 @@ def root_help() -> str:
 
 def _run_command(name: str, arguments: list[str]) -> int:
     module = import_module(f".{name}", __package__)
+    if name == "eval":  # a group, whose commands have options of their own
+        return int(module.run(arguments))
     if name == "bench" and (status := module.run_moved(arguments)) is not None:
         return int(status)
     text = f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}."

@@ -84,7 +84,9 @@ def command(
     num_speculative_tokens: Annotated[int, typer.Option(help="Most tokens that the draft proposes a step.", min=1)] = 4,
 ) -> None:
     _check_installed()
+    from ..checkpoint.locate import find
     from ..serve.app import create_app
+    from ..serve.capabilities import read_capabilities
     from ..serve.run import Address, listening, serve
     from ..serve.settings import FetchPolicy, Settings
 
@@ -118,9 +120,10 @@ def command(
     load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **speculative)
     if not terminal.is_first():
         load()  # raises typer.Exit when the first process ends
+    capabilities = read_capabilities(Path(find(model)))
     with listening(address) as listener:  # before the model, so that a port in use fails at once
         backend = _load(load, model)
-        app = create_app(backend, settings)
+        app = create_app(backend, settings, capabilities)
         _announce(address.at(listener), settings, app.state.server.names[0])
         serve(app, address, listener)
 

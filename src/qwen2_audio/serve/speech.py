@@ -18,10 +18,12 @@ LANGUAGES = {
     "vi": "Vietnamese",
 }  # fmt: skip
 TRANSCRIBE = "Transcribe the speech."
-TRANSLATE = "Write down the English translation of what is said."  # "Translate the speech" had nano answer questions
+ENGLISH = "English"
+TRANSLATE = "Write down the {to} translation of what is said."  # "Translate the speech" had nano answer questions
 RECOGNIZE = "Detect the language and recognize the speech:"  # the official prompts of base checkpoints
-RECOGNIZE_ENGLISH = "Detect the language and translate the speech into English:"
-UNKNOWN = "unknown"  # language in verbose_json if the request has none: the model does not tell it
+RECOGNIZE_AND_TRANSLATE = "Detect the language and translate the speech into {to}:"
+OFFICIAL_NAMES = {"Chinese": "Mandarin"}  # where the official prompts have another name
+UNKNOWN = "unknown"  # language in verbose_json where neither the request, the answer nor the transcript tells
 _ALIASES = {"mandarin": "zh", "castilian": "es", "flemish": "nl"}  # Whisper's, beside the names
 _CODES = {name.lower(): code for code, name in LANGUAGES.items()} | _ALIASES
 _LEADS = tuple(
@@ -30,12 +32,12 @@ _LEADS = tuple(
     for sound in ("audio", "recording", "speech", "clip")
 )
 _CLOSING_QUOTES = {"'": "'", '"': '"', "‘": "’", "“": "”"}
-_TAG = re.compile(r"\s*<\|[a-z]{2,3}\|>\s*")  # the language that a base checkpoint detects
+_TAG = re.compile(r"\s*<\|([a-z]{2,3})\|>\s*")  # the language that a base checkpoint detects
 _TAG_START = re.compile(r"<(\|([a-z]{0,3}(\|(>\s*)?)?)?)?")  # text that may become a tag with words behind it
 _FRAME_START = re.compile(rf"""(?:{"|".join(_LEADS)}):?\s*(['"‘“])""", re.IGNORECASE)
 
 
-def language_of(code: str | None) -> str | None:
+def language_of(code: str | None, param: str = "language") -> str | None:
     """The English name of a language: by ISO 639 code, also with a region ("en_US"), or by name ("english").
 
     None, "" and "auto" name no language. ApiError for an unknown one.
@@ -46,35 +48,42 @@ def language_of(code: str | None) -> str | None:
     name = LANGUAGES.get(_CODES.get(plain, plain.replace("_", "-").partition("-")[0]))
     if name is None:
         known = ", ".join(sorted(LANGUAGES))
-        raise ApiError(f"language is {str(code)[:40]!r}; expected one of {known}.", param="language")
+        raise ApiError(f"{param} is {str(code)[:40]!r}; expected one of {known}.", param=param)
     return name
 
 
-def instruction(*, translate: bool, language: str | None, prompt: str | None) -> str:
-    """The text that a chat checkpoint is asked about the clip.
+def instruction(*, to: str | None, language: str | None, prompt: str | None) -> str:
+    """The text that a chat checkpoint is asked about the clip; `to`: the language to translate into, None: none.
 
     Hints come first: after the order, they made models answer the question that is spoken instead of writing it down.
     """
-    text = TRANSLATE if translate else TRANSCRIBE
+    text = TRANSCRIBE if to is None else TRANSLATE.format(to=to)
     if language is not None:
         text = f"The speech is in {language}. {text}"
     return text if not prompt else f"Context: {prompt}\n{text}"
 
 
-def base_instruction(*, translate: bool, language: str | None, prompt: str | None) -> str:
-    """The official prompt of a base checkpoint. ApiError for a hint, which these checkpoints were not trained with."""
+def base_instruction(*, to: str | None, language: str | None, prompt: str | None) -> str:
+    """The official prompt of a base checkpoint; `to` as for `instruction`.
+
+    ApiError for a hint, which these checkpoints were not trained with.
+    """
     if prompt:
         message = "prompt would not help: this base checkpoint knows one wording only; leave it out."
         raise ApiError(message, param="prompt", code="unsupported_value")
-    text = RECOGNIZE_ENGLISH if translate else RECOGNIZE
+    text = RECOGNIZE if to is None else RECOGNIZE_AND_TRANSLATE.format(to=OFFICIAL_NAMES.get(to, to))
     code = next((code for code, name in LANGUAGES.items() if name == language), None)
     return text if code is None else f"{text} <|{code}|>"
 
 
 class Unquote:
-    """Removes the frame "The original content of this audio is: '...'" from a streamed answer, if it has one."""
+    """Removes the frame "The original content of this audio is: '...'" from a streamed answer, if it has one.
+
+    Attribute: `language`, the ISO 639 code that the answer begins with, as a base checkpoint's does, or None.
+    """
 
     def __init__(self) -> None:
+        self.language: str | None = None
         self._pending = ""  # text that was not returned yet
         self._closing_quote: str | None = None  # ends the quoted text; None: the answer has no frame
         self._frame_checked = False
@@ -89,7 +98,7 @@ class Unquote:
             self._frame_checked = True
             self._pending = self._pending.lstrip()
             if tag := _TAG.match(self._pending):
-                self._pending = self._pending[tag.end() :]
+                self.language, self._pending = tag[1], self._pending[tag.end() :]
             if opening is not None:
                 self._closing_quote = _CLOSING_QUOTES[opening[1]]
                 self._pending = self._pending[opening.end() :]

@@ -60,16 +60,21 @@ def test_languages():
 
 
 def test_instructions():
-    assert instruction(translate=False, language=None, prompt="") == TRANSCRIBE
-    assert instruction(translate=True, language=None, prompt="ships") == f"Context: ships\n{TRANSLATE}"
+    assert instruction(to=None, language=None, prompt="") == TRANSCRIBE
+    english = "Write down the English translation of what is said."
+    assert instruction(to="English", language=None, prompt="ships") == f"Context: ships\n{english}"
+    german = instruction(to="German", language="Italian", prompt=None)
+    assert german == f"The speech is in Italian. {TRANSLATE.format(to='German')}"
 
 
 def test_base_checkpoints_get_the_official_prompts():
-    options = dict(translate=False, prompt=None)
+    options = dict(to=None, prompt=None)
     assert base_instruction(language="English", **options) == "Detect the language and recognize the speech: <|en|>"
     assert base_instruction(language=None, **options) == "Detect the language and recognize the speech:"
-    english = base_instruction(translate=True, language=None, prompt="")
+    english = base_instruction(to="English", language=None, prompt="")
     assert english == "Detect the language and translate the speech into English:"
+    mandarin = base_instruction(to="Chinese", language="English", prompt=None)
+    assert mandarin == "Detect the language and translate the speech into Mandarin: <|en|>"
     with pytest.raises(ApiError, match="one wording only") as refused:
-        base_instruction(translate=False, language=None, prompt="ships")
+        base_instruction(to=None, language=None, prompt="ships")
     assert refused.value.param == "prompt"
