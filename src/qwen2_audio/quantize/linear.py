@@ -75,7 +75,8 @@ class QuantizedLinear(QuantizedLayer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., K] -> [..., N] in x's dtype."""
         tracked = torch.is_grad_enabled() and x.requires_grad
-        if x.dtype == torch.float32 and x.device.type == "cpu" and not tracked and not self.dequantizes:
+        readable = x.dtype == torch.float32 and x.device.type == "cpu" and ops.has_memory(x)
+        if readable and not tracked and not self.dequantizes:
             native = native_ops()
             if native is not None:
                 return native.linear(  # type: ignore[no-any-return]
