@@ -29,9 +29,7 @@ def available() -> bool:
 def has_memory(x: torch.Tensor) -> bool:
     """Whether `x` holds numbers that native code can read, and not those of torch.export, torch.compile or a trace."""
     return (
-        type(x) is torch.Tensor
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        type(x) is torch.Tensor and not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
     )
 
 
