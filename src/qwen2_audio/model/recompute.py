@@ -14,22 +14,27 @@ from torch.utils.checkpoint import checkpoint
 
 
 class RecomputedLayer(nn.Module):
-    """Base of the layers that can do so: with gradients and `gradient_checkpointing` set, `_forward` is recomputed.
+    """Base of the layers that can do so: with gradients, and `gradient_checkpointing` set, `forward` is recomputed.
 
     The layer's own hooks (FSDP's among them) run once, as they stand around `forward`; those of its parts run again.
     """
 
-    gradient_checkpointing = False
     _gradient_checkpointing_func: Any = partial(checkpoint, use_reentrant=False)  # dropout uses the same mask again
 
-    def forward(self, *args: Any, **options: Any) -> Any:
-        """The layer's `_forward`."""
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(partial(self._forward, **options), *args)
-        return self._forward(*args, **options)
+    @property
+    def gradient_checkpointing(self) -> bool:
+        return "forward" in vars(self)
 
-    def _forward(self, *args: Any, **options: Any) -> Any:
-        raise NotImplementedError
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, value: bool) -> None:
+        # A layer that does not recompute is called without a detour. A copy's method is bound to the copy.
+        vars(self).pop("forward", None)
+        if value:
+            vars(self)["forward"] = self._recomputed_forward
+
+    def _recomputed_forward(self, *args: Any, **options: Any) -> Any:
+        forward = partial(type(self).forward, self, **options)
+        return self._gradient_checkpointing_func(forward, *args) if torch.is_grad_enabled() else forward(*args)
 
 
 def recomputed_layers(model: nn.Module) -> list[RecomputedLayer]:
