@@ -10,7 +10,7 @@ from kit import corpora_official, corpora_questions, corpora_speech, corpora_tab
 from kit.corpora_official import write_lines
 from kit.damaged_clips import write_clip
 from qwen2_audio.errors import DatasetError
-from qwen2_audio.evaluate.layouts.find import find_examples
+from qwen2_audio.evaluate.layouts.find import find, find_examples
 from qwen2_audio.evaluate.registry.tasks import find_task
 
 
@@ -178,6 +178,12 @@ def test_questions_of_airbench_stand_in_their_prompt(tmp_path):
     assert examples[0].prompt.endswith("What is it, 0?\nA. a dog\nB. a cat\nC. the rain\nD. a door")
     assert examples[1].prompt.endswith("What is it, 1?\nA. a dog\nB. a cat\nC. None\nD. None")
     assert examples[0].reference == "a dog" and examples[1].choices == ("a dog", "a cat")
+
+
+def test_airbenchs_grounding_clips_are_flac_files_though_its_list_says_wav(tmp_path):
+    found = find(find_task("airbench-foundation"), corpora_questions.airbench_foundation_tree(tmp_path, True))
+    assert {Path(e.sound.source).suffix for e in found.examples if "Grounding" in e.source} == {".flac"}
+    assert not found.finder.repairs  # known beforehand, and not found by searching
 
 
 def test_a_letter_is_read_as_its_choice(tmp_path):
