@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import fused, library, ops
+from . import fused, library
 
 MOST_ROWS = 32  # for more rows a library's product is as fast
 
@@ -46,7 +46,7 @@ class DenseLinear(nn.Linear):
     def _takes(self, x: torch.Tensor) -> bool:
         weight = self.weight
         return (
-            ops.has_memory(x)
+            library.has_memory(x)
             and self.in_features < x.numel() <= MOST_ROWS * self.in_features
             and x.shape[-1] == self.in_features
             and x.dtype == torch.float32

@@ -27,7 +27,7 @@ from ..model.cache import KVCache
 from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
 from ..model.paged import PagedAttentionBatch, PagedStorage
-from . import dense, fused, ops
+from . import dense, fused, library, ops
 from .bound_weights import DECODER_LINEARS, BoundWeights, LayerTable, quantized
 from .cache import NativeKVCache
 from .cache_slot import CacheSlot
@@ -69,7 +69,7 @@ class Native(nn.Module):
 def runs_natively(x: torch.Tensor, module: nn.Module, norm: torch.Tensor, implementation: str) -> bool:
     """Whether native code may compute `module`, whose first operation is a norm with weight `norm`, for x."""
     return (
-        ops.has_memory(x)
+        library.has_memory(x)
         and x.dtype == norm.dtype == torch.float32
         and x.device.type == norm.device.type == "cpu"
         and not module.training
