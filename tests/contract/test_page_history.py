@@ -149,6 +149,19 @@ def test_two_tabs_share_the_list(page, url):
     other.wait_for_selector("#history li", state="detached")
 
 
+def test_two_tabs_share_the_settings(page, url, backend):
+    other = tab(page, url)
+    page.click("#open-settings")
+    page.fill("#settings [name=system]", "Be brief.")
+    until(lambda: other.evaluate("document.querySelector('#settings [name=system]').value === 'Be brief.'"))
+    other.click("#aloud")
+    ask(other, "What is it?")
+    answer(other)
+    assert backend.seen[0][0][0] == {"role": "system", "content": "Be brief."}
+    saved = page.evaluate("JSON.parse(localStorage.getItem('qwen2-audio.settings'))")
+    assert (saved["system"], saved["aloud"]) == ("Be brief.", True), "neither tab overwrites the other's"
+
+
 def test_a_conversation_open_in_two_tabs_goes_on_in_both(page, url, backend):
     ask(page, "What is it?")
     answer(page)

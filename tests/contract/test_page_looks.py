@@ -17,6 +17,16 @@ def backend() -> PageBackend:
     return PageBackend()
 
 
+def test_who_wants_no_motion_sees_none(opened, url):
+    moving = []
+    for wish in ("reduce", "no-preference"):
+        page = opened(url, reduced_motion=wish)
+        ask(page, "on and on")
+        page.wait_for_selector("[data-state=writing]")
+        moving.append(page.evaluate("document.getAnimations().length") > 0)
+    assert moving == [False, True]
+
+
 CONTRAST = """() => {
     const parse = (text) => text.match(/[\\d.]+/g).map(Number);
     const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import AudioError, BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
+from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, Usage
 
 ANSWER = "That is a person talking, in a quiet room."
@@ -27,6 +28,7 @@ class PageBackend:
     context = 8192
     is_base = False
     version = "0.0.test"
+    transcription = TranscriptionSettings()
 
     def __init__(self, delay: float = 0.02) -> None:
         self.delay = delay  # s a word
@@ -54,7 +56,7 @@ class PageBackend:
 
     def _answer(self, handle: RequestHandle, messages: list, text: str) -> None:
         try:
-            heard = tuple(self._heard(file) for file in wav_files_of(messages))
+            heard = tuple(self._heard(*one) for one in enumerate(wav_files_of(messages), 1))
         except AudioError as error:
             self._end(handle, Chunk("", "error", error=error))
             return
@@ -72,10 +74,10 @@ class PageBackend:
             handle.put(Chunk(word))
         self._end(handle, Chunk("", end, Usage(24 + audio, audio, words), heard))
 
-    def _heard(self, file: bytes) -> Heard:
+    def _heard(self, number: int, file: bytes) -> Heard:
         """What the page makes of sound is checked; a file that it sends as it is, is decoded."""
         if not file.startswith(b"RIFF"):
-            return load_clip(file, 1).heard
+            return load_clip(file, number).heard
         (seconds,) = seconds_of([file])
         return Heard(seconds, round(25 * seconds), self.notes)
 

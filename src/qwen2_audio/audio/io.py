@@ -10,8 +10,9 @@ import tempfile
 import threading
 import warnings
 import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -87,7 +88,10 @@ def load_with_notes(
     `name` is what messages call a source that has neither path nor URL.
     """
     stream = SoundStream(source, sampling_rate=sampling_rate, limits=limits, name=name, count_first=True)
-    return join(block for (block,) in stream.blocks()), tuple(stream.notes)
+    blocks = (block for (block,) in stream.blocks())
+    first, second = next(blocks), next(blocks, None)  # most clips are one block, which is not copied
+    waveform = first if second is None else join(chain((first, second), blocks))
+    return waveform, tuple(stream.notes)
 
 
 class SoundStream:
@@ -116,7 +120,7 @@ class SoundStream:
         self.seconds: float | None = None
         self.notes: list[str] = []
 
-    def blocks(self) -> Iterator[list[np.ndarray]]:
+    def blocks(self) -> Generator[list[np.ndarray], None, None]:
         """Lists of float32 [n] at 16 kHz: of each channel with `split`, else of one, their mean. Raises as `load`."""
         source, rate, limits = self._source, self._rate, self._limits
         if isinstance(source, Mapping) or hasattr(source, "get_all_samples"):

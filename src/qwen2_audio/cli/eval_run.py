@@ -95,10 +95,13 @@ def command(
     if before is not None or bars:
         raise ConfigError("--before and --bars are of the task nano; compare two runs with `qwen2-audio eval compare`.")
     from ..evaluate.question import fitted
+    from ..evaluate.results import try_scoring
     from ..evaluate.rows import Selection, parse_shard
 
     selection = Selection(limit, sample, seed, parse_shard(shard))
     found = find_rows(tasks, data, lang)
+    for task, examples in found:
+        try_scoring(task, examples[0])
     if base_url is not None:
         if adapter or quantize:
             raise ConfigError("--adapter and --quantize change a checkpoint here; leave them out with --base-url.")

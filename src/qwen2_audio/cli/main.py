@@ -20,6 +20,8 @@ COMMANDS = {
     "demo": "voice chat, audio analysis and a batch on the bundled checkpoint and clips",
     "ask": "ask about one or several clips; streams the answer to stdout",
     "chat": "a conversation in the terminal: text, clips, recordings",
+    "transcribe": "sound of any length to text, subtitles and tables, with times",
+    "translate": "what is said in sound of any length, in another language",
     "info": "a checkpoint's shape and memory, or a clip's length, audio tokens and spectrogram",
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be trained on",
     "quantize": "write a checkpoint in 4 or 8 bits, for use on a CPU",
@@ -87,6 +89,13 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return int(module.run(arguments))
     if name == "bench" and (status := module.run_moved(arguments)) is not None:
         return int(status)
+    if name in ("transcribe", "translate"):
+        from .whisper_options import from_whisper
+
+        try:
+            arguments = from_whisper(name, arguments)
+        except Qwen2AudioError as error:
+            return _refuse(str(error))
     text = f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}."
     return run_function(module.command, with_new_names(name, arguments), f"qwen2-audio {name}", text)
 

@@ -19,10 +19,11 @@ from typing import Any
 from ..audio.formats import format_of
 from ..errors import DatasetError
 from . import arrow, columns, kaldi, lhotse, lines, tar
-from .paths import SOUND_ENDINGS, SoundFinder, sound_files
+from .paths import SOUND_ENDINGS, SoundFinder, files_below, sound_files
 from .row import EmbeddedSound, Row, Sound
 
 _TABLE_ENDINGS = (".csv", ".tsv")
+_BINARY = (".arrow", ".parquet", ".tar")
 _JSON_ENDINGS = (".jsonl", ".json", ".ndjson")
 _STATE_FILES = ("dataset_dict.json", "dataset_info.json", "state.json")  # beside the data, not data
 _Found = tuple[dict[str, Any], EmbeddedSound | None, str]
@@ -107,10 +108,9 @@ _READERS: dict[str, Callable[[Path], Iterator[_Found]]] = {
 }
 
 
-def open_corpus(path: str | Path, *, keep: Callable[[Path], bool] | None = None, sounds: Path | None = None) -> Corpus:
+def open_corpus(path: str | Path, *, sounds: Path | None = None) -> Corpus:
     """The corpus at `path`, a file or a folder; nothing but its beginning is read.
 
-    keep: of a folder of Parquet, Arrow or tar files, which of them, by their paths below it (a split's, say).
     sounds: another folder in which clips are looked for.
     Raises DatasetError: there is none, or several files could be meant.
     """
@@ -118,7 +118,7 @@ def open_corpus(path: str | Path, *, keep: Callable[[Path], bool] | None = None,
     if not path.exists():
         raise DatasetError(f"There is no file or folder {path}; relative paths start at {Path.cwd()}.")
     folder = path if path.is_dir() else path.parent
-    form, files = _look_into(path, keep) if path.is_dir() else (form_of(path), [path])
+    form, files = _look_into(path) if path.is_dir() else (form_of(path), [path])
     roots = [*(file.parent for file in files[:1]), folder, *([sounds] if sounds else [])]
     if form == "kaldi":
         roots.append(Path.cwd())  # where Kaldi's own scripts start
@@ -166,18 +166,13 @@ def _form_of_text(path: Path) -> str:
     return "json"
 
 
-def _look_into(folder: Path, keep: Callable[[Path], bool] | None) -> tuple[str, list[Path]]:
+def _look_into(folder: Path) -> tuple[str, list[Path]]:
     """How the rows of a folder are read, and from which files."""
-    for form, ending in (("arrow", ".arrow"), ("parquet", ".parquet"), ("tar", ".tar")):
-        every = sorted(path for path in folder.rglob(f"*{ending}") if not path.name.startswith((".", "cache-")))
-        if every:
-            kept = [path for path in every if keep is None or keep(path.relative_to(folder))]
-            if not kept:
-                names = ", ".join(str(path.relative_to(folder)) for path in every[:4])
-                raise DatasetError(
-                    f"None of the {len(every)} files of {folder} ({names}) is of the part that is wanted."
-                )
-            return form, kept
+    tables = list(files_below(folder, lambda name: name.endswith(_BINARY) and not name.startswith("cache-")))
+    for ending in _BINARY:
+        found = [path for path in tables if path.name.lower().endswith(ending)]
+        if found:
+            return ending[1:], found
     if (folder / "wav.scp").is_file():
         return "kaldi", [folder / "wav.scp"]
     manifest = _manifest_in(folder)
@@ -186,7 +181,7 @@ def _look_into(folder: Path, keep: Callable[[Path], bool] | None) -> tuple[str, 
     found = list(sound_files(folder))
     if not found:
         raise DatasetError(
-            f"{folder} holds neither a list of clips nor sound files; expected one of the forms in docs/evaluation.md."
+            f"{folder} holds neither a list of clips nor sound files; expected one of the forms in docs/datasets.md."
         )
     return "sounds", found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..audio.io import local_path
@@ -127,6 +127,22 @@ def sound_files(*roots: Path) -> Iterator[Path]:
             for name in sorted(files):
                 if not name.startswith(".") and name.lower().endswith(SOUND_ENDINGS):
                     yield Path(folder, name)
+
+
+def files_below(folder: Path, matches: Callable[[str], object]) -> Iterator[Path]:
+    """The files below `folder` (or itself) whose names in small letters match, in order of their paths.
+
+    Folders called "clips" are not looked into: Common Voice has millions of files in them.
+    """
+    if folder.is_file():
+        if matches(folder.name.lower()):
+            yield folder
+        return
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if name != "clips" and not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and matches(name.lower()):
+                yield Path(parent, name)
 
 
 def _stem(name: str) -> str:

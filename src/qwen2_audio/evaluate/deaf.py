@@ -21,6 +21,8 @@ from .task import DeafCheck
 class Scorer(Protocol):
     """A model that tells how likely an answer is to it."""
 
+    scores_answers: bool  # where it is one process; of several, texts are compared
+
     def logprob(self, question: Question, answer: str) -> float: ...
 
 
@@ -50,7 +52,7 @@ def check_hearing(model: Model, questions: Sequence[Question], check: DeafCheck)
     greedy = [replace(question, params=replace(question.params, temperature=0.0)) for question in sounds]
     others = [replace(question, waveform=_other_clip(greedy, number)) for number, question in enumerate(greedy)]
     answers = [wait() for wait in [model.submit(question) for question in greedy]]
-    if isinstance(model, Scorer):
+    if isinstance(model, Scorer) and model.scores_answers:
         changes = [
             abs(model.logprob(right, answer.text) - model.logprob(wrong, answer.text))
             for right, wrong, answer in zip(greedy, others, answers, strict=True)

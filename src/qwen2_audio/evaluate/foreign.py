@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import ConfigError, EvaluationError
 from .example import Prediction
 from .folder import MANIFEST, PREDICTIONS, Identity, enter
+from .layouts.official import group_of
 from .line_log import replace_file
 from .predictions import prediction_key, to_line
 from .score.scorers import SCORERS
@@ -104,7 +105,7 @@ def _prediction(task: Task, row: Mapping[str, Any], number: int) -> Prediction:
         source=_source(task, row),
         audio=audio, text=text, reference=None if reference is None else str(reference),
         prompt=None if prompt is None else str(prompt), choices=choices,
-        group=str(row.get("group") or row.get(task.group) or "") if task.group else "",
+        group=str(row.get("group") or (task.group and row.get(task.group)) or group_of(task, audio)),
         columns=_other_columns(row),
     )  # fmt: skip
 

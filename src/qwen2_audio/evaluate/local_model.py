@@ -41,6 +41,8 @@ class LocalModel:
         self.fingerprint = weights_fingerprint(folders, self.settings)
         self.in_flight = 2 * chat.settings.max_num_seqs  # so that the engine always finds the next one prepared
         self.dropped: tuple[str, ...] = ()
+        # Of a model that several processes share, a plain pass of this one would wait for the others for ever.
+        self.scores_answers = not torch.distributed.is_initialized()
         self._service = chat.service()
 
     def form(self, task: Task) -> Form:

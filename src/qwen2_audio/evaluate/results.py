@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EvaluationError
-from .example import Prediction
+from .example import Example, Prediction
 from .folder import PREDICTIONS, Identity, merge_shards, read_identity, write_json
 from .judge.judging import read_judgements
 from .predictions import read_predictions
 from .registry.tasks import TASKS, find_task
 from .score.judgement import Judgement
-from .score.score import score
+from .score.score import measure, score
 from .task import Task
 
 SCORES = "scores.json"
@@ -54,6 +54,18 @@ def _task(name: str, about: Mapping[str, Any]) -> Task:
             f"The run has answers to {name}, which this version does not know; score them with its own."
         )
     return find_task(name, language=about.get("language"))
+
+
+def try_scoring(task: Task, example: Example) -> None:
+    """Score one row whose answer is its reference, so that a missing package is told before anything is asked.
+
+    Raises ConfigError.
+    """
+    answer = Prediction(
+        "", task.id, example.id, example.source, example.sound.name, example.reference or "", example.reference,
+        example.prompt, example.choices, columns=example.columns,
+    )  # fmt: skip
+    measure(task, [answer])
 
 
 def score_results(results: Results) -> dict[str, Any]:

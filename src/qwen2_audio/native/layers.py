@@ -69,7 +69,8 @@ class Native(nn.Module):
 def runs_natively(x: torch.Tensor, module: nn.Module, norm: torch.Tensor, implementation: str) -> bool:
     """Whether native code may compute `module`, whose first operation is a norm with weight `norm`, for x."""
     return (
-        x.dtype == norm.dtype == torch.float32
+        ops.has_memory(x)
+        and x.dtype == norm.dtype == torch.float32
         and x.device.type == norm.device.type == "cpu"
         and not module.training
         and implementation == "sdpa"

@@ -26,6 +26,15 @@ def available() -> bool:
     return library.load().library is not None
 
 
+def has_memory(x: torch.Tensor) -> bool:
+    """Whether `x` holds numbers that native code can read, and not those of torch.export, torch.compile or a trace."""
+    return (
+        type(x) is torch.Tensor
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+    )
+
+
 class Handle:
     """A linear layer as the kernels see it. It keeps its tensors alive; make it once and use it often.
 

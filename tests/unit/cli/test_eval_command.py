@@ -10,6 +10,7 @@ import time
 import pytest
 
 import qwen2_audio as qa
+from kit.live_server import live
 
 spoken = pytest.mark.skipif(
     shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs espeak-ng and flite"
@@ -243,3 +244,28 @@ def test_a_killed_run_ends_in_the_same_scores(tmp_path, own_list):
     assert start("killed").wait(200) == 0
     for name in ("scores.json", "predictions.jsonl"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_missing_package_is_told_before_anything_is_asked(cli, tmp_path, own_list, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
+    status, _, err = cli("eval", "run", "asr", "--model", "nano", "--data", own_list, "--out", tmp_path / "out")
+    assert status == 2 and "needs rapidfuzz: pip install 'qwen2-audio[eval]'." in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_server_is_asked_and_judges(cli, tmp_path, own_list):
+    """Our own server, which answers as the checkpoint does here, and judges in nonsense."""
+    rows = [{"audio": "sum.wav", "question": "What do you hear?", "answer": "A sum."}]
+    (own_list.parent / "qa.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    chat = qa.load("nano", device="cpu", dtype="float32")
+    with live(chat.service()) as server:
+        for task, data in (("asr", own_list), ("qa", own_list.parent / "qa.jsonl")):
+            arguments = ("--base-url", server.url, "--data", data, "--out", tmp_path / task, "--in-flight", "2")
+            status, _, err = cli("eval", "run", task, *arguments)
+            assert status == 0, err
+        status, _, err = cli("eval", "judge", tmp_path / "qa", "--base-url", server.url)
+    assert scores(tmp_path / "asr")["tasks"]["asr"]["metrics"]["wer"]["value"] == 0.0
+    assert status == 2 and "gave no score in any of 1 replies; the first is " in err
+    assert (tmp_path / "qa" / "judgements.jsonl").read_text().count("\n") == 1
+    status, _, err = cli("eval", "judge", tmp_path / "qa", "--base-url", server.url)
+    assert status == 2 and "does not answer: " in err and "Start the server" in err

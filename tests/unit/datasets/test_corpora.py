@@ -89,6 +89,16 @@ def test_a_file_is_known_by_its_bytes_and_not_by_its_ending(tmp_path):
     assert form_of(tmp_path / "sound.bin") == "sounds"
 
 
+def test_quotation_marks_are_text_in_tables_with_tabs_and_marks_in_others(tmp_path):
+    (tmp_path / "a.tsv").write_text('path\ttext\na.wav\t"Quoted" he said\nb.wav\t"open\n')
+    (tmp_path / "a.csv").write_text('path,text\na.wav,"one, two\nthree"\nb.wav,four\n')
+    found = [[(row.columns["text"], row.where) for row in open_corpus(tmp_path / n).rows()] for n in ("a.tsv", "a.csv")]
+    assert found == [
+        [('"Quoted" he said', "a.tsv, line 2"), ('"open', "a.tsv, line 3")],
+        [("one, two\nthree", "a.csv, line 3"), ("four", "a.csv, line 4")],
+    ]
+
+
 def test_a_list_larger_than_a_block_is_read_a_block_at_a_time(tmp_path, monkeypatch):
     from qwen2_audio.datasets import lines
 
@@ -222,6 +232,18 @@ def test_parquet_sounds_are_read_when_asked_for_and_in_any_order(tmp_path, monke
         GOOD[i] for i in (7, 0, 3, 1, 6, 2, 5, 4)
     ]
     assert rows[4].sound.name == "test-00000-of-00001.parquet#4.wav"
+
+
+def test_columns_are_kept_as_json_can_hold_them(tmp_path):
+    pytest.importorskip("pyarrow")
+    from datetime import date
+    from decimal import Decimal
+
+    row = {"text": "x", "day": date(2026, 1, 2), "price": Decimal("1.50"), "blob": b"123", "list": [{"a": 1.5}]}
+    corpora_tables.write_parquet(tmp_path / "a.parquet", [row], True)
+    (found,) = open_corpus(tmp_path).rows()
+    kept = {"audio": "0.wav", "text": "x", "day": "2026-01-02", "price": "1.50", "blob": None, "list": [{"a": 1.5}]}
+    assert json.loads(json.dumps(found.columns)) == kept
 
 
 def test_base64_in_a_row_is_a_sound_and_no_column(tmp_path):

@@ -93,6 +93,12 @@ def test_of_a_server_texts_are_compared(answer, change):
     assert (found.measure, found.change, found.hears) == ("text", change, change > 0)
 
 
+def test_of_a_model_that_several_processes_share_texts_are_compared(nano, monkeypatch):
+    monkeypatch.setattr(nano, "scores_answers", False)
+    found = check_hearing(nano, questions(), DeafCheck())
+    assert found.measure == "text" and found.change == 1.0
+
+
 def test_a_fingerprint_changes_with_a_weight_and_with_the_options(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     weights = tmp_path / "model.safetensors"

@@ -157,6 +157,15 @@ def test_a_server_that_goes_down_loses_no_answer(tmp_path, ask):
     assert len(read_predictions(tmp_path / "out" / "predictions.jsonl")) == 6
 
 
+def test_answers_on_their_way_are_kept_where_another_fails(tmp_path, ask):
+    examples = small_list(tmp_path / "data", 4)
+    with scripted(lambda number, body: (None if number == 1 else 200, "yes")) as (url, _):
+        run = Run(tmp_path / "out", ask(url, retries=0, in_flight=8), hearing_check=False)
+        with pytest.raises(EndpointDownError):
+            run.ask([(TASK, examples)])
+    assert len(read_predictions(tmp_path / "out" / "predictions.jsonl")) == 3
+
+
 def test_errors_of_every_row_stop_a_run(tmp_path, ask):
     examples = small_list(tmp_path / "data", 30)
     message = r"out of memory\. What was answered is kept"

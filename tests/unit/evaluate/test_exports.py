@@ -90,6 +90,19 @@ def test_a_file_has_the_benchmarks_keys_and_gives_the_same_scores(tmp_path, name
         assert again["sources"].keys() == first["sources"].keys()
 
 
+def test_speakers_are_found_again_in_paths(tmp_path):
+    """The official script's list does not name them, and intervals without them are too narrow."""
+    task = TASKS["librispeech-test-clean"]
+    clips = (
+        "librispeech/test-clean/61/1/61-1-0000.flac",
+        "61-1-0001.flac",
+        "librispeech/test-clean/121/2/121-2-0003.flac",
+    )
+    rows = [Prediction("k", task.id, clip, task.sources[0][0], clip, "a", "A") for clip in clips]
+    folder = import_answers(export(task, rows, tmp_path), task, tmp_path / "again")
+    assert score(task, read_predictions(folder / "predictions.jsonl"))["groups"] == 2
+
+
 def test_every_task_has_a_format_and_every_format_a_task():
     used = {format for task in TASKS.values() for format in formats_of(task)}
     assert used == FORMATS.keys()

@@ -31,6 +31,14 @@ def test_the_official_script_s_list(tmp_path, lines):
     assert scored["metrics"]["wer"]["substitutions"] == 1 and scored["metrics"]["wer"]["reference_tokens"] == 6
 
 
+def test_the_language_of_one_s_own_answers(tmp_path):
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps([{"gt": "两百个", "response": "200个", "id": "a"}]))
+    folder = import_answers(path, find_task("asr", language="zh"), tmp_path / "out")
+    scored = score_results(read_results(folder))["tasks"]["asr"]
+    assert scored["primary"] == "cer" and scored["metrics"]["cer"]["value"] == 0
+
+
 def test_the_leaderboard_s_manifest(tmp_path):
     data = [{"audio_filepath": "x.wav", "duration": 2.0, "time": 0.1, "text": "a cat", "pred_text": "a cat"}]
     rows, scored = imported(tmp_path, "asr", data, lines=True)

@@ -60,6 +60,8 @@ def test_both_orders_are_asked_greedily_word_for_word(tmp_path):
 def test_an_answer_that_holds_a_placeholder_stays_as_it_is():
     text = forms.FORMS["airbench_chat"].text(answered(1, "XQuestionX and XAssistant1X"), swapped=False)
     assert "XQuestionX and XAssistant1X\n[The End of Assistant 2s" in text
+    text = forms.FORMS["airbench_chat"].text(answered(1, "XAssistant2X"), swapped=True)
+    assert "[The Start of Assistant 1s Answer]\nXAssistant2X\n" in text
 
 
 def test_replies_are_kept_and_not_asked_for_again(tmp_path):

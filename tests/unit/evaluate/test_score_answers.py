@@ -163,9 +163,10 @@ def test_a_majority_of_replies_decides_and_unread_ones_leave_the_count():
     rows = [Prediction("k", task.id, str(n), "llama_questions", "c", "x", "Paris") for n in range(3)]
     words = ("Correct", "Correct", "Incorrect")
     replies = [Judgement(task.id, "0", "j", f"the score is [{word}]", sample=n) for n, word in enumerate(words)]
-    replies += [Judgement(task.id, "1", "j", "the score is [Incorrect]"), Judgement(task.id, "2", "j", "I cannot say.")]
+    replies += [Judgement(task.id, "1", "j", "the score is [Incorrect]", sample=n) for n in range(2)]
+    replies += [Judgement(task.id, "2", "j", "I cannot say.")]
     figures = {name: one["value"] for name, one in score(task, rows, {"j": replies})["metrics"].items()}
-    assert figures["accuracy_judge@j"] == 0.5 and figures["read@j"] == pytest.approx(4 / 5)
+    assert figures["accuracy_judge@j"] == 0.5 and figures["read@j"] == pytest.approx(5 / 6)
 
 
 # Free answers

@@ -60,6 +60,11 @@ def test_error_rates(language):
     assert figure["value"] == pytest.approx(errors / figure["reference_tokens"], abs=1e-6)
 
 
+def test_languages_without_spaces_are_counted_by_character():
+    figure = score(find_task("asr", language="ja"), answers("asr", [("今日は。", "今日わ")]))["metrics"]["cer"]
+    assert (figure["substitutions"], figure["reference_tokens"]) == (1, 3)
+
+
 def test_mmaus_string_match():
     rows = golden("mmau_string_match")
     assert len(rows) >= 16

@@ -190,6 +190,7 @@ def test_loops(text, loops):
     [
         ("hello", "en", False),
         ("你好", "en", True),
+        ("你好世界 ok", "en", True),
         ("hello", "zh", True),
         ("今天用iPhone打电话给他了吗", "zh", False),
         ("<|en|>今天天气", "zh", False),
@@ -210,6 +211,7 @@ def test_other_languages(text, language, other):
         ("The speech says: one two", "one two"),
         ("The content of the audio is: \"one two\"", "one two"),
         ("Sure, here is the transcript: one two", "one two"),
+        ("The speech says: 'one' she said to him", "'one' she said to him"),
         ("这段音频的原始内容是：'一二'", "一二"),
         ("The man says he is tired", None),
         ("The audience: it was large", None),
@@ -235,6 +237,7 @@ def test_health_counts():
     rows[0] = dataclasses.replace(rows[0], finish_reason="length", text="so it is " * 9)
     rows[1] = dataclasses.replace(rows[1], text=" ", seconds=35.0, heard=30.0)
     rows[2] = dataclasses.replace(rows[2], error="The clip is damaged.", text="")
+    rows[3] = dataclasses.replace(rows[3], seconds=35.0)  # somebody else's file, which does not say what was heard
     result = score(MELD, rows)
     assert result["health"] == {
         "answers": 3,
@@ -249,7 +252,7 @@ def test_health_counts():
 
 
 def test_three_accuracies_and_the_confusion():
-    said = ["joy", "Joy. ", "happy", "the speaker is angry", "sad or happy", "neutral"]
+    said = [" joy", "joy ", "happy", "the speaker is angry", "sad or happy", "neutral"]
     rows = [Prediction("k", "meld", str(n), "meld_test", "c", text, "joy") for n, text in enumerate(said)]
     result = score(MELD, rows)
     figures = {name: figure["value"] for name, figure in result["metrics"].items()}

@@ -81,7 +81,7 @@ def test_dpo_takes_the_quantised_base_as_its_reference(make):
     config = make(steps=8, method="lora", quantize="int8", optim={"learning_rate": 1e-2}, data={"batch_size": 6})
     dpo.run(config)
     lines = read(loop.Path(config.output) / "metrics.jsonl")
-    assert lines[0]["loss"] == pytest.approx(0.693147, abs=2e-2)  # with and without gradients other kernels run
+    assert lines[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
     assert lines[-1]["loss"] < 0.65
 
 
@@ -102,7 +102,7 @@ def test_the_adapter_goes_into_the_plain_checkpoint_but_not_into_the_quantised_o
 def test_moving_a_model_moves_the_adapter_too(make):
     task = sft.task_of(set_up(make(method="lora", quantize="int8")))
     optim.prepare(task.model, task.config)
-    moved = task.model.to(torch.float64)
+    moved = task.model.language_model.to(torch.float64)  # the whole model, being quantised, refuses a cast
     module = next(iter(lora.adapted(moved).values()))
     assert module.lora_A.weight.dtype == torch.float64
     assert module.weight_codes.dtype == torch.uint8

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ..task import Task
 _SAME_WORD = {
     "validation": "dev", "valid": "dev", "val": "dev", "eval": "test", "te": "test", "tr": "train", "training": "train",
 }  # fmt: skip
-_EITHER = tuple(map(frozenset, (("dev", "test", "train"), ("clean", "other"), ("mic", "ios", "android"))))
+EITHER = tuple(map(frozenset, (("dev", "test", "train"), ("clean", "other"), ("mic", "ios", "android"))))
 
 
 @dataclass
@@ -107,27 +106,11 @@ def choices_of(columns: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(choice) for choice in single if choice is not None)
 
 
-def files_below(folder: Path, matches: Callable[[str], object]) -> Iterator[Path]:
-    """The files below `folder` (or itself) whose names in small letters match, in order of their paths.
-
-    Folders called "clips" are not looked into: Common Voice has millions of files in them.
-    """
-    if folder.is_file():
-        if matches(folder.name.lower()):
-            yield folder
-        return
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name != "clips" and not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and matches(name.lower()):
-                yield Path(parent, name)
-
-
 def path_words(data: Path, path: Path) -> frozenset[str]:
     """The words of a path below what the user gave, and of that folder's own name where they do not contradict it."""
     inner = words("/".join(path.relative_to(data).parts)) if path != data else words(path.name)
     outer = words(data.name if data.is_dir() else data.parent.name)
-    for group in _EITHER:
+    for group in EITHER:
         if inner & group:
             outer -= group
     return inner | outer

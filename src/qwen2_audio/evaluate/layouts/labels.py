@@ -10,12 +10,12 @@ from typing import Any
 
 from ...datasets.columns import first, sound_of
 from ...datasets.lines import header_of, read_json, read_table
-from ...datasets.paths import SoundFinder
+from ...datasets.paths import SoundFinder, files_below
 from ...datasets.row import Row
 from ...errors import DatasetError
 from ..example import Example
 from ..task import Task
-from .build import Answered, Found, example, files_below, refuse_other_parts, source_with
+from .build import Answered, Found, example, refuse_other_parts, source_with
 
 MELD_FOLDERS = {"dev": "dev_splits_complete", "test": "output_repeated_splits_test", "train": "train_splits"}
 _MELD_NAMES = "utterance speaker emotion sentiment dialogue_id utterance_id season episode starttime endtime"

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...datasets.columns import TEXT, first, first_name, speaker_of
-from ...datasets.corpus import Corpus, open_corpus
+from ...datasets.corpus import Corpus, form_of
+from ...datasets.paths import SoundFinder, files_below
 from ...datasets.row import Row
 from ...errors import DatasetError
 from ..example import Example
 from ..task import Task
 from . import labels, questions, speech, spoken
-from .build import Answered, Found, example, files_below, path_words, source_with, text_of, words
+from .build import EITHER, Answered, Found, example, path_words, refuse_other_parts, source_with, text_of, words
 from .manifest import KNOWN, read_asr, read_qa
 from .official import group_of
 
@@ -24,6 +25,8 @@ _LANGUAGES = {
     "en": {"en", "english"}, "zh": {"zh", "cn", "mandarin", "chinese", "cmn", "hans"}, "yue": {"yue", "cantonese"},
     "fr": {"fr", "french"},
 }  # fmt: skip
+_OTHER_CHINESE = {"tw", "hk", "hant"}  # Common Voice's zh-TW and zh-HK are other sets
+_DIRECTION = re.compile(r"(?<![a-z])([a-z]{2})[_-]([a-z]{2})(?![a-z])")
 Chooser = Callable[[Task, Path, Path], str | None]
 Reader = Callable[[Task, Row, str], Example]
 
@@ -39,14 +42,9 @@ def parquet(task: Task, data: Path) -> Found | None:
     root = data if data.is_dir() else data.parent
     chosen = {path: choose(task, path.relative_to(root), data) for path in files}
     sources = {path: source for path, source in chosen.items() if source is not None}
-    if not sources:
-        names = ", ".join(str(path.relative_to(root)) for path in files[:4])
-        wanted = ", ".join(name for name, _ in task.sources[:6])
-        raise DatasetError(
-            f"{data} has no row of {task.id}: found {names}; expected {wanted}. Give this task's folder."
-        )
-    corpus = open_corpus(data, keep=lambda inner: root / inner in sources)
-    return Found("parquet", corpus.files, _examples(task, corpus, sources, read), corpus.finder, _known())
+    refuse_other_parts(task, data, sources, files)
+    finder = SoundFinder(root, *dict.fromkeys(path.parent for path in sources))
+    return Found("parquet", tuple(sources), _examples(task, sources, finder, read), finder, _known())
 
 
 def _known() -> frozenset[str]:
@@ -57,24 +55,22 @@ def _family(task: Task) -> str:
     return task.id if task.id in _FAMILIES else task.id.split("-")[0]
 
 
-def _examples(task: Task, corpus: Corpus, sources: dict[Path, str], read: Reader) -> Iterator[Example]:
+def _examples(task: Task, sources: dict[Path, str], finder: SoundFinder, read: Reader) -> Iterator[Example]:
     for path, source in sorted(sources.items()):
-        for row in open_corpus(path, sounds=corpus.path if corpus.path.is_dir() else None).rows():
-            own = _row_source(task, row) if len(sources) == 1 and len(task.sources) == 1 else source
-            if own is not None:
-                yield read(task, row, own if own in dict(task.sources) else source)
+        for row in Corpus(path, form_of(path), (path,), finder).rows():
+            if not _is_of_another_part(source, row):
+                found = read(task, row, source)
+                # Rows without ids of their own have the same ones in every part.
+                yield replace(found, id=f"{source}/{found.id}") if len(task.sources) > 1 else found
 
 
-def _row_source(task: Task, row: Row) -> str | None:
-    """The task's source of a row that names its own part; None for a row of another part."""
+def _is_of_another_part(source: str, row: Row) -> bool:
+    """Whether a row says that it is of another part than its file's name: some tables hold several."""
     named = first(row.columns, ("source", "split"))
-    if not isinstance(named, str) or not words(named) & _SPLITS or task.id.startswith("mm"):
-        return task.sources[0][0]
-    return source_with(task, words(named) | _language_words(task))
-
-
-def _language_words(task: Task) -> frozenset[str]:
-    return words(task.id)
+    if not isinstance(named, str):
+        return False
+    mine, theirs = words(source), words(named)
+    return any(mine & part and theirs & part and not mine & theirs & part for part in EITHER)
 
 
 def _by_words(task: Task, inner: Path, data: Path) -> str | None:
@@ -87,21 +83,25 @@ def _by_words(task: Task, inner: Path, data: Path) -> str | None:
 
 
 def _of_language(task: Task, inner: Path, data: Path) -> str | None:
-    """A test split of the task's language, where the path names either."""
+    """A test split of the task's language; a path that names no split or no language is taken at its word."""
     root = data if data.is_dir() else data.parent
     given = path_words(root, root / inner)
     language = task.id.split("-")[-1]
-    if given & _SPLITS and "test" not in given and language not in given:
+    if given & _SPLITS and "test" not in given:
         return None
-    others = set().union(*(names for name, names in _LANGUAGES.items() if name != language)) - _LANGUAGES[language]
-    is_other = bool(given & others) and not given & _LANGUAGES[language]
-    return None if is_other or (given & {"dev", "train"} and "test" not in given) else task.sources[0][0]
+    every = frozenset().union(*_LANGUAGES.values(), _OTHER_CHINESE)
+    named = words("/".join(inner.parts)) & every or given & every  # the folder that was given may be called anything
+    is_mine = bool(named & _LANGUAGES[language]) and not (language == "zh" and named & _OTHER_CHINESE)
+    return task.sources[0][0] if is_mine or not named else None
 
 
 def _of_direction(task: Task, inner: Path, data: Path) -> str | None:
+    """Files below en_zh-CN, or called so; what stands nearest to the file counts."""
+    found: list[tuple[str, str]] = []
+    for name in (*inner.parts[::-1], data.name):
+        found = found or _DIRECTION.findall(name.lower().replace("zh-cn", "zh"))
     _, source, target = task.id.split("-")
-    path = "/".join((data.name, *inner.parts)).lower().replace("zh-cn", "zh")
-    if not re.search(rf"(?<![a-z]){source}[_-]{target}(?![a-z])", path):
+    if (source, target) not in found:
         return None
     root = data if data.is_dir() else data.parent
     given = path_words(root, root / inner) | {source, target}

@@ -9,12 +9,12 @@ from typing import Any
 
 from ...datasets.columns import ANSWER, QUESTION, first, sound_of
 from ...datasets.lines import read_json
-from ...datasets.paths import SoundFinder
+from ...datasets.paths import SoundFinder, files_below
 from ...datasets.row import Row
 from ...errors import DatasetError
 from ..example import Example
 from ..task import Task
-from .build import Answered, Found, choices_of, example, files_below, text_of
+from .build import Answered, Found, choices_of, example, text_of
 
 Reader = Callable[[Task, Row], Example]
 _NAMES = (
@@ -123,12 +123,13 @@ def _question(columns: Mapping[str, Any]) -> str:
 def read_chat(task: Task, row: Row) -> Example:
     columns = row.columns
     reference = text_of(columns.get("answer_gt"))
-    return example(task, row, Answered(str(columns["task_name"]), reference, _question(columns), group=_clip(row)))
+    source = str(first(columns, ("task_name",)) or task.id)
+    return example(task, row, Answered(source, reference, _question(columns), group=_clip(row)))
 
 
 def read_foundation(task: Task, row: Row) -> Example:
     columns = row.columns
-    source = folder_of(columns) if "dataset_name" in columns else str(columns["task_name"])
+    source = folder_of(columns) if "dataset_name" in columns else str(first(columns, ("task_name",)) or task.id)
     reference = text_of(first(columns, ANSWER))
     return example(task, row, Answered(source, reference, _question(columns), choices_of(columns), _clip(row)))
 

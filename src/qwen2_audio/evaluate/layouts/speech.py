@@ -10,12 +10,12 @@ from pathlib import Path
 from ...datasets.columns import sound_of
 from ...datasets.kaldi import read_kaldi
 from ...datasets.lines import header_of, numbered_lines, read_table
-from ...datasets.paths import SoundFinder
+from ...datasets.paths import SoundFinder, files_below
 from ...datasets.row import Row, Sound
 from ...errors import DatasetError
 from ..example import Example
 from ..task import Task
-from .build import Answered, Found, example, files_below, path_words, refuse_other_parts, source_with
+from .build import Answered, Found, example, path_words, refuse_other_parts, source_with
 
 LOCALES = {"zh": "zh-CN"}  # Common Voice's name of a language where it is not ours
 FLEURS_COLUMNS = ("id", "file", "raw_transcription", "transcription", "chars", "num_samples", "gender")

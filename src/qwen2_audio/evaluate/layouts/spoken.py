@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ...datasets.columns import first, sound_of
 from ...datasets.lines import read_table
-from ...datasets.paths import SoundFinder
+from ...datasets.paths import SoundFinder, files_below
 from ...datasets.row import Row
 from ..example import Example
 from ..task import Task
-from .build import Answered, Found, example, files_below, refuse_other_parts, text_of, words
+from .build import Answered, Found, example, refuse_other_parts, text_of, words
 
 VOICEBENCH_FOLDERS = {
     "alpaca": ("alpacaeval_full",), "common": ("commoneval",), "wild": ("wildvoice",), "sdqa": ("sd-qa",),
@@ -28,7 +28,7 @@ _OPENAUDIOBENCH = {
 
 def voicebench_source(task: Task, inner: Path, data: Path) -> str | None:
     """The task's source of a file of VoiceBench: {subset}/{split}-00000-of-00001.parquet; None for another subset's."""
-    names = [part.lower() for part in (*data.absolute().parts[-1:], *inner.parts)]
+    names = [part.lower() for part in (*data.absolute().parts[-2:], *inner.parts)]
     subset = next(iter(VOICEBENCH_FOLDERS[task.id.removeprefix("voicebench-")]))
     if not any(name == subset or name.startswith((f"{subset}-", f"{subset}_", f"{subset}.")) for name in names):
         return None

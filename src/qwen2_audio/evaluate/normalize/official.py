@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -20,6 +21,7 @@ def clean(text: str, language: str) -> str:
     return re.sub(r"\s+", "", text) if language == "zh" else text
 
 
+@functools.lru_cache(maxsize=65536)  # a report asks again what a score has asked, and English takes over a millisecond
 def normalize(text: str, language: str) -> str:
     """`clean`, and then the language's normalisers; English passes two. Raises ConfigError without their packages."""
     text = clean(text, language)

@@ -50,8 +50,11 @@ def score(
     sources = dict.fromkeys([*(name for name, _ in task.sources), *sorted({row.source for row in everything})])
     present = [name for name in sources if any(row.source == name for row in everything)]
     expected = dict(task.sources)
+    pooled = _part(scored, range(len(rows)), None, sum(expected.values()) or None)
     parts = {
-        name: _part(scored, [i for i, row in enumerate(rows) if row.source == name], name, expected.get(name))
+        name: {**pooled, "expected": expected.get(name)}
+        if len(present) == 1
+        else _part(scored, [i for i, row in enumerate(rows) if row.source == name], name, expected.get(name))
         for name in present
     }
     by = {
@@ -61,7 +64,6 @@ def score(
         }
         for column, values in scored.scores.by.items()
     }
-    pooled = _part(scored, range(len(rows)), None, sum(expected.values()) or None)
     return {
         "task": task.id,
         "title": task.title,
@@ -171,8 +173,8 @@ def _goldens(
 
 
 def _beside(golden: Golden, source: str, metric: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    """`distance` is in units of the noise band, the published one or half our own interval, whichever is wider: within 1,
-    chance alone explains the difference. `rows_needed`: how many rows would make ours as narrow as theirs."""
+    """`distance` is in units of the noise band, the published one or half our own interval, whichever is wider: within
+    1, chance alone explains the difference. `rows_needed`: how many rows would make ours as narrow as theirs."""
     figure = part["metrics"][metric]
     own = None if figure["low"] is None else (figure["high"] - figure["low"]) / 2
     noise, difference = max(golden.noise or 0.0, own or 0.0), figure["value"] - golden.value

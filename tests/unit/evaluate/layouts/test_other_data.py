@@ -10,7 +10,7 @@ from kit import corpora_official, corpora_questions, corpora_speech, corpora_tab
 from kit.corpora_official import write_lines
 from kit.damaged_clips import write_clip
 from qwen2_audio.errors import DatasetError
-from qwen2_audio.evaluate.layouts.find import find_examples
+from qwen2_audio.evaluate.layouts.find import find, find_examples
 from qwen2_audio.evaluate.registry.tasks import find_task
 
 
@@ -86,6 +86,51 @@ def test_another_subset_of_tables(tmp_path):
     assert "es" in refused("covost2-es-en", data)
 
 
+def test_languages_that_are_called_alike(tmp_path):
+    pytest.importorskip("pyarrow")
+    for locale in ("zh-TW", "zh-HK", "en", "yue"):
+        table = [{"sentence": locale, "locale": locale}]
+        corpora_tables.write_parquet(tmp_path / "fr" / locale / "test-00000-of-00001.parquet", table, True)
+        corpora_tables.write_parquet(tmp_path / "fr" / locale / "validated-00000-of-00001.parquet", table, True)
+    assert "found en/test" in refused("cv15-zh", tmp_path / "fr")
+    assert "found en/test" in refused("cv15-fr", tmp_path / "fr")  # names below the folder count more than its own
+    assert [example.reference for example in rows("cv15-en", tmp_path / "fr")] == ["en"]
+    assert [example.reference for example in rows("cv15-yue", tmp_path / "fr" / "yue")] == ["yue"]
+
+
+def test_the_direction_nearest_to_the_file_counts(tmp_path):
+    pytest.importorskip("pyarrow")
+    for pair in ("zh-CN_en", "en_zh-CN"):
+        corpora_tables.write_parquet(tmp_path / "en_zh" / pair / "test.parquet", [{"translation": pair}], True)
+    assert [example.reference for example in rows("covost2-zh-en", tmp_path / "en_zh")] == ["zh-CN_en"]
+    assert [example.reference for example in rows("covost2-en-zh", tmp_path / "en_zh")] == ["en_zh-CN"]
+
+
+def test_one_table_of_a_benchmark_of_many(tmp_path):
+    pytest.importorskip("pyarrow")
+    data = corpora_tables.voicebench_hub(tmp_path, True) / "sd-qa" / "usa-00000-of-00001.parquet"
+    assert {example.source for example in rows("voicebench-sdqa", data)} == {"sd-qa_usa"}
+    assert "usa" in refused("voicebench-bbh", data)
+
+
+def test_a_table_that_holds_several_parts(tmp_path):
+    pytest.importorskip("pyarrow")
+    parts = [f"librispeech_{split}_{kind}" for split in ("dev", "test") for kind in ("clean", "other")]
+    texts = [{"gt": f"TEXT {i}", "source": parts[i % 4]} for i in range(8)]
+    corpora_tables.write_parquet(tmp_path / "data" / "all.parquet", texts, True)
+    examples = rows("librispeech-test-clean", tmp_path / "data")
+    assert [example.reference for example in examples] == ["TEXT 2", "TEXT 6"]
+
+
+def test_parts_whose_rows_have_no_ids_have_the_same_ones_with_and_without_the_others(tmp_path):
+    pytest.importorskip("pyarrow")
+    data = corpora_tables.meld_hub(tmp_path, True)
+    both = {example.id for example in rows("meld", data)}
+    (data / "data" / "test-00000-of-00001.parquet").unlink()
+    alone = {example.id for example in rows("meld", data)}
+    assert len(both) == 16 and alone < both
+
+
 def test_a_file_that_is_not_there(tmp_path):
     assert "There is no file or folder" in refused("meld", tmp_path / "gone")
 
@@ -133,6 +178,12 @@ def test_questions_of_airbench_stand_in_their_prompt(tmp_path):
     assert examples[0].prompt.endswith("What is it, 0?\nA. a dog\nB. a cat\nC. the rain\nD. a door")
     assert examples[1].prompt.endswith("What is it, 1?\nA. a dog\nB. a cat\nC. None\nD. None")
     assert examples[0].reference == "a dog" and examples[1].choices == ("a dog", "a cat")
+
+
+def test_airbenchs_grounding_clips_are_flac_files_though_its_list_says_wav(tmp_path):
+    found = find(find_task("airbench-foundation"), corpora_questions.airbench_foundation_tree(tmp_path, True))
+    assert {Path(e.sound.source).suffix for e in found.examples if "Grounding" in e.source} == {".flac"}
+    assert not found.finder.repairs  # known beforehand, and not found by searching
 
 
 def test_a_letter_is_read_as_its_choice(tmp_path):
