@@ -122,6 +122,7 @@ class LoraQuantizedLinear(Adapter, QuantizedLinear):
         sizes = (linear.in_features, linear.out_features)
         QuantizedLinear.__init__(self, *sizes, linear.form, bias=linear.bias is not None, device="meta")
         self.weight_codes, self.weight_scales, self.bias = linear.weight_codes, linear.weight_scales, linear.bias
+        self.dequantizes = linear.dequantizes
         self.init_adapter(rank, scaling, dropout, linear.weight_codes.device)
         self.train(linear.training)
 

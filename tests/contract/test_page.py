@@ -10,7 +10,7 @@ import pytest
 
 from kit.page import DONE, VOICE, answer, ask, numbers, serving, until
 from kit.page_backend import ANSWER, PageBackend, clips_of, wav_files_of
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.serve.app import STATIC
 
 pytest_plugins = ("kit.page_browser",)
@@ -31,7 +31,7 @@ def files() -> list[Path]:
 
 def test_it_is_small():
     """80,000 bytes held the page before samples, transcripts, tabs, reloads, and what it does about failures."""
-    assert sum(path.stat().st_size for path in files()) < 95_000
+    assert sum(path.stat().st_size for path in files()) < 96_000
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
@@ -135,7 +135,7 @@ def test_an_answer_can_be_copied(opened, url, backend):
     ask(page, "What is it?")
     answer(page)
     page.click(f"{DONE} [aria-label='Copy this answer']")
-    page.wait_for_function("document.querySelector('#said').textContent === 'Copied.'")
+    until(lambda: page.evaluate("document.querySelector('#said').textContent === 'Copied.'"))
     assert page.evaluate("navigator.clipboard.readText()").strip() == ANSWER
 
 
@@ -148,7 +148,7 @@ def test_an_answer_can_be_copied_where_a_page_has_no_clipboard(opened, url):
     ask(page, "What is it?")
     answer(page)
     page.click(f"{DONE} [aria-label='Copy this answer']")
-    page.wait_for_function("copied.length === 1")
+    until(lambda: page.evaluate("copied.length === 1"))
     (what, text) = page.evaluate("copied[0]")
     assert (what, text.strip()) == ("copy", ANSWER)
 
@@ -301,7 +301,7 @@ def test_a_spoken_question_to_nano(opened):
         page.wait_for_timeout(2000)
         page.keyboard.up(" ")
         assert answer(page).startswith("I ")  # "I hear a bell.", or that it does not know the browser's beeps
-        assert re.search(r"\d of them sound", numbers(page))
+        assert re.search(r"\d of sound", numbers(page))
         page.set_input_files("#files", CLIPS / "dog.wav")
         ask(page, "What is that sound?")
         page.wait_for_selector(f"article:nth-of-type(4){DONE[7:]}")

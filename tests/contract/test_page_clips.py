@@ -11,7 +11,7 @@ import pytest
 from kit.clip_files import encoded
 from kit.page import DONE, answer, ask, numbers, wav_of
 from kit.page_backend import ANSWER, PageBackend, clips_of, wav_files_of
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 
 pytest_plugins = ("kit.page_browser",)
 CLIPS = nano_path() / "clips"
@@ -85,9 +85,13 @@ def test_a_file_that_only_the_server_decodes_is_sent_as_it_is(page, tmp_path, ba
 def test_a_file_that_the_server_does_not_decode_either_is_its_to_refuse(page, tmp_path):
     file = tmp_path / "notes.wav"
     file.write_text("no sound in here")
-    page.set_input_files("#files", file)
+    page.set_input_files("#files", CLIPS / "dog.wav")
     ask(page, "What is it?")
-    assert "Clip 1 is text, not a sound" in page.wait_for_selector("#turns .trouble").inner_text()
+    answer(page)
+    page.set_input_files("#files", [CLIPS / "cat.wav", file])
+    ask(page, "And these?")
+    trouble = page.wait_for_selector("#turns .trouble").inner_text()
+    assert "notes.wav is text, not a sound" in trouble, "by its name: the request's third clip is the turn's second"
 
 
 def test_notes_on_a_clip_stand_below_it_as_sentences(page, backend):
@@ -98,7 +102,8 @@ def test_notes_on_a_clip_stand_below_it_as_sentences(page, backend):
     page.set_input_files("#files", CLIPS / "dog.wav")
     ask(page, "What is it?")
     answer(page)
-    assert page.locator("article.asked .notes li").all_inner_texts() == list(backend.notes)
+    told = [note.replace("Clip 1", "This clip") for note in backend.notes]
+    assert page.locator("article.asked .notes li").all_inner_texts() == told
     assert page.inner_text("article.asked figcaption .measure") == "3.0 s", "seconds for everybody, tokens in Details"
     assert page.evaluate("getComputedStyle(document.querySelector('.notes li span')).whiteSpace") == "normal"
     caption, notes = (page.locator(f"article.asked {part}").bounding_box() for part in (".name", ".notes"))
@@ -114,6 +119,7 @@ def test_a_clip_is_transcribed_by_a_click(page, backend):
     assert len(wav_files_of(messages)) == 1 and params.temperature == 0.0, "the server's own words and settings for it"
     assert page.inner_text(".question") == "Transcribe the speech."
     assert re.search(r"\d+ tokens at \d+/s · \d+ of 8192 positions", numbers(page))
+    assert page.inner_text("#history .open span") == "Transcript of sum.wav"
     ask(page, "count")
     page.wait_for_selector(f"article:nth-of-type(4){DONE[7:]}")
     assert len(clips_of(backend.seen[1][0])) == 2, "the conversation goes on from there"

@@ -38,7 +38,8 @@ def test_a_full_context_is_said_and_a_new_conversation_offered(page):
 
 def test_an_answer_that_breaks_off_keeps_its_beginning(page, backend):
     ask(page, "break")
-    assert "The server failed on this request" in page.wait_for_selector(".trouble").inner_text()
+    trouble = page.wait_for_selector(".trouble").inner_text()
+    assert "The answer broke off" in trouble and "The server failed on this request" in trouble
     assert page.inner_text(".answer").strip() == "Two words"
     ask(page, "and now?")
     page.wait_for_selector(f"article:nth-of-type(4){DONE[7:]}")
@@ -107,14 +108,17 @@ def test_a_failure_is_still_one_after_a_reload(page, backend):
 
 def test_the_dot_follows_the_server_without_a_question(opened, backend):
     with serving(backend) as url:
-        page = opened(url)
+        page = opened(url, viewport={"width": 360, "height": 740})
         page.wait_for_selector("#serving[data-state=up]")
     page.wait_for_selector("#serving[data-state=down]")
-    assert page.inner_text("#serving").strip() == "server does not answer"
+    assert page.inner_text("#serving").strip() == "no connection"
+    assert page.evaluate(
+        "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)(document.querySelector('#serving-text'))"
+    ), "the words are whole on a phone"
     backend.name = "test/another"
     with serving(backend, port=int(url.rstrip("/").rpartition(":")[2])):
         page.wait_for_selector("#serving[data-state=up]")
-        page.wait_for_function("document.querySelector('#serving').innerText.trim() === 'another'")
+        until(lambda: page.evaluate("document.querySelector('#serving').innerText.trim() === 'another'"))
         page.context.close()
 
 
@@ -123,6 +127,26 @@ def test_a_server_that_hangs_is_not_waited_for(page):
     page.wait_for_selector("#serving[data-state=down]", timeout=15_000)
     page.unroute("**/ready")
     page.wait_for_selector("#serving[data-state=up]")
+
+
+def test_an_answer_whose_connection_is_lost_keeps_what_had_come(page):
+    part = 'data: {"choices": [{"index": 0, "delta": {"content": "Two words"}, "finish_reason": null}]}\n\n'
+    page.route("**/v1/chat/**", lambda route: route.fulfill(content_type="text/event-stream", body=part))
+    ask(page, "What is it?")
+    assert "The answer broke off" in page.wait_for_selector(".trouble").inner_text()
+    assert page.inner_text(".answer") == "Two words"
+    page.unroute("**/v1/chat/**")
+    page.click("text=Try again")
+    assert answer(page) == ANSWER
+
+
+def test_a_server_that_was_exchanged_unnoticed_is_found_out_at_the_next_question(page, backend):
+    backend.name = "test/another"
+    ask(page, "Hello?")
+    assert "There is no model 'test/listener' here" in page.wait_for_selector(".trouble").inner_text()
+    until(lambda: page.evaluate("document.querySelector('#serving').innerText.trim() === 'another'"))
+    page.click("text=Try again")
+    assert answer(page) == ANSWER
 
 
 def test_a_proxy_that_does_not_reach_the_server_is_told_apart(page):
@@ -140,7 +164,7 @@ def locked(backend):
 
 def test_a_server_with_a_key_asks_for_it_and_remembers(opened, locked):
     page = opened(locked)
-    assert page.inner_text("#serving").strip() == "needs an API key"
+    assert page.inner_text("#serving").strip() == "needs a key"
     ask(page, "Hello?")
     page.fill(".trouble input", "open-sesame")
     page.press(".trouble input", "Enter")
@@ -151,6 +175,18 @@ def test_a_server_with_a_key_asks_for_it_and_remembers(opened, locked):
     page.context.close()
 
 
+def test_the_empty_page_of_a_locked_server_leads_to_the_key(opened, locked):
+    page = opened(locked)
+    assert "This server asks for an API key." in page.inner_text("#empty")
+    page.click("#enter-key")
+    assert page.evaluate("document.activeElement.name") == "key"
+    page.keyboard.type("open-sesame")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#samples li")
+    assert page.is_hidden("#locked")
+    page.context.close()
+
+
 def test_a_wrong_key_is_said_once(opened, locked, backend):
     page = opened(locked)
     ask(page, "Hello?")
@@ -158,7 +194,7 @@ def test_a_wrong_key_is_said_once(opened, locked, backend):
         page.fill(".trouble input", key)
         page.press(".trouble input", "Enter")
         page.wait_for_selector(".trouble >> text=Wrong API key")
-        page.wait_for_function("document.querySelector('.trouble input').value === ''")
+        until(lambda: page.evaluate("document.querySelector('.trouble input').value === ''"))
         assert page.inner_text("#page").count("does not accept this API key") == 1
         assert page.locator(".trouble").count() == 1
     page.fill(".trouble input", "open-sesame")
@@ -174,6 +210,7 @@ def test_the_key_has_a_field_in_the_settings(opened, locked):
     page.on("request", lambda request: asked.append(request.url) if "/v1/" in request.url else None)
     page.click("#open-settings")
     page.fill("#settings [name=key]", "sesame")
+    assert page.evaluate("localStorage.getItem('qwen2-audio.settings') ?? ''").count("sesame") == 0, "not half typed"
     page.press("#settings [name=key]", "Enter")
     page.wait_for_selector("#key-words >> text=The server does not accept this API key.")
     assert page.get_attribute("#settings [name=key]", "aria-invalid") == "true"

@@ -6,7 +6,7 @@ import pytest
 
 from kit.page import DONE, answer, ask, numbers, until
 from kit.page_backend import PageBackend, clips_of, wav_files_of
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 
 pytest_plugins = ("kit.page_browser",)
 CLIPS = nano_path() / "clips"
@@ -147,6 +147,19 @@ def test_two_tabs_share_the_list(page, url):
     page.hover("#history li")
     page.click("#history .bin")
     other.wait_for_selector("#history li", state="detached")
+
+
+def test_two_tabs_share_the_settings(page, url, backend):
+    other = tab(page, url)
+    page.click("#open-settings")
+    page.fill("#settings [name=system]", "Be brief.")
+    until(lambda: other.evaluate("document.querySelector('#settings [name=system]').value === 'Be brief.'"))
+    other.click("#aloud")
+    ask(other, "What is it?")
+    answer(other)
+    assert backend.seen[0][0][0] == {"role": "system", "content": "Be brief."}
+    saved = page.evaluate("JSON.parse(localStorage.getItem('qwen2-audio.settings'))")
+    assert (saved["system"], saved["aloud"]) == ("Be brief.", True), "neither tab overwrites the other's"
 
 
 def test_a_conversation_open_in_two_tabs_goes_on_in_both(page, url, backend):

@@ -54,7 +54,7 @@ class PageBackend:
 
     def _answer(self, handle: RequestHandle, messages: list, text: str) -> None:
         try:
-            heard = tuple(self._heard(file) for file in wav_files_of(messages))
+            heard = tuple(self._heard(*one) for one in enumerate(wav_files_of(messages), 1))
         except AudioError as error:
             self._end(handle, Chunk("", "error", error=error))
             return
@@ -72,10 +72,10 @@ class PageBackend:
             handle.put(Chunk(word))
         self._end(handle, Chunk("", end, Usage(24 + audio, audio, words), heard))
 
-    def _heard(self, file: bytes) -> Heard:
+    def _heard(self, number: int, file: bytes) -> Heard:
         """What the page makes of sound is checked; a file that it sends as it is, is decoded."""
         if not file.startswith(b"RIFF"):
-            return load_clip(file, 1).heard
+            return load_clip(file, number).heard
         (seconds,) = seconds_of([file])
         return Heard(seconds, round(25 * seconds), self.notes)
 

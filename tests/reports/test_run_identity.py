@@ -12,7 +12,15 @@ def edit(rows):
     rows.write_text(rows.read_text().replace("a door", "a bird"))
 
 
-@pytest.mark.parametrize("change", [edit, lambda rows: rows.write_text("{broken\n" + rows.read_text())])
+@pytest.mark.parametrize(
+    "change",
+    [
+        edit,
+        lambda rows: rows.write_text("{broken\n" + rows.read_text()),
+        lambda rows: rows.write_text(rows.read_text().partition("\n")[0]),
+    ],
+    ids=["edited", "more rows", "fewer rows"],
+)
 def test_a_finished_run_does_not_go_on_with_edited_data(make, rows, change):
     sft.run(make(steps=3))
     change(rows)

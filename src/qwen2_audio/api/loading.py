@@ -6,10 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.locate import NANO as NANO
-from ..checkpoint.locate import about as about
-from ..checkpoint.locate import find as find
-from ..checkpoint.locate import nano_path as nano_path
+from ..checkpoint.locate import about, find
 from ..errors import ConfigError
 
 if TYPE_CHECKING:

@@ -236,14 +236,14 @@ def any_key(cls: type[C]) -> type[C]:
     names = {item.name for item in fields(cls)}
 
     @functools.wraps(declared)
-    def __init__(self: C, *values: Any, **keys: Any) -> None:
+    def constructor(self: C, *values: Any, **keys: Any) -> None:
         keys = cls.normalized(keys)
         declared(self, *values, **{key: value for key, value in keys.items() if key in names})
         for key, value in keys.items():
             if key not in names:
                 setattr(self, key, value)
 
-    cls.__init__ = __init__  # type: ignore[method-assign]
+    setattr(cls, "__init__", constructor)  # noqa: B010 - mypy knows no other way to replace a method
     return cls
 
 

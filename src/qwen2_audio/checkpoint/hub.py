@@ -106,8 +106,9 @@ def _from_hub(
             raise NoCheckpointError(_explain(repository, hub_error)) from hub_error
         if offline:
             cause = "local_files_only is set" if local_files_only else "HF_HUB_OFFLINE is set"
+            cache = options["cache_dir"] or constants.HF_HUB_CACHE
             raise NoCheckpointError(
-                f"{repository} is not, or not completely, in the cache {options['cache_dir'] or constants.HF_HUB_CACHE}, and {cause}; "
+                f"{repository} is not, or not completely, in the cache {cache}, and {cause}; "
                 "download it once while online, or give the path of a folder that holds it."
             ) from error
         raise NoCheckpointError(

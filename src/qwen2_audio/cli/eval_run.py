@@ -216,7 +216,7 @@ def summary(run: TaskRun) -> str:
 
 def examine_nano(model: str | None, before: str | None, count: int, out: Path, *, bars: bool) -> int:
     """Nano's table, as docs/nano.md has it."""
-    from ..api.loading import find
+    from ..checkpoint.locate import find
 
     folders = [Path(find(name)) for name in (model, *([before] if before else []))]
     for folder in folders:

@@ -31,8 +31,10 @@ class Rows:
 
     @property
     def padding(self) -> Tensor | None:
-        """The number of leading columns that are padding, [B]; None: no padding."""
-        return None if self.attention_mask is None else (self.attention_mask == 0).sum(1)
+        """The number of leading columns of the ids that are padding, [B]; None: no padding."""
+        if self.attention_mask is None or not self.input_ids.shape[1]:
+            return None
+        return (self.attention_mask == 0).sum(1)
 
     @property
     def longest(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, PromptError
-from ..model.cache import KVCache
+from ..model.cache import KVCache, check_cache
 from ..model.merge import EmbeddedPrompt, check_tensor
 from .config import as_list
 from .decode import Rows, pad_left
@@ -117,13 +117,14 @@ def _mask_from_ids(ids: Tensor, options: Options) -> Tensor:
 
 
 def _check_cache(options: Options, cache: KVCache, mask: Tensor) -> None:
+    check_cache(cache)
     if options.config.use_cache is False:
         raise ConfigError("past_key_values come with use_cache=False; leave one of the two out.")
     rows, columns = mask.shape
     if cache.batch != rows or not 0 < cache.length < columns:
         raise PromptError(
-            f"past_key_values hold {cache.length} positions of {cache.batch} prompts, and the inputs are {rows} prompts "
-            f"of {columns} tokens; pass the whole sequences, of which at least one token is not in the cache."
+            f"past_key_values hold {cache.length} positions of {cache.batch} prompts, and the inputs are {rows} "
+            f"prompts of {columns} tokens; pass whole sequences, of which at least one token is not in the cache."
         )
     if not bool(mask[:, -1].all()):
         raise PromptError("With past_key_values the prompts must be padded on the left; these are on the right.")

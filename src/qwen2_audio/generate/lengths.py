@@ -56,7 +56,8 @@ def measure(input_ids: Tensor, attention_mask: Tensor, audio_token: int) -> Prom
 def plan_lengths(options: Options, size: PromptSize, context: int, columns: int | None = None) -> Lengths:
     """The limits of one call on prompts of `size`, for a model with a context of `context` positions.
 
-    `columns` are those of the ids before the first new token. None: as many as the longest row has positions. A limit from the checkpoint's file, or the default, is lowered to what fits in the context. Raises
+    `columns` are those of the ids before the first new token. None: as many as the longest row has positions.
+    A limit from the checkpoint's file, or the default, is lowered to what fits in the context. Raises
     ContextLengthError when the prompt fills the context, or when the caller's own limit does not fit.
     """
     if size.longest >= context:

@@ -120,7 +120,9 @@ def check_conversation(messages: Sequence[Message], template: str | None) -> lis
 
     Raises PromptError as `check_messages`.
     """
-    return chat.check_messages(builtin_view(messages, template), template or "")
+    if template is None:
+        return chat.check_messages(messages)
+    return chat.check_messages(builtin_view(messages, template), template)
 
 
 def build_prompt(

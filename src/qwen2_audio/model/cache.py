@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..checkpoint.config import Qwen2Config
+from ..errors import ConfigError
 from .attention import AttentionMask, attend
 
 BLOCK = 256  # positions; the capacity of a cache that has grown is a multiple of this
@@ -129,6 +130,15 @@ class KVCache:
         capacity = -(-needed // BLOCK) * BLOCK
         for buffers in (self._keys, self._values):
             buffers[layer] = resized(buffers[layer], self._lengths[layer], capacity)
+
+
+def check_cache(cache: object) -> None:
+    """Raises ConfigError for a cache of another library, such as transformers' DynamicCache."""
+    if cache is not None and not isinstance(cache, KVCache):
+        raise ConfigError(
+            f"past_key_values is a {type(cache).__name__}; expected a KVCache, which forward and generate return and "
+            "model.new_cache() makes."
+        )
 
 
 def resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:

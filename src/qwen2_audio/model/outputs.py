@@ -70,7 +70,7 @@ class Output(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError(f"The fields of a {type(self).__name__} are fixed; set one to None instead.")
 
-    __delitem__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __delitem__ = clear = pop = popitem = setdefault = update = _refuse
 
 
 def chosen(option: bool | None, *configs: Any, name: str) -> bool:

@@ -18,19 +18,12 @@ from ..audio.mel import num_audio_tokens, num_encoder_frames
 from ..checkpoint.config import Qwen2AudioConfig
 from ..errors import AudioError, ConfigError, PromptError
 from .attention import check_implementation
-from .cache import KVCache
+from .cache import KVCache, check_cache
 from .encoder import Qwen2AudioEncoder, Qwen2AudioMultiModalProjector, listened_to, pad_to_window
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
 from .merge import EmbeddedPrompt, check_tensor, find_slots, position_ids_of
-from .outputs import (
-    EncoderOutput,
-    LanguageModelOutput,
-    Qwen2AudioCausalLMOutput,
-    Qwen2AudioModelOutput,
-    as_asked,
-    chosen,
-)
+from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput, as_asked, chosen
 
 
 @dataclass
@@ -73,6 +66,10 @@ class Qwen2AudioModel(nn.Module):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.model.embed_tokens
 
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The head; None for a model without one."""
+        return self.language_model.lm_head
+
     def set_attn_implementation(self, names: str | dict[str, str]) -> None:
         """Set "eager", "sdpa" or "flash_attention_2" for all parts, or as {"text_config": ..., "audio_config": ...}.
 
@@ -110,17 +107,15 @@ class Qwen2AudioModel(nn.Module):
         windows = self.multi_modal_projector(self.encode_windows(features, lengths).last_hidden_state)
         return torch.cat([clip[:n] for clip, n in zip(windows, tokens, strict=True)]), tokens
 
-    def encode_windows(self, features: torch.Tensor, lengths: list[int], **options: Any) -> EncoderOutput:
-        """Whole windows, as the reference computes them and as a hook expects to see them."""
+    def encode_windows(self, features: torch.Tensor, lengths: list[int], **options: Any) -> Any:
+        """Whole windows, as the reference computes them and as a hook expects to see them: the encoder's result."""
         mask = None
         if self.encoder_mask:
             frames = torch.tensor([num_encoder_frames(n) for n in lengths], device=features.device)
             positions = torch.arange(self.config.audio_config.max_source_positions, device=features.device)
             mask = positions < frames.clamp(min=1)[:, None]  # attention to no frame at all would be NaN
             features = pad_to_window(features, lengths, self.audio_tower.window)
-        out = self.audio_tower(features, mask, **options, return_dict=True)
-        assert isinstance(out, EncoderOutput)
-        return out
+        return self.audio_tower(features, mask, **options, return_dict=True)
 
     def mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
         if features.dim() != 3 or features.shape[1] != self.config.audio_config.num_mel_bins:
@@ -238,6 +233,7 @@ class Qwen2AudioModel(nn.Module):
         for name, value in vars(inputs).items():
             if value is not None:
                 check_tensor(name, value)
+        check_cache(cache)
         past = cache.length if cache is not None else 0
         embeds, positions = (
             None if t is None else t.to(self.device) for t in (inputs.inputs_embeds, inputs.position_ids)
@@ -293,10 +289,6 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
 
     has_head = True
 
-    def get_output_embeddings(self) -> nn.Linear:
-        assert self.language_model.lm_head is not None
-        return self.language_model.lm_head
-
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -327,8 +319,8 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
             labels: int64 [B, T]; positions with -100 and padded positions are not trained on.
             use_cache: return a cache. None: as the config says, but never in training. With gradient checkpointing no
                 cache is made.
-            output_attentions: return the attention weights of every layer; needs attn_implementation "eager". None, here
-                and in the next two: as the config or its text_config says.
+            output_attentions: return the attention weights of every layer; needs attn_implementation "eager". None,
+                here and in the next two: as the config or its text_config says.
             output_hidden_states: return the hidden states before the first layer and after each layer.
             return_dict: False returns a tuple of the values that are not None.
             logits_to_keep: the positions that get logits. 0: all; n: the last n; bool [B, T]: the N true ones, as

@@ -27,7 +27,7 @@ def quantized(module: nn.Module) -> bool:
     """
     codes = getattr(module, "weight_codes", None)
     plain = hasattr(module, "in_features") and not module._modules  # an adapter has modules beside the weights
-    return plain and isinstance(codes, torch.Tensor) and codes.device.type == "cpu"
+    return plain and isinstance(codes, torch.Tensor) and codes.device.type == "cpu" and not module.dequantizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,15 +25,8 @@ class EmbeddingMethods(qwen2_audio.Qwen2AudioModel):
     def vocab_size(self) -> int:
         return int(self.config.text_config.vocab_size)
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.language_model.model.embed_tokens
-
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.model.embed_tokens = value  # type: ignore[assignment]
-
-    def get_output_embeddings(self) -> nn.Linear | None:
-        """The head; None for a model without one."""
-        return self.language_model.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.lm_head = new_embeddings  # type: ignore[assignment]
@@ -127,8 +120,9 @@ def _padded(size: int, multiple: int | None) -> int:
     return size if multiple is None else -(-size // multiple) * multiple
 
 
-def _resized(old: nn.Parameter, size: int, deviation: float | None) -> nn.Parameter:
+def _resized(old: torch.Tensor, size: int, deviation: float | None) -> nn.Parameter:
     """`old` [V, H] with `size` rows. New ones are N(0, deviation), or near the mean of the old ones for None."""
+    assert isinstance(old, nn.Parameter)
     if size == len(old):
         return old
     weight = old[:size]
@@ -140,4 +134,4 @@ def _resized(old: nn.Parameter, size: int, deviation: float | None) -> nn.Parame
         else:
             drawn *= deviation
         weight = torch.cat((weight, drawn.to(old.dtype)))
-    return cast(nn.Parameter, nn.Parameter(weight.clone(), requires_grad=old.requires_grad))
+    return nn.Parameter(weight.clone(), requires_grad=old.requires_grad)

@@ -153,16 +153,18 @@ class Pretrained(nn.Module):
     def _config(
         cls, source: Source, config: Config | str | Path | None, where: dict[str, Any], changes: dict[str, Any]
     ) -> Config:
+        own: Config
         if config is None:
-            config = cls.config_class.from_pretrained(source.folder)
+            assert source.folder is not None
+            own = cls.config_class.from_pretrained(source.folder)
         elif isinstance(config, str | Path):
-            config = cls.config_class.from_pretrained(config, **where)
+            own = cls.config_class.from_pretrained(config, **where)
         elif isinstance(config, cls.config_class):
-            config = copy.deepcopy(config)
+            own = copy.deepcopy(config)
         else:
             raise ConfigError(f"config is a {type(config).__name__}; expected a {cls.config_class.__name__}.")
-        config.change(changes)
-        return config
+        own.change(changes)
+        return own
 
     @classmethod
     def _processes(cls, quantize: Scheme | str | None, kv_cache: str | None, device: torch.device) -> Processes:
@@ -247,7 +249,7 @@ class Pretrained(nn.Module):
         if options.get("attn_implementation") is not None:
             check_implementations(options["attn_implementation"])
             config._attn_implementation = options["attn_implementation"]
-        return cls(config).to(dtype)  # type: ignore[call-arg, return-value]
+        return cls(config).to(dtype)
 
     def save_pretrained(
         self,
@@ -318,7 +320,7 @@ class Pretrained(nn.Module):
         """What `half()`, `to()` and `cuda()` call. Raises ConfigError for another dtype of a quantised model."""
         if quantized.is_quantized(self):
             refuse_cast(fn)
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
 
 
 def check_implementations(names: str | dict[str, str]) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,26 +21,26 @@ class ModelMethods(nn.Module):
     """Mixin of all public classes."""
 
     config: Any
-    base_model_prefix: ClassVar[str] = ""
-    main_input_name: ClassVar[str] = "input_ids"
-    model_tags: ClassVar[list[str] | None] = None
-    supports_gradient_checkpointing: ClassVar[bool] = True
-    is_parallelizable: ClassVar[bool] = False
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    model_tags = None
+    supports_gradient_checkpointing = True
+    is_parallelizable = False
     # What accelerate, FSDP's wrapping policies and transformers' own tools read.
-    _no_split_modules: ClassVar[list[str]] = ["Qwen2AudioEncoderLayer", "Qwen2DecoderLayer"]
-    _supports_sdpa: ClassVar[bool] = True
-    _supports_flash_attn: ClassVar[bool] = True
-    _supports_attention_backend: ClassVar[bool] = False
-    _can_compile_fullgraph: ClassVar[bool] = False
-    _is_stateful: ClassVar[bool] = False
-    _keep_in_fp32_modules: ClassVar[tuple[str, ...]] = ()
-    _keep_in_fp32_modules_strict: ClassVar[tuple[str, ...]] = ()
-    _keys_to_ignore_on_load_missing: ClassVar[tuple[str, ...]] = ()
-    _keys_to_ignore_on_load_unexpected: ClassVar[tuple[str, ...]] = ()
-    _keys_to_ignore_on_save: ClassVar[tuple[str, ...]] = ()
+    _no_split_modules = ("Qwen2AudioEncoderLayer", "Qwen2DecoderLayer")
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = False
+    _can_compile_fullgraph = False
+    _is_stateful = False
+    _keep_in_fp32_modules = ()
+    _keep_in_fp32_modules_strict = ()
+    _keys_to_ignore_on_load_missing = ()
+    _keys_to_ignore_on_load_unexpected = ()
+    _keys_to_ignore_on_save = ()
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)  # type: ignore[call-arg]
+        super().__init__(config)
         if getattr(config, "gradient_checkpointing", False):  # how it was switched on before there was a method
             self.gradient_checkpointing_enable()
 
@@ -147,7 +147,8 @@ class ModelMethods(nn.Module):
     def enable_input_require_grads(self) -> None:
         """Give the outputs of embedding and first convolution a gradient: for adapters on a frozen model."""
         self.disable_input_require_grads()
-        first = [self.get_input_embeddings(), *(m.conv1 for m in self.modules() if isinstance(m, Qwen2AudioEncoder))]
+        embedding = self.get_input_embeddings()  # type: ignore[operator]  # each class has one
+        first = [embedding, *(m.conv1 for m in self.modules() if isinstance(m, Qwen2AudioEncoder))]
         self._require_grads_hooks = [module.register_forward_hook(_require_grad) for module in first]
 
     def disable_input_require_grads(self) -> None:
@@ -155,9 +156,6 @@ class ModelMethods(nn.Module):
         for hook in getattr(self, "_require_grads_hooks", ()):
             hook.remove()
         self._require_grads_hooks = []
-
-    def get_input_embeddings(self) -> nn.Module:
-        raise NotImplementedError
 
 
 def _require_grad(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ from ..generate.config import GenerationConfig
 from ..model import encoder, qwen2_audio
 from ..model.initialize import initialize
 from .embeddings import EmbeddingMethods
-from .generation_methods import GenerationMethods
+from .generation_mixin import GenerationMixin
 from .loading import Pretrained
 from .model_methods import ModelMethods
 
@@ -53,7 +53,7 @@ class Qwen2AudioModel(Pretrained, EmbeddingMethods, ModelMethods, qwen2_audio.Qw
 
 
 class Qwen2AudioForConditionalGeneration(
-    Pretrained, GenerationMethods, EmbeddingMethods, ModelMethods, qwen2_audio.Qwen2AudioForConditionalGeneration
+    Pretrained, GenerationMixin, EmbeddingMethods, ModelMethods, qwen2_audio.Qwen2AudioForConditionalGeneration
 ):
     """The complete model. `generation_config` holds the checkpoint's settings for `generate`."""
 

@@ -53,11 +53,12 @@ class QuantizedLinear(QuantizedLayer):
     """y = W x + b with W in 4, 8 or 16 bits in the layout of `packing`; b is float32 or None.
 
     A float32 input on the CPU uses the native kernels if they are available; unless W has 16 bits, they quantise the
-    input to 8 bits. Any other input is multiplied by the dequantised weights, slice by slice. Gradients flow to the
-    input, but not to W and b.
+    input to 8 bits. Any other input is multiplied by the dequantised weights, slice by slice, and so is one with a
+    gradient. Gradients flow to the input, but not to W and b.
     """
 
     bias: torch.Tensor | None
+    dequantizes: bool = False  # use the dequantised weights without a gradient too; set it before the first pass
 
     def __init__(
         self, in_features: int, out_features: int, form: Format, *, bias: bool = True, device: Any = None
@@ -74,7 +75,7 @@ class QuantizedLinear(QuantizedLayer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., K] -> [..., N] in x's dtype."""
         tracked = torch.is_grad_enabled() and x.requires_grad
-        if x.dtype == torch.float32 and x.device.type == "cpu" and not tracked:
+        if x.dtype == torch.float32 and x.device.type == "cpu" and not tracked and not self.dequantizes:
             native = native_ops()
             if native is not None:
                 return native.linear(  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Text to token ids and back: Qwen2's byte-level BPE with its control tokens."""
+"""Qwen2's tokenizer: its files, batches of texts as rows of ids, and conversations in a chat template."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .padding import UNLIMITED, Rows, as_batch, columns_of, cut, pad_columns, pa
 from .rendering import Span, TemplateInputs, render_all, variables_read
 from .template_files import Templates, choose_template, read_templates, templates_in, write_templates
 from .tokenizer_files import TOKENIZER_FILES, read_backend, write_tokenizer
-from .vocabulary import EXTRA, PARTS, Vocabulary, as_lists
+from .vocabulary import EXTRA, PARTS, Vocabulary, check_text
 
 # Options of `from_pretrained` beside the tokens: what a call does by default, for which only the processor asks, and
 # what tokenizer_config.json sets.
@@ -112,35 +112,7 @@ class Tokenizer(Vocabulary):
     def padding_side(self, side: str) -> None:
         self._padding_side = _checked_side(side)
 
-    # -- text to ids
-
-    def encode(self, text: str, *, control_tokens: bool = True, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`.
-
-        With control_tokens=False, control tokens in the text are encoded as ordinary text: `<|im_end|>` becomes seven
-        tokens and does not end a message. `add_special_tokens` has an effect only when tokenizer.json adds tokens at
-        the ends of a text; Qwen2's adds none.
-        Raises PromptError when `text` is not a string or has a lone surrogate.
-        """
-        _check_text(text)
-        if not control_tokens:
-            return self._plain.encode(text).ids
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-
-    def encode_plain(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of `text`, encoded without control tokens, and the index of each id's first character in `text`."""
-        _check_text(text)
-        encoding = self._plain.encode(text)
-        return encoding.ids, [start for start, _ in encoding.offsets]
-
-    def tokenize(self, text: str, *, add_special_tokens: bool = False) -> list[str]:
-        """The tokens of `text` in the vocabulary's spelling, in which a letter stands for a byte (`Ġ` for a blank)."""
-        _check_text(text)
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).tokens
-
-    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """The text of tokens in the vocabulary's spelling."""
-        return str(self._backend.decoder.decode(list(tokens)))
+    # -- batches
 
     def __call__(
         self,
@@ -197,7 +169,7 @@ class Tokenizer(Vocabulary):
         each token of them. Raises PromptError as `encode`.
         """
         for text in texts:
-            _check_text(text)
+            check_text(text)
         encodings = [self._backend.encode(text, add_special_tokens=add_special_tokens) for text in texts]
         ids = [encoding.ids for encoding in encodings]
         columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
@@ -263,34 +235,6 @@ class Tokenizer(Vocabulary):
         )
         tensors = return_tensors or encoded.tensors
         return BatchFeature({**as_batch(filled, tensors, encoded.single), **BatchFeature(encoded.others, tensors)})
-
-    # -- ids to text
-
-    def decode(
-        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> Any:
-        """Text of an id or a row of ids (list, numpy array, tensor); a batch of rows gives a list of texts.
-
-        An id that is not in the vocabulary (the model's embedding has more rows) decodes to nothing, and bytes that
-        are not UTF-8 decode to U+FFFD. `clean_up_tokenization_spaces` is accepted and does nothing, as in the
-        reference for byte-level BPE. Raises PromptError for a negative id.
-        """
-        ids = as_lists(token_ids)
-        if isinstance(ids, int):
-            ids = [ids]
-        if ids and isinstance(ids[0], list):
-            return self.batch_decode(ids, skip_special_tokens)
-        if ids and min(ids) < 0:
-            raise PromptError(
-                f"Token id {min(ids)} is negative; expected ids from 0 up. Take out ignored labels (-100) first."
-            )
-        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
-
-    def batch_decode(
-        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> list[str]:
-        """The text of each row of ids; see `decode`."""
-        return [self.decode(row, skip_special_tokens) for row in sequences]
 
     # -- conversations
 
@@ -378,15 +322,3 @@ def _checked_side(side: str) -> str:
     if side not in ("left", "right"):
         raise ConfigError(f"padding_side is {side!r}; expected 'left' or 'right'.")
     return side
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise PromptError(f"The text is a {type(text).__name__}; expected a string.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"The text has half a character at position {error.start} (a lone surrogate); "
-            "decode it again from its source as UTF-8 or UTF-16."
-        ) from None

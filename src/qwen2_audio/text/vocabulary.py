@@ -1,4 +1,4 @@
-"""A tokenizer's vocabulary: tokens and their ids, the tokens with a part to play, and tokens that are added later."""
+"""Text to token ids and back: a byte-level BPE with its control tokens, those with a part to play, and added ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _id_property(name: str) -> Any:
 
 
 class Vocabulary:
-    """Tokens and their ids. `token_to_id` of the `tokenizers` library behind it knows control tokens too."""
+    """Text, tokens and their ids."""
 
     bos_token: str | None
     eos_token: str | None
@@ -122,6 +122,64 @@ class Vocabulary:
             setattr(self, name, str(token))
         return added
 
+    # -- text to ids
+
+    def encode(self, text: str, *, control_tokens: bool = True, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`.
+
+        With control_tokens=False, control tokens in the text are encoded as ordinary text: `<|im_end|>` becomes seven
+        tokens and does not end a message. `add_special_tokens` has an effect only when tokenizer.json adds tokens at
+        the ends of a text; Qwen2's adds none.
+        Raises PromptError when `text` is not a string or has a lone surrogate.
+        """
+        check_text(text)
+        if not control_tokens:
+            return self._plain.encode(text).ids
+        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def encode_plain(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of `text`, encoded without control tokens, and the index of each id's first character in `text`."""
+        check_text(text)
+        encoding = self._plain.encode(text)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
+    def tokenize(self, text: str, *, add_special_tokens: bool = False) -> list[str]:
+        """The tokens of `text` in the vocabulary's spelling, in which a letter stands for a byte (`Ġ` for a blank)."""
+        check_text(text)
+        return self._backend.encode(text, add_special_tokens=add_special_tokens).tokens
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """The text of tokens in the vocabulary's spelling."""
+        return str(self._backend.decoder.decode(list(tokens)))
+
+    # -- ids to text
+
+    def decode(
+        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> Any:
+        """Text of an id or a row of ids (list, numpy array, tensor); a batch of rows gives a list of texts.
+
+        An id that is not in the vocabulary (the model's embedding has more rows) decodes to nothing, and bytes that
+        are not UTF-8 decode to U+FFFD. `clean_up_tokenization_spaces` is accepted and does nothing, as in the
+        reference for byte-level BPE. Raises PromptError for a negative id.
+        """
+        ids = as_lists(token_ids)
+        if isinstance(ids, int):
+            ids = [ids]
+        if ids and isinstance(ids[0], list):
+            return self.batch_decode(ids, skip_special_tokens)
+        if ids and min(ids) < 0:
+            raise PromptError(
+                f"Token id {min(ids)} is negative; expected ids from 0 up. Take out ignored labels (-100) first."
+            )
+        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(
+        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> list[str]:
+        """The text of each row of ids; see `decode`."""
+        return [self.decode(row, skip_special_tokens) for row in sequences]
+
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
         """The id of a token or of each token; `unk_token_id` for an unknown token."""
         if isinstance(tokens, str):
@@ -148,6 +206,19 @@ class Vocabulary:
         if token in self.added_tokens_decoder:
             return str(spelling).encode()
         return bytes(_byte_of(letter) for letter in spelling)
+
+
+def check_text(text: object) -> None:
+    """Raises PromptError unless `text` is a string that UTF-8 can hold."""
+    if not isinstance(text, str):
+        raise PromptError(f"The text is a {type(text).__name__}; expected a string.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"The text has half a character at position {error.start} (a lone surrogate); "
+            "decode it again from its source as UTF-8 or UTF-16."
+        ) from None
 
 
 def _token_called(name: str, config: Mapping[str, Any], backend: Backend) -> str | None:

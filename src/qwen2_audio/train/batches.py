@@ -17,6 +17,7 @@ from ..inputs.collate import stack_clips
 from .data import Dataset, Example, Pair
 from .loss import IGNORED
 from .quarantine import BadRow, Quarantine
+from .workers import START_METHOD, start_worker
 
 _POOL = 64  # batches whose rows are sorted by length together
 _JITTER = 0.1  # share of a length, drawn anew in each epoch: else a small file would have the same batches every time
@@ -113,6 +114,8 @@ def _read(rows: _Rows, plan: Sequence[list[int]], quarantine: Quarantine, worker
         batch_size=None,
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=start_worker,
+        multiprocessing_context=START_METHOD if workers else None,
         generator=torch.Generator(),  # else it advances the global one, and a resumed run would differ
     )
     good = 0

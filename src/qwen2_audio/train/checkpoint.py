@@ -1,7 +1,7 @@
 """A run on disk, written completely or not at all. A run that was killed goes on from it with the same results.
 
-output/checkpoints/step-00000100/   state.pt (trained parameters, AdamW's moments, random states), progress.json;
-                                 with LoRA also the adapter
+output/checkpoints/step-00000100/   state.pt (AdamW's moments, random states), progress.json, and a result as below;
+                                 with LoRA the trained parameters are in state.pt too
 output/best/  output/final/         the result of a run: the adapter, or a checkpoint in the official layout
 """
 
@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from ..checkpoint.json_file import write_json
+from ..checkpoint.weights import Checkpoint
 from ..distributed.process_group import Processes, full_tensor, shard_like
 from ..errors import ConfigError, WeightsError
 from .config import RENAMED_KEYS, DataConfig, TrainConfig
@@ -120,30 +121,30 @@ def save(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     processes: Processes,
+    save_result: Save,
     *,
-    adapter: Save | None = None,
+    adapter: bool,
 ) -> None:
     """Write a checkpoint, then remove the older ones. All processes call it; the first one writes.
 
-    adapter: writes the adapter into the same folder, so that an interrupted run has one to merge or load.
+    save_result writes the adapter, or else the model in float32, into the same folder, so that an interrupted run has
+    one to load; `load` reads the parameters of the latter again, instead of a second copy of them.
     It holds unsharded tensors, so that a run may go on with another number of processes. Raises WeightsError.
     """
     from safetensors import SafetensorError
 
     state = {
-        "parameters": {name: _kept(p, processes) for name, p in trained(model).items()},
+        "parameters": {name: _kept(p, processes) for name, p in trained(model).items()} if adapter else None,
         "optimiser": _each_tensor(optimiser.state_dict(), lambda tensor, _: _kept(tensor, processes)),
         "random": processes.gather(_random_states()),
     }
     path = output / FOLDER / f"step-{progress.step:08}"
     if not processes.first:
-        if adapter is not None:
-            adapter(path)  # sends its shards to the first process
+        save_result(path)  # sends its shards to the first process
         return
     try:
         with whole_folder(path) as folder:
-            if adapter is not None:
-                adapter(folder)
+            save_result(folder)
             torch.save(state, folder / STATE)
             write_json(folder / PROGRESS, {"progress": asdict(progress), "run": fingerprint})
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -179,11 +180,14 @@ def load(
         saved = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
         check_same(path, saved["run"], fingerprint)
         state = torch.load(path / STATE, map_location="cpu", weights_only=True, mmap=processes.size > 1)
-        parameters = trained(model)
-        check_shapes(path, {name: list(t.shape) for name, t in state["parameters"].items()}, parameters)
+        parameters, saved_parameters = trained(model), state["parameters"]
+        if saved_parameters is None:
+            stored = Checkpoint.open(path)
+            saved_parameters = {name: stored.read(name) for name in parameters.keys() & stored.stored.keys()}
+        check_shapes(path, {name: list(t.shape) for name, t in saved_parameters.items()}, parameters)
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(shard_like(state["parameters"][name], parameter))
+                parameter.copy_(shard_like(saved_parameters[name], parameter))
         owners = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         optimiser.load_state_dict(_each_tensor(state["optimiser"], lambda t, n: shard_like(t, owners[n])))
         _restore_random_states(state["random"], processes)
@@ -212,10 +216,18 @@ def check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     before, now, defaults = _flat(before), *(_flat(json.loads(json.dumps(table))) for table in (now, defaults))
     before = {RENAMED_KEYS.get(key, key): value for key, value in before.items()}
     folder = path.parent.parent
-    if before.setdefault(DATA_DIGEST, now.get(DATA_DIGEST)) != now.get(DATA_DIGEST):
+    if before.get("kind") != now.get("kind"):
         raise ConfigError(
-            f"{folder} holds a run on other data: {now['data.train']} was changed since. Give the new run another "
-            "output, or put the old data back to go on with the old one."
+            f"{folder} holds a run of train {before.get('kind')}, and this is train {now.get('kind')}. Give the new "
+            f"run another output, or go on with the old one by train {before.get('kind')}."
+        )
+    before.setdefault(DATA_DIGEST, now.get(DATA_DIGEST))
+    other = any(before.get(key) != now.get(key) for key in (DATA_DIGEST, "rows"))
+    if other and before.get("data.train") == now.get("data.train"):
+        raise ConfigError(
+            f"{folder} holds a run on other data: {now.get('data.train')} was changed since (it had "
+            f"{before.get('rows')} rows, and has {now.get('rows')}). Give the new run another output, or put the old "
+            "data back to go on with the old one."
         )
     for key in sorted(before.keys() | now.keys()):
         old, new = (table.get(key, defaults.get(key)) for table in (before, now))

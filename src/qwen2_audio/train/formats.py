@@ -34,6 +34,7 @@ CHAT_KEYS = (
     "messages", "conversations", "audios", "system", "chosen", "rejected", "rejected_response", *SEGMENT_KEYS,
 )  # fmt: skip
 EVAL_KEYS = ("audio", "prompt", "gt")
+TRL_KEYS = ("prompt", "completion", "chosen", "rejected")
 MESSAGE_KEYS = ("role", "content", "from", "value", "weight", "loss")
 PART_KEYS = ("type", "text", "audio", "audio_url", "input_audio", "url", "path", *SEGMENT_KEYS)
 CLIP_KEYS = ("audio", "audio_url", "input_audio", "url", "path")  # of a part
@@ -69,25 +70,30 @@ def read_row(row: Any, folder: Path) -> ChatRow | BaseRow:
     if not isinstance(row, dict):
         raise PromptError(f"The row is a {type(row).__name__}; expected an object with 'messages'.")
     row = _without_nulls(row)
-    if "messages" not in row and "conversations" not in row and {"prompt", "gt"} & set(row):
-        return _base_row(row, folder)
+    if "messages" not in row and "conversations" not in row:
+        _refuse_trl(row)
+        if {"prompt", "gt"} & set(row):
+            return _base_row(row, folder)
     _check_row_keys(row)
     if ("messages" in row) == ("conversations" in row):
         which = "both" if "messages" in row else "neither"
         raise PromptError(f"The row has {which} of 'messages' and 'conversations'; expected one of them.")
     clips = _Clips(row, folder)
-    messages, excluded = _messages(row, clips)
-    rejected = _rejected(row, messages, clips)
+    entries = _entries(row)
+    messages = [_message(entry, where, clips) for where, entry in entries.items()]
+    excluded = {i for i, (where, entry) in enumerate(entries.items()) if _is_excluded(entry, where)}
+    rejected = _rejected(row, clips)
     clips.check_all_used()
     _check_all_heard(row, messages)
     _cut_segment(row, messages)
-    _check_order(messages)
+    named = dict(zip(entries, messages, strict=True))
+    _check_order(named)
     answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i not in excluded]
     if not answers:
         raise PromptError("Every answer of the row is switched off by 'weight' or 'loss'; nothing is left to learn.")
-    _check_answers(messages)
+    _check_answers(named)
     if rejected is not None:
-        _check_answers([rejected])
+        _check_answers({"'rejected'" if "rejected" in row else "'rejected_response'": rejected})
         if answer_text(rejected) == answer_text(messages[-1]):
             raise PromptError("The chosen and the rejected answer are the same; there is nothing to prefer.")
     return ChatRow(messages, tuple(answers), rejected)
@@ -103,6 +109,20 @@ def _base_row(row: dict[str, Any], folder: Path) -> BaseRow:
     audio = clip_source(row["audio"], folder, "The row", {key: row.get(key) for key in SEGMENT_KEYS})
     refuse_unread_clips(row, (*EVAL_KEYS, *SEGMENT_KEYS), [audio], "It has one clip, named under 'audio'.")
     return BaseRow(audio, row["prompt"], row["gt"])
+
+
+def _refuse_trl(row: dict[str, Any]) -> None:
+    """Raises PromptError for a row of TRL's forms, which would be taken for a broken evaluation row."""
+    found = [key for key in TRL_KEYS if key in row]
+    if not {"completion", "chosen", "rejected"} & set(found):
+        return
+    prompt = "the prompt, as the user's message" if "prompt" in row else "the messages before the two answers"
+    answer = "and 'chosen' and 'rejected' beside it" if "completion" not in row else "and the completion after it"
+    names = " and ".join(filter(None, (", ".join(map(repr, found[:-1])), repr(found[-1]))))
+    raise PromptError(
+        f"The row has {names} and no 'messages': a form of TRL, which is not read here. Expected 'messages' with "
+        f"{prompt}, {answer}."
+    )
 
 
 def _without_nulls(table: dict[str, Any]) -> dict[str, Any]:
@@ -177,38 +197,39 @@ class _Clips:
             )
 
 
-def _messages(row: dict[str, Any], clips: _Clips) -> tuple[list[Message], set[int]]:
-    """The conversation with the chosen answer at its end, and the messages that are excluded from training."""
+def _entries(row: dict[str, Any]) -> dict[str, Any]:
+    """The conversation's messages as the row has them, the chosen answer at the end, by their names in errors."""
     entries = row.get("messages", row.get("conversations"))
     if not isinstance(entries, list) or not entries:
         raise PromptError(f"The conversation is {_short(entries)}; expected a list of messages.")
+    named: dict[str, Any] = {}
     system = row.get("system")
     if system:
         if isinstance(entries[0], dict) and _role(entries[0]) == "system":
             raise PromptError("The row has a 'system' beside a first message that is one; give it once.")
-        entries = [{"role": "system", "content": system}, *entries]
+        named["'system'"] = {"role": "system", "content": system}
+    named |= {f"Message {number}": entry for number, entry in enumerate(entries, 1)}
     if "chosen" in row:
-        entries = [*entries, _as_answer(row["chosen"], "chosen")]
-    messages = [_message(entry, number, clips) for number, entry in enumerate(entries, 1)]
-    return messages, {i for i, entry in enumerate(entries) if _is_excluded(entry, i + 1)}
+        named["'chosen'"] = _as_answer(row["chosen"], "chosen")
+    return named
 
 
-def _is_excluded(entry: dict[str, Any], number: int) -> bool:
+def _is_excluded(entry: dict[str, Any], where: str) -> bool:
     """Whether a message is not trained on: OpenAI's `weight` 0, ms-swift's `loss` false. Raises PromptError."""
     for key in ("weight", "loss"):
         if entry.get(key) not in (None, 0, 1):
-            raise PromptError(f"Message {number} has {key} {entry[key]!r}; expected 0 or 1, false or true.")
+            raise PromptError(f"{where} has {key} {entry[key]!r}; expected 0 or 1, false or true.")
     return 0 in (entry.get("weight"), entry.get("loss"))
 
 
-def _rejected(row: dict[str, Any], messages: list[Message], clips: _Clips) -> Message | None:
+def _rejected(row: dict[str, Any], clips: _Clips) -> Message | None:
     if "rejected" in row and "rejected_response" in row:
         raise PromptError("The row has both 'rejected' and 'rejected_response'; give one of them.")
     if ("rejected" in row) != ("chosen" in row):
         raise PromptError("The row has one of 'chosen' and 'rejected'; a pair needs both.")
     for key in ("rejected", "rejected_response"):
         if key in row:
-            return _message(_as_answer(row[key], key), len(messages), clips)
+            return _message(_as_answer(row[key], key), repr(key), clips)
     return None
 
 
@@ -223,8 +244,7 @@ def _as_answer(value: Any, key: str) -> dict[str, Any]:
     return value
 
 
-def _message(entry: Any, number: int, clips: _Clips) -> Message:
-    where = f"Message {number}"
+def _message(entry: Any, where: str, clips: _Clips) -> Message:
     if not isinstance(entry, dict):
         raise PromptError(f"{where} is {_short(entry)}; expected an object with 'role' and 'content'.")
     entry = _without_nulls(entry)
@@ -284,15 +304,17 @@ def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
     return {"type": "text", "text": part["text"]}
 
 
-def _check_order(messages: list[Message]) -> None:
+def _check_order(messages: dict[str, Message]) -> None:
     """Raises PromptError unless there is at most one system message, at the start, then user and assistant take turns,
     and the assistant is last."""
-    turns = list(enumerate((message["role"] for message in messages), 1))
+    turns = [(where, message["role"]) for where, message in messages.items()]
     if turns[0][1] == "system":
         del turns[0]
-    for (number, role), expected in zip(turns, _alternating(), strict=False):
+    for (where, role), expected in zip(turns, _alternating(), strict=False):
+        if role != expected and where == "'chosen'":
+            raise PromptError("'chosen' comes after an answer; expected the messages before it to end with the user's.")
         if role != expected:
-            raise PromptError(f"Message {number} is the {role}'s, expected the {expected}'s; they take turns.")
+            raise PromptError(f"{where} is the {role}'s, expected the {expected}'s; they take turns.")
     if not turns or turns[-1][1] != "assistant":
         raise PromptError("The conversation does not end in an answer; expected an assistant's message at its end.")
 
@@ -309,10 +331,10 @@ def answer_text(message: Message) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-def _check_answers(messages: list[Message]) -> None:
-    for number, message in enumerate(messages, 1):
+def _check_answers(messages: dict[str, Message]) -> None:
+    for where, message in messages.items():
         if message["role"] == "assistant" and not answer_text(message).strip():
-            raise PromptError(f"Message {number} is an empty answer; the model would learn to say nothing.")
+            raise PromptError(f"{where} is an empty answer; the model would learn to say nothing.")
 
 
 def _short(value: Any) -> str:

@@ -6,9 +6,10 @@ tokens, or pairs). How a step is split into micro-batches or over processes chan
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from .feed import MicroBatch, Position, Source, StepData, dummy_batch, steps_of_
 from .interrupt import Interruption, signals_noted
 from .metrics import Metrics, draw
 from .progress import Display, shown
+from .workers import deaths_named
 
 NO_EVALUATION = "No row of the evaluation data could be used; the reasons are in the report."
 
@@ -138,10 +140,8 @@ class RunState:
     def save(self) -> None:
         """Write a checkpoint. Raises WeightsError."""
         task = self.task
-        adapter = task.save if task.config.method == "lora" else None
-        checkpoint.save(
-            task.output, self.progress, task.fingerprint, task.model, self.optimiser, task.processes, adapter=adapter
-        )
+        run = (task.output, self.progress, task.fingerprint, task.model, self.optimiser, task.processes)
+        checkpoint.save(*run, task.save, adapter=task.config.method == "lora")
 
 
 def _train(state: RunState) -> None:
@@ -151,8 +151,11 @@ def _train(state: RunState) -> None:
     if task.evaluation is not None:
         _check_evaluation(task.evaluation)
     optim.training_mode(task.model, config)
-    data = _usable_steps(task, Position(progress.epoch, progress.batch))
-    with signals_noted() as interruption:
+    with (
+        deaths_named(config.data.workers),
+        contextlib.closing(_usable_steps(task, Position(progress.epoch, progress.batch))) as data,  # and its workers
+        signals_noted() as interruption,
+    ):
         _steps(state, data, interruption)
 
 
@@ -181,15 +184,15 @@ def _end_interrupted(state: RunState, interruption: Interruption) -> None:
     """Write a checkpoint, say how to go on, and end the program."""
     state.save()
     folder = checkpoint.newest(state.task.output)
-    use = "; its adapter can be used as it is" if state.task.config.method == "lora" else ""
+    what = "adapter" if state.task.config.method == "lora" else "model"
     state.display.line(
-        f"interrupted after step {state.progress.step} of {state.steps}, saved in {folder}{use}. "
-        "Run the same command again to go on."
+        f"interrupted after step {state.progress.step} of {state.steps}, saved in {folder}; its {what} can be used as "
+        "it is. Run the same command again to go on."
     )
     interruption.end()
 
 
-def _usable_steps(task: Task, start: Position) -> Iterator[StepData]:
+def _usable_steps(task: Task, start: Position) -> Generator[StepData, None, None]:
     """The steps in which at least one process has a usable row. Raises PromptError after an epoch without one.
 
     They end where a run of `epochs` has gone over the data once more than it should, as many rows were damaged.

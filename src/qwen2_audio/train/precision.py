@@ -1,10 +1,15 @@
-"""The precision of a training step: float32, or bfloat16 by autocast where the hardware supports it."""
+"""The arithmetic of a training step: float32, or bfloat16 by autocast; products with a quantised base."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 
 import torch
+from torch import nn
+
+from ..lora import PARTS
+from ..quantize.linear import QuantizedLinear
 
 
 def fast_bfloat16(device: torch.device | str = "cpu") -> bool:
@@ -28,3 +33,17 @@ def autocast_wanted(precision: str, device: torch.device) -> bool:
             stacklevel=2,
         )
     return precision == "bfloat16" or (precision == "auto" and device.type == "cuda" and fast_bfloat16(device))
+
+
+def compute_as_with_gradients(model: nn.Module, parts: Collection[str]) -> None:
+    """Let quantised Linears compute the same with gradients and without, from the first of the trained `parts` on.
+
+    The native kernels, which quantise their input too, cannot take a gradient. Without this they would compute some
+    passes and not others: DPO's reference but not its policy, evaluations but not steps. Parts before the first
+    trained one never have a gradient, and keep the kernels.
+    """
+    names = list(PARTS)  # in the order in which they compute
+    for part in names[min(names.index(part) for part in parts) :]:
+        for module in model.get_submodule(PARTS[part]).modules():
+            if isinstance(module, QuantizedLinear):
+                module.dequantizes = True

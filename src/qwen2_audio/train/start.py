@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from .batches import batches
 from .config import AugmentConfig, TrainConfig
 from .data import Dataset
 from .feed import MicroBatch, Source, check_shares
-from .precision import autocast_wanted
+from .precision import autocast_wanted, compute_as_with_gradients
 from .quarantine import Quarantine
 
 REPORT, LENGTHS = "quarantine.jsonl", "lengths.npy"
@@ -119,6 +119,7 @@ def set_up(config: TrainConfig) -> RunSetup:
         model.set_attn_implementation("eager")  # torch's fused attention takes 2.5 times as long there
     if config.method == "full" and is_quantized(model):
         raise ConfigError(f"{source} is quantised, and such weights cannot be trained; use method = 'lora'.")
+    compute_as_with_gradients(model, config.parts)
     quarantine = Quarantine(output / REPORT)
     return RunSetup(config, model, processor, quarantine, autocast, processes, lora.base_fingerprint(model))
 
@@ -158,7 +159,8 @@ def dataset_of(setup: RunSetup, *, evaluation: bool = False, pairs: bool = False
     path = config.eval if evaluation else config.train
     dataset = Dataset(path, setup.processor, config, seed=setup.config.seed, lengths=saved, pairs=pairs)
     if saved is not None and len(saved) != len(dataset):
-        return dataset  # the data was changed; that the run is another one is said when its checkpoint is read
+        # The data was changed; that the run is another one is said when its checkpoint is read.
+        return Dataset(path, setup.processor, config, seed=setup.config.seed, pairs=pairs)
     lengths = dataset.lengths()
     if setup.processes.first:
         for bad in dataset.bad_rows:
@@ -167,7 +169,18 @@ def dataset_of(setup: RunSetup, *, evaluation: bool = False, pairs: bool = False
             _write_lengths(folder / LENGTHS, lengths)
     if not lengths.any():
         raise PromptError(f"No row of {path} could be used. {setup.quarantine.summary()}")
+    if not evaluation:
+        _check_something_is_trained(dataset, setup.config.parts)
     return dataset
+
+
+def _check_something_is_trained(dataset: Dataset, parts: Sequence[str]) -> None:
+    """Raises ConfigError where only parts for clips are trained, and no row has one."""
+    if "language_model" not in parts and dataset.count_without_clip() == np.count_nonzero(dataset.lengths()):
+        raise ConfigError(
+            f"parts is {list(parts)}, and no row of {dataset.path} has a clip, so that nothing would be trained; add "
+            "'language_model' to parts, or name the rows' clips."
+        )
 
 
 def data_note(dataset: Dataset) -> str:

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from kit.clip_files import wav_bytes
 from kit.fake_backend import FakeBackend
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.evaluate.nano.sounds.kinds import NAMED
 from qwen2_audio.serve.app import create_app

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen2_audio.errors import ConfigError, PromptError, WeightsError
-from qwen2_audio.text.tokenizer import UNLIMITED, Tokenizer
+from qwen2_audio.text.padding import UNLIMITED
+from qwen2_audio.text.tokenizer import Tokenizer
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "qwen2-tokenizer"
 

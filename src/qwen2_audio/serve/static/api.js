@@ -3,7 +3,7 @@
 import { Problem, WRONG } from "./problem.js";
 
 const DOWN = "The server does not answer. Is qwen2-audio serve still running?";
-const BROKEN = "The connection broke off; what came until then is above.";
+const BROKEN = "The connection to the server was lost on the way.";
 const READY_MS = 5000; // a server that is silent for longer counts as gone
 
 async function refusal(response, key) {

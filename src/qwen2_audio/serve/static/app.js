@@ -62,12 +62,12 @@ const page = {
 	transcribe,
 	list: byId("turns"),
 	changed: refresh,
-	saved: async (saved, midway) => {
-		await history.save(saved, midway);
-		show();
+	saved: async (saved, when) => {
+		await history.save(saved, when === "ended");
+		if (when !== "midway") show(); // which reads all that is saved
 	},
 	say: (words) => (byId("said").textContent = words),
-	failed: (kind) => ["down", "broken"].includes(kind) && status.look(),
+	failed: (kind) => ["down", "broken", "server"].includes(kind) && status.look(true), // it may be another server by now
 	askAnew: (question) => (start(), send(question)),
 	key: useKey,
 };
@@ -196,6 +196,7 @@ function bindButtons() {
 	};
 	byId("stop").onclick = () => conversation.stop("stopped");
 	byId("hands-free").onclick = () => talk.setHandsFree(!talk.handsFree);
+	byId("enter-key").onclick = () => settings.open("key");
 	byId("drop-recording").onclick = () => talk.cancel();
 	if (TOUCH) byId("text").placeholder = "Ask a question"; // nothing is dropped with a finger
 	byId("aloud").hidden = !reader.possible;

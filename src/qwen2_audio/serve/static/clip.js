@@ -92,7 +92,7 @@ export class ClipView {
 	heard(heard) {
 		if (!heard) return;
 		this.#length.textContent = spell(heard.seconds);
-		this.#notes.replaceChildren(...(heard.notes ?? []).map((note) => element("li", {}, icon("info"), element("span", {}, note))));
+		this.#notes.replaceChildren(...(heard.notes ?? []).map((note) => element("li", {}, icon("info"), element("span", {}, note.replace(/^Clip \d+/, "This clip")))));
 	}
 
 	playing(on) {

@@ -24,17 +24,27 @@ function contentOf({ text, clips }) {
 	return text ? [...parts, { type: "text", text }] : parts;
 }
 
-/** The request's messages for the last question of `turns`, without earlier questions that failed. */
+/** Questions and answers up to the last question of `turns`, which has no answer yet; without earlier ones that failed. */
+function pairsOf(turns) {
+	const last = turns.length - 2;
+	const pairs = turns.slice(0, last).flatMap((turn, i) => (i % 2 ? [] : [[turn, turns[i + 1]]]));
+	return [...pairs.filter(([, { text, end }]) => text || end !== "failed"), [turns[last], { text: "" }]];
+}
+
+/** The request's messages. */
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
-	const last = turns.length - 2;
-	for (let i = 0; i <= last; i += 2) {
-		const [question, { text, end }] = turns.slice(i, i + 2);
-		if (i < last && end === "failed" && !text) continue;
+	for (const [question, { text }] of pairsOf(turns)) {
 		messages.push({ role: "user", content: contentOf(question) });
-		if (i < last && text) messages.push({ role: "assistant", content: text });
+		if (text) messages.push({ role: "assistant", content: text });
 	}
 	return messages;
+}
+
+/** `words` about "Clip 3" of the request, with the clip's name. */
+function named(words, turns, { task, clips }) {
+	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => question.clips);
+	return words.replace(/^Clip (\d+)/, (clip, number) => sent[number - 1]?.name || clip);
 }
 
 export class Conversation {
@@ -62,7 +72,8 @@ export class Conversation {
 
 	/** As store.js saves it. */
 	get row() {
-		const title = this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip";
+		const [{ task, clips }] = this.turns;
+		const title = task ? `Transcript of ${clips[0].name || "a recording"}` : (this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip");
 		return { id: this.id, title, changed: Date.now(), turns: this.turns };
 	}
 
@@ -121,7 +132,7 @@ export class Conversation {
 	async #follow({ deltas, first, since }, views) {
 		const { answer, reply } = views;
 		const { changed, settings, reader, say } = this.#page;
-		this.#save(true);
+		this.#save("begun");
 		changed();
 		try {
 			for (let step = await first; !step.done; step = await deltas.next()) {
@@ -140,12 +151,13 @@ export class Conversation {
 		reply.finished();
 		say(answer.text ? `Answer: ${answer.text}` : "No answer.");
 		changed();
-		this.#save(false);
+		this.#save("ended");
 	}
 
-	#save(midway) {
+	/** when: "begun", "midway" or "ended", of the answer */
+	#save(when) {
 		this.#saved = Date.now();
-		this.#page.saved(this, midway);
+		this.#page.saved(this, when);
 	}
 
 	#apply({ text, finish, usage }, views, since) {
@@ -160,7 +172,7 @@ export class Conversation {
 			reply.add(text);
 			if (this.#page.settings.values.aloud) this.#page.reader.push(text);
 			this.#page.changed();
-			if (Date.now() - this.#saved > SAVE_MS) this.#save(true);
+			if (Date.now() - this.#saved > SAVE_MS) this.#save("midway");
 		}
 		if (finish) answer.end = finish;
 		if (usage) this.#count(usage, views);
@@ -172,8 +184,9 @@ export class Conversation {
 		question.clips.forEach((view, i) => view.heard((turn.clips[i].heard = usage.heard[first + i])));
 	}
 
-	#fail({ kind, message: words, wait }, views) {
-		const { answer, reply } = views;
+	#fail({ kind, message, wait }, views) {
+		const { turn, answer, reply } = views;
+		const words = named(message, this.turns, turn);
 		this.#running = null;
 		Object.assign(answer, { end: "failed", failure: { kind, words } });
 		const retry = () => this.#retry(views);
@@ -189,7 +202,7 @@ export class Conversation {
 		reply.node.nextSibling.querySelector("input")?.focus();
 		this.#page.failed(kind);
 		this.#page.changed();
-		this.#save(false);
+		this.#save("ended");
 	}
 
 	#countdown(wait, retry) {

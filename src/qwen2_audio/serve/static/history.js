@@ -29,8 +29,8 @@ export class History {
 		byId("history").replaceChildren(...rows.map((row) => this.#row(row, row.id === current)));
 	}
 
-	/** Saves a conversation; midway: its answer is still being written, which other tabs need not know. */
-	async save(conversation, midway) {
+	/** Saves a conversation; tell: other tabs, too. */
+	async save(conversation, tell) {
 		const { row, changed: known } = conversation;
 		if (this.#removed.has(row.id)) return;
 		conversation.changed = row.changed;
@@ -40,7 +40,7 @@ export class History {
 			byId("kept").textContent = "The browser's storage is full: this was not saved. Delete older ones.";
 			return;
 		}
-		if (!midway) this.#tabs.postMessage({ id: conversation.id });
+		if (tell) this.#tabs.postMessage({ id: conversation.id });
 	}
 
 	#forget(id) {

@@ -2,7 +2,7 @@
 
 import { byId, element } from "./element.js";
 import { WRONG } from "./problem.js";
-import { saveSettings } from "./store.js";
+import { loadSettings, onSettings, saveSettings } from "./store.js";
 
 const KEY_WORDS = { up: "The server takes it.", wrong: WRONG.message, key: "This server asks for a key." };
 
@@ -15,9 +15,7 @@ export class Settings {
 	constructor(values, changed, use) {
 		this.values = values;
 		this.#use = use;
-		for (const field of this.#form.elements) {
-			if (field.name) field.value = values[field.name] ?? "";
-		}
+		this.#fill();
 		this.#form.addEventListener("input", ({ target }) => {
 			if (!target.name || target.name === "key" || !target.validity.valid) return;
 			values[target.name] = target.value;
@@ -32,9 +30,29 @@ export class Settings {
 			event.preventDefault(); // the sheet stays, to say whether the server takes it
 			key.blur();
 		};
-		byId("open-settings").onclick = () => this.#sheet.showModal();
+		byId("open-settings").onclick = () => this.open();
+		onSettings(() => this.#reread());
 		this.#sheet.addEventListener("click", ({ target }) => target === this.#sheet && this.#sheet.close()); // outside the form
 		matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("themechange")));
+	}
+
+	/** Opens the sheet, at the field `name` if there is one. */
+	open(name) {
+		this.#sheet.showModal();
+		this.#form.elements[name]?.focus();
+	}
+
+	#fill() {
+		for (const field of this.#form.elements) if (field.name) field.value = this.values[field.name] ?? "";
+	}
+
+	/** Another tab has changed them. */
+	#reread() {
+		const { key } = this.values;
+		Object.assign(this.values, loadSettings());
+		this.#fill();
+		this.#applyTheme();
+		if (this.values.key !== key) this.#use(this.values.key);
 	}
 
 	set(name, value) {

@@ -5,7 +5,7 @@ import { byId } from "./element.js";
 const UP_MS = 5000; // between two looks at a server that answers
 const DOWN_MS = 2000; // and at one that does not
 const SETTLED = ["up", "key", "wrong"]; // nothing new to ask as long as the server is there
-const WORDS = { key: "needs an API key", wrong: "refuses the API key", down: "server does not answer", busy: "server is shutting down" };
+const WORDS = { key: "needs a key", wrong: "wrong key", down: "no connection", busy: "shutting down" }; // short, for phones
 
 export class Status {
 	#api;

@@ -50,6 +50,9 @@ export function loadSettings() {
 	}
 }
 
+/** Calls `changed` when another tab has saved settings. */
+export const onSettings = (changed) => addEventListener("storage", ({ key }) => key === SETTINGS && changed());
+
 export function saveSettings(settings) {
 	try {
 		localStorage.setItem(SETTINGS, JSON.stringify(settings));

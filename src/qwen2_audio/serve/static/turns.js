@@ -12,7 +12,7 @@ const TITLES = {
 	down: "No connection",
 	broken: "The answer broke off",
 	busy: "The server is busy",
-	full: "Too much for this model",
+	full: "Too much at once",
 	key: "An API key is needed",
 	wrong: "Wrong API key",
 	left: "Not answered to the end",
@@ -94,7 +94,8 @@ export class Answer {
 		this.node.dataset.state = "failed";
 		this.node.hidden = !this.turn.text; // the model did not say that
 		this.#trouble?.remove();
-		this.#trouble = failure(element("b", {}, TITLES[kind]), element("p", {}, words || ""), ways.length ? element("div", { class: "ways" }, ...ways) : null);
+		const title = TITLES[kind === "server" && this.turn.text ? "broken" : kind];
+		this.#trouble = failure(element("b", {}, title), element("p", {}, words || ""), ways.length ? element("div", { class: "ways" }, ...ways) : null);
 		this.node.after(this.#trouble);
 		this.#trouble.scrollIntoView({ block: "nearest" });
 	}
@@ -121,7 +122,7 @@ function numbersOf({ timing, usage }) {
 		const rate = timing.span && completion > 1 ? ` at ${Math.round((1000 * (completion - 1)) / timing.span)}/s` : "";
 		parts.push(`${completion} tokens${rate}`, `${prompt + completion} of ${context} positions`);
 		const sound = heard.reduce((sum, clip) => sum + clip.tokens, 0);
-		if (sound) parts.push(`${sound} of them sound`);
+		if (sound) parts.push(`${sound} of sound`);
 	}
 	return [...parts, `sent after ${timing.work.toFixed(1)} ms`].join(" · ");
 }

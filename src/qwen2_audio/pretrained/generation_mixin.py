@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import ConfigError
 from ..generate.transition_scores import transition_scores
 
 
-class GenerationMethods(nn.Module):
+class GenerationMixin(nn.Module):
     """Mixin of the complete model."""
 
     config: Any
@@ -20,7 +21,20 @@ class GenerationMethods(nn.Module):
         """Generate token ids from prompts; the arguments are those of `qwen2_audio.generate.generate.generate`."""
         from ..generate.generate import generate
 
+        self._refuse_replaced_preparation()
         return generate(self, *args, **options)
+
+    def _refuse_replaced_preparation(self) -> None:
+        """peft replaces the method: for its prompt learning, which needs that, and for LoRA, which does not."""
+        method = self.prepare_inputs_for_generation
+        if getattr(method, "__func__", None) is GenerationMixin.prepare_inputs_for_generation:
+            return
+        config = getattr(getattr(method, "__self__", None), "active_peft_config", None)
+        if config is None or config.is_prompt_learning:
+            raise ConfigError(
+                "prepare_inputs_for_generation was replaced, by peft's prompt or prefix tuning or by other code, and "
+                "generate() does not call it: the answer would ignore what it adds. Pass it as inputs_embeds."
+            )
 
     def prepare_inputs_for_generation(
         self,
