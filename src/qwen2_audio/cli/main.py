@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ..errors import Qwen2AudioError, did_you_mean
-from .exit_codes import INTERRUPTED, MISTAKE
+from .exit_codes import INTERRUPTED as INTERRUPTED
+from .exit_codes import MISTAKE as MISTAKE
 from .renamed import with_new_names
 
 COMMANDS = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,15 @@ class Files:
 
 def checkpoint_rows(files: Files) -> Iterator[Row]:
     """The rows of a checkpoint. Published values that are not this checkpoint's are rows that are not here."""
-    for name, measure in {
+    of_files: dict[str, Callable[[Files], float | tuple[float, str]]] = {
         "config.json: keys that differ from the official": _config,
         "tensors: missing, unexpected, of another shape": _tensors,
         "tensors: other than the official number": _number_of_tensors,
         "tensors: with a value that is no finite number": _not_finite,
         "lm_head: the same as the embedding": _tied,
-    }.items():
-        yield Check(PART, name, 0, "wrong").row(files.label, lambda measure=measure: measure(files))
+    }
+    for name, measure in of_files.items():
+        yield Check(PART, name, 0, "wrong").row(files.label, partial(measure, files))
     try:
         processor = Qwen2AudioProcessor.from_pretrained(files.folder)
     except Exception as error:
@@ -79,7 +81,7 @@ def checkpoint_rows(files: Files) -> Iterator[Row]:
         "tokenizer: texts that do not come back": _texts,
         "chat template: not the official one": _template,
     }.items():
-        yield Check(PART, name, 0, "wrong").row(files.label, lambda of=of_tokens: of(files, processor))
+        yield Check(PART, name, 0, "wrong").row(files.label, partial(of_tokens, files, processor))
     yield from front_end_rows(files, processor)
 
 

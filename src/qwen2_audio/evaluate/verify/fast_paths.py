@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -79,7 +80,7 @@ def engine_rows(subject: Subject, truth: Truth, device: torch.device) -> Iterato
 
 def kv_rows(subject: Subject, truth: Truth, device: torch.device) -> Iterator[Row]:
     """KV caches in 32, 16 and 8 bits that native attention reads."""
-    model = None
+    model: Model | None = None
     for kind, bound in KV_BOUNDS.items():
 
         def measure(kind: str = kind) -> float:
@@ -88,7 +89,8 @@ def kv_rows(subject: Subject, truth: Truth, device: torch.device) -> Iterator[Ro
                 raise NotHere("for CPUs with native kernels")
             if model is None:
                 model = fast(subject, device, kv_cache=kind)
-            model.language_model.kv_cache_dtype = kind
+            text: Any = model.language_model
+            text.kv_cache_dtype = kind
             return distance([logits_by_pieces(model, prompt) for prompt in subject.prompts], truth.logits)
 
         yield Check(PART, f"KV cache: {kind}", bound).row(subject.name, measure)
@@ -162,7 +164,7 @@ def dequantized_logits(model: Model, prompts: Sequence[Prompt]) -> list[torch.Te
         return logits_of(model, prompts)
 
 
-def new_engine(model: Model, subject: Subject, **settings: int) -> Engine:
+def new_engine(model: Model, subject: Subject, **settings: Any) -> Engine:
     return Engine(model, subject.processor.tokenizer, EngineSettings(kv_tokens=2048, **settings))
 
 

@@ -106,7 +106,8 @@ SMALL_GREEDY = ([42, 21, 7, 62, 9, 2], [52, 56, 5, 53, 62, 48])
 def small_weight(index: int, name: str, size: int) -> np.ndarray:
     """float32 [size]: the values of the tensor that comes `index`-th in the order of names."""
     values = 0.2 * np.sin(0.7 * np.arange(size) + index)
-    return (values + (name.endswith("weight") and "norm" in name)).astype(np.float32)
+    shifted: np.ndarray = (values + (name.endswith("weight") and "norm" in name)).astype(np.float32)
+    return shifted
 
 
 def small_features() -> np.ndarray:

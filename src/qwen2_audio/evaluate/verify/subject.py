@@ -69,8 +69,8 @@ def random_official(folder: Path, shape: Shape | None = None) -> Subject:
     """
     source = nano_path()
     text = Qwen2AudioConfig.from_pretrained(source)
-    vocabulary = {"vocab_size": text.text_config.vocab_size, "audio_token_index": text.audio_token_index}
-    shape = shape or Shape(4, 1280, 20, 5120, 4, 4096, 32, 11008, **vocabulary)
+    vocabulary, audio = text.text_config.vocab_size, text.audio_token_index
+    shape = shape or Shape(4, 1280, 20, 5120, 4, 4096, 32, 11008, vocab_size=vocabulary, audio_token_index=audio)
     ensure(shape, folder)
     Qwen2AudioProcessor.from_pretrained(source).save_pretrained(folder)
     return Subject.of("official widths", folder, short=True)
