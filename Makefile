@@ -73,7 +73,7 @@ nano: setup  ## train the bundled checkpoint from nothing
 	$(BIN)/python -m recipes.nano
 
 nano-eval: setup  ## what the bundled checkpoint hears, on sounds it never met
-	$(BIN)/qwen2-audio eval --tasks nano --out runs/nano/report
+	$(BIN)/qwen2-audio eval run nano --bars --out runs/nano/report
 
 clean:  ## the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

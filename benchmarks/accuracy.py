@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from qwen2_audio.api.loading import nano_path
 from qwen2_audio.api.placement import sizes_of
 from qwen2_audio.audio import mel
 from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.bench import clips, machine
 from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.checkpoint.memory import require_memory
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.evaluate.random_checkpoint import Shape, ensure, num_parameters

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qwen2_audio.api.loading import nano_path
 from qwen2_audio.bench.report import Row
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.evaluate import random_checkpoint
 from qwen2_audio.evaluate.random_checkpoint import Shape
 

@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from qwen2_audio.api.loading import nano_path
 from qwen2_audio.bench import machine
 from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.checkpoint.config import CONFIG_FILE
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.checkpoint.memory import available_bytes, require_memory
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.evaluate import random_checkpoint

@@ -37,6 +37,14 @@ class WeightsError(Qwen2AudioError, RuntimeError):
     """A checkpoint that is missing, unreachable, incomplete or of the wrong shape."""
 
 
+class NoCheckpointError(WeightsError, OSError):
+    """A checkpoint that is not there; an OSError too, as people expect of from_pretrained."""
+
+
+class DatasetError(Qwen2AudioError, ValueError):
+    """A corpus, or a row of one, that cannot be read; the message names the file, and the line where it is one's."""
+
+
 class TrainingError(Qwen2AudioError, RuntimeError):
     """A training run that cannot go on."""
 

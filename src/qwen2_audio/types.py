@@ -118,3 +118,4 @@ class Chunk:
     index: int = 0  # which of the `n` answers
     logprobs: tuple[TokenLogprob, ...] = ()  # of the tokens since the last chunk; empty unless requested
     error: Exception | None = None  # the cause when finish_reason is "error"
+    num_tokens: int = field(default=0, compare=False)  # of the answer so far; 0 in the last chunk, which has the usage

@@ -35,7 +35,6 @@ INVENTED = {
     "StaticPass": "DecodeBatch",
     "PagedPass": "PagedAttentionBatch",
     "most_reason": "length_reason",
-    "deaf": "missing_audio",
     "spoiled": "blocks_to_zero",
     "suspect": "poisoned",
     "own_template": "custom_template",
@@ -83,7 +82,12 @@ COMMON = {
         "left": "num_uncomputed",
         "most": "max_new_tokens",
     },
-    "engine/*.py": {"ticket": "handle", "Packed": "ForwardBatch", "Pace": "StepSizeController"},
+    "engine/*.py": {
+        "deaf": "missing_audio",
+        "ticket": "handle",
+        "Packed": "ForwardBatch",
+        "Pace": "StepSizeController",
+    },
     "engine/executor/*.py": {"heard": "encoder_ready", "Packed": "ForwardBatch"},
     "engine/speculative/*.py": {"right": "num_accepted", "say": "propose", "catch_up": "prefill of the draft"},
     "engine/executor/forward_batch.py": {

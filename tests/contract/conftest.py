@@ -37,7 +37,8 @@ def server(backend, folder):
 
 @pytest.fixture(scope="session")
 def client(server):
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0, timeout=20)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0, timeout=20) as client:
+        yield client
 
 
 @pytest.fixture

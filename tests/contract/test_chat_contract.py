@@ -288,8 +288,11 @@ def test_models_and_keys(client, server):
     assert unknown.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError, match="expected 'fake'"):
         client.chat.completions.create(model="gpt-5", messages=user("say hi"))
-    with pytest.raises(openai.AuthenticationError) as stranger:
-        openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0).models.list()
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as other,
+        pytest.raises(openai.AuthenticationError) as stranger,
+    ):
+        other.models.list()
     assert stranger.value.code == "invalid_api_key"
 
 

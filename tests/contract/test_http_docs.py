@@ -14,11 +14,11 @@ from kit import warm
 from kit.clip_files import encoded, wav_bytes
 from kit.fake_backend import FakeBackend
 from kit.live_server import live
+from qwen2_audio.longform.wording import LANGUAGES
 from qwen2_audio.serve.convert import messages_of
 from qwen2_audio.serve.media import Link
 from qwen2_audio.serve.protocol import NEUTRAL, ChatRequest, SpeechRequest, StreamOptions, parse_chat
 from qwen2_audio.serve.settings import Settings
-from qwen2_audio.serve.speech import LANGUAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
@@ -86,11 +86,13 @@ def test_every_form_of_a_clip_is_taken():
     for part in example["messages"][0]["content"]:
         if "input_audio" in part:
             part["input_audio"]["data"] = "AAAA"
+        if str(part.get("audio")).startswith("UklG"):
+            part["audio"] = "AAAA"
         if str(part.get("audio_url")).count("data:"):
             part["audio_url"]["url"] = "data:audio/webm;base64,AAAA"
     (message,) = messages_of(parse_chat(example), Settings())
     clips = [part["audio"] for part in message["content"] if part["type"] == "audio"]
-    assert [type(clip) for clip in clips] == [bytes, Link, bytes, Link, Link, Link]
+    assert [type(clip) for clip in clips] == [bytes, Link, bytes, Link, Link, Link, bytes]
 
 
 def test_every_field_of_chat_is_documented():

@@ -6,7 +6,7 @@ import pytest
 
 from kit.page import answer, ask
 from kit.page_backend import PageBackend
-from qwen2_audio.api.loading import nano_path
+from qwen2_audio.checkpoint.locate import nano_path
 
 pytest_plugins = ("kit.page_browser",)
 CLIPS = nano_path() / "clips"
@@ -15,6 +15,16 @@ CLIPS = nano_path() / "clips"
 @pytest.fixture
 def backend() -> PageBackend:
     return PageBackend()
+
+
+def test_who_wants_no_motion_sees_none(opened, url):
+    moving = []
+    for wish in ("reduce", "no-preference"):
+        page = opened(url, reduced_motion=wish)
+        ask(page, "on and on")
+        page.wait_for_selector("[data-state=writing]")
+        moving.append(page.evaluate("document.getAnimations().length") > 0)
+    assert moving == [False, True]
 
 
 CONTRAST = """() => {

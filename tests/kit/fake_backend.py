@@ -17,6 +17,7 @@ from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
+from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.text.chat_template import check_messages
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenLogprob, Usage
 
@@ -28,6 +29,7 @@ class FakeBackend:
     is_base = False
     defaults = MappingProxyType({"max_tokens": 256, "temperature": 0.0, "top_p": 1.0, "top_k": 50})
     version = "0.0.fake"
+    transcription = TranscriptionSettings()
 
     def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
         self.waiting, self.delay = waiting, delay
@@ -70,6 +72,7 @@ class FakeBackend:
             prompt = 20 + sum(clip.tokens for clip in heard) + len(text_of(messages)) // 10
             if prompt >= self.context:
                 raise ContextLengthError(f"The prompt has {prompt} positions; the model has {self.context}.")
+            handle.prompt_usage = Usage(prompt, sum(clip.tokens for clip in heard), 0)
             for index in range(params.n):
                 self._answer(handle, index, words_of(messages, heard), params, deadline, heard)
         except Exception as error:
@@ -96,7 +99,7 @@ class FakeBackend:
             new = (text + word)[: min(stops)][len(text) :] if stops else word
             text, tokens = text + new, tokens + 1
             logprobs = () if params.logprobs is None else (token_of(word, params.logprobs),)
-            handle.put(Chunk(new, index=index, logprobs=logprobs))
+            handle.put(Chunk(new, index=index, logprobs=logprobs, num_tokens=tokens))
             if stops:
                 break
             if tokens >= max_tokens:

@@ -13,9 +13,10 @@ from qwen2_audio.serve.settings import Settings
 
 
 class Live:
-    def __init__(self, backend, settings: Settings | None = None, address: Address | None = None) -> None:
+    def __init__(self, backend, settings: Settings | None = None, address: Address | None = None, words=None) -> None:
+        """`words`: the checkpoint's Capabilities."""
         address = address or Address(port=0)
-        self.app = create_app(backend, settings)
+        self.app = create_app(backend, settings, words)
         self.listener = listening(address)
         self.url = address.at(self.listener)
         self.port = self.listener.getsockname()[1]
@@ -38,8 +39,8 @@ class Live:
 
 
 @contextmanager
-def live(backend, settings: Settings | None = None, address: Address | None = None) -> Iterator[Live]:
-    running = Live(backend, settings, address)
+def live(backend, settings: Settings | None = None, address: Address | None = None, words=None) -> Iterator[Live]:
+    running = Live(backend, settings, address, words)
     try:
         yield running
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kit.live_server import live
+from qwen2_audio.serve.run import Address
 from qwen2_audio.serve.settings import Settings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -21,9 +22,9 @@ DONE = "article.answered:nth-last-of-type(1)[data-state=done]"
 
 
 @contextmanager
-def serving(backend, settings: Settings | None = None):
-    """The address of the real application around `backend`."""
-    with live(backend, settings or Settings(grace=0.2)) as running:
+def serving(backend, settings: Settings | None = None, port: int = 0, words=None):
+    """The address of the real application around `backend`. `words`: the checkpoint's Capabilities."""
+    with live(backend, settings or Settings(grace=0.2), Address(port=port), words) as running:
         yield f"{running.url}/"
 
 
@@ -44,6 +45,12 @@ def ask(page, text: str) -> None:
 def answer(page) -> str:
     page.wait_for_selector(DONE)
     return page.inner_text(f"{DONE} .answer").strip()
+
+
+def numbers(page) -> str:
+    """What the last answer's Details say."""
+    page.wait_for_selector(DONE)
+    return page.text_content(f"{DONE} details p")
 
 
 def until(true, seconds: float = 5) -> None:

@@ -14,7 +14,9 @@ import wave
 from collections.abc import Iterator
 
 from qwen2_audio.engine.request import RequestHandle
-from qwen2_audio.errors import BusyError, ContextLengthError
+from qwen2_audio.errors import AudioError, BusyError, ContextLengthError
+from qwen2_audio.inputs.clip import load_clip
+from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, Usage
 
 ANSWER = "That is a person talking, in a quiet room."
@@ -26,12 +28,14 @@ class PageBackend:
     context = 8192
     is_base = False
     version = "0.0.test"
+    transcription = TranscriptionSettings()
 
     def __init__(self, delay: float = 0.02) -> None:
         self.delay = delay  # s a word
         self.defaults = {"max_tokens": 256, "temperature": 0.7, "top_p": 0.5, "top_k": 20}
         self.answer = ANSWER
         self.busy = 1  # times that "busy" is
+        self.notes: tuple[str, ...] = ()  # on each clip
         self.seen: list[tuple[list, SamplingParams]] = []
         self.arrived: list[float] = []
         self.ends: list[str] = []
@@ -51,7 +55,11 @@ class PageBackend:
         return handle
 
     def _answer(self, handle: RequestHandle, messages: list, text: str) -> None:
-        heard = tuple(Heard(seconds, round(25 * seconds)) for seconds in clips_of(messages))
+        try:
+            heard = tuple(self._heard(*one) for one in enumerate(wav_files_of(messages), 1))
+        except AudioError as error:
+            self._end(handle, Chunk("", "error", error=error))
+            return
         audio, words = sum(clip.tokens for clip in heard), 0
         end: FinishReason = "stop"
         for word in self._words(messages, text):
@@ -65,6 +73,13 @@ class PageBackend:
             words += 1
             handle.put(Chunk(word))
         self._end(handle, Chunk("", end, Usage(24 + audio, audio, words), heard))
+
+    def _heard(self, number: int, file: bytes) -> Heard:
+        """What the page makes of sound is checked; a file that it sends as it is, is decoded."""
+        if not file.startswith(b"RIFF"):
+            return load_clip(file, number).heard
+        (seconds,) = seconds_of([file])
+        return Heard(seconds, round(25 * seconds), self.notes)
 
     def _words(self, messages: list, text: str) -> Iterator[str]:
         if text == "on and on":
@@ -104,8 +119,12 @@ def wav_files_of(messages: list) -> list[bytes]:
 
 def clips_of(messages: list) -> list[float]:
     """Seconds of each clip. Fails for anything but 16-bit mono at 16 kHz, which is what the page is to send."""
+    return seconds_of(wav_files_of(messages))
+
+
+def seconds_of(files: list[bytes]) -> list[float]:
     seconds = []
-    for wav_file in wav_files_of(messages):
+    for wav_file in files:
         with wave.open(io.BytesIO(wav_file)) as file:
             assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
             seconds.append(file.getnframes() / file.getframerate())

@@ -14,7 +14,8 @@ from tokenizers.models import BPE
 
 from qwen2_audio.inputs.feature_extractor import WhisperFeatureExtractor
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
-from qwen2_audio.text.chat_template import BUILTIN_TEMPLATE, render, render_template
+from qwen2_audio.text.chat_template import BUILTIN_TEMPLATE
+from qwen2_audio.text.rendering import render, render_template
 from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.text.tokenizer_files import byte_level_bpe
 

@@ -19,6 +19,7 @@ from qwen2_audio.serve.convert import messages_of
 from qwen2_audio.serve.protocol import parse_chat
 from qwen2_audio.serve.settings import Settings
 from qwen2_audio.text import chat_template as chat
+from qwen2_audio.text.rendering import render
 from qwen2_audio.train.formats import ChatRow, read_row
 
 
@@ -46,14 +47,14 @@ def test_every_renderer_takes_it_for_absent() -> None:
     messages = conversation(wav())
     before = copy.deepcopy(messages)
     for template in (None, chat.BUILTIN_TEMPLATE, chat.BUILTIN_TEMPLATE + "{#- own -#}"):
-        assert chat.render(messages, template=template) == chat.render(PLAIN, template=template)
+        assert render(messages, template=template) == render(PLAIN, template=template)
     assert chat.check_messages(messages) == [wav()]
     assert messages == before
 
 
 def test_no_clip_is_made_of_it() -> None:
     text = [{"role": "user", "content": [{"type": "text", "text": "Q", "audio": None, "audio_url": None}]}]
-    assert chat.render(text) == chat.render([{"role": "user", "content": "Q"}])
+    assert render(text) == render([{"role": "user", "content": "Q"}])
     assert chat.check_messages(text) == []
     with pytest.raises(PromptError, match="names no sound"):
         chat.check_messages([{"role": "user", "content": [{"type": "audio", "audio": None, "text": None}]}])

@@ -8,19 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kit.tiny import AUDIO, TEXT, tiny_config
-from qwen2_audio import pretrained
 from qwen2_audio.checkpoint import weights
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig
 from qwen2_audio.errors import CapacityError, ConfigError, WeightsError
 from qwen2_audio.generate.config import GenerationConfig
-from qwen2_audio.pretrained import (
-    Qwen2AudioEncoder,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioModel,
-    parse_device,
-    parse_dtype,
-    parse_size,
-)
+from qwen2_audio.pretrained import Qwen2AudioEncoder, Qwen2AudioForConditionalGeneration, Qwen2AudioModel, loading
+from qwen2_audio.pretrained.options import parse_device, parse_dtype, parse_size
 
 ENCODER = AUDIO | {"initializer_range": 0.5}
 
@@ -299,8 +292,8 @@ def test_options_that_cannot_work_are_refused_before_anything_is_read(option, se
 
 
 def test_the_options_suggested_are_those_that_exist():
-    parameters = inspect.signature(pretrained.Pretrained.from_pretrained).parameters.values()
-    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == list(pretrained.OPTIONS)
+    parameters = inspect.signature(loading.Pretrained.from_pretrained).parameters.values()
+    assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == list(loading.OPTIONS)
 
 
 # What can be wrong

@@ -14,7 +14,7 @@ from ..errors import CapacityError
 from ..model.initialize import without_weights
 from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from ..native import fused
-from ..pretrained import check_quantized_dtype, parse_device, parse_dtype, stored_scheme
+from ..pretrained.options import check_quantized_dtype, parse_device, parse_dtype, stored_scheme
 from ..quantize.checkpoint import nbytes
 from ..quantize.scheme import SCHEMES, Scheme, check_name
 

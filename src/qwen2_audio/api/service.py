@@ -14,8 +14,9 @@ from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
+from ..longform.settings import TranscriptionSettings
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..text.chat_template import IM_END, check_messages
+from ..text.chat_template import IM_END
 from ..types import Message, SamplingParams
 
 
@@ -23,7 +24,7 @@ class Service:
     """Answers conversations from any number of threads.
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
-    that the checkpoint's generation_config sets).
+    that the checkpoint's generation_config sets), `transcription` (how it transcribes).
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Service:
         name: str = "",
         about: str = "",
         draft: Qwen2AudioForConditionalGeneration | None = None,
+        transcription: TranscriptionSettings | None = None,
     ) -> None:
         """`draft`: a smaller model with the same tokenizer, for speculative decoding. Raises ConfigError if its token
         ids differ."""
         self.name, self.about = name, about
+        self.transcription = transcription or TranscriptionSettings()
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.custom_template(processor)
         self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None
@@ -93,7 +96,7 @@ class Service:
 
         Later errors (AudioError, ContextLengthError, ConfigError, CapacityError) are the `error` of the last chunks.
         """
-        sources = check_messages(messages)
+        sources = self._check(messages, raw)
         return self._thread.submit(
             lambda: self.prompt(messages, raw=raw),
             params or SamplingParams(),
@@ -101,6 +104,10 @@ class Service:
             priority=priority,
             quick=not sources,
         )
+
+    def _check(self, messages: Sequence[Message], raw: bool) -> list[Any]:
+        template = None if raw else prompts.template_for(messages, self._processor, self._template)
+        return prompts.check_conversation(messages, template)
 
     def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> RequestHandle:
         """Submit a conversation whose prompt was built already, by `prompt`."""

@@ -9,17 +9,23 @@ import numpy as np
 
 from ..errors import AudioError
 from .limits import Limits
-from .resample import Waveform, mix_down
+from .resample import StreamResampler, tracks_of
 
 _INTEGER_SCALE = {"uint8": (128, 2**7), "int16": (0, 2**15), "int32": (0, 2**31)}  # dtype: (zero, full scale)
 _LOUDEST = 1000.0  # full scale is 1; samples above this were not divided by their integer full scale
 
 
 def from_array(source: Any, rate: Any, limits: Limits) -> np.ndarray:
-    """Samples at `rate` Hz to float32 mono [S] at 16 kHz.
+    """As `channels_from_array`, the mean over channels: float32 mono [S] at 16 kHz."""
+    (waveform,) = channels_from_array(source, rate, limits, split=False)
+    return waveform
 
-    A 1-D array is mono. In a 2-D array the axis of at most `limits.max_channels` is the channels, and they are
-    averaged. Floats have full scale 1; uint8, int16 and int32 are divided by 2**7 (around 128), 2**15 and 2**31.
+
+def channels_from_array(source: Any, rate: Any, limits: Limits, *, split: bool) -> list[np.ndarray]:
+    """Samples at `rate` Hz to float32 [S] at 16 kHz: of each channel with `split`, else one, their mean.
+
+    A 1-D array is mono. In a 2-D array the axis of at most `limits.max_channels` is the channels. Floats have full
+    scale 1; uint8, int16 and int32 are divided by 2**7 (around 128), 2**15 and 2**31.
     Raises AudioError for any other array, NaN or infinite samples, and samples above 1000.
     """
     array = _as_numpy(source)
@@ -34,9 +40,13 @@ def from_array(source: Any, rate: Any, limits: Limits) -> np.ndarray:
     if not np.isfinite(samples).all():
         raise AudioError(f"{name} holds NaN or infinite samples; expected finite ones between -1 and 1.")
     check_peak(samples, name)
-    waveform = Waveform()
-    waveform.push(mix_down(samples), rate)
-    return waveform.finish()
+    waveforms = []
+    for mono in tracks_of(samples, split=split):
+        resampler = StreamResampler()
+        body = resampler.push(mono, rate)
+        tail = resampler.finish()
+        waveforms.append(np.concatenate([body, tail]) if len(tail) else body)
+    return waveforms
 
 
 def check_peak(samples: np.ndarray, name: str) -> None:

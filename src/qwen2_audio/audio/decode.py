@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from ..errors import AudioError
 from . import wav
 from .formats import demuxers_for
 from .limits import Deadline, Limits
-from .resample import Waveform, mix_down
+from .resample import StreamResampler, join, tracks_of
 from .sniff import OGG_PAGE_MAX, ends_inside_ogg_page, explain_undecodable, id3_bytes, promised_bytes, promises_duration
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FULL_SCALE = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 # In AU files G.721 and G.723 become noise by FFmpeg's decoder of G.726; `wav` decodes MS ADPCM, exactly, in WAV files.
 _NOT_EXACT = ("g726", "g726le", "adpcm_ms")
+_MOST_FAILURES = 8  # of the demuxer in a row, until the rest of a file is given up
 _ROUNDING_SECONDS = 0.25  # encoder delay and padding make correct headers differ from the samples by up to this much
 
 
@@ -59,7 +60,7 @@ def read_header(file: IO[bytes]) -> Header:
 
 @dataclass
 class EncodedSound:
-    """An open audio file, its name and its limits; `decode` reads it."""
+    """An open audio file, its name and its limits; `decode` reads it at once, `blocks` bit by bit."""
 
     file: IO[bytes]  # seekable
     name: str  # for messages: the path, the URL, "The sound given as bytes"
@@ -67,9 +68,20 @@ class EncodedSound:
     deadline: Deadline
     damage: str | None = field(default=None, init=False)  # one sentence, when part of the audio was lost
     note: str | None = field(default=None, init=False)  # one sentence, when the file has tracks that are not heard
+    promised: float | None = field(default=None, init=False)  # s that the header promises
+    seconds: float = field(default=0.0, init=False)  # decoded so far
+    _gaps: dict[float, float] = field(default_factory=dict, init=False)  # s, by the frames' clock: {at: how long}
 
     def decode(self) -> np.ndarray:
         """float32 [S] at 16 kHz, the mean over channels. Raises AudioError without samples or beyond the limits."""
+        return join(block for (block,) in self.blocks(count_first=True))
+
+    def blocks(self, *, split: bool = False, count_first: bool = False) -> Iterator[list[np.ndarray]]:
+        """The samples as they are decoded, float32 [n] at 16 kHz: of each channel with `split`, else one, their mean.
+
+        `damage` is known at the end. `count_first`: a file whose length is doubtful is read once before. Raises
+        AudioError, after some blocks perhaps: no samples, beyond the limits, another number of channels on the way.
+        """
         size = self.file.seek(0, 2)
         if size == 0:
             raise AudioError(
@@ -79,45 +91,39 @@ class EncodedSound:
         form = wav.read_form(self.file)
         if form is not None:
             form.check(self.name)
-            if form.is_decoded_here:
-                return self._decode_wav(form, size)
-        container = self._open()
-        if self._length_is_doubtful(container):
-            with container:
-                self._count_packets(container)
-            container = self._open()
-        waveform = Waveform()
-        with container:
-            promised = _promised_seconds(container)
-            self.note = _note_on_tracks(container, self.name)
-            bad_packets = self._decode_into(waveform, container)
-        samples = waveform.finish()
-        if not len(samples):
-            raise AudioError(
-                f"{self.name} holds no samples: {'it is damaged' if bad_packets else 'it has 0 s of sound'}."
-            )
-        self.damage = self._describe_damage(waveform.seconds, promised, bad_packets, size)
-        return samples
+        bad: list[float] = []  # at which second a packet could not be decoded
+        if form is not None and form.is_decoded_here:
+            self.limits.check_form(form.channels, form.rate, self.name)
+            samples = ((channels, form.rate) for channels in wav.channel_blocks(self.file, form))
+            yield from self._resampled(samples, split)
+        else:
+            with self._open_counted(count_first) as container:
+                self.promised = _promised_seconds(container)
+                self.note = _note_on_tracks(container, self.name)
+                yield from self._resampled(self._frames(container, bad), split)
+        if not self.seconds:
+            raise AudioError(f"{self.name} holds no samples: {'it is damaged' if bad else 'it has 0 s of sound'}.")
+        self.damage = self._describe_damage(bad, size)
 
-    def _decode_wav(self, form: wav.WavForm, size: int) -> np.ndarray:
-        """The samples of a WAV dialect that FFmpeg misreads."""
-        self.limits.check_form(form.channels, form.rate, self.name)
-        waveform = Waveform()
-        for mono in wav.mono_blocks(self.file, form):
-            self._push(waveform, mono, form.rate)
-        samples = waveform.finish()
-        if not len(samples):
-            raise AudioError(f"{self.name} holds no samples: it has 0 s of sound.")
-        self.damage = self._describe_damage(waveform.seconds, None, 0, size)
-        return samples
-
-    def _push(self, waveform: Waveform, mono: np.ndarray, rate: int) -> None:
-        """Append a block. Raises AudioError for NaN or infinite samples, too many seconds, or a deadline passed."""
-        if not np.isfinite(mono).all():
-            raise AudioError(f"{self.name} holds NaN or infinite samples; expected finite ones. Export it anew.")
-        waveform.push(mono, rate)
-        self.limits.check_seconds(waveform.seconds, self.name)
-        self.deadline.check(self.name)
+    def _resampled(self, samples: Iterable[tuple[np.ndarray, int]], split: bool) -> Iterator[list[np.ndarray]]:
+        """Blocks [n, channels] with their rates to blocks at 16 kHz. Raises AudioError for NaN or infinite samples."""
+        resamplers: list[StreamResampler] = []
+        for block, rate in samples:
+            tracks = tracks_of(block, split=split)
+            resamplers = resamplers or [StreamResampler() for _ in tracks]
+            if len(tracks) != len(resamplers):
+                raise AudioError(
+                    f"{self.name} has {len(resamplers)} channels and, from {self.seconds:.2f} s on, {len(tracks)}; "
+                    "its channels cannot be told apart. Read it without splitting them."
+                )
+            if not all(np.isfinite(track).all() for track in tracks):
+                raise AudioError(f"{self.name} holds NaN or infinite samples; expected finite ones. Export it anew.")
+            out = [resampler.push(track, rate) for resampler, track in zip(resamplers, tracks, strict=True)]
+            self.seconds = resamplers[0].seconds
+            self.limits.check_seconds(self.seconds, self.name)
+            self.deadline.check(self.name)
+            yield out
+        yield [resampler.finish() for resampler in resamplers] or [np.zeros(0, np.float32)]
 
     def _head(self, start: int = 0) -> bytes:
         self.file.seek(start)
@@ -145,6 +151,15 @@ class EncodedSound:
             raise AudioError(f"{self.name} is coded in a way this decoder does not know; convert it to WAV or FLAC.")
         return container
 
+    def _open_counted(self, count_first: bool) -> InputContainer:
+        """The container; if its length is doubtful, after counting its packets."""
+        container = self._open()
+        if count_first and self._length_is_doubtful(container):
+            with container:
+                self._count_packets(container)
+            container = self._open()
+        return container
+
     def _length_is_doubtful(self, container: InputContainer) -> bool:
         return container.duration is None or container.duration / 1e6 > self.limits.max_seconds
 
@@ -159,42 +174,58 @@ class EncodedSound:
             ticks += packet.duration or 0
             self.limits.check_seconds(ticks * unit, self.name)
 
-    def _packets(self, container: InputContainer, bad: list[Exception]) -> Iterator[Any]:
-        """Packets of the default audio stream, up to a demuxing error, which is appended to `bad`."""
+    def _packets(self, container: InputContainer, bad: list[float]) -> Iterator[Any]:
+        """Packets of the default audio stream. `bad` gets the second of each place that cannot be demuxed; what lies
+        behind it is read where the demuxer finds it."""
         import av
 
+        failures = 0  # in a row
         packets = container.demux(track_of(container))
         while True:
             self.deadline.check(self.name)
             try:
                 packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:
-                bad.append(error)
-                return
+            except (av.FFmpegError, OSError):
+                if not failures:
+                    bad.append(self.seconds)
+                failures += 1
+                if failures == _MOST_FAILURES:
+                    return
+                packets = container.demux(track_of(container))
+                continue
             if packet is None:
                 return
+            failures = 0
             yield packet
 
-    def _decode_into(self, waveform: Waveform, container: InputContainer) -> int:
-        """Decode, mix, resample and count samples. Skips undecodable packets and returns their number."""
+    def _frames(self, container: InputContainer, bad: list[float]) -> Iterator[tuple[np.ndarray, int]]:
+        """Decoded frames, float32 [n, channels], with their rates. Skips undecodable packets: `bad` as `_packets`."""
         import av
 
-        bad: list[Exception] = []
+        start: float | None = None  # s by the frames' own clock
         for packet in self._packets(container, bad):
             try:
                 frames = packet.decode()
-            except av.FFmpegError as error:
-                bad.append(error)
+            except av.FFmpegError:
+                bad.append(self.seconds)
                 continue
             for frame in frames:
                 self.limits.check_form(frame.layout.nb_channels, frame.sample_rate, self.name)
-                self._push(waveform, _mono(frame), frame.sample_rate)
-        return len(bad)
+                if frame.time is not None:
+                    start = frame.time if start is None else start
+                    missing = frame.time - start - self.seconds
+                    if missing > _ROUNDING_SECONDS + sum(self._gaps.values()):
+                        self._gaps[self.seconds] = missing - sum(self._gaps.values())
+                yield _channels(frame), frame.sample_rate
 
-    def _describe_damage(self, seconds: float, promised: float | None, bad_packets: int, size: int) -> str | None:
+    def _describe_damage(self, bad: list[float], size: int) -> str | None:
+        seconds, promised = self.seconds, self.promised
         remedy = f"the {seconds:.2f} s that could be decoded are used."
-        if bad_packets:
-            return f"{self.name} is damaged ({bad_packets} packets could not be decoded); {remedy}"
+        if bad:
+            return (
+                f"{self.name} is damaged ({len(bad)} packets could not be decoded); {remedy} "
+                f"Sound is missing at {bad[0]:.2f} s{f', and last at {bad[-1]:.2f} s' if len(bad) > 1 else ''}."
+            )
         head = self._head()
         expected_size = promised_bytes(head)
         if expected_size is not None and size < expected_size - 1:  # 1 byte of padding may be missing without loss
@@ -204,6 +235,9 @@ class EncodedSound:
             return f"{self.name} is cut off (its last Ogg page is not whole); {remedy}"
         if promised is None or seconds >= promised - _ROUNDING_SECONDS:
             return None
+        if self._gaps:
+            at, missing = max(self._gaps.items(), key=lambda gap: gap[1])
+            return f"{self.name} has a gap (at {at:.2f} s, {missing:.2f} s are missing); {remedy}"
         if head[:4] == b"OggS":
             return f"{self.name} has a gap (its pages count {promised:.2f} s); {remedy}"
         if promises_duration(self._head(id3_bytes(head))):
@@ -242,14 +276,14 @@ def _promised_seconds(container: InputContainer) -> float | None:
     return container.duration / 1e6 if audio_only and container.duration is not None else None
 
 
-def _mono(frame: Any) -> np.ndarray:
-    """One decoded frame as float32 mono [n], full scale 1. Converts to float32 before the mean, as librosa does."""
+def _channels(frame: Any) -> np.ndarray:
+    """One decoded frame as float32 [n, channels], full scale 1: float32 before any mean, as librosa does."""
     kind = frame.format.name.removesuffix("p")
     raw = frame.to_ndarray()  # planar [channels, n], packed [1, n * channels]
     block = raw.T if frame.format.is_planar else raw.reshape(-1, frame.layout.nb_channels)
-    samples = block.astype(np.float32)
+    samples: np.ndarray = block.astype(np.float32)
     if kind == "u8":
         samples -= 128
     if _FULL_SCALE[kind] != 1:
         samples *= np.float32(1 / _FULL_SCALE[kind])
-    return mix_down(samples)
+    return samples

@@ -18,7 +18,7 @@ from .limits import Deadline, Limits
 from .urls import browser_url, redirect_target
 
 _BLOCK = 1 << 16  # bytes
-_IN_MEMORY = 32 << 20  # bytes; a longer download goes to a temporary file
+IN_MEMORY = 32 << 20  # bytes; a longer download, or pipe, goes to a temporary file
 
 
 class _WebRedirects(urllib.request.HTTPRedirectHandler):
@@ -38,7 +38,7 @@ def fetch(url: str, limits: Limits, deadline: Deadline) -> IO[bytes]:
     Raises AudioError, with the URL and the HTTP status, when the body cannot be fetched or exceeds `limits`.
     """
     request = _request(url)
-    body: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115  handed to the caller
+    body: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115  handed to the caller
     try:
         with _opener().open(request, timeout=limits.timeout) as response:
             _copy(response, body, url, limits, deadline)

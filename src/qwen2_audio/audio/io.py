@@ -6,11 +6,13 @@ import io
 import os
 import re
 import stat
+import tempfile
 import threading
 import warnings
 import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -18,12 +20,12 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from ..errors import AudioError
-from .arrays import from_array
+from .arrays import channels_from_array
 from .decode import EncodedSound
-from .fetch import decode_base64, fetch, read_data_uri
+from .fetch import IN_MEMORY, decode_base64, fetch, read_data_uri
 from .formats import format_of
 from .limits import LONGEST_PATH, Deadline, Limits
-from .resample import SAMPLE_RATE
+from .resample import SAMPLE_RATE, join
 
 __all__ = ["SAMPLE_RATE", "Limits", "SoundWarning", "load"]
 
@@ -31,6 +33,7 @@ _SOURCES = (
     "a path, bytes, a binary file, an http(s) URL, a data: URI, base64, (array, rate), "
     "{'array', 'sampling_rate'}, or an array of samples"
 )
+_BLOCK_SAMPLES = 1 << 20  # of a plain WAV file read at a time, 65 s
 _SHORTEST_BASE64 = 64  # characters; fewer cannot hold a sound file, and are a misspelt path
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
 _Opened = AbstractContextManager[IO[bytes]]
@@ -84,28 +87,72 @@ def load_with_notes(
 
     `name` is what messages call a source that has neither path nor URL.
     """
-    limits = limits or Limits()
-    if isinstance(source, Mapping) or hasattr(source, "get_all_samples"):
-        source = _of_dataset(source)
-    if isinstance(source, tuple):
-        array, rate = _array_and_rate(source, sampling_rate)
-        return from_array(array, rate, limits), ()
-    if _is_array_like(source):
-        return from_array(source, SAMPLE_RATE if sampling_rate is None else sampling_rate, limits), ()
-    if sampling_rate is not None and sampling_rate != SAMPLE_RATE:
-        raise AudioError(
-            f"sampling_rate={sampling_rate!r} was given with an encoded sound, which carries its own; leave it out."
-        )
-    deadline = Deadline(limits.deadline)
-    own_name, opened = _open(source, limits, deadline)
-    name = own_name if name is None or name_of(source) is not None else name
-    with opened as file:
-        plain = read_plain_wav(file, name, limits)
-        if plain is not None:
-            return plain, ()
-        encoded = EncodedSound(file, name, limits, deadline)
-        waveform = encoded.decode()
-    return waveform, tuple(filter(None, (encoded.damage, encoded.note)))
+    stream = SoundStream(source, sampling_rate=sampling_rate, limits=limits, name=name, count_first=True)
+    blocks = (block for (block,) in stream.blocks())
+    first, second = next(blocks), next(blocks, None)  # most clips are one block, which is not copied
+    waveform = first if second is None else join(chain((first, second), blocks))
+    return waveform, tuple(stream.notes)
+
+
+class SoundStream:
+    """A sound from any source that `load` takes, block by block: in bounded memory, from before it is read to its end.
+
+    Attributes: `name` for messages; `seconds`, how long it should be by its header, or None; `notes`, the sentences
+    that `load` warns of. The last two are set when the first block comes, and `notes` is complete after the last one.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        split: bool = False,
+        sampling_rate: int | None = None,
+        limits: Limits | None = None,
+        name: str | None = None,
+        count_first: bool = False,
+    ) -> None:
+        """`split`: each channel by itself. `count_first`: a file of doubtful length is read before it is decoded, so
+        that a longer one than `limits` allow is refused early. `name`: of a source with neither path nor URL."""
+        self._source, self._split, self._rate = source, split, sampling_rate
+        self._limits, self._count_first = limits or Limits(), count_first
+        self.name = name_of(source) or name or "The sound"
+        self._named = name is not None and name_of(source) is None
+        self.seconds: float | None = None
+        self.notes: list[str] = []
+
+    def blocks(self) -> Generator[list[np.ndarray], None, None]:
+        """Lists of float32 [n] at 16 kHz: of each channel with `split`, else of one, their mean. Raises as `load`."""
+        source, rate, limits = self._source, self._rate, self._limits
+        if isinstance(source, Mapping) or hasattr(source, "get_all_samples"):
+            source = _of_dataset(source)
+        if isinstance(source, tuple) or _is_array_like(source):
+            if isinstance(source, tuple):
+                source, rate = _array_and_rate(source, rate)
+            elif rate is None:
+                rate = SAMPLE_RATE
+            tracks = channels_from_array(source, rate, limits, split=self._split)
+            self.seconds = len(tracks[0]) / SAMPLE_RATE
+            yield tracks
+            return
+        if rate is not None and rate != SAMPLE_RATE:
+            raise AudioError(
+                f"sampling_rate={rate!r} was given with an encoded sound, which carries its own; leave it out."
+            )
+        deadline = Deadline(limits.deadline)
+        own_name, opened = _open(source, limits, deadline)
+        self.name = self.name if self._named else own_name
+        with opened as file:
+            span = _plain_wav(file, self.name, limits)
+            if span is not None:
+                self.seconds = span[1] / SAMPLE_RATE
+                yield from ([block] for block in _plain_blocks(file, *span))
+                return
+            encoded = EncodedSound(file, self.name, limits, deadline)
+            for tracks in encoded.blocks(split=self._split, count_first=self._count_first):
+                if self.seconds is None:
+                    self.seconds = encoded.promised
+                yield tracks
+        self.notes += filter(None, (encoded.damage, encoded.note))
 
 
 def read_plain_wav(file: IO[bytes], name: str, limits: Limits) -> np.ndarray | None:
@@ -114,25 +161,38 @@ def read_plain_wav(file: IO[bytes], name: str, limits: Limits) -> np.ndarray | N
     They equal FFmpeg's, in a tenth of the time. Files that are cut off or have a second data chunk are left to FFmpeg.
     Raises AudioError for more than `limits` allow.
     """
+    span = _plain_wav(file, name, limits)
+    return None if span is None else join(_plain_blocks(file, *span))
+
+
+def _plain_wav(file: IO[bytes], name: str, limits: Limits) -> tuple[int, int] | None:
+    """Where the samples of such a file begin (bytes), and how many there are; None for any other file."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    samples = None
+    span = None
     try:
         with wave.open(file) as header:
             count = header.getnframes()
             form = (header.getnchannels(), header.getsampwidth(), header.getframerate())
-            if form == (1, 2, SAMPLE_RATE) and 0 < 2 * count < size:
+            start = file.tell()
+            if form == (1, 2, SAMPLE_RATE) and 0 < 2 * count <= size - start:  # it may end within a sample
                 limits.check_bytes(size, name)
                 limits.check_form(1, SAMPLE_RATE, name)
                 limits.check_seconds(count / SAMPLE_RATE, name)
-                data = header.readframes(count)
-                samples = np.frombuffer(data, "<i2") if len(data) == 2 * count else None  # it may end within one
+                file.seek(start + 2 * count)
+                span = (start, count) if _ends_with_its_data(file, size) else None
     except (wave.Error, EOFError, RuntimeError):  # RuntimeError: of a chunk that promises more than there is
         pass
-    if samples is not None and not _ends_with_its_data(file, size):
-        samples = None
     file.seek(0)
-    return None if samples is None else samples.astype(np.float32) / 32768
+    return span
+
+
+def _plain_blocks(file: IO[bytes], start: int, count: int) -> Iterator[np.ndarray]:
+    """`count` samples of 16 bits from byte `start` of a file on, as float32 [n]."""
+    file.seek(start)
+    while count > 0 and (data := file.read(2 * min(count, _BLOCK_SAMPLES))):
+        count -= len(data) // 2
+        yield np.frombuffer(data, "<i2", len(data) // 2).astype(np.float32) / 32768
 
 
 def _ends_with_its_data(file: IO[bytes], size: int) -> bool:
@@ -274,14 +334,18 @@ def _open_file_object(file: Any, limits: Limits, deadline: Deadline) -> tuple[st
         raise AudioError(f"{name} is opened as text; open it in binary mode, 'rb'.")
     if getattr(file, "seekable", lambda: False)():
         return name, _exclusive(file)
-    copy = io.BytesIO()  # a pipe or a socket cannot seek, and the decoder must
-    with _exclusive(file):
-        while block := file.read(1 << 16):
-            if not isinstance(block, (bytes, bytearray, memoryview)):
-                raise AudioError(f"{name} gives {type(block).__name__} when read; expected bytes.")
-            copy.write(block)
-            limits.check_bytes(copy.tell(), name)
-            deadline.check(name)
+    copy: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115  a pipe cannot seek, the decoder must
+    try:
+        with _exclusive(file):
+            while block := file.read(1 << 16):
+                if not isinstance(block, (bytes, bytearray, memoryview)):
+                    raise AudioError(f"{name} gives {type(block).__name__} when read; expected bytes.")
+                copy.write(block)
+                limits.check_bytes(copy.tell(), name)
+                deadline.check(name)
+    except BaseException:
+        copy.close()
+        raise
     return name, copy
 
 

@@ -130,25 +130,28 @@ def _mel_power(buffer: np.ndarray, out: np.ndarray) -> None:
             out[:, start + at : start + at + _ROWS] = (power[at : at + _ROWS] @ filters).T
 
 
-@lru_cache(maxsize=1)
-def window() -> np.ndarray:
-    """Periodic Hann window, float32 [400].
+@lru_cache(maxsize=4)
+def window(n_fft: int = N_FFT) -> np.ndarray:
+    """Periodic Hann window, float32 [n_fft].
 
     The angle is rounded to float32 before the cosine, as in the reference. Without the rounding, the spectral leakage
     differs 70 dB below a loud tone, which is within the 80 dB that the log-mel keeps.
     """
-    angle = np.arange(N_FFT, dtype=np.float32) * np.float32(2 * math.pi / N_FFT)
+    angle = np.arange(n_fft, dtype=np.float32) * np.float32(2 * math.pi / n_fft)
     window: np.ndarray = np.cos(angle.astype(np.float64)).astype(np.float32) * np.float32(-0.5) + np.float32(0.5)
     window.flags.writeable = False
     return window
 
 
 @lru_cache(maxsize=4)
-def mel_filters(num_mel_bins: int) -> np.ndarray:
-    """Triangular mel filters, 0 to 8 kHz, on Slaney's scale with area normalisation: float32 [201, num_mel_bins]."""
+def mel_filters(num_mel_bins: int, n_fft: int = N_FFT, sampling_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Triangular mel filters, 0 to 8 kHz, on Slaney's scale with area normalisation.
+
+    float32 [n_fft // 2 + 1, num_mel_bins]. At a lower rate, those beyond half of it are 0.
+    """
     if num_mel_bins < 1:
         raise ConfigError(f"num_mel_bins is {num_mel_bins}; expected at least 1 (Qwen2-Audio has 128).")
-    frequency = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)  # [201], Hz
+    frequency = np.linspace(0, sampling_rate / 2, n_fft // 2 + 1)  # Hz
     edges = _mel_to_hz(np.linspace(0, _hz_to_mel(SAMPLE_RATE / 2), num_mel_bins + 2))
     width = np.diff(edges)
     distance = edges[None, :] - frequency[:, None]  # [201, num_mel_bins + 2]

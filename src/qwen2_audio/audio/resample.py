@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ def mix_down(samples: np.ndarray) -> np.ndarray:
         return stereo_mean
     mean: np.ndarray = samples.mean(axis=1)
     return mean
+
+
+def tracks_of(samples: np.ndarray, *, split: bool) -> list[np.ndarray]:
+    """float32 [n, channels] -> each channel [n] with `split`, else one, their mean."""
+    return [np.ascontiguousarray(channel) for channel in samples.T] if split else [mix_down(samples)]
 
 
 class Resampler:
@@ -54,28 +60,31 @@ class Resampler:
         return np.pad(tail[:missing], (0, max(0, missing - len(tail))))
 
 
-class Waveform:
-    """A growing buffer of float32 samples at 16 kHz; one bytearray, so that `finish` copies nothing."""
+class StreamResampler:
+    """Resamples a mono signal that arrives in blocks and whose rate may change, as in chained Ogg and HE-AAC."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._resampler: Resampler | None = None
+        self._run: Resampler | None = None
         self.seconds = 0.0  # pushed so far
 
-    def push(self, mono: np.ndarray, rate: int | float) -> None:
-        """Append float32 [n] at `rate` Hz. The rate may change between calls, as in chained Ogg and HE-AAC."""
-        if self._resampler is None or self._resampler.rate != rate:
-            self._close_run()
-            self._resampler = Resampler(rate)
-        self._bytes += self._resampler.push(mono).tobytes()
+    def push(self, mono: np.ndarray, rate: int | float) -> np.ndarray:
+        """float32 [n] at `rate` Hz -> float32 [m] at 16 kHz, what is known by now."""
+        before = np.zeros(0, np.float32)
+        if self._run is None or self._run.rate != rate:
+            before, self._run = self.finish(), Resampler(rate)
+        samples = self._run.push(mono)
         self.seconds += len(mono) / rate
+        return np.concatenate([before, samples]) if len(before) else samples
 
     def finish(self) -> np.ndarray:
-        """All samples, float32 [S] at 16 kHz."""
-        self._close_run()
-        return np.frombuffer(self._bytes, np.float32)
+        """The samples that were held back; the signal may go on."""
+        run, self._run = self._run, None
+        return np.zeros(0, np.float32) if run is None else run.finish()
 
-    def _close_run(self) -> None:
-        if self._resampler is not None:
-            self._bytes += self._resampler.finish().tobytes()
-            self._resampler = None
+
+def join(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """float32 blocks one after the other; they are freed as they come, and nothing is copied in the end."""
+    buffer = bytearray()
+    for block in blocks:
+        buffer += block.tobytes()
+    return np.frombuffer(buffer, np.float32)

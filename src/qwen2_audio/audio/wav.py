@@ -15,7 +15,6 @@ from typing import IO
 import numpy as np
 
 from ..errors import AudioError
-from .resample import mix_down
 
 _PCM, _MS_ADPCM, _FLOAT, _A_LAW, _MU_LAW, _EXTENSIBLE = 1, 2, 3, 6, 7, 0xFFFE
 _UNCOMPRESSED = (_PCM, _FLOAT, _A_LAW, _MU_LAW)
@@ -117,8 +116,8 @@ def _form_of(form: bytes, order: str, start: int, size: int | None) -> WavForm |
     return WavForm(order, tag, channels, rate, align, bits, valid_bits, extra, start, size)
 
 
-def mono_blocks(file: IO[bytes], form: WavForm) -> Iterator[np.ndarray]:
-    """Yield the samples of a file for which `is_decoded_here`, block by block: float32 [n], the mean over channels."""
+def channel_blocks(file: IO[bytes], form: WavForm) -> Iterator[np.ndarray]:
+    """Yield the samples of a file for which `is_decoded_here`, block by block: float32 [n, channels]."""
     compressed = form.tag == _MS_ADPCM
     unit = form.align if compressed else form.channels * form.width
     units = 256 if compressed else _BLOCK_FRAMES
@@ -131,7 +130,7 @@ def mono_blocks(file: IO[bytes], form: WavForm) -> Iterator[np.ndarray]:
             return
         remaining = None if remaining is None else remaining - len(data)
         samples = _ms_adpcm(data[:length], form) if compressed else _uncompressed(data[:length], form)
-        yield mix_down(samples.reshape(-1, form.channels))
+        yield samples.reshape(-1, form.channels)
 
 
 def _uncompressed(data: bytes, form: WavForm) -> np.ndarray:

@@ -6,114 +6,22 @@ The official files are sparse: a missing key takes the default below, which is t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from ..errors import ConfigError
-from . import hub
-from .json_file import read_json, write_json
-
-CONFIG_FILE = "config.json"
-
-
-@dataclass
-class Config:
-    """Base of the three configurations: reads, writes, resolves aliases, keeps unknown keys."""
-
-    model_type: ClassVar[str] = ""
-    aliases: ClassVar[dict[str, str]] = {}
-    _attn_implementation = "sdpa"  # a property of the run, never written to the file
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build from the JSON object `data`. Raises ConfigError for another model_type or an invalid value."""
-        data = dict(data)
-        model_type = data.pop("model_type", cls.model_type)
-        if model_type != cls.model_type:
-            raise ConfigError(
-                f"model_type is {model_type!r}; expected {cls.model_type!r}. "
-                "This package loads Qwen2-Audio checkpoints only; check the path or name."
-            )
-        field_names = {f.name for f in fields(cls)}
-        data = {cls.aliases.get(key, key): value for key, value in data.items()}
-        config = cls(**{key: value for key, value in data.items() if key in field_names})
-        for key, value in data.items():
-            if key not in field_names and not key.startswith("_"):  # "_" marks a property of a run, as in to_dict
-                setattr(config, key, value)
-        return config
-
-    def _check_values(self, part: str) -> None:
-        """Raise ConfigError for a value whose type differs from its default's, or a size below 1.
-
-        `part` is the name of this configuration in the message.
-        """
-        for item in fields(self):
-            value, default = getattr(self, item.name), item.default
-            if isinstance(default, bool):
-                valid, expected = isinstance(value, bool), "true or false"
-            elif isinstance(default, int) and default > 0:
-                valid, expected = type(value) is int and value > 0, "a whole number above 0"
-            elif isinstance(default, float):
-                valid, expected = type(value) in (int, float), "a number"
-            else:
-                continue
-            if not valid:
-                raise ConfigError(f"{part}: {item.name} is {value!r}; expected {expected}. Fix config.json.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON object: every field, unknown keys included, nested configurations as objects."""
-        out: dict[str, Any] = {"model_type": self.model_type}
-        for key, value in vars(self).items():
-            if not key.startswith("_"):
-                out[key] = value.to_dict() if isinstance(value, Config) else value
-        return out
-
-    def to_checkpoint_dict(self, architecture: str, dtype: str) -> dict[str, Any]:
-        """`to_dict` for the config.json beside weights of class `architecture` in `dtype` ("float32", ...)."""
-        data = self.to_dict() | {"architectures": [architecture], "torch_dtype": dtype}
-        for part in (data, data.get("audio_config", {}), data.get("text_config", {})):
-            part |= {key: dtype for key in ("dtype", "torch_dtype") if key in part}
-        return data
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
-    ) -> Self:
-        """Read `config.json` of a folder or of a repository on the hub.
-
-        `trust_remote_code` is accepted, as the reference's examples pass it, and does nothing: no code is downloaded.
-        Raises ConfigError for a missing or invalid file, WeightsError when the repository cannot be reached.
-        """
-        folder = hub.resolve(name_or_path, [CONFIG_FILE], revision=revision, local_files_only=local_files_only)
-        path = folder / CONFIG_FILE
-        if not path.is_file():
-            raise ConfigError(f"{folder} has no {CONFIG_FILE}; expected the folder of a Qwen2-Audio checkpoint.")
-        return cls.from_dict(read_json(path, ConfigError))
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` into `folder`, creating it."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG_FILE, self.to_dict())
+from .config_base import CONFIG_FILE as CONFIG_FILE
+from .config_base import Config as Config
+from .config_base import alias, any_key
 
 
-# An alias reads and writes its target: `config.hidden_size = 8` sets `config.d_model`.
-def _alias(target: str) -> Any:
-    return property(lambda self: getattr(self, target), lambda self, value: setattr(self, target, value))
-
-
+@any_key
 @dataclass
 class Qwen2AudioEncoderConfig(Config):
     """The audio encoder: Whisper-large-v3's shape. Defaults are those of the official checkpoints."""
 
     model_type: ClassVar[str] = "qwen2_audio_encoder"
-    aliases: ClassVar[dict[str, str]] = {
+    attribute_map: ClassVar[dict[str, str]] = {
         "num_hidden_layers": "encoder_layers",
         "num_attention_heads": "encoder_attention_heads",
         "intermediate_size": "encoder_ffn_dim",
@@ -134,18 +42,14 @@ class Qwen2AudioEncoderConfig(Config):
     initializer_range: float = 0.02
     max_source_positions: int = 1500  # encoder frames of one window, which has twice as many mel frames
 
-    num_hidden_layers = _alias("encoder_layers")
-    num_attention_heads = _alias("encoder_attention_heads")
-    intermediate_size = _alias("encoder_ffn_dim")
-    hidden_size = _alias("d_model")
+    num_hidden_layers = alias("encoder_layers")
+    num_attention_heads = alias("encoder_attention_heads")
+    intermediate_size = alias("encoder_ffn_dim")
+    hidden_size = alias("d_model")
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        if data.get("model_type") == Qwen2AudioConfig.model_type:  # the file of a complete model: take audio_config
-            model_data, data = data, dict(data.get("audio_config") or {})
-            if "quantization_config" in model_data:
-                data["quantization_config"] = model_data["quantization_config"]
-        return super().from_dict(data)
+    def normalized(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return super().normalized(_part(data, "audio_config"))
 
     def __post_init__(self) -> None:
         self._check_values("audio_config")
@@ -158,6 +62,7 @@ class Qwen2AudioEncoderConfig(Config):
             raise ConfigError(f"audio_config: activation_function is {self.activation_function!r}; expected 'gelu'.")
 
 
+@any_key
 @dataclass
 class Qwen2Config(Config):
     """The language model. Defaults are the reference library's, because the official file leaves them out."""
@@ -185,8 +90,8 @@ class Qwen2Config(Config):
     pad_token_id: int | None = None
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        data = dict(data)
+    def normalized(cls, data: dict[str, Any]) -> dict[str, Any]:
+        data = dict(_part(data, "text_config"))
         # transformers 5 writes rope_parameters; older files have rope_theta and rope_scaling.
         rope = data.pop("rope_parameters", None) or {}
         if "rope_theta" in rope:
@@ -195,7 +100,7 @@ class Qwen2Config(Config):
         rope_type = scaling.get("rope_type", scaling.get("type", "default"))
         if rope_type != "default":
             raise ConfigError(f"text_config: rope type is {rope_type!r}; expected 'default', as in every Qwen2-Audio.")
-        return super().from_dict(data)
+        return super().normalized(data)
 
     def __post_init__(self) -> None:
         if self.num_key_value_heads is None:
@@ -219,12 +124,17 @@ class Qwen2Config(Config):
             raise ConfigError(f"text_config: hidden_act is {self.hidden_act!r}; expected 'silu'.")
 
 
+@any_key
 @dataclass
 class Qwen2AudioConfig(Config):
     """The complete model: encoder, projector, language model."""
 
     model_type: ClassVar[str] = "qwen2_audio"
-    aliases: ClassVar[dict[str, str]] = {"audio_token_id": "audio_token_index"}
+    attribute_map: ClassVar[dict[str, str]] = {"audio_token_id": "audio_token_index"}
+    sub_configs: ClassVar[dict[str, type[Config]]] = {
+        "audio_config": Qwen2AudioEncoderConfig,
+        "text_config": Qwen2Config,
+    }
 
     audio_config: Qwen2AudioEncoderConfig = field(default_factory=Qwen2AudioEncoderConfig)
     text_config: Qwen2Config = field(default_factory=Qwen2Config)
@@ -232,7 +142,7 @@ class Qwen2AudioConfig(Config):
     ignore_index: int = -100
     tie_word_embeddings: bool = False
 
-    audio_token_id = _alias("audio_token_index")
+    audio_token_id = alias("audio_token_index")
 
     def __post_init__(self) -> None:
         self._check_values("config")
@@ -243,6 +153,14 @@ class Qwen2AudioConfig(Config):
     def tied(self) -> bool:
         """Whether the head shares the embedding's weights."""
         return self.tie_word_embeddings or self.text_config.tie_word_embeddings
+
+
+def _part(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """The part `name` of a complete model's file, which may stand in for the part's own."""
+    if data.get("model_type") != Qwen2AudioConfig.model_type:
+        return data
+    part = dict(data.get(name) or {})
+    return part | {key: data[key] for key in ("quantization_config",) if key in data}
 
 
 def _nested(kind: type[Any], value: Any) -> Any:

@@ -303,23 +303,29 @@ def untie(config: Qwen2AudioConfig, checkpoint: Checkpoint) -> None:
         config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
 
 
-def save_checkpoint(model: nn.Module, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
-    """Write `model`'s parameters to `folder`, which may hold other files, under their own names.
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor], folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Write a model's `tensors` to `folder`, which may hold other files, under their own names.
 
-    Parameters of more than `max_shard_bytes` in total go to several files with an index. Every file is first written
-    under a temporary name, so that a crash leaves no incomplete file; old weights in the folder are removed last.
-    A tied head is written too: the reference never ties this model and would start from a random head.
+    More than `max_shard_bytes` in total go to several files with an index. Every file is first written under a
+    temporary name, so that a crash leaves no incomplete file; old weights in the folder are removed last. A tied head
+    is written too: the reference never ties this model and would start from a random head.
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    named = model.named_parameters(remove_duplicate=False)
-    shards = split_into_shards({name: parameter.data for name, parameter in named}, max_shard_bytes)
+    shards = split_into_shards({name: tensor.detach() for name, tensor in tensors.items()}, max_shard_bytes)
     for file, shard in shards.items():
         with replacing(folder / file) as temporary:
             save_file(_unshared(shard), temporary, metadata={"format": "pt"})
     write_index(folder, shards)
+
+
+def save_checkpoint(model: nn.Module, folder: str | Path, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    """`save_tensors` of the parameters of `model`, a tied one by each of its names."""
+    save_tensors(dict(model.named_parameters(remove_duplicate=False)), folder, max_shard_bytes)
 
 
 def split_into_shards(tensors: Mapping[str, torch.Tensor], max_bytes: int) -> dict[str, dict[str, torch.Tensor]]:

@@ -1,51 +1,75 @@
-"""`qwen2-audio eval`: how well a checkpoint hears."""
+"""`qwen2-audio eval`: a group of commands, each in a file of its own, imported when it is run."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from importlib import import_module
 
-import typer
+from ..errors import did_you_mean
+from .exit_codes import MISTAKE
+from .main import run_function
 
-from ..errors import ConfigError, did_you_mean
-from .terminal import Model, note
+COMMANDS = {
+    "list": "which benchmarks there are, for which checkpoint, and where to get their data",
+    "check": "whether a benchmark's data is whole: rows, missing, damaged, silent and over-long clips; no model",
+    "run": "ask a checkpoint or a server every row of some benchmarks, score the answers, write a report",
+    "score": "score the answers of a run, or another project's file of answers, again; no model",
+    "judge": "let a language model judge the answers of a run that have no single right one",
+    "compare": "two runs on their common rows: differences with intervals, and the rows that flipped",
+    "report": "the tables of a run, and report.html",
+}
+PROGRAM = "qwen2-audio eval"
+OLD_NAMES = {"--tasks": "", "--count": "--limit"}  # the options of the only command there was; they go in 0.3
 
-TASKS = ("nano",)
-MISSED = 1
-Tasks = Annotated[str, typer.Option(help="What to test, separated by commas; so far: nano, the bundled model's world.")]
-Before = Annotated[str | None, typer.Option(help="Another checkpoint for a second column, say before DPO.")]
-Count = Annotated[int, typer.Option(help="Questions a row.", min=1)]
-Out = Annotated[Path, typer.Option(help="Folder of report.json, with every wrong answer, and of confusion.png.")]
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `qwen2-audio eval ARGUMENTS` and return its exit status."""
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(help_text())
+        return 0
+    name, *rest = arguments
+    if name.startswith("-"):
+        name, rest = "run", with_new_names(arguments)
+    if name not in COMMANDS:
+        near = did_you_mean(name, list(COMMANDS))
+        print(f"qwen2-audio: there is no eval {name!r}.{near} See {PROGRAM} --help.", file=sys.stderr)
+        return MISTAKE
+    module = import_module(f".eval_{name}", __package__)
+    text = f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}."
+    return run_function(module.command, list(rest), f"{PROGRAM} {name}", text)
 
 
-def command(
-    tasks: Tasks,
-    model: Model = None,
-    before: Before = None,
-    count: Count = 300,
-    out: Out = Path("runs/eval"),
-) -> int:
-    for task in tasks.split(","):
-        if task not in TASKS:
-            known = f"There is no task {task!r}.{did_you_mean(task, list(TASKS))}"
-            raise ConfigError(f"{known} Tasks: {', '.join(TASKS)}.")
-    from ..api.loading import find
+def help_text() -> str:
+    """The text of `qwen2-audio eval --help`."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = "\n".join(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())
+    return (
+        f"Usage: {PROGRAM} COMMAND [ARGUMENTS]\n\n"
+        "How well a checkpoint hears, measured as the benchmarks' authors do.\n\n"
+        f"Commands:\n{lines}\n\nOptions:\n  --help  print this; after a command, its own options\n\n"
+        "Exit status 0: all done; 1: some rows failed, and are named; 2: it could not start; 3: a bar was missed, "
+        "with --bars."
+    )
 
-    folders = [Path(find(name)) for name in (model, *([before] if before else []))]
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder} is no folder; the nano task tests a checkpoint's folder.")
-    from ..evaluate.nano.examination import examine
-    from ..evaluate.nano.report import write_report
 
-    started = time.monotonic()
-    tally, *others = examine(folders, count)
-    seconds = time.monotonic() - started
-    report = write_report(tally, others[0] if others else None, out)
-    for line in report.lines():
-        print(line)
-    print(f"{seconds:.0f} s")
-    if report.plot is None:
-        note("confusion.png is not drawn, as matplotlib is not installed: pip install 'qwen2-audio[plot]'.")
-    return 0 if report.met else MISSED
+def with_new_names(arguments: Sequence[str]) -> list[str]:
+    """`--tasks nano --count 9` as `nano --limit 9 --bars`, with a notice on stderr."""
+    tasks, rest, iterator = "", list[str](), iter(arguments)
+    for argument in iterator:
+        option, equals, value = argument.partition("=")
+        if option not in OLD_NAMES:
+            rest.append(argument)
+            continue
+        value = value if equals else next(iterator, "")
+        if option == "--tasks":
+            tasks = value
+        else:
+            rest += [OLD_NAMES[option], value]
+    new = [*([tasks] if tasks else []), *rest, *(["--bars"] if tasks == "nano" else [])]
+    print(
+        f"qwen2-audio: this is now {PROGRAM} run {' '.join(new)}; --tasks and --count go in 0.3, "
+        "and a missed bar exits with 3.",
+        file=sys.stderr,
+    )
+    return new

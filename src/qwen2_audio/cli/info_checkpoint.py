@@ -14,7 +14,7 @@ from ..checkpoint.locate import about, find
 from ..checkpoint.memory import available_bytes
 from ..errors import CapacityError
 from ..native import library
-from ..pretrained import stored_scheme
+from ..pretrained.options import stored_scheme
 from ..quantize.checkpoint import nbytes
 from ..quantize.scheme import SCHEMES, Scheme
 

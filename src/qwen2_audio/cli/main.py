@@ -22,11 +22,13 @@ COMMANDS = {
     "demo": "voice chat, audio analysis and a batch on the bundled checkpoint and clips",
     "ask": "ask about one or several clips; streams the answer to stdout",
     "chat": "a conversation in the terminal: text, clips, recordings",
+    "transcribe": "sound of any length to text, subtitles and tables, with times",
+    "translate": "what is said in sound of any length, in another language",
     "info": "a checkpoint's shape and memory, or a clip's length, audio tokens and spectrogram",
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be trained on",
     "quantize": "write a checkpoint in 4 or 8 bits, for use on a CPU",
     "merge": "merge a LoRA adapter into its checkpoint",
-    "eval": "how well a checkpoint hears, on the bundled model's world",
+    "eval": "how well a checkpoint or a server hears: the published benchmarks, or your own data",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
     "verify": "whether a checkpoint is whole and this machine computes what it should, in minutes",
     "bench": "how fast: a server under load, or one checkpoint on this machine",
@@ -80,14 +82,23 @@ def root_help() -> str:
         "Options:\n  --version  print the version\n  --help     print this; after a command, its own options\n\n"
         "Without --model, $QWEN2_AUDIO_MODEL is used, else the bundled checkpoint.\n"
         "Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 done, but some rows or\n"
-        "files failed; 2 could not run as given; 3 a figure is out of bounds (verify); 130 interrupted."
+        "files failed; 2 could not run as given; 3 a figure is out of bounds; 130 interrupted."
     )
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
     module = import_module(f".{name}", __package__)
+    if name == "eval":  # a group, whose commands have options of their own
+        return int(module.run(arguments))
     if name == "bench" and (status := module.run_moved(arguments)) is not None:
         return int(status)
+    if name in ("transcribe", "translate"):
+        from .whisper_options import from_whisper
+
+        try:
+            arguments = from_whisper(name, arguments)
+        except Qwen2AudioError as error:
+            return _refuse(str(error))
     text = f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}."
     return run_function(module.command, with_new_names(name, arguments), f"qwen2-audio {name}", text)
 

@@ -18,6 +18,7 @@ import torch
 
 from ..audio.mel import num_audio_tokens
 from ..inputs.collate import stack_clips, to_device
+from ..model.encoder import listened_to
 from .metrics import Stats
 from .model_interface import EngineModel
 from .request import Request
@@ -174,7 +175,8 @@ def encode_in_steps(
     inputs = stack_clips(clips, frames)
     weight = model.audio_tower.conv1.weight
     features = to_device(inputs["input_features"], weight.device)
-    if not model.encoder_mask:  # whole windows whose padding is attended to: in one go
+    if not model.encoder_mask or listened_to(model.audio_tower, model.multi_modal_projector):
+        # Whole windows, for attention to padding or for hooks: in one go.
         yield
         return model.encode_audio(features, inputs["feature_attention_mask"])
     states = yield from model.audio_tower.encode_in_steps(features.to(weight), list(frames))

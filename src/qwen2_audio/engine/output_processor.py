@@ -130,6 +130,8 @@ class Responses:
         """A request's sequences, from now on unfinished."""
         self._of_handle[handle] = list(states)
         self._states |= states
+        prompt = next(iter(states)).request.prompt
+        handle.prompt_usage = Usage(len(prompt.ids), prompt.audio_tokens, 0)
 
     def state(self, sequence: Sequence) -> SequenceState:
         return self._states[sequence]
@@ -151,7 +153,8 @@ class Responses:
         if state.output.tokens >= request.max_new_tokens:
             return request.length_reason
         if taken.text or taken.logprobs:
-            request.handle.put(Chunk(taken.text, index=sequence.index, logprobs=taken.logprobs))
+            tokens = state.output.tokens
+            request.handle.put(Chunk(taken.text, index=sequence.index, logprobs=taken.logprobs, num_tokens=tokens))
         return None
 
     def is_last(self, sequence: Sequence) -> bool:
@@ -178,7 +181,8 @@ class Responses:
         self._stats.finish(finish_reason, usage, sum(clip.seconds for clip in heard), sequence.index)
         self._stats.end_to_end.add(time.monotonic() - request.arrived)
         if rest or taken.logprobs:
-            request.handle.put(Chunk(rest, index=sequence.index, logprobs=taken.logprobs))
+            tokens = output.tokens
+            request.handle.put(Chunk(rest, index=sequence.index, logprobs=taken.logprobs, num_tokens=tokens))
         request.handle.put(Chunk("", finish_reason, usage, heard, sequence.index, error=error))
 
 

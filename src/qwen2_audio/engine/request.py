@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..types import Chunk, Completion, FinishReason, SamplingParams, TokenLogprob
+from ..types import Chunk, Completion, FinishReason, SamplingParams, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from ..inputs.prompt import Prompt
@@ -29,6 +29,7 @@ class RequestHandle:
 
     def __init__(self, answers: int, cancel: Callable[[RequestHandle], None]) -> None:
         self.answers = answers
+        self.prompt_usage: Usage | None = None  # what the prompt costs; known before the first delta
         self._cancel = cancel
         self._chunks: deque[Chunk] = deque()
         self._lock = threading.Lock()

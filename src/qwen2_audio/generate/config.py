@@ -78,13 +78,13 @@ class GenerationConfig:
 
     @property
     def eos_ids(self) -> list[int]:
-        """All ids that end an answer."""
-        return as_list(self.eos_token_id)
+        """All ids that end an answer. An id below 0, by which people say that nothing does, is not among them."""
+        return [token for token in as_list(self.eos_token_id) if token >= 0]
 
     @property
     def pad_id(self) -> int | None:
         """The id that pads finished rows: pad_token_id, else the first id that ends an answer, else None."""
-        if self.pad_token_id is not None:
+        if self.pad_token_id is not None and self.pad_token_id >= 0:
             return self.pad_token_id
         return self.eos_ids[0] if self.eos_ids else None
 
@@ -178,6 +178,7 @@ def _ids(ids: Any) -> bool:
 
 
 _TOKEN_IDS = (lambda v: _ids(as_list(v)) and v != [], "a token id or a list of them")
+_END_IDS = (lambda v: v == -1 or _TOKEN_IDS[0](v), "a token id, a list of them, or -1 for none")
 _BEAM_RULES = (True, False, "never")
 
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -223,6 +224,6 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "exponential_decay_length_penalty": (lambda v: len(v) == 2 and v[0] >= 0, "(first new token, factor)"),
     "suppress_tokens": (_ids, "a list of token ids"),
     "begin_suppress_tokens": (_ids, "a list of token ids"),
-    "eos_token_id": _TOKEN_IDS,
-    "pad_token_id": _whole(0),
+    "eos_token_id": _END_IDS,
+    "pad_token_id": (_whole(-1)[0], "a token id, or -1 for none"),
 }

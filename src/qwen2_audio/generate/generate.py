@@ -15,27 +15,17 @@ from torch import Tensor, nn
 
 from ..distributed.tensor_parallel import tensor_parallel_group
 from ..errors import ConfigError, PromptError
-from ..model.merge import check_tensor
+from ..model.cache import KVCache
 from . import beam, lookup, processors, search, stopping
-from .config import as_list
 from .constraints import LogitsProcessor
-from .decode import Decoder, pad_left
-from .lengths import PromptSize, measure, plan_lengths, warn_of_lengths
+from .decode import Decoder
+from .inputs import Inputs, check_inputs, make_rows
+from .lengths import PromptSize, plan_lengths, warn_of_lengths
 from .options import Options, resolve
 from .output import GenerateOutput, Trace
 from .search import Search
 from .stopping import Criterion
 from .streamers import Streamer, ending
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The model's inputs, checked."""
-
-    input_ids: Tensor  # int64 [B, T]
-    attention_mask: Tensor  # int64 [B, T]
-    input_features: Tensor | None  # [A, mel bins, F]
-    feature_attention_mask: Tensor | None  # [A, F]
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,11 @@ def generate(
     attention_mask: Tensor | None = None,
     feature_attention_mask: Tensor | None = None,
     *,
+    inputs: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    past_key_values: KVCache | None = None,
+    logits_to_keep: Any = None,
     generation_config: Any = None,
     logits_processor: Sequence[LogitsProcessor] | None = None,
     stopping_criteria: Sequence[Criterion] | None = None,
@@ -77,6 +72,13 @@ def generate(
         input_features: [A, mel bins, F], clips in the order of their placeholders.
         attention_mask: 0/1 [B, T]. None: masks pad_token_id, unless that is also an end-of-text id.
         feature_attention_mask: 0/1 [A, F].
+        inputs: the reference's other name of input_ids.
+        inputs_embeds: [B, T, H] in place of the embeddings of input_ids, with the clips' embeddings at their
+            placeholders. Without input_ids, the new tokens alone are returned.
+        position_ids: int64 [B, T]. None: counts the valid positions.
+        past_key_values: the KVCache of an earlier call, which is written in place. The other inputs are for the whole
+            sequence, of which only what is not in the cache is computed; clips that are in it may be left out.
+        logits_to_keep: accepted and ignored, as only the last position's logits are computed.
         generation_config: a GenerationConfig or dict; fields that are not set come from the model's own.
         logits_processor: callables `(ids [R, L], scores [R, V]) -> scores`, which run after the built-in ones. One of
             a built-in class replaces the built-in one. They get expanded prompts, padded on the left.
@@ -108,10 +110,22 @@ def generate(
             tokenizer,
             _generator(model, seed, generator),
         )
-        inputs = _inputs(model, options, input_ids, attention_mask, input_features, feature_attention_mask)
-        _refuse_combinations(model, options, extras, len(inputs.input_ids) * options.rows_per_prompt)
-        prepared = _prepare(model, inputs, options, extras, started)
-        prepared.stream(inputs.input_ids.repeat_interleave(options.rows_per_prompt, 0))
+        if input_ids is not None and inputs is not None:
+            raise PromptError("input_ids and inputs, its other name, are both given; pass one.")
+        checked = check_inputs(
+            model,
+            options,
+            past_key_values,
+            input_ids=inputs if input_ids is None else input_ids,
+            attention_mask=attention_mask,
+            input_features=input_features,
+            feature_attention_mask=feature_attention_mask,
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+        )
+        _refuse_combinations(model, options, extras, checked)
+        prepared = _prepare(model, checked, options, extras, started)
+        prepared.stream(checked.input_ids.repeat_interleave(options.rows_per_prompt, 0))
         out = _search_function(options)(prepared)
     return out if options.config.return_dict_in_generate else out.sequences
 
@@ -127,15 +141,12 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     text, audio = model.config.text_config, model.config.audio_token_index
     context = text.max_position_embeddings
     # Before encoding, refuse a prompt that is too long as given; expanding a legacy prompt only makes it longer.
-    size = measure(inputs.input_ids, inputs.attention_mask, audio)
+    size = inputs.size(audio)
     plan_lengths(options, size, context)
-    rows = pad_left(
-        model.embed_prompt(
-            inputs.input_ids, inputs.input_features, inputs.attention_mask, inputs.feature_attention_mask
-        )
-    )
+    # What is returned beside the tokens has the width of the prompts as passed.
+    rows = make_rows(model, inputs, keep_columns=bool(options.config.return_dict_in_generate))
     trace = Trace(options.config)
-    lengths = plan_lengths(options, PromptSize(rows.input_ids.shape[1], size.counted), context)
+    lengths = plan_lengths(options, PromptSize(rows.longest, size.counted), context, rows.input_ids.shape[1])
     warn_of_lengths(options, lengths)
     criteria = stopping.build(options.config, lengths.max_length, started, extras.tokenizer, extras.stopping_criteria)
     times, padding = options.rows_per_prompt, rows.padding
@@ -160,59 +171,6 @@ def _prepare(model: Any, inputs: Inputs, options: Options, extras: Extras, start
     )
 
 
-def _inputs(
-    model: Any,
-    options: Options,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    input_features: Tensor | None,
-    feature_attention_mask: Tensor | None,
-) -> Inputs:
-    """Check the inputs, and move ids and mask to the model's device."""
-    if input_ids is None:
-        raise PromptError("generate() got no input_ids; pass the processor's whole output: generate(**inputs).")
-    tensors = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "input_features": input_features,
-        "feature_attention_mask": feature_attention_mask,
-    }
-    for name, value in tensors.items():
-        if value is not None:
-            check_tensor(name, value)
-    shape = list(input_ids.shape)
-    if len(shape) != 2 or 0 in shape or input_ids.is_floating_point():
-        raise PromptError(f"input_ids has shape {shape}; expected whole numbers [prompts, tokens], at least one each.")
-    ids = input_ids.to(model.device, torch.long)
-    low, high, vocabulary = int(ids.min()), int(ids.max()), model.config.text_config.vocab_size
-    if low < 0 or high >= vocabulary:
-        raise PromptError(f"input_ids run from {low} to {high}; expected ids from 0 to {vocabulary - 1}.")
-    _check_vocabulary(options, vocabulary, rows=len(ids) * options.rows_per_prompt)
-    mask = _mask_from_ids(ids, options) if attention_mask is None else attention_mask.to(ids)
-    if mask.shape != ids.shape:
-        raise PromptError(f"attention_mask has shape {list(mask.shape)}; expected {shape}, that of input_ids.")
-    empty = (mask.sum(1) == 0).nonzero().flatten().tolist()
-    if empty:
-        raise PromptError(f"Prompt {empty[0] + 1} of {shape[0]} is all padding; give each at least one token.")
-    return Inputs(ids, mask, input_features, feature_attention_mask)
-
-
-def _check_vocabulary(options: Options, vocabulary: int, *, rows: int) -> None:
-    """Refuse padding and forced ids outside the vocabulary. (An eos_token_id outside it simply never occurs.)"""
-    padding = ["pad_token_id"] if rows > 1 else []
-    for name in (*padding, "forced_bos_token_id", "forced_eos_token_id"):
-        value = getattr(options.config, name)
-        if value is not None and max(as_list(value)) >= vocabulary:
-            raise ConfigError(f"{name} is {value}; expected ids from 0 to {vocabulary - 1}, the model's vocabulary.")
-
-
-def _mask_from_ids(ids: Tensor, options: Options) -> Tensor:
-    pad = options.config.pad_id
-    if pad is None or pad in options.config.eos_ids:
-        return torch.ones_like(ids)
-    return (ids != pad).long()
-
-
 def _generator(model: Any, seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
     if seed is not None and generator is not None:
         raise ConfigError("seed and generator are both given; pass one of them.")
@@ -224,13 +182,16 @@ def _generator(model: Any, seed: int | None, generator: torch.Generator | None) 
     return generator if seed is None else torch.Generator(model.device).manual_seed(seed)
 
 
-def _refuse_combinations(model: Any, options: Options, extras: Extras, rows: int) -> None:
+def _refuse_combinations(model: Any, options: Options, extras: Extras, inputs: Inputs) -> None:
+    rows = len(inputs.input_ids) * options.rows_per_prompt
     tensor_parallel = isinstance(model, nn.Module) and tensor_parallel_group(model) is not None
     if options.config.max_time is not None and tensor_parallel:
         raise ConfigError(
             "max_time is set for a model that several processes share, each of which would stop at another token; "
             "leave it out, and set max_new_tokens."
         )
+    if options.config.prompt_lookup_num_tokens is not None and not inputs.input_ids.shape[1]:
+        raise ConfigError("prompt_lookup_num_tokens looks into the prompt's ids; pass input_ids beside inputs_embeds.")
     if extras.streamer is not None and options.num_beams > 1:
         raise ConfigError(
             "A streamer cannot follow beam search, whose tokens may still change; leave one of the two out."

@@ -26,7 +26,7 @@ class PromptSize:
 class Lengths:
     """The limits of one call."""
 
-    prompt: int  # columns of the prompt
+    prompt: int  # columns of the prompt's ids; 0 where only embeddings were passed
     max_new: int  # new tokens
     min_length: int  # columns, prompt included
     min_new: int  # new tokens
@@ -53,9 +53,10 @@ def measure(input_ids: Tensor, attention_mask: Tensor, audio_token: int) -> Prom
     return PromptSize(longest, int(counted.max()) + input_ids.shape[1] - longest)
 
 
-def plan_lengths(options: Options, size: PromptSize, context: int) -> Lengths:
+def plan_lengths(options: Options, size: PromptSize, context: int, columns: int | None = None) -> Lengths:
     """The limits of one call on prompts of `size`, for a model with a context of `context` positions.
 
+    `columns` are those of the ids before the first new token. None: as many as the longest row has positions.
     A limit from the checkpoint's file, or the default, is lowered to what fits in the context. Raises
     ContextLengthError when the prompt fills the context, or when the caller's own limit does not fit.
     """
@@ -72,10 +73,11 @@ def plan_lengths(options: Options, size: PromptSize, context: int) -> Lengths:
             f"model's context holds {context}; ask for max_new_tokens={available} or fewer, or shorten the prompt."
         )
     config = options.config
-    uncounted = size.longest - size.counted  # columns that max_length and min_length do not count
+    columns = size.longest if columns is None else columns
+    uncounted = columns - size.counted  # columns that max_length and min_length do not count
     min_new = config.min_new_tokens or 0
-    min_length = size.longest + min_new if min_new else (config.min_length or 0) + uncounted
-    return Lengths(size.longest, min(max_new, available), min_length, min_new)
+    min_length = columns + min_new if min_new else (config.min_length or 0) + uncounted
+    return Lengths(columns, min(max_new, available), min_length, min_new)
 
 
 def warn_of_lengths(options: Options, lengths: Lengths) -> None:

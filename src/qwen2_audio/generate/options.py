@@ -55,18 +55,17 @@ _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
     "custom_generate": (),
     "negative_prompt_ids": (),
     "negative_prompt_attention_mask": (),
-    "past_key_values": (),
-    "inputs_embeds": (),
     "synced_gpus": (False,),
     "is_assistant": (False,),
 }
 _INSTEAD = {
     "assistant_model": "Use prompt_lookup_num_tokens, which needs no second model.",
-    "inputs_embeds": "Pass input_ids and input_features.",
-    "past_key_values": "Pass the whole prompt.",
     "cache_implementation": "There is one cache, 'dynamic'; leave the option out.",
 }
-_INPUTS = ("input_ids", "input_features", "attention_mask", "feature_attention_mask")
+_INPUTS = (
+    *("input_ids", "input_features", "attention_mask", "feature_attention_mask"),
+    *("inputs", "inputs_embeds", "position_ids", "past_key_values"),
+)
 _ARGUMENTS = (
     *("generation_config", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"),
     *("streamer", "tokenizer", "seed", "generator"),

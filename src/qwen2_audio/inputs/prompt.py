@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
 from ..errors import PromptError
 from ..text import chat_template as chat
 from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, AudioSlot, Segment
+from ..text.rendering import TemplateInputs, builtin_view, render, render_template
+from ..text.template_files import choose_template
 from ..text.tokenizer import Tokenizer
 from ..types import Heard, Message
 from .clip import AudioClip, load_clip
@@ -78,18 +81,48 @@ def digest(clip: np.ndarray, frames: int) -> int:
 
 def custom_template(processor: Qwen2AudioProcessor) -> str | None:
     """The checkpoint's chat template, or None if it renders the same prompts as the built-in one."""
-    template = processor.chat_template
-    if template == chat.BUILTIN_TEMPLATE:
+    template = _template_of(processor)
+    if template is None:
         return None
+    inputs = _inputs_of(processor.tokenizer)
     try:
         equal = all(
-            chat.render_template(template, probe, add_generation_prompt=True)
-            == chat.render(probe, add_generation_prompt=True)
+            render_template(template, probe, add_generation_prompt=True, inputs=inputs)
+            == render(probe, add_generation_prompt=True)
             for probe in _PROBES
         )
     except PromptError:  # the template refuses the probe; the error is raised again for the user's first conversation
         equal = False
     return None if equal else template
+
+
+def _template_of(processor: Qwen2AudioProcessor) -> str | None:
+    """The processor's default template; None: the built-in one."""
+    template = choose_template(processor.chat_template)
+    return None if template == chat.BUILTIN_TEMPLATE else template
+
+
+def _inputs_of(tokenizer: Tokenizer) -> TemplateInputs:
+    return TemplateInputs(variables=tokenizer.special_tokens_map)
+
+
+def template_for(messages: Sequence[Message], processor: Qwen2AudioProcessor, template: str | None) -> str | None:
+    """`template`; or for what `custom_template` has not compared, other roles and fields, the processor's own."""
+    known = all(
+        isinstance(message, dict) and message.get("role") in chat.ROLES and set(message) <= set(chat.MESSAGE_KEYS)
+        for message in chat.without_nones(messages)
+    )
+    return template if template is not None or known else _template_of(processor)
+
+
+def check_conversation(messages: Sequence[Message], template: str | None) -> list[Any]:
+    """The source of each clip of a conversation that is rendered in `template` (None: the built-in one).
+
+    Raises PromptError as `check_messages`.
+    """
+    if template is None:
+        return chat.check_messages(messages)
+    return chat.check_messages(builtin_view(messages, template), template)
 
 
 def build_prompt(
@@ -111,7 +144,8 @@ def build_prompt(
         AudioError: a clip that cannot be read, is empty, or is longer than 30 s.
     """
     messages = chat.without_nones(messages)
-    clips = [load_clip(source, number) for number, source in enumerate(chat.check_messages(messages), 1)]
+    template = template_for(messages, processor, template)
+    clips = [load_clip(source, number) for number, source in enumerate(check_conversation(messages, template), 1)]
     segments = (
         chat.render_segments(messages, add_generation_prompt=True)
         if template is None
@@ -133,12 +167,19 @@ def build_base_prompt(
         raise PromptError(f"A base checkpoint takes one message with one clip; found {len(sources)} clip(s).")
     clip = load_clip(sources[0], 1)
     prompt = "".join(part.get("text", "") for part in messages[0]["content"])
-    pieces = [piece for piece in _LANGUAGE_TAG.split(prompt) if piece]
-    segments = [Segment(AUDIO_BOS, control=True)]
-    segments += [Segment(AUDIO, control=True, slot=AudioSlot(1, sources[0], "the clip"))]
-    segments += [Segment(AUDIO_EOS, control=True)]
-    segments += [Segment(piece, control=bool(_LANGUAGE_TAG.fullmatch(piece))) for piece in pieces]
+    segments = base_prefix(AudioSlot(1, sources[0], "the clip")) + split_controls(prompt, _LANGUAGE_TAG)
     return _prompt_of(segments, [clip], processor, log_mels)
+
+
+def base_prefix(slot: AudioSlot) -> list[Segment]:
+    """What the text of a base checkpoint begins with: its clip."""
+    return [Segment(AUDIO_BOS, control=True), Segment(AUDIO, control=True, slot=slot), Segment(AUDIO_EOS, control=True)]
+
+
+def split_controls(text: str, controls: re.Pattern[str], *, trained: bool = False) -> list[Segment]:
+    """Text in which what matches `controls`, a pattern that is one group, is control tokens."""
+    pieces = [piece for piece in controls.split(text) if piece]
+    return [Segment(piece, control=bool(controls.fullmatch(piece)), trained=trained) for piece in pieces]
 
 
 def _prompt_of(
@@ -158,12 +199,14 @@ def _segments_of_template(template: str, messages: Sequence[Message], tokenizer:
 
     The template is rendered with sentinels in place of the texts, so that control tokens in a text cannot act.
     """
-    slots = [segment.slot for segment in chat.render_segments(messages) if segment.slot is not None]
-    texts: list[str] = []
-    with_sentinels = [_with_sentinels(message, texts) for message in messages]
-    rendered = chat.render_template(template, with_sentinels, add_generation_prompt=True)
+    view = builtin_view(messages, template)
+    slots = [segment.slot for segment in chat.render_segments(view) if segment.slot is not None]
     controls = sorted({*tokenizer.all_special_tokens, AUDIO}, key=len, reverse=True)
-    rendered_texts, clips = set(), iter(slots)
+    sentinels = _Sentinels(controls)
+    with_sentinels = [sentinels.of_message(message) for message in messages]
+    inputs = _inputs_of(tokenizer)
+    rendered = render_template(template, with_sentinels, add_generation_prompt=True, inputs=inputs)
+    rendered_texts, clips, texts = set[int](), iter(slots), sentinels.texts
     if rendered.count(AUDIO) != len(slots):
         raise PromptError(
             f"The checkpoint's chat template has {rendered.count(AUDIO)} places for {len(slots)} clips; "
@@ -178,20 +221,48 @@ def _segments_of_template(template: str, messages: Sequence[Message], tokenizer:
             yield Segment(part, control=True, slot=next(clips) if part == AUDIO else None)
         elif part:
             yield Segment(part)
-    if len(rendered_texts) < len(texts):
-        first = min(set(range(len(texts))) - rendered_texts)
-        raise PromptError(f"The checkpoint's chat template leaves out the text {texts[first]!r}; repair the template.")
+    if missing := sentinels.required - rendered_texts:
+        text = texts[min(missing)]
+        raise PromptError(f"The checkpoint's chat template leaves out the text {text!r}; repair the template.")
 
 
-def _with_sentinels(message: Message, texts: list[str]) -> Message:
-    def sentinel(text: str) -> str:
-        texts.append(text)
-        return f"\ue5a0{len(texts) - 1}\ue5a1"
+class _Sentinels:
+    """Puts sentinels in the place of texts. Attributes: `texts`; `required`, the numbers of those to be rendered."""
 
-    content = message["content"]
-    if isinstance(content, str):
-        return {**message, "content": sentinel(content)}
-    return {**message, "content": [{**p, "text": sentinel(p["text"])} if "text" in p else p for p in content]}
+    def __init__(self, controls: Collection[str]) -> None:
+        self.texts: list[str] = []
+        self.required: set[int] = set()
+        self._harmful = re.compile("|".join([*map(re.escape, controls), "[\ue5a0\ue5a1]"]))
+
+    def of_message(self, message: Message) -> Message:
+        """Every text of the message's content, and of its other values those with control tokens."""
+        others = {key: self._guarded(value) for key, value in message.items() if key not in ("content", "role")}
+        content = message.get("content")
+        if isinstance(content, str):
+            others["content"] = self._sentinel(content, required=True)
+        elif content is not None:
+            others["content"] = [self._of_part(part) for part in content]
+        return {"role": message["role"], **others}
+
+    def _of_part(self, part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        others = {key: self._guarded(value) for key, value in part.items() if key != "text"}
+        return {**others, "text": self._sentinel(part["text"], required=True)} if "text" in part else others
+
+    def _guarded(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._sentinel(value) if self._harmful.search(value) else value
+        if isinstance(value, dict):
+            return {key: self._guarded(item) for key, item in value.items()}
+        return [self._guarded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    def _sentinel(self, text: str, *, required: bool = False) -> str:
+        number = len(self.texts)
+        self.texts.append(text)
+        if required:
+            self.required.add(number)
+        return f"\ue5a0{number}\ue5a1"
 
 
 def encode_segments(

@@ -126,11 +126,11 @@ def _sdpa(
     queries, keys = q.shape[2], k.shape[2]
     mask, causal = visible.mask, False
     if mask is None and visible.causal and queries > 1:
-        causal = (
-            queries == keys
-        )  # torch aligns its causal triangle at the top left, which is right without a cache only
+        # torch aligns its causal triangle at the top left, which is right without a cache only. While torch.jit traces,
+        # sizes are tensors.
+        causal = bool(queries == keys)
         mask = None if causal else causal_mask(queries, keys, q.device)
-    gqa = q.shape[1] != k.shape[1]
+    gqa = bool(q.shape[1] != k.shape[1])
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, scale=scale, dropout_p=dropout, enable_gqa=gqa
     )

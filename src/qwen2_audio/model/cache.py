@@ -9,14 +9,22 @@ An update within the capacity copies nothing; a full buffer grows by blocks of 2
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..checkpoint.config import Qwen2Config
+from ..errors import ConfigError
 from .attention import AttentionMask, attend
 
 BLOCK = 256  # positions; the capacity of a cache that has grown is a multiple of this
+
+
+class CachedLayer(NamedTuple):
+    """What a cache holds of one layer."""
+
+    keys: torch.Tensor  # [B, kv_heads, length, head_dim]
+    values: torch.Tensor
 
 
 class KVCache:
@@ -58,6 +66,19 @@ class KVCache:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The reference library's name for `length`."""
         return self._lengths[layer_idx]
+
+    def __len__(self) -> int:
+        """The number of layers, as in the reference library."""
+        return len(self._keys)
+
+    def __bool__(self) -> bool:
+        return True  # a cache without positions is one too
+
+    @property
+    def layers(self) -> list[CachedLayer]:
+        """Keys and values as they are stored: views, valid until the next update."""
+        stored = zip(self._keys, self._values, self._lengths, strict=True)
+        return [CachedLayer(keys[:, :, :length], values[:, :, :length]) for keys, values, length in stored]
 
     def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Append `[B, kv_heads, q, head_dim]`; returns views of all positions, `[B, kv_heads, length, head_dim]`."""
@@ -109,6 +130,15 @@ class KVCache:
         capacity = -(-needed // BLOCK) * BLOCK
         for buffers in (self._keys, self._values):
             buffers[layer] = resized(buffers[layer], self._lengths[layer], capacity)
+
+
+def check_cache(cache: object) -> None:
+    """Raises ConfigError for a cache of another library, such as transformers' DynamicCache."""
+    if cache is not None and not isinstance(cache, KVCache):
+        raise ConfigError(
+            f"past_key_values is a {type(cache).__name__}; expected a KVCache, which forward and generate return and "
+            "model.new_cache() makes."
+        )
 
 
 def resized(old: torch.Tensor, length: int, capacity: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ on up to two mel frames after the clip: `encode` needs `frames_needed(L)` mel fr
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +25,41 @@ from ..audio.mel import num_audio_tokens, num_encoder_frames
 from ..checkpoint.config import Qwen2AudioConfig, Qwen2AudioEncoderConfig
 from ..errors import AudioError, ConfigError
 from .attention import ALL, AttentionMask, attend, attend_spans
-from .outputs import EncoderOutput
+from .outputs import EncoderOutput, as_asked, chosen
+from .recompute import RecomputedLayer
 
 
 def frames_needed(mel_frames: int, window: int) -> int:
     """Mel frames that the valid encoder frames of a clip depend on; at most `window`."""
     return min(2 * num_encoder_frames(mel_frames) + 1, window)
+
+
+def listened_to(*modules: nn.Module) -> bool:
+    """Whether `modules` or their parts have hooks, not counting torch's own (FSDP's, parametrizations') and ours."""
+    hooks = [
+        hook
+        for root in modules
+        for module in root.modules()
+        for kind in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        for hook in kind.values()
+    ]
+    ours = f"{__package__.partition('.')[0]}."
+    return any(not str(getattr(hook, "__module__", "")).startswith(("torch.", ours)) for hook in hooks)
+
+
+def pad_to_window(input_features: torch.Tensor, lengths: list[int], window: int) -> torch.Tensor:
+    """Log-mel [A, mel bins, F] as it would be had the clips been padded with silence: [A, mel bins, window].
+
+    The log-mel of silence is 8 decades below the clip's loudest value, divided by 4, and at least that of 1e-10: -1.5
+    (whisper, `audio.py`). The two frames after a clip's `lengths` still see its end.
+    """
+    if input_features.shape[-1] >= window:
+        return input_features
+    padded = F.pad(input_features, (0, window - input_features.shape[-1]))
+    needed = torch.tensor(lengths, device=padded.device)[:, None, None] + 2
+    own = torch.arange(window, device=padded.device) < needed  # [A, 1, window]
+    loudest = padded.masked_fill(~own, float("-inf")).amax((1, 2), keepdim=True)
+    return torch.where(own, padded, (loudest - 2.0).clamp(min=-1.5))
 
 
 class Qwen2AudioAttention(nn.Module):
@@ -64,7 +94,7 @@ class Qwen2AudioAttention(nn.Module):
         return self.out_proj(out.transpose(1, 2).reshape(x.shape)), weights
 
 
-class Qwen2AudioEncoderLayer(nn.Module):
+class Qwen2AudioEncoderLayer(RecomputedLayer):
     """A pre-LayerNorm transformer layer: attention, then a feed-forward with GELU."""
 
     def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
@@ -95,6 +125,8 @@ class Qwen2AudioEncoderLayer(nn.Module):
 class Qwen2AudioEncoder(nn.Module):
     """Log-mel to audio embeddings, before the projector."""
 
+    _supports_sdpa = True
+
     def __init__(self, config: Qwen2AudioEncoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -115,10 +147,11 @@ class Qwen2AudioEncoder(nn.Module):
         self,
         input_features: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> EncoderOutput:
-        """Encode full windows, padded frames included.
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """Encode full windows, padded frames included; returns an EncoderOutput.
 
         Args:
             input_features: [A, mel bins, window], any float dtype.
@@ -126,6 +159,7 @@ class Qwen2AudioEncoder(nn.Module):
                 as in some other runtimes.
             output_attentions: return the attention weights of each layer; needs attn_implementation "eager".
             output_hidden_states: return the input of the first layer and the output of each layer.
+            return_dict: False returns a tuple of the values that are not None. What is None here is as the config says.
 
         Raises:
             AudioError: the features are not as long as the window.
@@ -136,6 +170,8 @@ class Qwen2AudioEncoder(nn.Module):
                 f"The encoder expects log-mel features of length {self.window}, but found "
                 f"{input_features.shape[-1]}; pad them to {self.window}, or use encode(), which needs no padding."
             )
+        output_hidden_states = chosen(output_hidden_states, self.config, name="output_hidden_states")
+        output_attentions = chosen(output_attentions, self.config, name="output_attentions")
         if output_attentions and self.config._attn_implementation != "eager":
             raise ConfigError("output_attentions needs attn_implementation='eager'; load the model with it.")
         x = self._embed(input_features, self.config.max_source_positions)
@@ -154,11 +190,12 @@ class Qwen2AudioEncoder(nn.Module):
             if output_attentions:
                 attentions.append(weights)
         states.append(x)
-        return EncoderOutput(
+        out = EncoderOutput(
             self._pool(x),
             tuple(states) if output_hidden_states else None,
             tuple(attentions) if output_attentions else None,
         )
+        return as_asked(out, return_dict, self.config)
 
     def encode(self, input_features: torch.Tensor, lengths: list[int]) -> torch.Tensor:
         """Encode only the valid frames of each clip.

@@ -17,6 +17,7 @@ from .attention import ALL, AttentionMask, attend, causal_mask
 from .cache import KVCache
 from .outputs import LanguageModelOutput
 from .paged import DecodeBatch, PagedAttentionBatch, PagedStorage
+from .recompute import RecomputedLayer
 
 Rope = tuple[torch.Tensor, torch.Tensor]
 Cache = KVCache | PagedAttentionBatch | DecodeBatch
@@ -104,7 +105,7 @@ class Qwen2MLP(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
 
 
-class Qwen2DecoderLayer(nn.Module):
+class Qwen2DecoderLayer(RecomputedLayer):
     def __init__(self, config: Qwen2Config, layer: int) -> None:
         super().__init__()
         self.self_attn = Qwen2Attention(config, layer)
@@ -132,6 +133,8 @@ class Qwen2Model(nn.Module):
 
 class Qwen2LanguageModel(nn.Module):
     """`model` and, with `head`, `lm_head`."""
+
+    _supports_sdpa = True  # asked by transformers' tools, here and in the encoder
 
     def __init__(self, config: Qwen2Config, *, head: bool = True, tied: bool = False) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ Attribute names are those of the checkpoint: `audio_tower`, `multi_modal_project
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..audio.mel import num_audio_tokens
+from ..audio.mel import num_audio_tokens, num_encoder_frames
 from ..checkpoint.config import Qwen2AudioConfig
 from ..errors import AudioError, ConfigError, PromptError
 from .attention import check_implementation
-from .cache import KVCache
-from .encoder import Qwen2AudioEncoder, Qwen2AudioMultiModalProjector
+from .cache import KVCache, check_cache
+from .encoder import Qwen2AudioEncoder, Qwen2AudioMultiModalProjector, listened_to, pad_to_window
 from .initialize import initialize
 from .language_model import Qwen2LanguageModel
 from .merge import EmbeddedPrompt, check_tensor, find_slots, position_ids_of
-from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput
+from .outputs import LanguageModelOutput, Qwen2AudioCausalLMOutput, Qwen2AudioModelOutput, as_asked, chosen
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Qwen2AudioModel(nn.Module):
         self.audio_tower = Qwen2AudioEncoder(config.audio_config)
         self.multi_modal_projector = Qwen2AudioMultiModalProjector(config)
         self.language_model = Qwen2LanguageModel(config.text_config, head=self.has_head, tied=config.tied)
-        self.set_attn_implementation(config._attn_implementation)
+        for part in (config, config.audio_config, config.text_config):
+            check_implementation(part._attn_implementation)
         initialize(self, config)
 
     @property
@@ -64,11 +66,18 @@ class Qwen2AudioModel(nn.Module):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.model.embed_tokens
 
-    def set_attn_implementation(self, name: str) -> None:
-        """Set "eager", "sdpa" or "flash_attention_2" for all parts. Raises ConfigError if it cannot run here."""
-        check_implementation(name)
-        for config in (self.config, self.config.audio_config, self.config.text_config):
-            config._attn_implementation = name
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The head; None for a model without one."""
+        return self.language_model.lm_head
+
+    def set_attn_implementation(self, names: str | dict[str, str]) -> None:
+        """Set "eager", "sdpa" or "flash_attention_2" for all parts, or as {"text_config": ..., "audio_config": ...}.
+
+        Raises ConfigError for one that cannot run here.
+        """
+        for name in names.values() if isinstance(names, dict) else (names,):
+            check_implementation(name)
+        self.config._attn_implementation = names  # type: ignore[assignment]
 
     def new_cache(self, batch: int, capacity: int = 0) -> KVCache:
         """An empty KV cache for `batch` rows that holds `capacity` positions before it grows."""
@@ -90,16 +99,25 @@ class Qwen2AudioModel(nn.Module):
             PromptError: features without a mask.
             AudioError: features or mask of a wrong shape, or F too short for the clips.
         """
-        lengths = self._mel_lengths(input_features, feature_attention_mask)
+        lengths = self.mel_lengths(input_features, feature_attention_mask)
         tokens = [num_audio_tokens(n) for n in lengths]
         features = input_features.to(self.audio_tower.conv1.weight)
-        if self.encoder_mask:
+        if self.encoder_mask and not listened_to(self.audio_tower, self.multi_modal_projector):
             return self.multi_modal_projector(self.audio_tower.encode(features, lengths)), tokens
-        windows = self.audio_tower(features).last_hidden_state  # [A, window // 4, d]; padded frames are attended to
-        valid = torch.cat([clip[:n] for clip, n in zip(windows, tokens, strict=True)])
-        return self.multi_modal_projector(valid), tokens
+        windows = self.multi_modal_projector(self.encode_windows(features, lengths).last_hidden_state)
+        return torch.cat([clip[:n] for clip, n in zip(windows, tokens, strict=True)]), tokens
 
-    def _mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
+    def encode_windows(self, features: torch.Tensor, lengths: list[int], **options: Any) -> Any:
+        """Whole windows, as the reference computes them and as a hook expects to see them: the encoder's result."""
+        mask = None
+        if self.encoder_mask:
+            frames = torch.tensor([num_encoder_frames(n) for n in lengths], device=features.device)
+            positions = torch.arange(self.config.audio_config.max_source_positions, device=features.device)
+            mask = positions < frames.clamp(min=1)[:, None]  # attention to no frame at all would be NaN
+            features = pad_to_window(features, lengths, self.audio_tower.window)
+        return self.audio_tower(features, mask, **options, return_dict=True)
+
+    def mel_lengths(self, features: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
         if features.dim() != 3 or features.shape[1] != self.config.audio_config.num_mel_bins:
             raise AudioError(
                 f"input_features has shape {list(features.shape)}; expected "
@@ -178,9 +196,9 @@ class Qwen2AudioModel(nn.Module):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> Any:
         """One forward pass; the arguments are those of `Qwen2AudioForConditionalGeneration.forward`."""
         inputs = Inputs(
@@ -197,10 +215,17 @@ class Qwen2AudioModel(nn.Module):
         result = Qwen2AudioModelOutput(
             out.last_hidden_state, out.past_key_values, out.hidden_states, out.attentions, mask, labels
         )
-        return result if return_dict else result.to_tuple()
+        return as_asked(result, return_dict, self.config)
 
     def _run(
-        self, inputs: Inputs, cache: KVCache | None, use_cache: bool | None, **options: Any
+        self,
+        inputs: Inputs,
+        cache: KVCache | None,
+        use_cache: bool | None,
+        *,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        logits_to_keep: int | torch.Tensor = 0,
     ) -> tuple[LanguageModelOutput, torch.Tensor | None, torch.Tensor | None]:
         """The language model's output, and the attention mask and the labels of the expanded prompt."""
         if (inputs.input_ids is None) == (inputs.inputs_embeds is None):
@@ -208,6 +233,7 @@ class Qwen2AudioModel(nn.Module):
         for name, value in vars(inputs).items():
             if value is not None:
                 check_tensor(name, value)
+        check_cache(cache)
         past = cache.length if cache is not None else 0
         embeds, positions = (
             None if t is None else t.to(self.device) for t in (inputs.inputs_embeds, inputs.position_ids)
@@ -235,24 +261,33 @@ class Qwen2AudioModel(nn.Module):
         keys = mask.to(self.device) if mask is not None and padded else None
         if positions is None and keys is not None:
             positions = position_ids_of(keys)[:, past:]
-        if use_cache is None:  # not in training, where the cache would hold every layer's keys and values for nothing
-            use_cache = self.config.text_config.use_cache and not self.training
-        if cache is None and use_cache:
+        if cache is None and self._wants_cache(use_cache):
             cache = self.new_cache(embeds.shape[0], embeds.shape[1])
+        configs = self.config, self.config.text_config
         out = self.language_model(
-            inputs_embeds=embeds, attention_mask=keys, position_ids=positions, past_key_values=cache, **options
+            inputs_embeds=embeds,
+            attention_mask=keys,
+            position_ids=positions,
+            past_key_values=cache,
+            logits_to_keep=logits_to_keep,
+            output_attentions=chosen(output_attentions, *configs, name="output_attentions"),
+            output_hidden_states=chosen(output_hidden_states, *configs, name="output_hidden_states"),
         )
         return out, mask, labels
+
+    def _wants_cache(self, use_cache: bool | None) -> bool:
+        """As asked, else as the config says, but not in training: it would hold keys and values for nothing."""
+        if torch.is_grad_enabled() and any(layer.gradient_checkpointing for layer in self.language_model.model.layers):
+            if use_cache:  # recomputing a layer would append its keys and values again
+                warnings.warn("use_cache=True has no effect with gradient checkpointing; leave it out.", stacklevel=4)
+            return False
+        return self.config.text_config.use_cache and not self.training if use_cache is None else use_cache
 
 
 class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
     """The complete model; it returns logits, and the loss when labels are given."""
 
     has_head = True
-
-    def get_output_embeddings(self) -> nn.Linear:
-        assert self.language_model.lm_head is not None
-        return self.language_model.lm_head
 
     def forward(
         self,
@@ -265,9 +300,9 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
     ) -> Any:
         """One forward pass over prompts and clips.
@@ -282,8 +317,10 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
             past_key_values: a KVCache, which is written in place; `input_ids` are then only the new positions.
             inputs_embeds: [B, T, H] in place of input_ids, with the audio embeddings merged by the caller.
             labels: int64 [B, T]; positions with -100 and padded positions are not trained on.
-            use_cache: return a cache. None: as the config says, but never in training.
-            output_attentions: return the attention weights of every layer; needs attn_implementation "eager".
+            use_cache: return a cache. None: as the config says, but never in training. With gradient checkpointing no
+                cache is made.
+            output_attentions: return the attention weights of every layer; needs attn_implementation "eager". None,
+                here and in the next two: as the config or its text_config says.
             output_hidden_states: return the hidden states before the first layer and after each layer.
             return_dict: False returns a tuple of the values that are not None.
             logits_to_keep: the positions that get logits. 0: all; n: the last n; bool [B, T]: the N true ones, as
@@ -314,7 +351,7 @@ class Qwen2AudioForConditionalGeneration(Qwen2AudioModel):
         result = Qwen2AudioCausalLMOutput(
             loss, out.logits, out.past_key_values, out.hidden_states, out.attentions, mask
         )
-        return result if return_dict else result.to_tuple()
+        return as_asked(result, return_dict, self.config)
 
 
 def causal_lm_loss(

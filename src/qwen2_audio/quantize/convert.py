@@ -83,9 +83,10 @@ def convert(job: Job, calibration: Calibration | None = None, about: dict[str, A
         parts = _write(model, quantized, unfinished)
         data = untied_config(config).to_checkpoint_dict(type(model).__name__, "float32")
         write_json(unfinished / CONFIG_FILE, data)
-        for name in FILES_ALONG:
-            if (folder / name).is_file():
-                shutil.copyfile(folder / name, unfinished / name)
+        for path in (path for pattern in FILES_ALONG for path in folder.glob(pattern)):
+            copy = unfinished / path.relative_to(folder)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
     return parts
 
 

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import ConfigError
 from ..native import ops
+from ..native.library import has_memory
 from .packing import PANEL, Format, dequantize
 from .search import Quantized
 
@@ -74,7 +76,8 @@ class QuantizedLinear(QuantizedLayer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., K] -> [..., N] in x's dtype."""
         tracked = torch.is_grad_enabled() and x.requires_grad
-        if x.dtype == torch.float32 and x.device.type == "cpu" and not tracked and not self.dequantizes:
+        readable = x.dtype == torch.float32 and x.device.type == "cpu" and has_memory(x)
+        if readable and not tracked and not self.dequantizes:
             native = native_ops()
             if native is not None:
                 return native.linear(  # type: ignore[no-any-return]
@@ -149,6 +152,16 @@ class QuantizedEmbedding(QuantizedLayer):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, {super().extra_repr()}"
+
+
+def refuse_cast(fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Raise ConfigError if `fn`, which a quantised model is about to apply to its tensors, casts them."""
+    dtype = fn(torch.empty(0)).dtype
+    if dtype != torch.float32:
+        raise ConfigError(
+            f"The model is quantised and computes in float32, so it cannot become {str(dtype).removeprefix('torch.')}; "
+            "leave the cast out, or load the plain checkpoint in that dtype."
+        )
 
 
 def native_ops() -> Any:

@@ -88,6 +88,14 @@ def usage_body(usages: Sequence[Usage], heard: Sequence[Heard]) -> dict[str, Any
     }
 
 
+def running_usage(prompt: Usage | None, completion: int) -> dict[str, int]:
+    """The `usage` of a request so far."""
+    prompt_tokens = 0 if prompt is None else prompt.prompt_tokens
+    return {
+        "prompt_tokens": prompt_tokens, "completion_tokens": completion, "total_tokens": prompt_tokens + completion,
+    }  # fmt: skip
+
+
 def heard_body(heard: Sequence[Heard]) -> list[dict[str, Any]]:
     """What was heard of each clip, with `notes` where something of it was lost or left out."""
     return [{**clip.to_dict(), "seconds": round(clip.seconds, 3)} for clip in heard]

@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from .backend import Backend
+from .capabilities import Capabilities, general_capabilities
 from .errors import on_http_error, respond, shutting_down
 from .metrics import Metrics
 from .middleware import RequestMiddleware
@@ -38,16 +39,23 @@ PAGE_HEADERS = {
 }
 
 
-def create_app(backend: Backend, settings: Settings | None = None) -> Starlette:
-    """The application that serves `backend`. `app.state.server` is its State; its `close` ends the model gracefully."""
+def create_app(
+    backend: Backend, settings: Settings | None = None, capabilities: Capabilities | None = None
+) -> Starlette:
+    """The application that serves `backend`. `app.state.server` is its State; its `close` ends the model gracefully.
+
+    `capabilities`: what the page says that the checkpoint can do; None: what is true of its kind.
+    """
     state = State(backend, settings or Settings())
-    chat, audio, info = ChatRoutes(state), AudioRoutes(state), _InfoRoutes(state)
+    capabilities = capabilities or general_capabilities(is_base=backend.is_base)
+    chat, audio, info = ChatRoutes(state), AudioRoutes(state), _InfoRoutes(state, capabilities)
     routes: list[Route | Mount] = [
         Route("/v1/chat/completions", chat.complete, methods=["POST"]),
         Route("/v1/audio/transcriptions", audio.transcribe, methods=["POST"]),
         Route("/v1/audio/translations", audio.translate, methods=["POST"]),
         Route("/v1/models", info.models),
         Route("/v1/models/{name:path}", info.model),
+        Route("/samples/{number:int}", capabilities.sample),
         Route("/health", info.health),
         Route("/ready", info.ready),
         Route("/version", info.version),
@@ -104,8 +112,9 @@ class _Static(StaticFiles):
 class _InfoRoutes:
     """Models, health, readiness and version."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, capabilities: Capabilities) -> None:
         self._state = state
+        self._capabilities = capabilities.to_dict()
 
     async def models(self, request: Request) -> Response:
         data = [self._entry(name) for name in self._state.names]
@@ -121,6 +130,7 @@ class _InfoRoutes:
         return {
             "id": name, "object": "model", "created": int(self._state.started), "owned_by": "qwen2-audio",
             "max_model_len": backend.context, "about": backend.about, "defaults": dict(backend.defaults),
+            "capabilities": self._capabilities,
         }  # fmt: skip
 
     async def health(self, request: Request) -> Response:

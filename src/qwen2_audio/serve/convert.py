@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..audio.formats import format_of
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, PromptError, did_you_mean
+from ..text.chat_template import ROLES, check_role
 from ..types import Message, SamplingParams
 from .errors import ApiError
 from .media import Link, from_base64, from_data_url
 from .protocol import ChatRequest, Sampling, json_type
 from .settings import Settings
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+RENAMED_ROLES = {"developer": "system"}
 # input_audio.format is not read: the clip's bytes say what it is. Raw samples have no header, and these formats promise
 # them.
 _RAW_FORMATS = ("pcm", "pcm16", "raw", "l16", "s16le", "g711_ulaw", "g711_alaw", "mulaw", "ulaw", "alaw")
 _MESSAGE_KEYS = ("role", "content", "name")
+# Keys of a message without which it would say something else, and that do not reach the model.
+_REFUSED_KEYS = (
+    "tool_calls",
+    "function_call",
+    "audio",
+    "audio_url",
+    "audios",
+    "input_audio",
+    "image",
+    "images",
+    "files",
+)
 _KINDS = ("text", "input_audio", "audio_url", "audio")
 
 
@@ -31,25 +45,22 @@ class _MessageConverter:
 
     def convert(self, message: Mapping[str, Any], where: str) -> Message:
         fields = {key: value for key, value in message.items() if value is not None and value != []}
-        role = fields.get("role")
-        if not isinstance(role, str) or role not in ROLES:
-            what = "has no role" if role is None else f"has the role {role!r}"
-            raise _invalid(f"{where} {what}; expected one of {', '.join(ROLES)}.", f"{where}.role")
-        for key in fields:
-            if key not in _MESSAGE_KEYS:
-                near = did_you_mean(key, _MESSAGE_KEYS)
+        role = _role(fields.get("role"), where)
+        for key in fields:  # any other one is the client's own, for which the chat template has no place
+            near = "" if key in _MESSAGE_KEYS else did_you_mean(key, _MESSAGE_KEYS)
+            if near or key in _REFUSED_KEYS:
                 raise _invalid(f"{where}.{key} would not reach the model; leave it out.{near}", f"{where}.{key}")
-        if "name" in fields:  # clients of several agents send it; the chat template has no place for it
+        if "name" in fields:
             _text(fields["name"], f"{where}.name")
         content = fields.get("content")
         if content is None and role == "assistant":  # an answer that was nothing but calls of tools, or empty
             content = ""
         if isinstance(content, str):
-            return {"role": ROLES[role], "content": _text(content, f"{where}.content")}
+            return {"role": role, "content": _text(content, f"{where}.content")}
         if not isinstance(content, list):
             raise _invalid(f"{where} has no content; expected a string or a list of parts.", f"{where}.content")
         parts = [self.convert_part(part, f"{where}.content[{number}]") for number, part in enumerate(content)]
-        return {"role": ROLES[role], "content": parts}
+        return {"role": role, "content": parts}
 
     def convert_part(self, part: Any, where: str) -> dict[str, Any]:
         if not isinstance(part, dict):
@@ -86,7 +97,12 @@ class _MessageConverter:
             source = _without_nulls(source)
             _refuse_unknown(source, ("url",), param)
             source, param = source.get("url"), f"{param}.url"
-        return self.clip_of_url(_text(source, param), param)
+        elif part.get("type") == "audio_url" and isinstance(source, str):
+            raise _invalid(f"{param} is a string; expected an object, {{'url': ...}}.", param)
+        url = _text(source, param)
+        if present[0] == "audio" and not re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]*:", url):  # no URL, as in transformers
+            return from_base64(url, param, self.settings.clip_bytes)
+        return self.clip_of_url(url, param)
 
     def inline_clip(self, source: Any, where: str) -> bytes:
         if not isinstance(source, dict):
@@ -114,6 +130,19 @@ class _MessageConverter:
                 "invalid_audio_url",
             )
         return Link(url, param)
+
+
+def _role(role: Any, where: str) -> str:
+    """The role as the chat template has it. ApiError unless it is one of OpenAI's, or another word."""
+    if isinstance(role, str):
+        try:
+            check_role(role, where)
+        except PromptError as error:
+            if role not in RENAMED_ROLES:
+                raise _invalid(str(error), f"{where}.role") from error
+        return RENAMED_ROLES.get(role, role)
+    what = "has no role" if role is None else f"has {json_type(role)} as its role"
+    raise _invalid(f"{where} {what}; expected one of {', '.join((*ROLES, *RENAMED_ROLES))}.", f"{where}.role")
 
 
 def messages_of(request: ChatRequest, settings: Settings) -> list[Message]:
@@ -169,9 +198,11 @@ def sampling_params(request: Sampling, **others: Any) -> SamplingParams:
 
 def _logit_bias(bias_by_token: Mapping[str, float]) -> dict[int, float]:
     biases = {}
+    wrong = [token for token in bias_by_token if not (token.isascii() and token.isdecimal() and len(token) < 10)]
+    if wrong:
+        keys = ", ".join(repr(token[:40]) for token in wrong[:8])
+        raise _invalid(f"logit_bias has the key {keys}; expected token ids such as '50256'.", "logit_bias")
     for token, bias in bias_by_token.items():
-        if not (token.isascii() and token.isdecimal() and len(token) < 10):
-            raise _invalid(f"logit_bias has the key {token[:40]!r}; expected token ids such as '50256'.", "logit_bias")
         if not -100 <= bias <= 100:
             raise _invalid(f"logit_bias of {token} is {bias:g}; expected a number between -100 and 100.", "logit_bias")
         biases[int(token)] = float(bias)

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine.request import RequestHandle
 from ..types import Chunk, Heard, Usage
-from .answers import Envelope, delta_choice, usage_body
+from .answers import Envelope, delta_choice, running_usage, usage_body
 from .errors import ClientGoneError, as_api_error
 from .settings import Settings
 
@@ -105,10 +105,15 @@ async def prepend(first: Awaitable[Chunk], rest: AsyncIterator[Chunk]) -> AsyncI
 class ChatEvents:
     """Encodes chunks of chat answers as events: role, text, finish; at the end usage, if the request asks for it."""
 
-    def __init__(self, envelope: Envelope, *, logprobs: bool, usage: bool) -> None:
+    def __init__(
+        self, envelope: Envelope, *, logprobs: bool, usage: bool, running: RequestHandle | None = None
+    ) -> None:
+        """`running`: the request, whose usage so far is in every event."""
         self.envelope = envelope
         self.logprobs = logprobs
-        self.usage = usage
+        self.usage = usage or running is not None
+        self._running = running
+        self._tokens: dict[int, int] = {}  # of each answer so far
         self._started: set[int] = set()  # indices of answers whose role was sent
         self._usages: list[Usage] = []
 
@@ -128,6 +133,7 @@ class ChatEvents:
         if chunk.index not in self._started:
             self._started.add(chunk.index)
             events += self._event(delta_choice(Chunk("", index=chunk.index), self._role, logprobs=False))
+        self._count(chunk)
         if chunk.text or chunk.logprobs:
             events += self._event(delta_choice(chunk, {"content": chunk.text}, logprobs=self.logprobs))
         if chunk.finish_reason is not None:
@@ -135,7 +141,14 @@ class ChatEvents:
             self._usages += [] if chunk.usage is None else [chunk.usage]
         return events
 
+    def _count(self, chunk: Chunk) -> None:
+        tokens = chunk.num_tokens if chunk.usage is None else chunk.usage.completion_tokens
+        self._tokens[chunk.index] = max(tokens, self._tokens.get(chunk.index, 0))
+
     _role = {"role": "assistant", "content": ""}  # noqa: RUF012  a constant
 
     def _event(self, choice: dict[str, Any]) -> bytes:
-        return encode_event(self.envelope.with_choices([choice], **({"usage": None} if self.usage else {})))
+        if self._running is None:
+            return encode_event(self.envelope.with_choices([choice], **({"usage": None} if self.usage else {})))
+        usage = running_usage(self._running.prompt_usage, sum(self._tokens.values()))
+        return encode_event(self.envelope.with_choices([choice], usage=usage))

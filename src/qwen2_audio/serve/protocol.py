@@ -60,6 +60,7 @@ class StreamOptions(_Fields):
     """What a stream sends besides the text."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False  # vLLM's: the usage so far in every chunk
     include_obfuscation: Literal[False] = False
 
 
@@ -101,11 +102,14 @@ class SpeechRequest(Sampling):
     """POST /v1/audio/transcriptions and /v1/audio/translations, without the file."""
 
     language: str | None = None
+    to_language: str | None = None  # vLLM's, of translations
     prompt: Annotated[str, Field(max_length=4000)] | None = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
     timestamp_granularities: list[Literal["segment"]] = []
     include: list[Literal["logprobs"]] = []
     stream: bool = False
+    stream_include_usage: bool = True  # vLLM's, and the next one: usage in the last event, and in every event
+    stream_continuous_usage_stats: bool = False
     chunking_strategy: Literal["auto"] | None = None  # accepted: a clip is one window and so one chunk
 
 

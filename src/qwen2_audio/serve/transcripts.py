@@ -93,6 +93,12 @@ def usage_body(usage: Usage, heard: Sequence[Heard]) -> dict[str, Any]:
     }
 
 
+def running_usage(prompt: Usage | None, output: int) -> dict[str, Any]:
+    """The `usage` of a transcription so far."""
+    tokens = 0 if prompt is None else prompt.prompt_tokens
+    return {"type": "tokens", "input_tokens": tokens, "output_tokens": output, "total_tokens": tokens + output}
+
+
 def logprobs_body(tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
     """The `logprobs` that include[]=logprobs asks for."""
     return [{"token": t.text, "logprob": max(t.logprob, MIN_LOGPROB), "bytes": list(t.data)} for t in tokens]

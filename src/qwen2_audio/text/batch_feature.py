@@ -1,8 +1,8 @@
-"""BatchFeature, the dictionary with attribute access that a tokenizer or processor returns; and padding of rows."""
+"""BatchFeature, the dictionary with attribute access that a tokenizer or processor returns; and lists as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +12,26 @@ from ..errors import PromptError, did_you_mean
 
 class BatchFeature(dict[str, Any]):
     """Named model inputs; `batch.input_ids` and `batch["input_ids"]` read and assign the same value."""
+
+    def __init__(self, data: Mapping[str, Any] | None = None, tensor_type: str | None = None, **values: Any) -> None:
+        """From a mapping or keywords; `tensor_type`: as `convert_to_tensors` takes it."""
+        super().__init__(data or {}, **values)
+        self.convert_to_tensors(tensor_type)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The inputs as a plain dictionary."""
+        return dict(self)
+
+    def convert_to_tensors(self, tensor_type: str | None = None) -> Self:
+        """Make every value a torch tensor ("pt") or a numpy array ("np"), in place; None: nothing. Returns itself.
+
+        Lists of floats become float32. Raises PromptError for rows of unequal length.
+        """
+        for name, value in self.items() if tensor_type is not None else ():
+            if not hasattr(value, "detach"):
+                self[name] = to_tensors(_array_of(name, value), tensor_type)
+        return self
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -51,6 +71,15 @@ class BatchFeature(dict[str, Any]):
         return self
 
 
+def _array_of(name: str, value: Any) -> np.ndarray:
+    try:
+        array = np.array(value)
+    except ValueError:
+        raise PromptError(f"{name} has rows of unequal length, which do not make one tensor; pad them first.") from None
+    listed = isinstance(value, (list, tuple)) and array.dtype == np.float64
+    return array.astype(np.float32) if listed else array
+
+
 def to_tensors(values: Any, return_tensors: str | None, dtype: type = np.int64) -> Any:
     """Nested lists or an array as a numpy array ("np"), a torch tensor ("pt"), or unchanged (None).
 
@@ -72,27 +101,11 @@ def to_tensors(values: Any, return_tensors: str | None, dtype: type = np.int64) 
     return torch.from_numpy(array)
 
 
-def _rectangle(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
-    lengths = {len(row) for row in rows}
+def _rectangle(rows: Sequence[Any], dtype: type) -> np.ndarray:
+    lengths = {len(row) for row in rows if hasattr(row, "__len__")}
     if len(lengths) > 1:
         raise PromptError(
             f"The rows have {min(lengths)} to {max(lengths)} tokens and do not make one tensor; "
             "pass padding=True to fill them up to the longest."
         )
     return np.array(rows, dtype=dtype)
-
-
-def pad_rows(
-    rows: Sequence[Sequence[int]], *, length: int | None, side: str, pad_id: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Rows padded to `length` positions (None: not padded), and their attention mask (1 for a real token).
-
-    Example: [7, 8] padded to 4 on the "left" is [pad, pad, 7, 8] with mask [0, 0, 1, 1].
-    """
-    ids, masks = [], []
-    for row in rows:
-        fill = max((length or 0) - len(row), 0)
-        pads, ones = [pad_id] * fill, [1] * len(row)
-        ids.append([*pads, *row] if side == "left" else [*row, *pads])
-        masks.append([0] * fill + ones if side == "left" else ones + [0] * fill)
-    return ids, masks

@@ -12,7 +12,8 @@ message, a clip and "What is it?", as:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 DEFAULT_SYSTEM = "You are a helpful assistant."
 SOURCE_KEYS = ("audio", "audio_url", "url", "path")  # keys of a part that may hold its clip; the first one present wins
 ROLES = ("system", "user", "assistant")
+_ROLE = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")  # a role that is no word could spell a control token
 MESSAGE_KEYS = ("role", "content", "type")
 PART_KEYS = ("type", "text", *SOURCE_KEYS)
 
@@ -219,91 +221,6 @@ def _role_of(message: Any, index: int) -> str:
     return role
 
 
-def render(
-    messages: Sequence[Message],
-    *,
-    template: str | None = None,
-    add_generation_prompt: bool = False,
-    continue_final_message: bool = False,
-) -> str:
-    """The prompt text of one conversation in the built-in template, or in the Jinja source `template`.
-
-    Raises PromptError as `render_segments` and `render_template` do.
-    """
-    if template is not None and template != BUILTIN_TEMPLATE:
-        return render_template(
-            template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message,
-        )
-    segments = render_segments(
-        messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
-    )
-    return "".join(segment.text for segment in segments)
-
-
-def render_template(
-    template: str,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool = False,
-    continue_final_message: bool = False,
-) -> str:
-    """The prompt text of one conversation in the Jinja source `template`, run in a sandbox.
-
-    Raises PromptError when the messages are malformed or the template cannot render or continue them.
-    """
-    from .jinja_sandbox import render_jinja
-
-    # `render_segments` refuses content that any template would silently drop.
-    segments = list(
-        render_segments(
-            messages, add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message
-        )
-    )
-    messages = without_nones(messages)
-    if not continue_final_message:
-        return render_jinja(template, messages, add_generation_prompt=add_generation_prompt)
-    sentinel = _sentinel_absent_from(segments)
-    rendered = render_jinja(
-        template, [*messages[:-1], _with_sentinel(messages[-1], sentinel)], add_generation_prompt=False
-    )
-    start = rendered.rfind(sentinel.rstrip())
-    if start < 0:
-        raise PromptError("The chat template leaves out the end of the final message, so it cannot be continued.")
-    # If the template trimmed the sentinel's trailing space, it trims messages: then trim the text's trailing spaces.
-    return rendered[:start] if rendered.startswith(sentinel, start) else rendered[:start].rstrip()
-
-
-def _sentinel_absent_from(segments: Iterable[Segment]) -> str:
-    text = "".join(segment.text for segment in segments)
-    sentinel = "CONTINUE_HERE"
-    while sentinel in text:
-        sentinel += "_"
-    return sentinel + " "
-
-
-def _with_sentinel(message: Message, sentinel: str) -> Message:
-    content = message["content"]
-    if isinstance(content, str):
-        return {**message, "content": content + sentinel}
-    return {**message, "content": [*content[:-1], {**content[-1], "text": content[-1]["text"] + sentinel}]}
-
-
-def conversations(conversation: Any) -> tuple[list[Any], bool]:
-    """One conversation or a list of them as a list, and whether it was a list of conversations."""
-    batched = isinstance(conversation, (list, tuple)) and bool(conversation)
-    batched = batched and all(isinstance(item, (list, tuple)) for item in conversation)
-    return (list(conversation), True) if batched else ([conversation], False)
-
-
-def render_all(conversation: Any, **options: Any) -> tuple[list[str], bool]:
-    """`render` for one conversation or a list of them, and whether it was a list."""
-    batch, batched = conversations(conversation)
-    return [render(messages, **options) for messages in batch], batched
-
-
 def audio_sources(messages: Sequence[Message]) -> list[Any]:
     """The source of each clip, in order. Raises PromptError for a clip without one."""
     slots = [segment.slot for segment in render_segments(messages) if segment.slot is not None]
@@ -313,24 +230,31 @@ def audio_sources(messages: Sequence[Message]) -> list[Any]:
     return [slot.source for slot in slots]
 
 
-def check_messages(messages: Sequence[Message]) -> list[Any]:
+def check_messages(messages: Sequence[Message], readable: str = "") -> list[Any]:
     """The source of each clip of a conversation, in order.
 
+    A role is one of ROLES or another word that is not nearly one of them; the templates render it as it is.
+    `readable`: a checkpoint's own template, whose source names the further keys of a message that it reads.
     Raises PromptError for malformed messages, and for content that the model would silently not get.
     """
     messages = without_nones(messages)
     sources = audio_sources(messages)
     for index, message in enumerate(messages, 1):
-        if message["role"] not in ROLES:
-            role = message["role"]
-            raise PromptError(
-                f"Message {index} has the role {role!r}; expected one of {', '.join(ROLES)}.{did_you_mean(role, ROLES)}"
-            )
-        _refuse_unknown_keys(message, MESSAGE_KEYS, f"Message {index}")
+        check_role(message["role"], f"Message {index}")
+        own = {key: value for key, value in message.items() if key in MESSAGE_KEYS or str(key) not in readable}
+        _refuse_unknown_keys(own, MESSAGE_KEYS, f"Message {index}")
         if not isinstance(message["content"], str):
             for number, part in enumerate(message["content"], 1):
                 _check_part(part, f"Message {index}, part {number}")
     return sources
+
+
+def check_role(role: str, where: str) -> None:
+    """Raises PromptError for a role that is no word, or a misspelt one of ROLES."""
+    near = "" if role in ROLES else did_you_mean(role, ROLES)
+    if near or not _ROLE.fullmatch(role):
+        expected = f"expected one of {', '.join(ROLES)}, or another word.{near}"
+        raise PromptError(f"{where} has the role {role[:80]!r}; {expected}")
 
 
 def _check_part(part: dict[str, Any], where: str) -> None:

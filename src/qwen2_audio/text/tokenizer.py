@@ -1,9 +1,8 @@
-"""Text to token ids and back: Qwen2's byte-level BPE with its control tokens."""
+"""Qwen2's tokenizer: its files, batches of texts as rows of ids, and conversations in a chat template."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,98 +10,99 @@ from tokenizers import Tokenizer as Backend
 
 from ..checkpoint import hub
 from ..checkpoint.json_file import read_json
-from ..errors import ConfigError, PromptError
+from ..errors import ConfigError, PromptError, refuse_unknown
 from ..types import Message
-from . import chat_template as chat
-from .batch_feature import BatchFeature, pad_rows, to_tensors
-from .tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILES, read_backend, read_chat_template, write_tokenizer
+from .batch_feature import BatchFeature
+from .padding import UNLIMITED, Rows, as_batch, columns_of, cut, pad_columns, padded_length, truncates
+from .rendering import Span, TemplateInputs, render_all, variables_read
+from .template_files import Templates, choose_template, read_templates, templates_in, write_templates
+from .tokenizer_files import TOKENIZER_FILES, read_backend, write_tokenizer
+from .vocabulary import EXTRA, PARTS, Vocabulary, check_text
 
-# The tokens of a tokenizer_config.json that names none, as in the reference's Qwen2Tokenizer.
-DEFAULT_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-UNPRINTABLE = (*range(33), *range(127, 161), 173)  # bytes without a printable Latin-1 character
-UNLIMITED = int(1e30)  # tokens; model_max_length when tokenizer_config.json names none, as in the reference
+# Options of `from_pretrained` beside the tokens: what a call does by default, for which only the processor asks, and
+# what tokenizer_config.json sets.
+CALL_DEFAULTS = ("padding", "truncation", "max_length")
+SETTINGS = ("padding_side", "model_max_length", "chat_template")
+OPTIONS = (*SETTINGS, *CALL_DEFAULTS, *PARTS, *EXTRA)
 
 
-class Tokenizer:
+class Tokenizer(Vocabulary):
     """A byte-level BPE over strings, with control tokens such as `<|im_end|>` and `<|AUDIO|>`.
 
-    Attributes: `eos_token`, `pad_token`, `unk_token`, `bos_token` (str or None, each with its `_id`), `padding_side`
-    ("left" unless the file says otherwise, because generation continues at the right end), `model_max_length`
-    (tokens), `chat_template` (Jinja source, or None for the built-in one). A call never changes the result of a later
-    call.
+    Attributes: `eos_token`, `pad_token`, `unk_token`, `bos_token` and others (str or None, each with its `_id`),
+    `padding_side` ("left" unless the file says otherwise, because generation continues at the right end),
+    `model_max_length` (tokens), `chat_template` (Jinja source, a dict of named ones, or None for the built-in one),
+    `init_kwargs` (the options of `from_pretrained`). A call never changes the result of a later call.
     """
 
-    def __init__(self, backend: Backend, config: dict[str, Any] | None = None, chat_template: str | None = None):
+    model_input_names = ("input_ids", "attention_mask")
+    is_fast = True  # the reference's word for "made of the tokenizers library"
+
+    def __init__(
+        self, backend: Backend, config: dict[str, Any] | None = None, chat_template: Templates | None = None
+    ) -> None:
         """Wrap a `tokenizers.Tokenizer`; `config` has the keys of tokenizer_config.json."""
-        self._backend = backend
-        # The same vocabulary without control tokens: it encodes "<|im_end|>" as ordinary text. The library's own
-        # switch, `encode_special_tokens`, changes the shared object, so that two threads would disturb each other.
-        self._plain = Backend(backend.model)
-        self._plain.normalizer = backend.normalizer
-        self._plain.pre_tokenizer = backend.pre_tokenizer
         self._config = dict(config or {})
+        super().__init__(backend, self._config)
         self.chat_template = chat_template
-        self.eos_token = self._token("eos_token")
-        self.pad_token = self._token("pad_token")
-        self.unk_token = self._token("unk_token")
-        self.bos_token = self._token("bos_token")
         self.padding_side = self._config.get("padding_side") or "left"
         self.model_max_length = int(self._config.get("model_max_length") or UNLIMITED)
-
-    def _token(self, name: str) -> str | None:
-        entry = self._config.get(name, DEFAULT_TOKENS.get(name))
-        token: str | None = entry.get("content") if isinstance(entry, dict) else entry
-        if token is not None and name in self._config and self._backend.token_to_id(token) is None:
-            raise ConfigError(
-                f"tokenizer_config.json names {token!r} as its {name}, which the vocabulary does not have; "
-                "fetch the tokenizer's files again, all of one revision."
-            )
-        return token
+        self.init_kwargs: dict[str, Any] = {}
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        trust_remote_code: bool = False,
-        revision: str | None = None,
-        local_files_only: bool = False,
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
         """Read a folder or a hub repository.
 
-        `trust_remote_code` is accepted, as the reference's examples pass it, and does nothing: no code is downloaded.
-        Raises WeightsError when files are missing, damaged or disagree.
-        """
-        folder = hub.resolve(name_or_path, TOKENIZER_FILES, revision=revision, local_files_only=local_files_only)
-        config = read_json(folder / "tokenizer_config.json")
-        return cls(read_backend(folder, config), config, read_chat_template(folder, config))
+        Args:
+            options: `hub.OPTIONS` (`revision`, `token`, `cache_dir` ...), and OPTIONS, which take the place of what
+                the files say: `padding_side`, `model_max_length`, `chat_template`, tokens such as `pad_token` (added
+                to the vocabulary if they are new), and `padding`, `truncation`, `max_length`, the defaults of a
+                processor's calls. `hub.WITHOUT_EFFECT` (`trust_remote_code`, `use_fast` ...) do nothing.
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and the chat template into `folder`, creating it."""
+        Raises:
+            WeightsError: files are missing, damaged or disagree.
+            ConfigError: an unknown option.
+        """
+        where, options = hub.split_options(options)
+        refuse_unknown(options, OPTIONS, ConfigError, "A tokenizer has no option")
+        folder = hub.resolve(pretrained_model_name_or_path, TOKENIZER_FILES, **where)
+        config = read_json(folder / "tokenizer_config.json")
+        tokenizer = cls(
+            read_backend(folder, config), config, templates_in(config.get("chat_template")) or read_templates(folder)
+        )
+        tokenizer.configure(options)
+        return tokenizer
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        """Apply options of `from_pretrained` (OPTIONS) to this tokenizer."""
+        self.init_kwargs = {**self.init_kwargs, **options}
+        for name in SETTINGS:
+            if options.get(name) is not None:
+                setattr(self, name, options[name])
+        self.add_special_tokens({name: value for name, value in options.items() if name in (*PARTS, *EXTRA) and value})
+
+    def save_pretrained(self, folder: str | Path) -> tuple[str, ...]:
+        """Write tokenizer.json, tokenizer_config.json and the chat templates into `folder`, creating it.
+
+        Returns the paths of what it wrote.
+        """
         folder = Path(folder)
+        tokens = {name: getattr(self, name) for name in PARTS}
         config = {
             "tokenizer_class": "Qwen2Tokenizer",
             **self._config,
-            **{name: getattr(self, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
+            **{name: tokens.pop(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
+            **{name: token for name, token in tokens.items() if token is not None},
             "padding_side": self.padding_side,
             "model_max_length": self.model_max_length,
         }
-        if "chat_template" in config:
+        in_config = isinstance(config.pop("chat_template", None), str) and isinstance(self.chat_template, str)
+        if in_config:
             config["chat_template"] = self.chat_template
-        write_tokenizer(folder, self._backend, config)
-        if self.chat_template is not None and "chat_template" not in config:
-            (folder / CHAT_TEMPLATE_FILE).write_text(self.chat_template, encoding="utf-8")
-
-    # -- vocabulary
-
-    def __len__(self) -> int:
-        """All tokens, control tokens included. The model's embedding has more rows: 156,032."""
-        return self._backend.get_vocab_size(with_added_tokens=True)
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the BPE, without control tokens."""
-        return self._backend.get_vocab_size(with_added_tokens=False)
+        written = write_tokenizer(folder, self._backend, config)
+        if self.chat_template and not in_config:
+            written += write_templates(folder, self.chat_template)
+        return tuple(map(str, written))
 
     @property
     def padding_side(self) -> str:
@@ -110,254 +110,215 @@ class Tokenizer:
 
     @padding_side.setter
     def padding_side(self, side: str) -> None:
-        if side not in ("left", "right"):
-            raise ConfigError(f"padding_side is {side!r}; expected 'left' or 'right'.")
-        self._padding_side = side
+        self._padding_side = _checked_side(side)
 
-    @property
-    def eos_token_id(self) -> int | None:
-        return self._id_of(self.eos_token)
-
-    @property
-    def pad_token_id(self) -> int | None:
-        return self._id_of(self.pad_token)
-
-    @property
-    def unk_token_id(self) -> int | None:
-        return self._id_of(self.unk_token)
-
-    @property
-    def bos_token_id(self) -> int | None:
-        return self._id_of(self.bos_token)
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of the control tokens, ascending; `skip_special_tokens=True` skips these."""
-        return sorted(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        return [self._backend.id_to_token(i) or "" for i in self.all_special_ids]
-
-    def get_vocab(self) -> dict[str, int]:
-        """Every token's spelling and its id, control tokens included."""
-        return self._backend.get_vocab(with_added_tokens=True)
-
-    def _id_of(self, token: str | None) -> int | None:
-        return None if token is None else self._backend.token_to_id(token)
-
-    # -- text to ids
-
-    def encode(self, text: str, *, control_tokens: bool = True, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`.
-
-        With control_tokens=False, control tokens in the text are encoded as ordinary text: `<|im_end|>` becomes seven
-        tokens and does not end a message. `add_special_tokens` has an effect only when tokenizer.json adds tokens at
-        the ends of a text; Qwen2's adds none.
-        Raises PromptError when `text` is not a string or has a lone surrogate.
-        """
-        _check_text(text)
-        if not control_tokens:
-            return self._plain.encode(text).ids
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-
-    def encode_plain(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of `text`, encoded without control tokens, and the index of each id's first character in `text`."""
-        _check_text(text)
-        encoding = self._plain.encode(text)
-        return encoding.ids, [start for start, _ in encoding.offsets]
+    # -- batches
 
     def __call__(
         self,
         text: str | Sequence[str],
         *,
         padding: bool | str = False,
-        truncation: bool = False,
+        truncation: bool | str | None = False,
         max_length: int | None = None,
         return_tensors: str | None = None,
         add_special_tokens: bool = True,
         padding_side: str | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
     ) -> BatchFeature:
         """`input_ids` and `attention_mask` of one string or several, int64 [B, T] as tensors.
 
         Args:
-            padding: True or "longest"; "max_length" (to `max_length`, or to `model_max_length`); or False.
-            truncation: keep only the first `max_length` tokens of each row.
+            padding: True or "longest"; "max_length" (to `max_length`, or to `model_max_length`); False or "do_not_pad".
+            truncation: True, "longest_first" or "only_first": keep the first `max_length` tokens of each row; False
+                or "do_not_truncate": keep all.
             return_tensors: "pt", "np", or None for lists; for one string, flat lists.
+            pad_to_multiple_of: fill up to the next multiple of this.
+            return_attention_mask: False leaves it out.
 
         Raises:
-            PromptError: tensors are requested of rows of unequal length.
+            PromptError: tensors are requested of rows of unequal length; an unknown `padding` or `truncation`.
         """
         single = not isinstance(text, (list, tuple))
         texts: list[Any] = [text] if single else list(text)
-        rows = [self.encode(item, add_special_tokens=add_special_tokens) for item in texts]
-        if truncation:
-            rows = [row[: max_length or self.model_max_length] for row in rows]
-        ids, mask = self.pad(rows, padding=padding, max_length=max_length, padding_side=padding_side)
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if single and return_tensors is None:
-            return BatchFeature({name: rows[0] for name, rows in batch.items()})
-        return BatchFeature({name: to_tensors(rows, return_tensors) for name, rows in batch.items()})
+        columns = self.columns(texts, add_special_tokens=add_special_tokens)
+        if truncates(truncation):
+            columns = cut(columns, max_length or self.model_max_length)
+        filled = self.fill(
+            columns,
+            padding=padding,
+            max_length=max_length,
+            padding_side=padding_side,
+            pad_to_multiple_of=pad_to_multiple_of,
+        )
+        if return_attention_mask is False:
+            del filled["attention_mask"]
+        return as_batch(filled, return_tensors, single and return_tensors is None)
 
-    def pad(
+    def columns(
         self,
-        rows: Sequence[Sequence[int]],
+        texts: Sequence[str],
+        answers: Sequence[Sequence[Span]] | None = None,
+        *,
+        add_special_tokens: bool = True,
+    ) -> dict[str, Rows]:
+        """`input_ids` and `attention_mask` of texts as rows, neither cut nor filled.
+
+        `answers`: the characters of each text that the assistant says; a third column, `assistant_masks`, has 1 for
+        each token of them. Raises PromptError as `encode`.
+        """
+        for text in texts:
+            check_text(text)
+        encodings = [self._backend.encode(text, add_special_tokens=add_special_tokens) for text in texts]
+        ids = [encoding.ids for encoding in encodings]
+        columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+        if answers is not None:
+            pairs = zip(encodings, answers, strict=True)
+            columns["assistant_masks"] = [
+                [int(any(start < last and end > first for first, last in spans)) for start, end in encoding.offsets]
+                for encoding, spans in pairs
+            ]
+        return columns
+
+    def fill(
+        self,
+        columns: Mapping[str, Rows],
         *,
         padding: bool | str = True,
         max_length: int | None = None,
         padding_side: str | None = None,
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Rows of ids filled up with the pad token, and their attention mask.
+        pad_to_multiple_of: int | None = None,
+    ) -> dict[str, Rows]:
+        """Columns of rows filled up: `input_ids` with the pad token, masks with 0.
 
         Raises PromptError for an unknown `padding`, ConfigError without a pad token or for an unknown side.
         """
-        length = self._pad_length(rows, padding, max_length)
-        side = self.padding_side if padding_side is None else padding_side
-        if side not in ("left", "right"):
-            raise ConfigError(f"padding_side is {side!r}; expected 'left' or 'right'.")
+        lengths = [len(row) for row in columns["input_ids"]]
+        length = padded_length(lengths, padding, max_length, self.model_max_length, pad_to_multiple_of)
+        side = self.padding_side if padding_side is None else _checked_side(padding_side)
         pad_id = self.pad_token_id
-        if pad_id is None:
-            if length is not None and any(len(row) < length for row in rows):
-                raise ConfigError("This tokenizer has no pad token; set tokenizer.pad_token to one of its tokens.")
-            pad_id = 0
-        return pad_rows(rows, length=length, side=side, pad_id=pad_id)
+        if pad_id is None and length is not None and any(n < length for n in lengths):
+            raise ConfigError("This tokenizer has no pad token; set tokenizer.pad_token to one of its tokens.")
+        return pad_columns(columns, length=length, side=side, pad_id=pad_id or 0)
 
-    def _pad_length(self, rows: Sequence[Sequence[int]], padding: bool | str, max_length: int | None) -> int | None:
-        if padding is False or padding == "do_not_pad":
-            return None
-        if padding is True or padding == "longest":
-            return max((len(row) for row in rows), default=0)
-        if padding != "max_length":
-            raise PromptError(f"padding is {padding!r}; expected True, 'longest', 'max_length' or False.")
-        length = max_length or self.model_max_length
-        if length >= UNLIMITED:
-            raise PromptError("padding='max_length' needs a length: pass max_length=, this tokenizer names none.")
-        return length
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchFeature:
+        """Fill up what calls of this tokenizer returned, as data collators do.
 
-    # -- ids to text
+        Args:
+            encoded_inputs: a mapping with `input_ids` and perhaps masks, of one row or of several; or a list of such
+                mappings, one a row. Other keys are passed through.
+            return_attention_mask: False makes none where there is none.
+            return_tensors: "pt", "np"; None: as the ids come, in lists, arrays or tensors.
+            verbose: no effect.
 
-    def decode(
-        self, token_ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> Any:
-        """Text of an id or a row of ids (list, numpy array, tensor); a batch of rows gives a list of texts.
-
-        An id that is not in the vocabulary (the model's embedding has more rows) decodes to nothing, and bytes that
-        are not UTF-8 decode to U+FFFD. `clean_up_tokenization_spaces` is accepted and does nothing, as in the
-        reference for byte-level BPE. Raises PromptError for a negative id.
+        Raises:
+            PromptError: there are no `input_ids`, or as `fill`.
         """
-        ids = _as_lists(token_ids)
-        if isinstance(ids, int):
-            ids = [ids]
-        if ids and isinstance(ids[0], list):
-            return self.batch_decode(ids, skip_special_tokens)
-        if ids and min(ids) < 0:
-            raise PromptError(
-                f"Token id {min(ids)} is negative; expected ids from 0 up. Take out ignored labels (-100) first."
-            )
-        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
-
-    def batch_decode(
-        self, sequences: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> list[str]:
-        """The text of each row of ids; see `decode`."""
-        return [self.decode(row, skip_special_tokens) for row in sequences]
-
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """The id of a token or of each token; `unk_token_id` for an unknown token."""
-        if isinstance(tokens, str):
-            token_id = self._backend.token_to_id(tokens)
-            return self.unk_token_id if token_id is None else token_id
-        return [self.convert_tokens_to_ids(token) for token in tokens]
-
-    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """The vocabulary's spelling of an id or of each id; None for an id that is not in the vocabulary."""
-        ids = _as_lists(ids)
-        if isinstance(ids, int):
-            return self._backend.id_to_token(ids)
-        special = set(self.all_special_ids) if skip_special_tokens else set()
-        return [self._backend.id_to_token(i) for i in ids if i not in special]
-
-    def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes of a token, which may be only part of a character; b"" for an unknown id.
-
-        The vocabulary spells each byte as a printable character (GPT-2's byte-level BPE, `bytes_to_unicode`).
-        """
-        spelling = self._backend.id_to_token(token)
-        if spelling is None:
-            return b""
-        if token in self._backend.get_added_tokens_decoder():
-            return str(spelling).encode()
-        return bytes(_byte_of(letter) for letter in spelling)
+        encoded = columns_of(encoded_inputs, mask=return_attention_mask is not False)
+        filled = self.fill(
+            encoded.columns,
+            padding=padding,
+            max_length=max_length,
+            padding_side=padding_side,
+            pad_to_multiple_of=pad_to_multiple_of,
+        )
+        tensors = return_tensors or encoded.tensors
+        return BatchFeature({**as_batch(filled, tensors, encoded.single), **BatchFeature(encoded.others, tensors)})
 
     # -- conversations
 
     def apply_chat_template(
         self,
         conversation: Sequence[Message] | Sequence[Sequence[Message]],
-        *,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
         chat_template: str | None = None,
         add_generation_prompt: bool = False,
         continue_final_message: bool = False,
         tokenize: bool = True,
-        return_dict: bool = True,
+        *,
         padding: bool | str = False,
+        truncation: bool | str | None = False,
+        max_length: int | None = None,
         return_tensors: str | None = None,
+        return_dict: bool = True,
+        return_assistant_tokens_mask: bool = False,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        **variables: Any,
     ) -> Any:
         """A conversation, or a list of conversations, in the chat template.
 
         Each clip is one `<|AUDIO|>`, which the processor replaces by as many as the clip has audio tokens.
+
+        Args:
+            tools: JSON schemas, or functions with type hints and docstrings; `documents`: dicts.
+            chat_template: Jinja source, or the name of one of several; None: the default one.
+            return_assistant_tokens_mask: with the mapping, also `assistant_masks`: 1 for a token that the assistant
+                says, between `{% generation %}` and `{% endgeneration %}` in a template of its own.
+            tokenizer_kwargs: options of the tokenizer's call. The others are as there.
+            variables: what the template reads by these names.
 
         Returns:
             tokenize=False: the text, str. return_dict=False: the ids. Otherwise: the mapping of `__call__`. Lists of
             these for a list of conversations.
 
         Raises:
-            PromptError: the messages are malformed, or options contradict each other.
+            PromptError: the messages are malformed, or options contradict each other or have no effect.
         """
         if not tokenize and (padding or return_tensors):
             ignored = "padding" if padding else "return_tensors"
             raise PromptError(f"{ignored} has no effect on a text; leave it out, or do not pass tokenize=False.")
-        texts, batched = chat.render_all(
+        if return_assistant_tokens_mask and not (tokenize and return_dict):
+            raise PromptError("return_assistant_tokens_mask needs tokenize=True and return_dict=True.")
+        template = choose_template(self.chat_template, chat_template, tools=bool(tools))
+        rendered, batched = render_all(
             conversation,
-            template=chat_template or self.chat_template,
+            answers=return_assistant_tokens_mask,
+            template=template,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
+            inputs=self.template_inputs(template, tools, documents, variables),
         )
-        prompt = texts if batched else texts[0]
+        texts = [item.text for item in rendered]
         if not tokenize:
-            return prompt
-        batch = self(prompt, padding=padding, return_tensors=return_tensors)
+            return texts if batched else texts[0]
+        options = {"padding": padding, "max_length": max_length, **(tokenizer_kwargs or {})}
+        return_tensors = options.pop("return_tensors", return_tensors)
+        columns = self.columns(texts, [item.answers for item in rendered] if return_assistant_tokens_mask else None)
+        if truncates(options.pop("truncation", truncation)):
+            columns = cut(columns, options["max_length"] or self.model_max_length)
+        batch = as_batch(self.fill(columns, **options), return_tensors, not batched and return_tensors is None)
         return batch if return_dict else batch["input_ids"]
 
+    def template_inputs(
+        self,
+        template: str | None,
+        tools: Sequence[Any] | None,
+        documents: Sequence[Mapping[str, Any]] | None,
+        variables: Mapping[str, Any],
+    ) -> TemplateInputs:
+        """What a template reads beside the messages: this tokenizer's special tokens, and what the caller gives.
 
-def _byte_of(letter: str) -> int:
-    """The byte that a letter of the vocabulary's alphabet stands for.
-
-    A printable Latin-1 letter stands for its own byte; U+0100 + n stands for the n-th of the 68 other bytes.
-    """
-    code = ord(letter)
-    return code if code < 256 else UNPRINTABLE[code - 256]
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise PromptError(f"The text is a {type(text).__name__}; expected a string.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"The text has half a character at position {error.start} (a lone surrogate); "
-            "decode it again from its source as UTF-8 or UTF-16."
-        ) from None
+        Raises PromptError for what this template would not read.
+        """
+        given = [name for name, value in (("tools", tools), ("documents", documents)) if value]
+        after = ", which this chat template does not read; leave it out, or pass a template that does."
+        refuse_unknown([*given, *variables], variables_read(template), PromptError, "apply_chat_template got", after)
+        return TemplateInputs(tools, documents, {**self.special_tokens_map, **variables})
 
 
-def _as_lists(ids: Any) -> Any:
-    """An int, or (nested) lists of ints, from ints, sequences, numpy arrays and tensors."""
-    if hasattr(ids, "tolist"):
-        ids = ids.tolist()
-    if isinstance(ids, (list, tuple)):
-        return [_as_lists(item) for item in ids]
-    try:
-        return operator.index(ids)
-    except TypeError:
-        raise PromptError(f"A token id is a {type(ids).__name__}; expected whole numbers.") from None
+def _checked_side(side: str) -> str:
+    if side not in ("left", "right"):
+        raise ConfigError(f"padding_side is {side!r}; expected 'left' or 'right'.")
+    return side

@@ -9,19 +9,11 @@ from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
-from ..checkpoint.json_file import read_json, write_json
+from ..checkpoint.json_file import write_json
 from ..errors import WeightsError
+from .template_files import TEMPLATE_FILES
 
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
-LEGACY_CHAT_TEMPLATE_FILE = "chat_template.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    CHAT_TEMPLATE_FILE,
-    LEGACY_CHAT_TEMPLATE_FILE,
-)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", *TEMPLATE_FILES)
 
 # How Qwen, Qwen1.5 and Qwen2 split text into words before BPE: English contractions, words, single digits, runs of
 # punctuation, line ends, spaces. The vocabulary was trained with this pattern: another one gives other ids.
@@ -86,32 +78,15 @@ def _add_tokens(backend: Backend, added: dict[str, Any], folder: Path) -> None:
             )
 
 
-def read_chat_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """The chat template's Jinja source: from tokenizer_config.json, else chat_template.jinja, else chat_template.json.
-
-    None when no file has one.
-    """
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several named templates
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    return template or read_template_file(folder)
-
-
-def read_template_file(folder: Path) -> str | None:
-    """The Jinja source in chat_template.jinja, else in chat_template.json, else None."""
-    path = folder / CHAT_TEMPLATE_FILE
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    return read_json(folder / LEGACY_CHAT_TEMPLATE_FILE).get("chat_template")
-
-
-def write_tokenizer(folder: Path, backend: Backend, config: dict[str, Any]) -> None:
-    """Write tokenizer.json and tokenizer_config.json, both with every added token."""
+def write_tokenizer(folder: Path, backend: Backend, config: dict[str, Any]) -> list[Path]:
+    """Write tokenizer.json and tokenizer_config.json, both with every added token; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    backend.save(str(folder / "tokenizer.json"))
+    vocabulary, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    backend.save(str(vocabulary))
     names = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
     added = {
         str(token_id): {name: getattr(token, name) for name in names}
         for token_id, token in sorted(backend.get_added_tokens_decoder().items())
     }
-    write_json(folder / "tokenizer_config.json", {**config, "added_tokens_decoder": added})
+    write_json(settings, {**config, "added_tokens_decoder": added})
+    return [vocabulary, settings]

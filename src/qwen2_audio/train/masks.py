@@ -13,14 +13,13 @@ from dataclasses import replace
 from itertools import groupby
 
 from ..errors import PromptError
-from ..inputs.prompt import encode_segments
+from ..inputs.prompt import base_prefix, encode_segments, split_controls
 from ..text import chat_template as chat
 from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, IM_END, IM_START, AudioSlot, Segment
 from ..text.tokenizer import Tokenizer
 from ..types import Message
 
 END_OF_TEXT = "<|endoftext|>"  # ends an answer of the base model
-_PREFIX = (AUDIO_BOS, AUDIO, AUDIO_EOS)  # of the base model's form, in this order
 
 Encoded = tuple[list[int], list[bool]]
 
@@ -42,24 +41,18 @@ def encode_base(prompt: str, target: str, audio_tokens: int, tokenizer: Tokenize
     Control tokens that are typed in prompt or target (`<|en|>`, also the clip's own or the final one) act where the
     tokenizer has them, as for the reference's processor; none is added twice. Raises PromptError.
     """
-    controls = {token for token in tokenizer.all_special_tokens if token}
-    split = re.compile("(" + "|".join(map(re.escape, sorted(controls, key=len, reverse=True))) + ")")
+    known = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
+    controls = re.compile(f"({'|'.join(map(re.escape, known))})")
     clips = prompt.count(AUDIO)
     if clips > 1 or any(token in target for token in (AUDIO, AUDIO_BOS, AUDIO_EOS)):
         raise PromptError(f"The row has one clip, and {AUDIO} is typed {clips} times in its prompt or in its answer.")
-    text = prompt if clips else AUDIO_BOS + AUDIO + AUDIO_EOS + prompt
     slot = AudioSlot(1, None, "the row's clip")
-    segments = [
-        Segment(part, control=part in controls or part in _PREFIX, slot=slot if part == AUDIO else None)
-        for stretch in re.split(f"({'|'.join(map(re.escape, _PREFIX))})", text)
-        for part in ([stretch] if stretch in _PREFIX else split.split(stretch))
-        if part
-    ]
+    segments = [] if clips else base_prefix(slot)
     segments += [
-        Segment(part, control=part in controls, trained=True)
-        for part in split.split(target.removesuffix(END_OF_TEXT))
-        if part
+        replace(segment, slot=slot) if segment.control and segment.text == AUDIO else segment
+        for segment in split_controls(prompt, controls)
     ]
+    segments += split_controls(target.removesuffix(END_OF_TEXT), controls, trained=True)
     segments.append(Segment(END_OF_TEXT, control=True, trained=True))
     return _encode(segments, [audio_tokens], tokenizer)
 

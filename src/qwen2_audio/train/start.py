@@ -20,7 +20,8 @@ from ..distributed.process_group import Processes, full_parameters, join
 from ..errors import ConfigError, PromptError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..model.initialize import without_weights
-from ..pretrained import Qwen2AudioForConditionalGeneration, parse_device
+from ..pretrained import Qwen2AudioForConditionalGeneration
+from ..pretrained.options import parse_device
 from ..quantize.checkpoint import is_quantized
 from ..text.chat_template import IM_END
 from . import checkpoint, metrics

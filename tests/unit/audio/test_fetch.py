@@ -88,7 +88,7 @@ def test_a_sound_over_http(site: str, path: str) -> None:
 
 
 def test_a_long_download_waits_on_disk(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qwen2_audio.audio.fetch._IN_MEMORY", 100)
+    monkeypatch.setattr("qwen2_audio.audio.fetch.IN_MEMORY", 100)
     assert len(load(site + "/a.wav")) == len(SAMPLES)
 
 

@@ -130,25 +130,24 @@ def test_the_sound_of_a_video_file_and_stereo_is_the_mean() -> None:
     blocks=st.integers(1, 9),
 )
 def test_resampling_in_blocks_is_resampling_at_once(samples: int, rate: int, blocks: int) -> None:
-    from qwen2_audio.audio.resample import Waveform
+    from qwen2_audio.audio.resample import StreamResampler
 
-    whole, cut = Waveform(), Waveform()
-    whole.push(WAVE[0, :samples], rate)
-    for block in np.array_split(WAVE[0, :samples], blocks):
-        cut.push(block, rate)
-    once = whole.finish()
+    def resampled(blocks):
+        resampler = StreamResampler()
+        return np.concatenate([*(resampler.push(block, rate) for block in blocks), resampler.finish()])
+
+    once = resampled([WAVE[0, :samples]])
     assert len(once) == -(-samples * 16000 // rate)
-    np.testing.assert_array_equal(once, cut.finish())
+    np.testing.assert_array_equal(once, resampled(np.array_split(WAVE[0, :samples], blocks)))
 
 
 def test_a_rate_that_changes_on_the_way() -> None:
     """Two Ogg files one after the other are one file; the second may have another rate."""
-    from qwen2_audio.audio.resample import Waveform
+    from qwen2_audio.audio.resample import StreamResampler
 
-    waveform = Waveform()
-    waveform.push(WAVE[0], 8000)
-    waveform.push(WAVE[0], 16000)
-    np.testing.assert_array_equal(waveform.finish(), np.concatenate([load((WAVE[0], 8000)), WAVE[0]]))
+    resampler = StreamResampler()
+    samples = [resampler.push(WAVE[0], 8000), resampler.push(WAVE[0], 16000), resampler.finish()]
+    np.testing.assert_array_equal(np.concatenate(samples), np.concatenate([load((WAVE[0], 8000)), WAVE[0]]))
 
 
 # ---- refusals
@@ -293,7 +292,7 @@ def test_hours_of_silence_in_a_small_file_are_refused_before_decoding(
 ) -> None:
     bomb = flac_of_silence(1, honest=honest)
     assert len(bomb) < 700_000
-    monkeypatch.setattr("qwen2_audio.audio.decode._mono", lambda frame: pytest.fail("it was decoded"))
+    monkeypatch.setattr("qwen2_audio.audio.decode._channels", lambda frame: pytest.fail("it was decoded"))
     refused(bomb, "holds more than 600 s of sound, which is the limit", limits=Limits(max_seconds=600))
 
 

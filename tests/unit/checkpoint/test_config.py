@@ -181,7 +181,7 @@ def test_a_bad_file_is_refused(tmp_path, text, sentence):
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
-    [("audio_token_index", "151646", "a whole number above 0"), ("tie_word_embeddings", 1, "true or false")],
+    [("audio_token_index", "151646", "a token id, 0 or above"), ("tie_word_embeddings", 1, "true or false")],
 )
 def test_values_of_the_whole_are_checked_as_those_of_its_parts(key, value, expected):
     with pytest.raises(ConfigError, match=f"config: {key} is {value!r}; expected {expected}. Fix config.json"):

@@ -9,6 +9,7 @@ import typer
 
 from qwen2_audio.cli import exit_codes
 from qwen2_audio.cli.chat_input import COMMANDS as CHAT_COMMANDS
+from qwen2_audio.cli.eval import COMMANDS as EVAL_COMMANDS
 from qwen2_audio.cli.main import COMMANDS
 
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
@@ -23,12 +24,18 @@ def test_every_command_has_its_section_in_the_order_of_help():
     assert list(sections()) == list(COMMANDS)
 
 
+def options_of(module):
+    app = typer.Typer(add_completion=False)
+    app.command()(import_module(f"qwen2_audio.cli.{module}").command)
+    params = typer.main.get_command(app).params
+    return {option for param in params for option in (*param.opts, *param.secondary_opts) if option.startswith("--")}
+
+
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_option_is_documented_and_every_documented_option_is_there(name):
-    app = typer.Typer(add_completion=False)
-    app.command()(import_module(f"qwen2_audio.cli.{name}").command)
-    taken = {option for param in typer.main.get_command(app).params for option in param.opts if option.startswith("--")}
-    text = re.sub(r"qwen2-audio \w+ --help|--dtype auto", "", sections()[name])
+    modules = [f"eval_{of}" for of in EVAL_COMMANDS] if name == "eval" else [name]
+    taken = set().union(*map(options_of, modules))
+    text = re.sub(r"qwen2-audio \w+ --help|--dtype auto|--tasks nano --count N", "", sections()[name])
     documented = set(re.findall(r"--[a-z][a-z-]*", text))
     assert documented - {"--help"} == taken - {"--help"}
 
@@ -41,3 +48,7 @@ def test_the_table_of_exit_statuses_is_the_code_s():
     codes = {value for name, value in vars(exit_codes).items() if name.isupper()}
     documented = re.findall(r"^\| (\d+) \|", PAGE.read_text(encoding="utf-8"), flags=re.M)
     assert list(map(int, documented)) == sorted(codes) == [0, 1, 2, 3, 130]
+
+
+def test_every_eval_command_is_documented():
+    assert set(re.findall(r"^- `eval (\w+)", sections()["eval"], flags=re.M)) == set(EVAL_COMMANDS)

@@ -62,8 +62,6 @@ REFUSED = {
     "penalty_alpha": (0.6, "penalty_alpha is not offered"),
     "cache_implementation": ("static", "cache_implementation is not offered (found 'static'). There is one cache"),
     "assistant_model": (object(), "assistant_model is not offered. Use prompt_lookup_num_tokens"),
-    "inputs_embeds": (object(), "inputs_embeds is not offered. Pass input_ids and input_features."),
-    "past_key_values": (object(), "past_key_values is not offered. Pass the whole prompt."),
     "prefill_chunk_size": (8, "prefill_chunk_size is not offered"),
 }
 

@@ -68,7 +68,7 @@ def part(**keys):
     [
         (
             [{"role": "usr", "content": "Hi"}],
-            r"Message 1 has the role 'usr'; expected one of system, user, assistant\. Did you mean 'user'\?",
+            r"Message 1 has the role 'usr'; expected one of system, user, assistant, or another word\. Did you",
         ),
         (
             [{"role": "user", "content": "Hi", "audios": ["a.wav"]}],

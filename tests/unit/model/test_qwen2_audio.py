@@ -84,7 +84,7 @@ def test_logits_to_keep(model, inputs):
 def test_outputs_answer_by_name_key_index_and_tuple(model, inputs):
     out = model(**inputs, use_cache=False)
     assert out["logits"] is out.logits is out[0]
-    assert out.keys() == ["logits", "attention_mask"]
+    assert list(out.keys()) == ["logits", "attention_mask"]
     with pytest.raises(KeyError):
         out["loss"]
     assert torch.equal(model(**inputs, use_cache=False, return_dict=False)[0], out.logits)

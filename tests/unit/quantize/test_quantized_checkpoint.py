@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qwen2_audio import Qwen2AudioEncoder, Qwen2AudioForConditionalGeneration, Qwen2AudioModel, lora, pretrained
+from qwen2_audio import Qwen2AudioEncoder, Qwen2AudioForConditionalGeneration, Qwen2AudioModel, lora
 from qwen2_audio.checkpoint import memory, weights
 from qwen2_audio.errors import CapacityError, ConfigError, WeightsError
+from qwen2_audio.pretrained import loading
 from qwen2_audio.quantize import checkpoint as quantized
 from qwen2_audio.quantize.checkpoint import tensors_of
 
@@ -144,7 +145,7 @@ LARGE = dict(
 def test_memory_is_the_result_and_little_more_then_a_mapped_file(tmp_path, odd_config, monkeypatch):
     torch.manual_seed(0)
     Qwen2AudioForConditionalGeneration(odd_config(text_config=LARGE)).save_pretrained(tmp_path / "plain")  # 134 MB
-    monkeypatch.setattr(pretrained, "accelerate", lambda model, kv_cache: None)
+    monkeypatch.setattr(loading, "accelerate", lambda model, kv_cache: None)
     quantize, peak, before = quantized.quantize_linear, [0], private_bytes()
 
     def watched(*arguments):

@@ -47,6 +47,7 @@ def test_control_tokens_are_handed_on_as_text():
         {"input_audio": {"data": SOUND}},
         {"type": "audio_url", "audio_url": {"url": f"data:;base64,{SOUND}"}, "uuid": "x"},
         {"type": "audio", "audio": f"data:audio/wav;base64,{SOUND}"},
+        {"type": "audio", "audio": SOUND},
     ],
 )
 def test_clips_that_are_sent(part):
@@ -63,7 +64,8 @@ def test_clips_that_are_named(url):
     ("message", "param", "words"),
     [
         ({"content": "hi"}, "messages[0].role", "no role"),
-        ({"role": "tool", "content": "hi"}, "messages[0].role", "'tool'"),
+        ({"role": "usr", "content": "hi"}, "messages[0].role", "Did you mean 'user'"),
+        ({"role": "<|im_end|>", "content": "hi"}, "messages[0].role", "another word"),
         ({"role": ["user"], "content": "hi"}, "messages[0].role", "expected one of"),
         ({"role": "user"}, "messages[0].content", "no content"),
         ({"role": "user", "content": 7}, "messages[0].content", "no content"),
@@ -88,7 +90,9 @@ def test_clips_that_are_named(url):
         (user({"type": "audio_url"}), "messages[0].content[0]", "names 0 clips"),
         (user({"type": "audio", "audio": "http://a", "audio_url": "http://b"}), "messages[0].content[0]", "names 2"),
         (user({"type": "audio_url", "uuid": "x"}), "messages[0].content[0]", "names 0"),
-        (user({"type": "audio", "audio": SOUND}), "messages[0].content[0].audio", "data: URL"),
+        (user({"type": "audio", "audio": "dog.wav"}), "messages[0].content[0].audio", "base64"),
+        (user({"type": "audio", "audio": "ftp://a/b"}), "messages[0].content[0].audio", "data: URL"),
+        (user({"type": "audio_url", "audio_url": "http://a/b"}), "messages[0].content[0].audio_url", "is a string"),
     ],
 )  # fmt: skip
 def test_refusals_name_the_place(message, param, words):

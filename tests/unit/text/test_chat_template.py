@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from qwen2_audio.errors import PromptError
 from qwen2_audio.inputs.prompt import encode_segments
 from qwen2_audio.text import chat_template as chat
-from qwen2_audio.text.chat_template import BUILTIN_TEMPLATE, render, render_segments, render_template
+from qwen2_audio.text.chat_template import BUILTIN_TEMPLATE, render_segments
+from qwen2_audio.text.rendering import render, render_all, render_template
 
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 CLIP = "<|audio_bos|><|AUDIO|><|audio_eos|>\n"
@@ -72,9 +73,9 @@ def test_clips_are_numbered_over_the_turns_and_anew_in_each_conversation():
     for _ in range(2):
         rendered = render(messages)
         assert [f"Audio {n}: " + CLIP in rendered for n in (1, 2, 3, 4)] == [True, True, True, False]
-    texts, batched = chat.render_all([messages, [user(clip())]])
+    rendered, batched = render_all([messages, [user(clip())]])
     assert batched
-    assert "Audio 1: " in texts[1]
+    assert "Audio 1: " in rendered[1].text
 
 
 def test_text_before_a_clip_is_glued_to_it():

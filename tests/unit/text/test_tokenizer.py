@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen2_audio.errors import ConfigError, PromptError, WeightsError
-from qwen2_audio.text.tokenizer import UNLIMITED, Tokenizer
+from qwen2_audio.text.padding import UNLIMITED
+from qwen2_audio.text.tokenizer import Tokenizer
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "qwen2-tokenizer"
 
@@ -243,7 +244,7 @@ def test_every_place_of_a_chat_template_is_read(folder):
     (folder / "chat_template.jinja").write_text("jinja")
     assert Tokenizer.from_pretrained(folder).chat_template == "jinja"
     change_config(folder, chat_template=[{"name": "tools", "template": "t"}, {"name": "default", "template": "config"}])
-    assert Tokenizer.from_pretrained(folder).chat_template == "config"
+    assert Tokenizer.from_pretrained(folder).chat_template == {"tools": "t", "default": "config"}
 
 
 def test_vocab_and_merges_do_where_there_is_no_tokenizer_json(folder, tiny):

@@ -71,7 +71,7 @@ def test_a_clip_is_decoded_once_and_loaded_by_nothing_else(tmp_path, samples, mo
         monkeypatch.setattr(owner, name, lambda *args, **options: calls.append(name) or original(*args, **options))
 
     count(decode.EncodedSound, "decode")
-    for owner, name in ((io, "load"), (clip, "load_with_notes"), (io, "from_array"), (arrays, "from_array")):
+    for owner, name in ((io, "load"), (clip, "load_with_notes"), (io, "channels_from_array"), (arrays, "from_array")):
         count(owner, name)
     assert clips.read_clip(path, 1).heard.seconds > 0
     assert calls == ["decode"] * decoded

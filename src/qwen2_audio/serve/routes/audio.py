@@ -10,22 +10,38 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from ...engine.request import RequestHandle
+from ...longform.asking import Task
+from ...longform.text_language import language_of_text
+from ...longform.wording import ENGLISH, LANGUAGES, Unquote
 from ...types import Chunk, Message, SamplingParams, TokenLogprob
+from .. import long_audio
 from ..bodies import Form, check_content_type, parse_form, read_body
 from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
 from ..protocol import SpeechRequest, parse_speech
-from ..speech import UNKNOWN, Unquote, base_instruction, instruction, language_of
+from ..speech import UNKNOWN, language_of, question
 from ..state import State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
-from ..transcripts import Transcript, json_body, logprobs_body, srt, truncation_fields, usage_body, verbose_body, vtt
+from ..transcripts import (
+    Transcript,
+    json_body,
+    logprobs_body,
+    running_usage,
+    srt,
+    truncation_fields,
+    usage_body,
+    verbose_body,
+    vtt,
+)
 
 _NUMBER_FIELDS: dict[str, type] = {
     "temperature": float, "top_p": float, "top_k": int, "min_p": float, "repetition_penalty": float, "seed": int,
     "frequency_penalty": float, "presence_penalty": float, "max_completion_tokens": int,
 }  # fmt: skip
 MAX_TOKENS = 448  # default, Whisper's; 30 s of fast speech take about 200
+_BOOLEAN_FIELDS = ("stream", "stream_include_usage", "stream_continuous_usage_stats")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -40,7 +56,7 @@ class AudioRoutes:
         return await self._answer(request, translate=False)
 
     async def translate(self, request: Request) -> Response:
-        """POST /v1/audio/translations, into English."""
+        """POST /v1/audio/translations, into English or `to_language`."""
         return await self._answer(request, translate=True)
 
     async def _answer(self, request: Request, *, translate: bool) -> Response:
@@ -51,20 +67,26 @@ class AudioRoutes:
         _check_combinations(speech, translate)
         state.check_model(speech.model)
         language = language_of(speech.language)
+        to = (language_of(speech.to_language, "to_language") or ENGLISH) if translate else None
         raw = state.backend.is_base
-        word = base_instruction if raw else instruction
-        text = word(translate=translate, language=language, prompt=speech.prompt)
+        if await asyncio.to_thread(long_audio.is_long, form.file):
+            question(to=to, language=language, prompt=speech.prompt, base=raw)  # refuses what it does not take
+            task = Task(language, to, speech.prompt, speech.temperature or 0.0)
+            return await long_audio.answer(request, state, form.file, speech, task)
+        text = question(to=to, language=language, prompt=speech.prompt, base=raw)
         handle, chunks = state.submit(
             _conversation(form, text), _params(speech), arrived, clip_params=("file",), raw=raw
         )
         if speech.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
-            events = _events(prepend(first, chunks), logprobs="logprobs" in speech.include)
+            events = _events(prepend(first, chunks), speech, handle)
             return EventStream(events, handle, state.settings, arrived)
         async with aclosing(chunks):
             (answer,) = await run_while_connected(request, collect(chunks, handle.answers))
-        transcript = Transcript(answer, Unquote().push(answer.text, last=True), speech.temperature or 0.0)
-        return _formatted(transcript, speech, "translate" if translate else "transcribe", language)
+        unquote = Unquote()
+        transcript = Transcript(answer, unquote.push(answer.text, last=True), speech.temperature or 0.0)
+        spoken = to or language or LANGUAGES.get(unquote.language or language_of_text(transcript.text) or "", UNKNOWN)
+        return _formatted(transcript, speech, "translate" if translate else "transcribe", spoken.lower())
 
 
 def _values(fields: dict[str, str | list[str]]) -> dict[str, Any]:
@@ -82,7 +104,7 @@ def _values(fields: dict[str, str | list[str]]) -> dict[str, Any]:
 
 
 def _value(name: str, text: str) -> Any:
-    if name == "stream":
+    if name in _BOOLEAN_FIELDS:
         return _BOOLEANS.get(text.lower(), text)
     if name in _NUMBER_FIELDS:
         try:
@@ -94,9 +116,12 @@ def _value(name: str, text: str) -> Any:
 
 def _check_combinations(speech: SpeechRequest, translate: bool) -> None:
     """ApiError for fields that cannot be combined."""
-    if translate and (speech.language is not None or speech.include or speech.timestamp_granularities):
-        name = "language" if speech.language is not None else "include" if speech.include else "timestamp_granularities"
+    if translate and (speech.include or speech.timestamp_granularities):
+        name = "include" if speech.include else "timestamp_granularities"
         raise ApiError(f"{name} belongs to transcriptions; leave it out.", param=name, code="unknown_parameter")
+    if not translate and speech.to_language is not None:
+        message = "to_language belongs to translations; leave it out."
+        raise ApiError(message, param="to_language", code="unknown_parameter")
     if speech.stream and speech.response_format not in ("json", "text"):
         raise ApiError(f"{speech.response_format} is not streamed; expected json or text.", param="response_format")
     if speech.include and speech.response_format != "json":
@@ -122,12 +147,11 @@ def _params(speech: SpeechRequest) -> SamplingParams:
     )
 
 
-def _formatted(transcript: Transcript, speech: SpeechRequest, task: str, language: str | None) -> Response:
+def _formatted(transcript: Transcript, speech: SpeechRequest, task: str, language: str) -> Response:
     if speech.response_format == "json":
         return JSONResponse(json_body(transcript, logprobs=bool(speech.include)))
     if speech.response_format == "verbose_json":
-        spoken = "english" if task == "translate" else (language or UNKNOWN).lower()
-        return JSONResponse(verbose_body(transcript, task=task, language=spoken))
+        return JSONResponse(verbose_body(transcript, task=task, language=language))
     formats = {"text": lambda transcript: transcript.text + "\n", "srt": srt, "vtt": vtt}
     headers = {
         f"x-{name.replace('_', '-')}": value
@@ -136,22 +160,27 @@ def _formatted(transcript: Transcript, speech: SpeechRequest, task: str, languag
     return PlainTextResponse(formats[speech.response_format](transcript), headers=headers)
 
 
-async def _events(chunks: AsyncIterator[Chunk], *, logprobs: bool) -> AsyncIterator[bytes]:
+async def _events(chunks: AsyncIterator[Chunk], speech: SpeechRequest, handle: RequestHandle) -> AsyncIterator[bytes]:
     """A transcript.text.delta event for each chunk with text, then transcript.text.done."""
+    logprobs = "logprobs" in speech.include
     unquote, transcript, tokens = Unquote(), "", list[TokenLogprob]()
     async for chunk in chunks:
         tokens += chunk.logprobs
         text = unquote.push(chunk.text, last=chunk.finish_reason is not None)
         transcript += text
         extra: dict[str, Any] = {"logprobs": logprobs_body(chunk.logprobs)} if logprobs else {}
+        if speech.stream_continuous_usage_stats:
+            extra["usage"] = running_usage(handle.prompt_usage, chunk.num_tokens)
         if text:
             yield encode_event({"type": "transcript.text.delta", "delta": text, **extra})
         if chunk.finish_reason is not None and chunk.usage is not None:
             all_logprobs: dict[str, Any] = {"logprobs": logprobs_body(tokens)} if logprobs else {}
-            done = {
+            done: dict[str, Any] = {
                 "type": "transcript.text.done",
                 "text": transcript,
                 **all_logprobs,
                 **truncation_fields(chunk.finish_reason),
             }
-            yield encode_event({**done, "usage": usage_body(chunk.usage, chunk.heard)})
+            if speech.stream_include_usage:
+                done["usage"] = usage_body(chunk.usage, chunk.heard)
+            yield encode_event(done)

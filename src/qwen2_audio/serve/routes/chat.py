@@ -15,7 +15,7 @@ from ..bodies import check_content_type, parse_json, read_body
 from ..convert import clip_params, messages_of, params_of
 from ..event_stream import ChatEvents, EventStream, prepend
 from ..media import fetch_links, links_of
-from ..protocol import ChatRequest, parse_chat
+from ..protocol import ChatRequest, StreamOptions, parse_chat
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
@@ -50,8 +50,9 @@ class ChatRoutes:
                 answers = await run_while_connected(request, collect(chunks, handle.answers))
             return JSONResponse(completion_body(envelope, answers, logprobs=chat.logprobs))
         first = await wait_for_first_chunk(chunks, request, state.settings)
-        usage = chat.stream_options is not None and chat.stream_options.include_usage
-        events = ChatEvents(envelope, logprobs=chat.logprobs, usage=usage)
+        asked = chat.stream_options or StreamOptions()
+        running = handle if asked.continuous_usage_stats else None
+        events = ChatEvents(envelope, logprobs=chat.logprobs, usage=asked.include_usage, running=running)
         return EventStream(events.encode(prepend(first, chunks)), handle, state.settings, arrived)
 
 

@@ -5,31 +5,40 @@ import { Player } from "./clip.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { byId } from "./element.js";
-import { drawHero } from "./hero.js";
 import { History } from "./history.js";
 import { Microphone } from "./mic.js";
 import { Settings } from "./settings.js";
-import { LiveSpectrogram, TOKENS_A_SECOND } from "./spectrogram.js";
+import { LiveSpectrogram } from "./spectrogram.js";
 import { Reader } from "./speak.js";
+import { Status } from "./status.js";
 import { loadSettings, openStore } from "./store.js";
 import { Talk } from "./talk.js";
+import { Welcome } from "./welcome.js";
 import { LONGEST, spell, toWav } from "./wav.js";
 
 const TOUCH = matchMedia("(pointer: coarse)").matches;
+const TRANSCRIBE = "Transcribe the speech."; // as the turn reads, for people and in later questions
 const HINTS = {
 	off: TOUCH ? "Hold to talk, or tap." : "Hold Space to talk, or tap the round button.",
 	opening: "Opening the microphone…",
-	held: "Let go to send.",
-	latched: "Press again to send, Esc to drop it.",
+	held: TOUCH ? "Let go to send, slide away to discard." : "Let go to send, Esc to discard.",
+	latched: TOUCH ? "Tap again to send." : "Press again to send, Esc to discard.",
 	waiting: "Listening. Just talk.",
 	hearing: "Hearing you.",
 };
+const SLIDE = 60; // CSS pixels beyond the talk button at which letting go discards the recording
 
 const api = new Api();
 const player = new Player();
 const reader = new Reader();
 const live = new LiveSpectrogram(byId("live-canvas"));
-const settings = new Settings(loadSettings(), (name) => name === "model" && connect());
+const settings = new Settings(loadSettings(), (name) => name === "model" && status.look(true), useKey);
+const welcome = new Welcome(api, player, (question) => (send(question), byId("talk").focus()));
+const status = new Status(api, (models) => {
+	settings.models(models);
+	welcome.show(settings.model.capabilities);
+	return settings.model;
+});
 const talk = new Talk(new Microphone(), {
 	changed: refresh,
 	block: recorded,
@@ -38,23 +47,31 @@ const talk = new Talk(new Microphone(), {
 	full: () => composer.problem(`A clip holds ${LONGEST} s: it was sent as it was then, and nothing after that.`),
 	problem: (problem) => composer.problem(problem.message),
 });
-const composer = new Composer(player, { send, changed: refresh });
-const history = new History(await openStore(), { open: start, removed: (id) => (id === conversation.id ? start() : history.show(conversation.id)) });
-let retry = 0; // timer
+const composer = new Composer(player, { send, transcribe, changed: refresh });
+const store = await openStore();
+const history = new History(store, {
+	open: start,
+	removed: (id) => (id === conversation.id ? start() : history.show(conversation.id)),
+	elsewhere: (row) => conversation.answering || start(row),
+});
 const page = {
 	api,
 	settings,
 	reader,
 	player,
+	transcribe,
 	list: byId("turns"),
 	changed: refresh,
-	saved: (row) => history.save(row).then(() => history.show(conversation.id)),
+	saved: async (saved, when) => {
+		await history.save(saved, when === "ended");
+		if (when !== "midway") show(); // which reads all that is saved
+	},
 	say: (words) => (byId("said").textContent = words),
-	failed: (problem) => problem.kind === "down" && connect(),
+	failed: (kind) => ["down", "broken", "server"].includes(kind) && status.look(true), // it may be another server by now
 	askAnew: (question) => (start(), send(question)),
-	key: (key) => (settings.set("key", (api.key = key)), connect()),
+	key: useKey,
 };
-let conversation = new Conversation(page);
+let conversation = new Conversation(page, window.history.state && (await store.get(window.history.state)));
 
 function send(question, since) {
 	composer.problem(null);
@@ -63,14 +80,30 @@ function send(question, since) {
 	refresh(true);
 }
 
+function transcribe(clip) {
+	send({ text: TRANSCRIBE, clips: [clip], task: "transcribe" });
+}
+
+/** The server's state with this key. */
+function useKey(key) {
+	settings.set("key", (api.key = key));
+	return status.look(true);
+}
+
 /** Starts a new conversation, or opens a saved one. */
 function start(saved) {
 	conversation.stop("stopped");
 	player.stop();
 	conversation = new Conversation(page, saved);
-	history.show(conversation.id);
+	show();
 	byId("rail").hidePopover();
 	refresh(true);
+}
+
+/** Marks the conversation in the list; a reload opens it again. */
+function show() {
+	window.history.replaceState(conversation.id, "");
+	history.show(conversation.id);
 }
 
 /** Shows the current state, and scrolls to its end unless the user has scrolled up. */
@@ -78,7 +111,7 @@ function refresh(always = false) {
 	const box = byId("scroll");
 	const near = conversation.turns.length && box.scrollHeight - box.scrollTop - box.clientHeight < 160;
 	render();
-	if (always || near) box.scrollTop = box.scrollHeight;
+	if (always || near) box.scrollTop = conversation.turns.length ? box.scrollHeight : 0;
 }
 
 function render() {
@@ -86,8 +119,8 @@ function render() {
 	const busy = conversation.answering || reader.speaking;
 	document.body.dataset.mode = mode;
 	byId("empty").hidden = conversation.turns.length > 0;
-	byId("stop").hidden = !busy || !composer.empty;
-	byId("send").hidden = !byId("stop").hidden;
+	byId("stop").hidden = !busy;
+	byId("send").hidden = busy && composer.empty;
 	byId("send").disabled = composer.empty;
 	byId("talk").setAttribute("aria-pressed", talk.recording);
 	byId("aloud").setAttribute("aria-pressed", settings.values.aloud);
@@ -95,7 +128,8 @@ function render() {
 	byId("hint").textContent = mode === "waiting" && busy ? "Talk to interrupt." : HINTS[mode];
 	byId("live").hidden = mode === "off" || mode === "opening";
 	byId("live").classList.toggle("on-air", talk.recording);
-	byId("live-state").textContent = talk.recording ? "On air" : "Listening";
+	byId("live-state").textContent = talk.recording ? "Recording" : "Listening";
+	byId("drop-recording").hidden = !talk.recording;
 	if (byId("live").hidden) live.clear();
 }
 
@@ -104,27 +138,7 @@ function recorded(block, recording) {
 	live.push(block, recording);
 	const loudness = 10 * Math.log10(block.reduce((sum, v) => sum + v * v, 1e-10) / block.length);
 	byId("talk").style.setProperty("--level", Math.max(0, Math.min(1, (loudness + 55) / 45)).toFixed(2));
-	const { seconds } = talk;
-	byId("live-count").textContent = recording ? `${spell(seconds)} of ${LONGEST} · ${Math.floor(seconds * TOKENS_A_SECOND)} tokens` : "";
-}
-
-function serving(state, words) {
-	byId("serving").dataset.state = state;
-	byId("serving-text").textContent = words;
-}
-
-/** Asks the server for its models, every 3 s until it answers. */
-async function connect() {
-	clearTimeout(retry);
-	try {
-		settings.models(await api.models());
-		serving("up", settings.model.id.split("/").at(-1));
-		byId("serving").title = settings.model.about;
-	} catch (problem) {
-		const known = { key: "needs an API key", down: "server does not answer" };
-		serving(problem.kind, known[problem.kind] ?? problem.message);
-		if (problem.kind === "down") retry = setTimeout(connect, 3000);
-	}
+	byId("live-count").textContent = recording ? `${spell(talk.seconds)} of ${LONGEST}` : "";
 }
 
 function bindTalkButton() {
@@ -134,7 +148,13 @@ function bindTalkButton() {
 		button.setPointerCapture(event.pointerId);
 		talk.press();
 	};
-	button.onpointerup = button.onpointercancel = () => talk.release();
+	button.onpointerup = ({ clientX: x, clientY: y }) => {
+		const { left, right, top, bottom } = button.getBoundingClientRect();
+		const slid = Math.max(left - x, x - right, top - y, y - bottom) > SLIDE;
+		if (slid && talk.mode === "held") talk.cancel();
+		else talk.release();
+	};
+	button.onpointercancel = () => talk.release();
 	button.oncontextmenu = (event) => event.preventDefault(); // no menu on a long touch
 	button.onclick = ({ detail }) => {
 		if (detail) return; // pointers are handled above; this is Enter or a screen reader
@@ -144,7 +164,7 @@ function bindTalkButton() {
 }
 
 function bindKeys() {
-	const isFree = (target) => target === byId("talk") || !target.closest("input, textarea, select, button, a, dialog");
+	const isFree = (target) => target === byId("talk") || !target.closest("input, textarea, select, button, summary, dialog");
 	let spaceHeld = false;
 	addEventListener("keydown", (event) => {
 		if (event.key === " " && isFree(event.target)) {
@@ -176,9 +196,9 @@ function bindButtons() {
 	};
 	byId("stop").onclick = () => conversation.stop("stopped");
 	byId("hands-free").onclick = () => talk.setHandsFree(!talk.handsFree);
-	byId("try-talk").onclick = () => (talk.press(), talk.release(), byId("talk").focus());
-	byId("try-file").onclick = () => byId("files").click();
-	byId("try-type").onclick = () => byId("text").focus();
+	byId("enter-key").onclick = () => settings.open("key");
+	byId("drop-recording").onclick = () => talk.cancel();
+	if (TOUCH) byId("text").placeholder = "Ask a question"; // nothing is dropped with a finger
 	byId("aloud").hidden = !reader.possible;
 	byId("aloud").onclick = () => {
 		settings.set("aloud", !settings.values.aloud);
@@ -193,7 +213,6 @@ document.addEventListener("themechange", () => document.querySelectorAll(".clip"
 bindTalkButton();
 bindKeys();
 bindButtons();
-drawHero(byId("hero"));
-refresh();
-history.show(conversation.id);
-connect();
+refresh(true);
+show();
+status.look();

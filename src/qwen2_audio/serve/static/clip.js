@@ -47,39 +47,52 @@ export class Player {
 
 export class ClipView {
 	#button;
-	#canvas;
-	#head;
-	#caption;
+	#canvas = null;
+	#head = element("span", { class: "head", "aria-hidden": "true" });
+	#length = element("span", { class: "measure" });
+	#notes = element("ul", { class: "notes" });
 	#clip;
 	#name;
 
-	/** clip: {wav, name, heard}; remove: leaves it out of the question; null once it is sent. */
-	constructor(clip, player, remove = null) {
+	/** clip: {wav, name, heard}, or {wav: null, file, name, heard} if the browser cannot decode it; actions: nodes below it. */
+	constructor(clip, player, ...actions) {
 		this.#clip = clip;
-		const length = spell(secondsOf(clip.wav));
 		this.#name = clip.name || "the recording";
-		this.#button = element("button", { class: "icon play", onclick: () => player.toggle(this, clip.wav) }, icon("play"));
-		this.#canvas = element("canvas", { role: "img", "aria-label": `Spectrogram of ${this.#name}, ${length}` });
-		this.#head = element("span", { class: "head", "aria-hidden": "true" });
-		this.#caption = element("span", { class: "measure" }, length);
-		const leaveOut = remove && element("button", { class: "icon", "aria-label": `Leave out ${this.#name}`, onclick: remove }, icon("close"));
+		this.#button = element("button", { type: "button", class: "icon", onclick: () => player.toggle(this, clip.wav) });
 		this.figure = element(
 			"figure",
 			{ class: "clip" },
-			element("div", { class: "picture" }, this.#canvas, this.#head),
-			element("figcaption", {}, this.#button, clip.name ? element("span", { class: "name" }, clip.name) : null, this.#caption, leaveOut),
+			clip.wav ? this.#picture() : element("p", { class: "picture blind" }, "This browser cannot draw or play it. The server decodes it."),
+			element(
+				"figcaption",
+				{},
+				clip.wav ? this.#button : null,
+				clip.name ? element("span", { class: "name", title: clip.name }, clip.name) : null,
+				this.#length,
+				...actions,
+				this.#notes,
+			),
 		);
-		this.figure.style.setProperty("--width", `${widthOf(secondsOf(clip.wav))}px`);
 		this.playing(false);
 		this.heard(clip.heard);
-		new ResizeObserver(() => this.draw()).observe(this.#canvas);
 		this.figure.redraw = () => this.draw();
 	}
 
-	/** Shows what the model heard, as the server says: {seconds, tokens, notes}. */
+	#picture() {
+		const seconds = secondsOf(this.#clip.wav);
+		this.#length.textContent = spell(seconds);
+		this.#canvas = element("canvas", { role: "img", "aria-label": `Spectrogram of ${this.#name}, ${spell(seconds)}` });
+		new ResizeObserver(() => this.draw()).observe(this.#canvas);
+		const picture = element("div", { class: "picture" }, this.#canvas, this.#head);
+		picture.style.setProperty("--width", `${widthOf(seconds)}px`);
+		return picture;
+	}
+
+	/** Shows what the model heard, as the server says: {seconds, notes}. */
 	heard(heard) {
 		if (!heard) return;
-		this.#caption.textContent = [`${spell(heard.seconds)}, ${heard.tokens} tokens heard`, ...(heard.notes ?? [])].join(". ");
+		this.#length.textContent = spell(heard.seconds);
+		this.#notes.replaceChildren(...(heard.notes ?? []).map((note) => element("li", {}, icon("info"), element("span", {}, note.replace(/^Clip \d+/, "This clip")))));
 	}
 
 	playing(on) {
@@ -93,6 +106,6 @@ export class ClipView {
 	}
 
 	draw() {
-		draw(this.#canvas, fromWav(this.#clip.wav));
+		if (this.#canvas) draw(this.#canvas, fromWav(this.#clip.wav));
 	}
 }

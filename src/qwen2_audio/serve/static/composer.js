@@ -1,14 +1,14 @@
 // The next question: text, and clips from files or dropped on the page.
 
 import { ClipView } from "./clip.js";
-import { byId, element, icon } from "./element.js";
+import { byId, element, failure, iconButton, wordButton } from "./element.js";
 import { Problem } from "./problem.js";
-import { decode, toWav } from "./wav.js";
+import { clipOf } from "./wav.js";
 
 export class Composer {
 	#clips = [];
 	#player;
-	#on; // {send(question), changed()}
+	#on; // {send(question), transcribe(clip), changed()}
 	#text = byId("text");
 
 	constructor(player, on) {
@@ -53,7 +53,7 @@ export class Composer {
 		const faults = [];
 		for (const file of files) {
 			try {
-				this.#attach({ wav: toWav(await decode(file)), name: file.name, heard: null });
+				this.#attach(await clipOf(file));
 			} catch (fault) {
 				if (!(fault instanceof Problem)) throw fault;
 				faults.push(fault.message);
@@ -65,8 +65,8 @@ export class Composer {
 
 	/** Shows an error above the question box; null removes it. */
 	problem(words) {
-		const close = element("button", { class: "icon", "aria-label": "Dismiss", onclick: () => this.problem(null) }, icon("close"));
-		byId("notice").replaceChildren(...(words ? [element("p", {}, words), close] : []));
+		const close = () => iconButton("Dismiss", "close", () => this.problem(null));
+		byId("notice").replaceChildren(...(words ? [failure(element("p", {}, words)), close()] : []));
 	}
 
 	#attach(clip) {
@@ -77,9 +77,12 @@ export class Composer {
 			this.#text.focus();
 			this.#on.changed();
 		};
+		const transcribe = () => (remove(), this.#on.transcribe(clip));
+		const view = new ClipView(clip, this.#player, wordButton("Transcribe", transcribe, "text"));
+		const row = element("li", {}, view.figure, iconButton(`Leave out ${clip.name}`, "close", remove));
 		this.#clips.push(clip);
-		const row = element("li", {}, new ClipView(clip, this.#player, remove).figure);
 		byId("attachments").append(row);
+		row.scrollIntoView({ block: "nearest" });
 		this.#on.changed();
 	}
 

@@ -1,48 +1,69 @@
-// One conversation: sends questions, streams answers onto the page, shows errors; can be saved and resumed.
+// One conversation: sends questions, streams answers onto the page, shows failures; can be saved and resumed.
 
-import { element } from "./element.js";
+import { element, wordButton } from "./element.js";
+import { WRONG } from "./problem.js";
+import { newId } from "./store.js";
 import { Answer, Question } from "./turns.js";
 import { base64 } from "./wav.js";
 
-// A turn is {role: "user", text, clips: [{wav, name, heard}]} or
-// {role: "assistant", text, end, timing, usage}; end: "stop" | "length" | "stopped" | "interrupted" | "failed".
+// A turn is {role: "user", text, task, clips: [{wav, file, name, heard}]}, task: "transcribe" or none, or
+// {role: "assistant", text, end, model, timing, usage, failure: {kind, words}}, end: "stop" | "length" | "stopped" |
+// "interrupted" | "failed", or null while it is being written.
+
+const SAVE_MS = 2000; // between two saves of an answer that is being written
+const LEFT = { kind: "left", words: "The page was closed or loaded again before the answer was complete." };
 
 const encoded = new WeakMap(); // clip -> base64: each question sends all clips of the conversation again
 
 function contentOf({ text, clips }) {
 	const parts = clips.map((clip) => {
-		if (!encoded.has(clip)) encoded.set(clip, base64(clip.wav));
+		if (!encoded.has(clip)) encoded.set(clip, base64(clip.wav ?? clip.file));
 		return { type: "input_audio", input_audio: { data: encoded.get(clip), format: "wav" } };
 	});
 	if (!parts.length) return text;
 	return text ? [...parts, { type: "text", text }] : parts;
 }
 
-/** The request's messages for the last question of `turns`, without earlier questions that failed. */
+/** Questions and answers up to the last question of `turns`, which has no answer yet; without earlier ones that failed. */
+function pairsOf(turns) {
+	const last = turns.length - 2;
+	const pairs = turns.slice(0, last).flatMap((turn, i) => (i % 2 ? [] : [[turn, turns[i + 1]]]));
+	return [...pairs.filter(([, { text, end }]) => text || end !== "failed"), [turns[last], { text: "" }]];
+}
+
+/** The request's messages. */
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
-	turns.forEach((turn, i) => {
-		const failed = turns[i + 1]?.end === "failed" && !turns[i + 1].text;
-		if (turn.role === "assistant" && turn.text) messages.push({ role: "assistant", content: turn.text });
-		if (turn.role === "user" && (!failed || i === turns.length - 2)) messages.push({ role: "user", content: contentOf(turn) });
-	});
+	for (const [question, { text }] of pairsOf(turns)) {
+		messages.push({ role: "user", content: contentOf(question) });
+		if (text) messages.push({ role: "assistant", content: text });
+	}
 	return messages;
 }
 
+/** `words` about "Clip 3" of the request, with the clip's name. */
+function named(words, turns, { task, clips }) {
+	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => question.clips);
+	return words.replace(/^Clip (\d+)/, (clip, number) => sent[number - 1]?.name || clip);
+}
+
 export class Conversation {
-	id = `${Date.now()}-${Math.random()}`;
+	id = newId();
+	changed = 0; // when this tab last read or saved it, in ms
 	turns = [];
 	#page; // see app.js
 	#running = null; // {controller, answer}
 	#waiting = 0; // timer of the countdown
+	#saved = 0; // when, in ms
 
 	constructor(page, saved = null) {
 		this.#page = page;
 		page.list.replaceChildren();
 		if (!saved) return;
 		this.id = saved.id;
+		this.changed = saved.changed;
 		this.turns = saved.turns;
-		for (let i = 0; i < this.turns.length; i += 2) this.#show(this.turns[i], this.turns[i + 1]);
+		for (let i = 0; i < this.turns.length; i += 2) this.#restore(this.turns[i], this.turns[i + 1], i + 2 === this.turns.length);
 	}
 
 	get answering() {
@@ -51,20 +72,20 @@ export class Conversation {
 
 	/** As store.js saves it. */
 	get row() {
-		const title = this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip";
+		const [{ task, clips }] = this.turns;
+		const title = task ? `Transcript of ${clips[0].name || "a recording"}` : (this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip");
 		return { id: this.id, title, changed: Date.now(), turns: this.turns };
 	}
 
-	/** question: {text, clips}; since: when the user finished it, by performance.now(). */
+	/** question: {text, clips, task}; since: when the user finished it, by performance.now(). */
 	ask(question, since = performance.now()) {
 		this.stop("interrupted");
 		for (const old of this.#page.list.querySelectorAll(".ways")) old.remove();
 		const turn = { ...question, role: "user" };
 		const answer = { role: "assistant", text: "", end: null, timing: null, usage: null };
 		this.turns.push(turn, answer);
-		const stream = this.#start(answer, since); // the request is sent before anything is drawn
-		const views = this.#show(turn, answer);
-		return this.#follow(stream, views);
+		const stream = this.#start(turn, answer, since); // the request is sent before anything is drawn
+		return this.#follow(stream, this.#show(turn, answer));
 	}
 
 	/** how: "stopped" or "interrupted" */
@@ -79,25 +100,28 @@ export class Conversation {
 	}
 
 	#show(turn, answer) {
-		const { list, player, reader } = this.#page;
-		const read = (text) => {
-			reader.cancel();
-			reader.push(text);
-			reader.finish();
-		};
-		const question = new Question(turn, player);
-		const reply = new Answer(answer, answer.model ?? "Answer", reader.possible && read);
+		const { list, player, transcribe } = this.#page;
+		const question = new Question(turn, player, transcribe);
+		const reply = new Answer(answer, this.#page);
 		list.append(question.node, reply.node);
 		return { turn, question, answer, reply };
 	}
 
-	#start(answer, since) {
+	#restore(turn, answer, last) {
+		if (!answer.end) Object.assign(answer, { end: "failed", failure: LEFT });
+		const views = this.#show(turn, answer);
+		if (answer.end === "failed") views.reply.failed(answer.failure ?? { kind: "left" }, last ? [wordButton("Ask again", () => this.#retry(views))] : []);
+	}
+
+	#start(turn, answer, since) {
 		const { api, settings } = this.#page;
 		const controller = new AbortController();
 		const { model, system } = settings.values;
-		const messages = messagesOf(this.turns, system);
 		answer.model = model.split("/").at(-1) || "Answer";
-		const deltas = api.chat({ model: model || undefined, messages, ...settings.request() }, controller.signal);
+		const deltas =
+			turn.task === "transcribe"
+				? api.transcribe(turn.clips[0], model, controller.signal)
+				: api.chat({ model: model || undefined, messages: messagesOf(this.turns, system), ...settings.request() }, controller.signal);
 		const first = deltas.next();
 		first.catch(() => {}); // reported where it is awaited
 		answer.timing = { work: performance.now() - since, first: null, span: 0 };
@@ -108,6 +132,7 @@ export class Conversation {
 	async #follow({ deltas, first, since }, views) {
 		const { answer, reply } = views;
 		const { changed, settings, reader, say } = this.#page;
+		this.#save("begun");
 		changed();
 		try {
 			for (let step = await first; !step.done; step = await deltas.next()) {
@@ -120,18 +145,26 @@ export class Conversation {
 		}
 		if (this.#running?.answer === answer) {
 			this.#running = null;
+			if (answer.timing.first === null) answer.text = ""; // nothing came, and what there is, is an earlier attempt's
 			if (settings.values.aloud) reader.finish();
 		}
 		reply.finished();
 		say(answer.text ? `Answer: ${answer.text}` : "No answer.");
 		changed();
-		this.#page.saved(this.row);
+		this.#save("ended");
+	}
+
+	/** when: "begun", "midway" or "ended", of the answer */
+	#save(when) {
+		this.#saved = Date.now();
+		this.#page.saved(this, when);
 	}
 
 	#apply({ text, finish, usage }, views, since) {
 		const { answer, reply } = views;
 		const { timing } = answer;
 		if (text) {
+			if (timing.first === null) answer.text = ""; // of an attempt that failed
 			const now = performance.now() - since;
 			timing.first ??= now;
 			timing.span = now - timing.first;
@@ -139,6 +172,7 @@ export class Conversation {
 			reply.add(text);
 			if (this.#page.settings.values.aloud) this.#page.reader.push(text);
 			this.#page.changed();
+			if (Date.now() - this.#saved > SAVE_MS) this.#save("midway");
 		}
 		if (finish) answer.end = finish;
 		if (usage) this.#count(usage, views);
@@ -150,21 +184,25 @@ export class Conversation {
 		question.clips.forEach((view, i) => view.heard((turn.clips[i].heard = usage.heard[first + i])));
 	}
 
-	#fail(problem, views) {
-		const { answer, reply } = views;
+	#fail({ kind, message, wait }, views) {
+		const { turn, answer, reply } = views;
+		const words = named(message, this.turns, turn);
 		this.#running = null;
-		answer.end = "failed";
+		Object.assign(answer, { end: "failed", failure: { kind, words } });
 		const retry = () => this.#retry(views);
+		const ask = () => [keyForm(async (key) => ((await this.#page.key(key)) === "wrong" ? this.#fail(WRONG, views) : retry()))];
 		const ways = {
-			key: () => [keyForm((key) => this.#page.key(key).then(retry))],
-			full: () => [["Ask it in a new conversation", () => this.#page.askAnew(views.turn)]],
-			busy: () => [this.#countdown(problem.wait, retry), ["Try now", retry]],
-		}[problem.kind];
-		reply.failed(problem.message, ways?.() ?? [["Try again", retry]]);
-		reply.node.querySelector("input")?.focus();
-		this.#page.failed(problem);
+			key: ask,
+			wrong: ask,
+			full: () => [wordButton("Ask it in a new conversation", () => this.#page.askAnew(views.turn))],
+			busy: () => [this.#countdown(wait, retry), wordButton("Try now", retry)],
+		}[kind];
+		reply.failed(answer.failure, ways?.() ?? [wordButton("Try again", retry)]);
+		this.#page.say(words);
+		reply.node.nextSibling.querySelector("input")?.focus();
+		this.#page.failed(kind);
 		this.#page.changed();
-		this.#page.saved(this.row);
+		this.#save("ended");
 	}
 
 	#countdown(wait, retry) {
@@ -177,13 +215,12 @@ export class Conversation {
 		return node;
 	}
 
+	/** Asks again. What had come of the answer stays until the new one begins. */
 	#retry(views) {
 		clearTimeout(this.#waiting);
-		const { answer, reply } = views;
-		Object.assign(answer, { text: "", end: null, usage: null });
-		reply.node.querySelector(".trouble")?.remove();
-		const stream = this.#start(answer, performance.now());
-		reply.waiting();
+		Object.assign(views.answer, { end: null, usage: null, failure: null });
+		const stream = this.#start(views.turn, views.answer, performance.now());
+		views.reply.waiting();
 		return this.#follow(stream, views);
 	}
 }

@@ -3,7 +3,7 @@
 import { Mel, ROWS } from "./mel.js";
 import { RATE, joined } from "./resample.js";
 
-export const TOKENS_A_SECOND = 25;
+const TOKENS_A_SECOND = 25;
 const DECADES = 5.5; // of power, from the loudest down to the background
 const RULER = 9; // CSS pixels of height
 const SCALE = 75; // CSS pixels a second, if they fit: three for each token

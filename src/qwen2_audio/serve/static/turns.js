@@ -1,13 +1,24 @@
-// Turns on the page: questions with their clips, and answers. For their data see conversation.js.
+// Turns on the page: questions with their clips, answers, and what went wrong. For their data see conversation.js.
 
 import { ClipView } from "./clip.js";
-import { element, icon } from "./element.js";
+import { element, failure, icon, iconButton, wordButton } from "./element.js";
 
 const ENDS = {
 	length: "Cut off at the most tokens (Settings) or the end of the context.",
 	stopped: "Stopped.",
 	interrupted: "Interrupted.",
 };
+const TITLES = {
+	down: "No connection",
+	broken: "The answer broke off",
+	busy: "The server is busy",
+	full: "Too much at once",
+	key: "An API key is needed",
+	wrong: "Wrong API key",
+	left: "Not answered to the end",
+	server: "No answer",
+};
+const COPIED_MS = 1600;
 
 function article(kind, who) {
 	const body = element("div", { class: "body" });
@@ -15,10 +26,14 @@ function article(kind, who) {
 }
 
 export class Question {
-	constructor(turn, player) {
+	/** transcribe(clip): asks for a clip's transcript */
+	constructor(turn, player, transcribe) {
 		const { node, body } = article("asked", "You");
 		this.node = node;
-		this.clips = turn.clips.map((clip) => new ClipView(clip, player));
+		this.clips = turn.clips.map((clip) => {
+			const actions = turn.task === "transcribe" ? [] : [wordButton("Transcribe", () => transcribe(clip), "text")];
+			return new ClipView(clip, player, ...actions);
+		});
 		if (this.clips.length) body.append(element("div", { class: "clips" }, ...this.clips.map((view) => view.figure)));
 		if (turn.text) body.append(element("p", { class: "question" }, turn.text));
 	}
@@ -26,23 +41,31 @@ export class Question {
 
 export class Answer {
 	#text = element("p", { class: "answer" });
-	#meta = element("p", { class: "meta measure" });
-	#body;
+	#end = element("p", { class: "end" });
+	#numbers = element("p", { class: "measure" });
+	#details;
+	#page;
+	#trouble = null;
 
-	/** read: reads a text aloud; false where the browser cannot */
-	constructor(turn, who, read) {
+	/** page: see app.js */
+	constructor(turn, page) {
 		this.turn = turn;
-		const { node, body } = article("answered", who);
+		this.#page = page;
+		const { reader } = page;
+		const { node, body } = article("answered", turn.model ?? "Answer");
 		this.node = node;
-		this.#body = body;
-		const button = read && element("button", { class: "icon", "aria-label": "Read this answer aloud", onclick: () => read(turn.text) }, icon("sound"));
-		body.append(this.#text, element("div", { class: "below" }, this.#meta, button || ""));
-		this.#text.textContent = turn.text;
+		const copy = iconButton("Copy this answer", "copy", () => this.#copy(copy));
+		const read = reader.possible && iconButton("Read this answer aloud", "sound", () => (reader.cancel(), reader.push(turn.text), reader.finish()));
+		this.#details = element("details", { open: page.settings.values.numbers }, element("summary", {}, "Details"), this.#numbers);
+		this.#details.ontoggle = () => page.settings.set("numbers", this.#details.open); // later answers open as this one
+		body.append(this.#text, element("div", { class: "below" }, copy, read || "", this.#end, this.#details));
 		if (turn.end) this.finished();
 		else this.waiting();
 	}
 
 	waiting() {
+		this.#trouble?.remove();
+		this.node.hidden = false;
 		this.node.dataset.state = "waiting";
 		this.#text.replaceChildren(element("span", { class: "ticks", "aria-hidden": "true" }, ...Array.from({ length: 5 }, () => element("i"))));
 		this.node.setAttribute("aria-busy", "true");
@@ -58,28 +81,48 @@ export class Answer {
 		const { turn } = this;
 		this.node.dataset.state = "done";
 		this.node.removeAttribute("aria-busy");
+		this.#text.textContent = turn.text || (turn.end === "stop" ? "It answered nothing." : "");
+		this.#end.textContent = ENDS[turn.end] ?? "";
+		this.#numbers.textContent = numbersOf(turn);
+		this.#details.hidden = !this.#numbers.textContent;
 		this.node.classList.toggle("silent", !turn.text);
-		if (!turn.text) this.#text.replaceChildren(turn.end === "stop" ? "It answered nothing." : "");
-		const end = ENDS[turn.end];
-		this.#meta.replaceChildren(...[end && element("span", { class: "end" }, end), measures(turn)].filter(Boolean));
 	}
 
-	/** Shows an error; ways: nodes, or [label, function] for buttons. */
-	failed(words, ways) {
+	/** Shows what went wrong, below what had come until then; ways: nodes that lead on. */
+	failed({ kind, words }, ways) {
 		this.finished();
 		this.node.dataset.state = "failed";
-		const buttons = ways.map((way) => (way instanceof Node ? way : element("button", { class: "plain", onclick: way[1] }, way[0])));
-		this.#body.append(element("div", { class: "trouble", role: "alert" }, element("p", {}, words), element("div", { class: "ways" }, ...buttons)));
+		this.node.hidden = !this.turn.text; // the model did not say that
+		this.#trouble?.remove();
+		const title = TITLES[kind === "server" && this.turn.text ? "broken" : kind];
+		this.#trouble = failure(element("b", {}, title), element("p", {}, words || ""), ways.length ? element("div", { class: "ways" }, ...ways) : null);
+		this.node.after(this.#trouble);
+		this.#trouble.scrollIntoView({ block: "nearest" });
+	}
+
+	async #copy(button) {
+		try {
+			await navigator.clipboard.writeText(this.turn.text);
+		} catch {
+			getSelection().selectAllChildren(this.#text); // a page that is neither https nor local has no clipboard
+			document.execCommand("copy");
+		}
+		this.#page.say("Copied.");
+		button.replaceChildren(icon("check"));
+		setTimeout(() => button.replaceChildren(icon("copy")), COPIED_MS);
 	}
 }
 
-function measures({ timing, usage }) {
-	if (!timing?.first) return null;
+/** What developers want to know of an answer. */
+function numbersOf({ timing, usage }) {
+	if (!timing?.first) return "";
 	const parts = [`first word ${Math.round(timing.first)} ms`];
 	if (usage) {
-		const { prompt_tokens: prompt, completion_tokens: completion, context } = usage;
+		const { prompt_tokens: prompt, completion_tokens: completion, context, heard = [] } = usage;
 		const rate = timing.span && completion > 1 ? ` at ${Math.round((1000 * (completion - 1)) / timing.span)}/s` : "";
 		parts.push(`${completion} tokens${rate}`, `${prompt + completion} of ${context} positions`);
+		const sound = heard.reduce((sum, clip) => sum + clip.tokens, 0);
+		if (sound) parts.push(`${sound} of sound`);
 	}
-	return element("span", { title: `sent ${timing.work.toFixed(1)} ms after you stopped` }, parts.join(" · "));
+	return [...parts, `sent after ${timing.work.toFixed(1)} ms`].join(" · ");
 }

@@ -4,6 +4,7 @@ import { Problem } from "./problem.js";
 import { RATE, resample } from "./resample.js";
 
 const HEADER = 44;
+const NO_SOUND = /^(image\/|text\/plain|application\/(pdf|zip|json))/; // all else the server may decode
 export const LONGEST = 30; // seconds: the model's window
 const TOLERANCE = 0.1; // seconds over it that a file may last: it is sent whole, and the server says what was heard
 
@@ -37,14 +38,16 @@ export function spell(seconds) {
 	return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
 }
 
-/** A file as mono samples at 16 kHz. Problem: not sound, no samples, too long. */
+/** A file as mono samples at 16 kHz; null if this browser cannot decode it. Problem: no sound, no samples, too long. */
 export async function decode(file) {
 	let audio;
+	if (NO_SOUND.test(file.type)) throw new Problem("file", `${file.name} is no sound. Choose a recording, such as wav, mp3, m4a or a video.`);
+	if (!file.size) throw new Problem("file", `${file.name} is empty.`);
 	try {
 		// 48 kHz keeps the band of all common rates.
 		audio = await new OfflineAudioContext(1, 1, 48000).decodeAudioData(await file.arrayBuffer());
 	} catch {
-		throw new Problem("file", `${file.name} is not sound that this browser can decode. Try wav, mp3 or flac.`);
+		return null;
 	}
 	if (audio.length === 0) throw new Problem("file", `${file.name} holds no sound.`);
 	if (audio.duration > LONGEST + TOLERANCE) {
@@ -56,4 +59,11 @@ export async function decode(file) {
 		audio.getChannelData(c).forEach((v, i) => (mono[i] += v / audio.numberOfChannels));
 	}
 	return resample(mono, audio.sampleRate).slice(0, Math.floor((LONGEST + TOLERANCE) * RATE)); // resampling rounds up
+}
+
+/** A file as a clip, see clip.js; as it is if only the server can decode it. Problem: see decode. */
+export async function clipOf(file) {
+	const samples = await decode(file);
+	const bytes = samples ? { wav: toWav(samples) } : { wav: null, file: new Uint8Array(await file.arrayBuffer()) };
+	return { ...bytes, name: file.name, heard: null };
 }

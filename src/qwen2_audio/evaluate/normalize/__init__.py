@@ -1,0 +1,1 @@
+"""Texts made comparable before errors are counted, as the official evaluation makes them."""

@@ -1,0 +1,1 @@
+"""The benchmarks as their authors run them, one Task a row; tasks.py finds them by name."""
