@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kit import corpora_official, corpora_questions, corpora_speech, corpora_tables
+from kit.corpora import FORMS
 from kit.corpora_official import write_lines
 from kit.damaged_clips import write_clip
 from qwen2_audio.errors import DatasetError
@@ -104,6 +105,44 @@ def test_the_direction_nearest_to_the_file_counts(tmp_path):
         corpora_tables.write_parquet(tmp_path / "en_zh" / pair / "test.parquet", [{"translation": pair}], True)
     assert [example.reference for example in rows("covost2-zh-en", tmp_path / "en_zh")] == ["zh-CN_en"]
     assert [example.reference for example in rows("covost2-en-zh", tmp_path / "en_zh")] == ["en_zh-CN"]
+
+
+def test_one_folder_with_everything_in_it(tmp_path):
+    """`eval run paper --data FOLDER`: each task finds its own among all the others."""
+    root = tmp_path / "all"
+    tasks = {}
+    for form in FORMS:
+        if (
+            form.layout == "manifest"
+            or form.needs_pyarrow
+            or form.build.__name__ in ("v1", "v2", "meld_wav_tree", "chat")
+        ):
+            continue
+        form.build(root / form.layout, True)
+        tasks[form.task] = form
+    lists = corpora_official.librispeech_rows("librispeech_dev_clean")
+    corpora_official.official(root, True, "librispeech_eval", lists, None)
+    for task, form in tasks.items():
+        if task in ("librispeech-dev-clean", "mmau-mini-v1"):
+            continue
+        assert Counter(e.source for e in rows(task, root)) == dict.fromkeys(form.sources, 8), task
+    assert len(rows("librispeech-dev-clean", root)) == 8
+
+
+def test_one_folder_with_all_tables(tmp_path):
+    pytest.importorskip("pyarrow")
+    root = tmp_path / "all"
+    tasks = {}
+    for form in FORMS:
+        if form.needs_pyarrow and form.build.__name__ not in ("librispeech_paths", "librispeech_disk"):
+            name = {"cv15": "common_voice_15_0", "voicebench": "VoiceBench"}.get(form.task.split("-")[0])
+            folder = root / (name or form.task.split("-")[0])
+            if not folder.exists():
+                form.build(folder, True)
+            tasks[form.task] = form
+    for task, form in tasks.items():
+        assert Counter(e.source for e in rows(task, root)) == dict.fromkeys(form.sources, 8), task
+    refused("aishell2-mic", root)
 
 
 def test_one_table_of_a_benchmark_of_many(tmp_path):
