@@ -24,6 +24,7 @@ MODULES = {
     "accuracy": "accuracy",
     "train": "train.run",
     "engine": "engine.run",
+    "long": "long.run",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
 PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
@@ -39,15 +40,15 @@ USED_BY = {
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
     "repeats": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "quick": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long"),
 }
 
 What = Annotated[
     str,
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
-        "train: a step of training; engine: many requests at once."
+        "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances."
     ),
 ]
 Model = Annotated[
@@ -133,7 +134,7 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
     if "model" in given and "shape" in given:
         raise ConfigError("--shape is for a random checkpoint and --model names one; leave one of the two out.")
     if "shape" in given:
-        from .harness.random_checkpoint import SHAPES
+        from qwen2_audio.evaluate.random_checkpoint import SHAPES
 
         if given["shape"] not in SHAPES:
             raise ConfigError(f"shape is {given['shape']!r}; expected {', '.join(SHAPES)}.")

@@ -15,6 +15,8 @@ AT_LEAST: dict[str, float] = {
     "engine.nano16_speedup": 4.0,
     "engine.vs_transformers": 3.0,
     "engine.second_turn_ratio": 5.0,
+    "long.speedup": 2.5,
+    "long.vad_x_real_time": 500.0,
 }
 AT_MOST: dict[str, float] = {
     **{f"w8.error.{shape}": 0.008 for shape in SHAPES},
@@ -32,6 +34,8 @@ AT_MOST: dict[str, float] = {
     "engine.short_ttft_ratio": 1.0,  # of twice its time on an idle engine plus one chunk
     "engine.overhead_pct": 5.0,
     "engine.nano_overhead_ms": 1.0,
+    "long.wer_excess": 1.5,
+    "long.wer_excess_20db": 3.0,
 }
 # Times better than transformers on the same checkpoint, in fp32: expected from computing valid frames only.
 RATIOS: dict[str, float] = {

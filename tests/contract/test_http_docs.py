@@ -14,11 +14,11 @@ from kit import warm
 from kit.clip_files import encoded, wav_bytes
 from kit.fake_backend import FakeBackend
 from kit.live_server import live
+from qwen2_audio.longform.wording import LANGUAGES
 from qwen2_audio.serve.convert import messages_of
 from qwen2_audio.serve.media import Link
 from qwen2_audio.serve.protocol import NEUTRAL, ChatRequest, SpeechRequest, StreamOptions, parse_chat
 from qwen2_audio.serve.settings import Settings
-from qwen2_audio.serve.speech import LANGUAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
+from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.text.chat_template import check_messages
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenLogprob, Usage
 
@@ -28,6 +29,7 @@ class FakeBackend:
     is_base = False
     defaults = MappingProxyType({"max_tokens": 256, "temperature": 0.0, "top_p": 1.0, "top_k": 50})
     version = "0.0.fake"
+    transcription = TranscriptionSettings()
 
     def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
         self.waiting, self.delay = waiting, delay

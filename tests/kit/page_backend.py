@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import AudioError, BusyError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
+from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, Usage
 
 ANSWER = "That is a person talking, in a quiet room."
@@ -27,6 +28,7 @@ class PageBackend:
     context = 8192
     is_base = False
     version = "0.0.test"
+    transcription = TranscriptionSettings()
 
     def __init__(self, delay: float = 0.02) -> None:
         self.delay = delay  # s a word

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 import qwen2_audio
 from qwen2_audio.api.service import Service
+from qwen2_audio.longform.wording import LANGUAGES
 from qwen2_audio.serve.app import create_app
-from qwen2_audio.serve.speech import LANGUAGES
 
 CLIPS = qwen2_audio.nano_path() / "clips"
 WORDS = {

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 import torch
 
@@ -16,8 +17,13 @@ from ..engine.request import RequestHandle
 from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
+from ..longform.asking import Task
+from ..longform.settings import TranscriptionSettings
+from ..longform.transcribe import Listening
+from ..longform.wording import language_of as to_name
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..types import Chunk, Completion, Message, SamplingParams
+from . import transcription
 from .service import Service
 
 DEFAULT_PARAMS = SamplingParams()
@@ -33,7 +39,7 @@ class AudioChat:
 
     Attributes: `model`, `processor`, `name` (folder or hub name), `about` (one line on what the checkpoint is for),
     `notes` (the choices made for this machine, with reasons), `settings` of the engine, `draft` (the draft model of
-    speculative decoding, or None).
+    speculative decoding, or None), `transcription` (how the checkpoint transcribes, by its transcription.json).
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class AudioChat:
         about: str = "",
         notes: Sequence[str] = (),
         draft: Qwen2AudioForConditionalGeneration | None = None,
+        transcription: TranscriptionSettings | None = None,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -54,6 +61,7 @@ class AudioChat:
         self.about = about
         self.notes = tuple(notes)
         self.draft = draft
+        self.transcription = transcription or TranscriptionSettings()
         self._lock = Lock()
         self._service: Service | None = None
 
@@ -70,7 +78,13 @@ class AudioChat:
         with self._lock:
             if self._service is None:
                 self._service = Service(
-                    self.model, self.processor, self.settings, name=self.name, about=self.about, draft=self.draft
+                    self.model,
+                    self.processor,
+                    self.settings,
+                    name=self.name,
+                    about=self.about,
+                    draft=self.draft,
+                    transcription=self.transcription,
                 )
                 weakref.finalize(self, self._service.close)
             return self._service
@@ -150,6 +164,55 @@ class AudioChat:
         finally:
             for handle in handles:
                 handle.cancel()
+
+    def transcribe(
+        self,
+        audio: Any,
+        *,
+        language: str | None = None,
+        prompt: str | None = None,
+        temperature: float = 0.0,
+        everything: bool = False,
+        split_channels: bool = False,
+        stream: bool = False,
+    ) -> Any:
+        """Write down what is said in a sound of any length, or in several: a Transcript, or a list of them.
+
+        Args:
+            audio: what `user()` takes as a clip; a list of such is several sounds, all computed together.
+            language: that is spoken, as "en" or "english"; None: not known.
+            prompt: what it is about, names for example; only chat checkpoints take one.
+            temperature: 0 is greedy. Answers that loop are asked again, in halves and then at 0.2 and 0.4.
+            everything: also hear what is no speech; else windows hold speech, and `Transcript.skipped` the rest.
+            split_channels: hear each channel by itself, one speaker a channel, as calls are recorded.
+            stream: return an iterator instead: over the Segments of one sound, in order of time, or over the
+                Transcripts of several. Closing it stops the work.
+
+        Raises:
+            AudioError: a sound that cannot be read.
+            ConfigError: an unknown language, or a prompt that the checkpoint does not take.
+        """
+        task = Task(language, None, prompt, temperature)
+        listening = Listening(everything=everything, split_channels=split_channels)
+        return transcription.run(self.service(), audio, task, listening, stream=stream)
+
+    def translate(
+        self,
+        audio: Any,
+        *,
+        to: str = "en",
+        language: str | None = None,
+        prompt: str | None = None,
+        everything: bool = False,
+        split_channels: bool = False,
+        stream: bool = False,
+    ) -> Any:
+        """Write down what is said in another language, `to`; all else as `transcribe`."""
+        if to_name(to) is None:
+            raise ConfigError(f"to is {to!r}; expected the language to translate into, such as 'en'.")
+        task = Task(language, to, prompt)
+        listening = Listening(everything=everything, split_channels=split_channels)
+        return transcription.run(self.service(), audio, task, listening, stream=stream)
 
     def _submit(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
         service = self.service()

@@ -67,6 +67,7 @@ def load(
     from ..checkpoint.config import Qwen2AudioConfig
     from ..engine.settings import EngineSettings, current_names
     from ..inputs.processor import Qwen2AudioProcessor
+    from ..longform.settings import read_settings
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from . import drafts
@@ -74,10 +75,7 @@ def load(
     from .placement import choose_placement
 
     where = find(name)
-    options: dict[str, Any] = {
-        "enable_prefix_caching": enable_prefix_caching,
-        "num_speculative_tokens": num_speculative_tokens,
-    }
+    options = dict[str, Any](enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens)
     options |= current_names(renamed, ("reuse", "draft_tokens"), "load()")
     settings = EngineSettings(**options)
     # Read the small files first: errors in them and in the options are raised before 17 GB are downloaded.
@@ -90,6 +88,7 @@ def load(
     if tensor_parallel and draft is not None:
         raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
+    transcription = read_settings(where, revision=revision, local_files_only=local_files_only)
     if draft is not None:
         drafts.check_files(draft := find(draft), config, processor, local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
@@ -113,7 +112,16 @@ def load(
     if draft is not None:
         draft_model, note = drafts.load(draft, model, local_files_only)
         notes += (note,)
-    return AudioChat(model, processor, settings, name=str(where), about=about(where), notes=notes, draft=draft_model)
+    return AudioChat(
+        model,
+        processor,
+        settings,
+        name=str(where),
+        about=about(where),
+        notes=notes,
+        draft=draft_model,
+        transcription=transcription,
+    )
 
 
 def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:

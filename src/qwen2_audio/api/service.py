@@ -14,6 +14,7 @@ from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
+from ..longform.settings import TranscriptionSettings
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..text.chat_template import IM_END
 from ..types import Message, SamplingParams
@@ -23,7 +24,7 @@ class Service:
     """Answers conversations from any number of threads.
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
-    that the checkpoint's generation_config sets).
+    that the checkpoint's generation_config sets), `transcription` (how it transcribes).
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class Service:
         name: str = "",
         about: str = "",
         draft: Qwen2AudioForConditionalGeneration | None = None,
+        transcription: TranscriptionSettings | None = None,
     ) -> None:
         """`draft`: a smaller model with the same tokenizer, for speculative decoding. Raises ConfigError if its token
         ids differ."""
         self.name, self.about = name, about
+        self.transcription = transcription or TranscriptionSettings()
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.custom_template(processor)
         self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import warnings
 import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from pathlib import Path
@@ -120,7 +120,7 @@ class SoundStream:
         self.seconds: float | None = None
         self.notes: list[str] = []
 
-    def blocks(self) -> Iterator[list[np.ndarray]]:
+    def blocks(self) -> Generator[list[np.ndarray], None, None]:
         """Lists of float32 [n] at 16 kHz: of each channel with `split`, else of one, their mean. Raises as `load`."""
         source, rate, limits = self._source, self._rate, self._limits
         if isinstance(source, Mapping) or hasattr(source, "get_all_samples"):

@@ -14,22 +14,26 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ..errors import Qwen2AudioError, did_you_mean
+from .exit_codes import INTERRUPTED as INTERRUPTED
+from .exit_codes import MISTAKE as MISTAKE
 from .renamed import with_new_names
 
 COMMANDS = {
     "demo": "voice chat, audio analysis and a batch on the bundled checkpoint and clips",
     "ask": "ask about one or several clips; streams the answer to stdout",
     "chat": "a conversation in the terminal: text, clips, recordings",
+    "transcribe": "sound of any length to text, subtitles and tables, with times",
+    "translate": "what is said in sound of any length, in another language",
     "info": "a checkpoint's shape and memory, or a clip's length, audio tokens and spectrogram",
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be trained on",
     "quantize": "write a checkpoint in 4 or 8 bits, for use on a CPU",
     "merge": "merge a LoRA adapter into its checkpoint",
     "eval": "how well a checkpoint or a server hears: the published benchmarks, or your own data",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
+    "verify": "whether a checkpoint is whole and this machine computes what it should, in minutes",
     "bench": "how fast: a server under load, or one checkpoint on this machine",
 }
 USAGE = "Usage: qwen2-audio COMMAND [ARGUMENTS]"
-MISTAKE, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,7 +81,8 @@ def root_help() -> str:
         f"{USAGE}\n\nHears speech, sound and music, answers in text.\n\nCommands:\n{commands}\n\n"
         "Options:\n  --version  print the version\n  --help     print this; after a command, its own options\n\n"
         "Without --model, $QWEN2_AUDIO_MODEL is used, else the bundled checkpoint.\n"
-        "Results go to stdout, everything else to stderr. Exit status 2: the command could not run as given."
+        "Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 done, but some rows or\n"
+        "files failed; 2 could not run as given; 3 a figure is out of bounds; 130 interrupted."
     )
 
 
@@ -87,6 +92,13 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return int(module.run(arguments))
     if name == "bench" and (status := module.run_moved(arguments)) is not None:
         return int(status)
+    if name in ("transcribe", "translate"):
+        from .whisper_options import from_whisper
+
+        try:
+            arguments = from_whisper(name, arguments)
+        except Qwen2AudioError as error:
+            return _refuse(str(error))
     text = f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}."
     return run_function(module.command, with_new_names(name, arguments), f"qwen2-audio {name}", text)
 

@@ -66,6 +66,7 @@ def command(
     max_body_mb: Annotated[int, typer.Option(help="Most megabytes of a request.", min=1)] = 35,
     max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip.", min=1)] = 25,
     max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
+    max_clip_seconds: Annotated[int, typer.Option(help="Longest clip to transcribe.", min=1)] = 14_400,
     max_concurrency: Annotated[int, typer.Option(help="Most requests at a time, queued ones included.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Most seconds from a request to the end of its answer.")] = 600.0,
     keep_alive: Annotated[
@@ -110,6 +111,7 @@ def command(
         body_bytes=max_body_mb << 20,
         clip_bytes=max_clip_mb << 20,
         clips=max_clips,
+        clip_seconds=max_clip_seconds,
         concurrency=max_concurrency,
         deadline=deadline,
         keep_alive=keep_alive,
@@ -136,7 +138,15 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     loaded, where = load(), find(model)
     folder = Path(where)
     name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
-    return Service(loaded.model, loaded.processor, loaded.settings, name=name, about=loaded.about, draft=loaded.draft)
+    return Service(
+        loaded.model,
+        loaded.processor,
+        loaded.settings,
+        name=name,
+        about=loaded.about,
+        draft=loaded.draft,
+        transcription=loaded.transcription,
+    )
 
 
 def _api_keys(options: list[str] | None) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..engine.request import RequestHandle
+from ..longform.settings import TranscriptionSettings
 from ..types import Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Backend(Protocol):
     @property
     def defaults(self) -> Mapping[str, Any]:
         """The generation_config in force: temperature, top_p, top_k, max_tokens, ..."""
+
+    @property
+    def transcription(self) -> TranscriptionSettings:
+        """How the checkpoint transcribes clips of any length."""
 
     @property
     def version(self) -> str:

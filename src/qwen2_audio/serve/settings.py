@@ -45,6 +45,7 @@ class Settings:
     body_bytes: int = 35 * _MEGABYTE  # of one request: 25 MB of audio in base64, and some text
     max_reserved_bytes: int = 1024 * _MEGABYTE  # of all open requests: their bodies and the clips they link to
     clip_bytes: int = 25 * _MEGABYTE  # of one encoded clip
+    clip_seconds: float = 4 * 3600.0  # of a clip to transcribe or translate
     clips: int = 64  # in one request
     answers: int = 16  # maximum of n
     concurrency: int = 256  # open requests, queued ones included

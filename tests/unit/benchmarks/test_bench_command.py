@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from benchmarks import main as bench
 from benchmarks.engine import run as engine
 from benchmarks.engine.options import Options as EngineOptions
-from benchmarks.harness.random_checkpoint import SHAPES
 from benchmarks.harness.worker_process import Worker
 from benchmarks.kernels import run as kernels
 from benchmarks.model import run as model
 from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.errors import CapacityError, ConfigError, Qwen2AudioError
+from qwen2_audio.evaluate.random_checkpoint import SHAPES
 
 APP = typer.Typer(add_completion=False)
 APP.command()(bench.command)
@@ -123,7 +123,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
     [
         (
             ["everything"],
-            "There is no bench 'everything'; expected one of kernels, model, accuracy, train, engine.",
+            "There is no bench 'everything'; expected one of kernels, model, accuracy, train, engine, long.",
         ),
         (["model", "--isa", "avx2"], "--isa is an option of bench kernels; leave it out for bench model."),
         (["model", "--peer-python", "x"], "--peer-python is an option of bench kernels; leave it out for bench model."),
@@ -133,7 +133,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         ),
         (
             ["accuracy", "--quick"],
-            "--quick is an option of bench kernels, model, train, engine; leave it out for bench accuracy.",
+            "--quick is an option of bench kernels, model, train, engine, long; leave it out for bench accuracy.",
         ),
         (
             ["kernels", "--device", "cpu"],

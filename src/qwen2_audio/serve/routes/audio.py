@@ -11,16 +11,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ...engine.request import RequestHandle
+from ...longform.asking import Task
+from ...longform.text_language import language_of_text
+from ...longform.wording import ENGLISH, LANGUAGES, Unquote
 from ...types import Chunk, Message, SamplingParams, TokenLogprob
+from .. import long_audio
 from ..bodies import Form, check_content_type, parse_form, read_body
 from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
 from ..protocol import SpeechRequest, parse_speech
-from ..speech import ENGLISH, LANGUAGES, UNKNOWN, Unquote, base_instruction, instruction, language_of
+from ..speech import UNKNOWN, language_of, question
 from ..state import State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
-from ..text_language import language_of_text
 from ..transcripts import (
     Transcript,
     json_body,
@@ -66,7 +69,11 @@ class AudioRoutes:
         language = language_of(speech.language)
         to = (language_of(speech.to_language, "to_language") or ENGLISH) if translate else None
         raw = state.backend.is_base
-        text = (base_instruction if raw else instruction)(to=to, language=language, prompt=speech.prompt)
+        if await asyncio.to_thread(long_audio.is_long, form.file):
+            question(to=to, language=language, prompt=speech.prompt, base=raw)  # refuses what it does not take
+            task = Task(language, to, speech.prompt, speech.temperature or 0.0)
+            return await long_audio.answer(request, state, form.file, speech, task)
+        text = question(to=to, language=language, prompt=speech.prompt, base=raw)
         handle, chunks = state.submit(
             _conversation(form, text), _params(speech), arrived, clip_params=("file",), raw=raw
         )

@@ -34,7 +34,7 @@ _FREQUENT = {code: frozenset(word for word in words.split() if len(word) > 1) fo
 
 
 def language_of_text(text: str) -> str | None:
-    """The ISO 639 code of the language of a text, one of `speech.LANGUAGES`; None if too little in it tells."""
+    """The ISO 639 code of the language of a text, one of `wording.LANGUAGES`; None if too little in it tells."""
     letters = re.findall(r"[^\W\d_]", text)
     for code, characters in _SCRIPTS:
         found = re.findall(f"[{characters}]", text)

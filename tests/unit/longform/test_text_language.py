@@ -2,8 +2,8 @@
 
 import pytest
 
-from qwen2_audio.serve.speech import LANGUAGES
-from qwen2_audio.serve.text_language import language_of_text
+from qwen2_audio.longform.text_language import language_of_text
+from qwen2_audio.longform.wording import LANGUAGES
 
 ARTICLE = {
     "ar": "يولد جميع الناس أحراراً متساوين في الكرامة والحقوق.",

@@ -1,0 +1,1 @@
+"""Sound of any length: how right, and how fast."""

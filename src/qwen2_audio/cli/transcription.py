@@ -1,0 +1,213 @@
+"""What `transcribe` and `translate` share: sounds in, text to stdout as it comes, or files; progress; exit status."""
+
+from __future__ import annotations
+
+import json as json_lines
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AudioError, ConfigError
+from . import terminal
+from .sound_files import Sound, sounds_of
+from .sound_progress import SoundProgress
+from .terminal import note
+
+if TYPE_CHECKING:
+    from ..longform.cues import CueShape
+    from ..longform.transcribe import Finished, Progress
+    from ..longform.transcript import Transcript
+
+FAILED = 1  # exit status: done, but some sounds failed
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options of both commands."""
+
+    sounds: list[str]
+    to: str | None = None
+    output: str | None = None
+    format: str | None = None
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    no_vad: bool = False
+    channels: str = "mix"
+    window: float | None = None
+    merge_gap: float | None = None
+    no_fallback: bool = False
+    max_line_width: int | None = None
+    max_line_count: int | None = None
+    max_cue_seconds: float | None = None
+    max_characters_per_second: float | None = None
+    force: bool = False
+    strict: bool = False
+    quiet: bool = False
+    word_timestamps: bool = False
+    json: bool = False
+
+    @property
+    def shape(self) -> CueShape | None:
+        from ..longform.cues import CueShape
+
+        shape = CueShape(self.max_line_width, self.max_line_count, self.max_cue_seconds, self.max_characters_per_second)
+        return None if shape == CueShape() else shape
+
+
+def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
+    """Transcribe; returns the exit status. What cannot work is refused before the model is loaded."""
+    if not terminal.is_first():
+        terminal.load_model(**loading)  # exits when the first process ends
+    from ..longform.asking import Task
+    from ..longform.transcribe import Listening, transcribe
+
+    if wanted.word_timestamps:
+        raise ConfigError(
+            "Times of words need an aligner, which this version does not have; leave out --word-timestamps."
+        )
+    if wanted.channels not in ("mix", "split"):
+        raise ConfigError(f"--channels is {wanted.channels!r}; expected mix or split.")
+    sounds = sounds_of(wanted.sounds)
+    writer = _Writer(wanted, sounds)
+    task = Task(wanted.language, wanted.to, wanted.prompt, wanted.temperature, recover=not wanted.no_fallback)
+    listening = Listening(everything=wanted.no_vad, split_channels=wanted.channels == "split")
+    todo = [sound for sound in sounds if not writer.is_done(sound)]
+    if not todo:
+        return 0
+    chat = terminal.load_model(**loading)
+    settings = chat.transcription
+    if wanted.window is not None:
+        settings = replace(settings, window_seconds=wanted.window)
+    if wanted.merge_gap is not None:
+        settings = replace(settings, merge_gap=wanted.merge_gap, merge=True)
+    events = transcribe(chat.service(), [(sound.source, sound.name) for sound in todo], task, settings, listening)
+    return _follow(events, todo, writer, wanted)
+
+
+def _follow(events: Iterator[Progress | Finished], sounds: list[Sound], writer: _Writer, wanted: Wanted) -> int:
+    """Print and write what comes; returns the exit status."""
+    from ..longform.transcribe import Progress
+
+    started, total, flags, failed = time.perf_counter(), 0.0, Counter[str](), 0
+    heard = 0.0
+    with SoundProgress(quiet=wanted.quiet) as progress:
+        for event in events:
+            sound = sounds[event.source]
+            if isinstance(event, Progress):
+                for segment in event.segments:
+                    flags.update(segment.flags)
+                    progress.pause()
+                    writer.segment(segment)
+                progress.show(sound.name, event.position, event.seconds)
+                continue
+            progress.pause()
+            talk = event.transcript
+            total += talk.seconds
+            heard += talk.seconds - sum(end - start for start, end in talk.skipped)
+            for sentence in talk.notes:
+                note(f"{sound.name}: {sentence}")
+            error = event.error or writer.finish(sound, talk)
+            if error is not None:
+                failed += 1
+                writer.failed(sound, talk, error)
+    if not wanted.quiet:
+        _summarise(total, heard, time.perf_counter() - started, flags, wanted)
+    return FAILED if failed or (wanted.strict and flags) else 0
+
+
+def _summarise(total: float, heard: float, seconds: float, flags: Counter[str], wanted: Wanted) -> None:
+    text = f"{total:.1f} s of sound, {heard:.1f} s heard"
+    if not wanted.no_vad and total - heard >= 0.05:
+        text += f", {total - heard:.1f} s without speech skipped (--no-vad hears them)"
+    note(f"{text}; {total / max(seconds, 1e-3):.1f} times as fast as it is.")
+    if flags:
+        note("Flagged segments: " + ", ".join(f"{count} {name}" for name, count in sorted(flags.items())) + ".")
+
+
+class _Writer:
+    """Where transcripts go: stdout as their segments come, stdout whole, or files."""
+
+    def __init__(self, wanted: Wanted, sounds: list[Sound]) -> None:
+        """Raises ConfigError for formats and shapes that cannot work."""
+        from ..longform.formats import formats_of
+
+        self._wanted, self._shape = wanted, wanted.shape
+        self._formats = formats_of([wanted.format or "txt"])
+        self._folder = Path(wanted.output or ".") if wanted.output or (len(sounds) > 1 and not wanted.json) else None
+        if self._folder is None and len(self._formats) > 1:
+            raise ConfigError("Several formats are files, not one text; give --output FOLDER.")
+        if wanted.json and wanted.format is not None and self._folder is None:
+            raise ConfigError("--json and --format both say what stdout gets; leave one of them out, or give --output.")
+        if "ctm" in self._formats:
+            raise ConfigError("ctm holds a time for each word, and this version gives none; choose another format.")
+        if self._folder is not None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"--output {self._folder} cannot be made: {error.strerror}.") from error
+        self._as_it_comes = self._folder is None and self._formats == ["txt"] and not wanted.json
+
+    def paths(self, sound: Sound, infix: str = "") -> list[tuple[str, Path]]:
+        """Each format with the file it is written to."""
+        from ..longform.formats import ENDINGS
+
+        if self._folder is None:
+            return []
+        return [(format, self._folder / f"{sound.stem}{infix}{ENDINGS[format]}") for format in self._formats]
+
+    def is_done(self, sound: Sound) -> bool:
+        """Whether all files about a sound exist, and are kept; says so."""
+        paths = [path for _, path in self.paths(sound)]
+        if self._wanted.force or not paths or not all(path.exists() for path in paths):
+            return False
+        note(f"{sound.name}: {', '.join(map(str, paths))} exists and is kept; --force writes it anew.")
+        return True
+
+    def segment(self, segment: Any) -> None:
+        """A segment has come."""
+        if self._as_it_comes and segment.text:
+            label = "" if segment.channel is None else f"Channel {segment.channel + 1}: "
+            print(label + " ".join(segment.text.split()), flush=True)
+
+    def finish(self, sound: Sound, talk: Transcript) -> Exception | None:
+        """All of a sound has come: print or write it. Returns what kept a file from being written."""
+        from ..longform.formats import write
+
+        if self._wanted.json:
+            print(json_lines.dumps({"source": sound.name, **talk.to_dict()}, ensure_ascii=False), flush=True)
+        elif self._folder is None and not self._as_it_comes:
+            print(write(talk, self._formats[0], self._shape), end="", flush=True)
+        return self._write(talk, self.paths(sound))
+
+    def failed(self, sound: Sound, talk: Transcript, error: Exception) -> None:
+        """Say what ended a sound, and keep what was done of it."""
+        sentence = error.sentence if isinstance(error, AudioError) else _sentence(error)
+        note(f"qwen2-audio: {'' if sound.name in sentence else f'{sound.name}: '}{sentence}")
+        if self._wanted.json:
+            value = {"source": sound.name, "error": sentence, **talk.to_dict()}
+            print(json_lines.dumps(value, ensure_ascii=False), flush=True)
+        if talk.segments and not isinstance(error, OSError):
+            paths = self.paths(sound, ".partial")
+            if paths and self._write(talk, paths) is None:
+                note(f"{sound.name}: what was heard until then is in {', '.join(str(path) for _, path in paths)}.")
+
+    def _write(self, talk: Transcript, paths: list[tuple[str, Path]]) -> Exception | None:
+        for format, path in paths:
+            if path.exists() and not self._wanted.force:
+                note(f"{path} exists and is kept; --force writes it anew.")
+                continue
+            try:
+                talk.save(path, format, self._shape)
+            except OSError as error:
+                return OSError(error.errno, f"{path} could not be written: {error.strerror or error}.")
+        return None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,228 @@
+"""Transcribe sounds of any length: the windows of all of them are asked together, and results come in order.
+
+    sources -> blocks -> windows -> asked, some ahead -> segments -> transcripts
+
+A source is read as far as its windows are asked, so that memory does not grow with its length. What cannot be read
+ends its own transcript only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ..audio.io import SoundStream
+from ..audio.limits import Limits
+from ..audio.mel import SAMPLE_RATE
+from ..engine.request import RequestHandle
+from ..errors import AudioError, Qwen2AudioError
+from .asking import Model, Task, WindowAsker
+from .settings import TranscriptionSettings
+from .transcript import Segment, Transcript, main_language
+from .vad import missing_reason, speech_detector
+from .windows import Window, Windower
+
+MAX_PENDING = 32  # windows that are asked ahead: 2 MB each
+# A day of sound. The time limit is none, because reading waits for the model.
+LIMITS = Limits(max_bytes=64 << 30, max_seconds=24 * 3600.0, deadline=math.inf)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """How sounds are read and cut."""
+
+    everything: bool = False  # skip nothing, and cut at pauses only; else windows hold speech
+    split_channels: bool = False  # hear each channel by itself
+    limits: Limits = LIMITS
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A window's segments. `position`: s of the source that are done; `seconds`: its length by its header, or None."""
+
+    source: int
+    segments: tuple[Segment, ...]
+    position: float
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A source's whole transcript; with `error`, what was done of it before it could not go on."""
+
+    source: int
+    transcript: Transcript
+    error: Exception | None = None
+
+
+@dataclass(eq=False)
+class _Source:
+    """A source on its way."""
+
+    number: int
+    name: str
+    stream: SoundStream
+    segments: list[Segment] = field(default_factory=list)
+    windowers: list[Windower] = field(default_factory=list)
+    error: Exception | None = None
+
+    @property
+    def skipped(self) -> tuple[tuple[float, float], ...]:
+        """Spans in seconds that are skipped in every channel."""
+        spans = _common([windower.skipped for windower in self.windowers])
+        return tuple((start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in spans)
+
+
+@dataclass(eq=False)
+class _Asked:
+    source: _Source
+    window: Window | None  # None: the source ends here
+    handle: RequestHandle | None = None
+    error: Exception | None = None  # with which reading ended
+
+
+def transcribe(
+    model: Model,
+    sources: Iterable[tuple[Any, str]],
+    task: Task,
+    settings: TranscriptionSettings,
+    listening: Listening | None = None,
+    *,
+    timeout: float | None = None,
+) -> Iterator[Progress | Finished]:
+    """Progress of each source, in order of time, then its transcript; sources in their order.
+
+    Args:
+        model: what is asked.
+        sources: pairs of what `audio.io.load` takes and a name for messages.
+        timeout: seconds that the model has for a window; a source whose window takes longer ends with TimeoutError.
+
+    Closing the iterator cancels what was asked. Raises ConfigError, before anything is read, for a task that the
+    checkpoint cannot do; errors of a source are in its `Finished`.
+    """
+    asker, listening = WindowAsker(model, task, settings, timeout), listening or Listening()
+    return _run(asker, _windows(sources, settings, listening), "transcribe" if task.to is None else "translate")
+
+
+def _run(
+    asker: WindowAsker, coming: Iterator[_Asked], kind: Literal["transcribe", "translate"]
+) -> Iterator[Progress | Finished]:
+    pending, exhausted = deque[_Asked](), False
+    try:
+        while True:
+            while not exhausted and len(pending) < MAX_PENDING and not (pending and _ready(pending[0])):
+                item = next(coming, None)
+                exhausted = item is None
+                if item is not None:
+                    _submit(asker, item)
+                    pending.append(item)
+            if not pending:
+                return
+            item = pending.popleft()
+            if item.window is None:
+                yield _finished(item, kind)
+            elif item.source.error is None:
+                yield from _heard(asker, item)
+            elif item.handle is not None:
+                item.handle.cancel()
+    finally:
+        for item in pending:
+            if item.handle is not None:
+                item.handle.cancel()
+
+
+def _ready(item: _Asked) -> bool:
+    return item.window is None or item.handle is None or item.handle.done
+
+
+def _submit(asker: WindowAsker, item: _Asked) -> None:
+    if item.window is not None and item.source.error is None:
+        try:
+            item.handle = asker.submit(item.window)
+        except Qwen2AudioError as error:
+            item.source.error = error
+
+
+def _heard(asker: WindowAsker, item: _Asked) -> Iterator[Progress]:
+    source, window = item.source, item.window
+    assert window is not None
+    try:
+        segments = asker.segments(window, item.handle)
+    except Exception as error:  # out of memory, say: it ends this source, and the others go on
+        source.error = error
+        return
+    finally:
+        if item.handle is not None:
+            item.handle.cancel()  # without effect on a finished one
+    source.segments += segments
+    yield Progress(source.number, tuple(segments), window.end / SAMPLE_RATE, source.stream.seconds)
+
+
+def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished:
+    source = end.source
+    segments = sorted(source.segments, key=lambda segment: segment.start)
+    notes = [*source.stream.notes]
+    if (reason := missing_reason()) is not None:
+        notes.append(reason)
+    transcript = Transcript(
+        tuple(segments),
+        max((windower.total for windower in source.windowers), default=0) / SAMPLE_RATE,
+        main_language(segments),
+        source.skipped,
+        tuple(notes),
+        kind,
+        source.name,
+    )
+    return Finished(source.number, transcript, source.error or end.error)
+
+
+def _windows(
+    sources: Iterable[tuple[Any, str]], settings: TranscriptionSettings, listening: Listening
+) -> Iterator[_Asked]:
+    for number, (given, name) in enumerate(sources):
+        stream = SoundStream(given, split=listening.split_channels, limits=listening.limits, name=name)
+        source, end = _Source(number, name, stream), None
+        blocks = stream.blocks()
+        while end is None and source.error is None:
+            try:
+                tracks = next(blocks, None)
+                end = _Asked(source, None) if tracks is None else None
+            except (AudioError, OSError, MemoryError) as error:  # what was read before is heard
+                tracks, end = None, _Asked(source, None, error=error)
+            yield from (_Asked(source, window) for window in _cut(source, tracks, settings, listening))
+        blocks.close()
+        yield end or _Asked(source, None)
+
+
+def _cut(
+    source: _Source, tracks: list[np.ndarray] | None, settings: TranscriptionSettings, listening: Listening
+) -> list[Window]:
+    """The windows that a block of each channel completes; None: that the end completes."""
+    for channel in range(len(source.windowers), len(tracks or ())):
+        number = channel if listening.split_channels else None
+        detector = speech_detector()
+        source.windowers.append(Windower(settings, detector, everything=listening.everything, channel=number))
+    if tracks is None:
+        windows = [window for windower in source.windowers for window in windower.finish()]
+    else:
+        pairs = zip(source.windowers, tracks, strict=True)
+        windows = [window for windower, track in pairs for window in windower.push(track)]
+    return sorted(windows, key=lambda window: window.start)
+
+
+def _common(spans: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """The parts that lie in a span of every list; each list is in order."""
+    common = spans[0] if spans else []
+    for others in spans[1:]:
+        common = [
+            (max(start, first), min(end, last))
+            for start, end in common
+            for first, last in others
+            if max(start, first) < min(end, last)
+        ]
+    return common

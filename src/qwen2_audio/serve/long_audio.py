@@ -1,0 +1,170 @@
+"""Transcriptions of clips that are longer than a window: on a thread of their own, segments as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from ..audio.io import SoundStream
+from ..audio.limits import Limits
+from ..audio.mel import SAMPLE_RATE, WINDOW_SAMPLES, WINDOW_TOLERANCE
+from ..engine.request import RequestHandle
+from ..errors import AudioError
+from ..longform.asking import Task
+from ..longform.formats import verbose_object, write
+from ..longform.transcribe import Finished, Listening, Progress, transcribe
+from ..longform.transcript import Transcript, join_texts
+from ..longform.wording import LANGUAGES
+from ..types import Chunk
+from .backend import Backend
+from .errors import ApiError, as_api_error, shutting_down, too_slow
+from .event_stream import EventStream, encode_event
+from .protocol import SpeechRequest
+from .settings import Settings
+from .speech import UNKNOWN
+from .state import State
+from .stream_reader import run_while_connected
+
+# Fields of a request that shape one answer, and would say nothing of the many that a long clip takes.
+_OF_ONE_ANSWER = (
+    "top_p", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "max_completion_tokens",
+    "seed",
+)  # fmt: skip
+_FORMATS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
+
+
+def is_long(clip: bytes) -> bool:
+    """Whether a clip lasts longer than is heard at once. It is decoded as far as that takes; one that cannot be is
+    left to those who will say why."""
+    samples, blocks = 0, SoundStream(clip).blocks()
+    try:
+        for (block,) in blocks:
+            samples += len(block)
+            if samples > WINDOW_SAMPLES + WINDOW_TOLERANCE * SAMPLE_RATE:
+                return True
+    except AudioError:
+        return False
+    finally:
+        blocks.close()
+    return False
+
+
+async def answer(request: Request, state: State, clip: bytes, speech: SpeechRequest, task: Task) -> Response:
+    """The response to a transcription, or with `task.to` a translation, of a long clip. ApiError for fields that
+    would not act on it."""
+    for name in _OF_ONE_ANSWER:
+        if getattr(speech, name) is not None:
+            message = f"{name} acts on clips of at most 30 s; leave it out for a longer one."
+            raise ApiError(message, param=name, code="unsupported_value")
+    if speech.include:
+        raise ApiError("include is for clips of at most 30 s; leave it out.", param="include", code="unsupported_value")
+    work = _Work(state.backend, clip, task, state.settings)
+    if speech.stream:
+        end = asyncio.get_running_loop().time() + state.settings.clip_seconds
+        return EventStream(_stream(work, speech), work.handle, state.settings, end)
+    async with aclosing(work.events()) as events:
+        transcript = await run_while_connected(request, _collect(events))
+    return _formatted(transcript, speech)
+
+
+class _Work:
+    """A transcription on a thread. Attribute: `handle`, whose `cancel` stops it."""
+
+    def __init__(self, backend: Backend, clip: bytes, task: Task, settings: Settings) -> None:
+        self._settings = settings
+        self._stopped = threading.Event()
+        self.handle = RequestHandle(1, lambda _: self._stopped.set())
+        self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Progress | Finished | Exception]()
+        listening = Listening(limits=Limits(max_seconds=settings.clip_seconds, deadline=settings.clip_seconds))
+        transcription = backend.transcription
+        steps = transcribe(backend, [(clip, "The file")], task, transcription, listening, timeout=settings.deadline)
+        threading.Thread(target=self._run, args=(steps,), name="long audio", daemon=True).start()
+
+    async def events(self) -> AsyncGenerator[Progress | Finished, None]:
+        """Progress, then the transcript. ApiError for what ends it early. Closing this stops the work."""
+        try:
+            while True:
+                event = await self._queue.get()
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, Finished) and event.error is not None:
+                    raise self._as_api_error(event.error)
+                yield event
+                if isinstance(event, Finished):
+                    return
+        finally:
+            self.handle.cancel()
+
+    def _run(self, steps: Any) -> None:
+        try:
+            for event in steps:
+                if self._stopped.is_set():
+                    break
+                self._put(event)
+        except Exception as error:  # a fault of ours: the client gets a status, and the log the rest
+            self._put(error)
+        finally:
+            steps.close()
+            self.handle.put(Chunk("", "stop"))
+
+    def _put(self, event: Progress | Finished | Exception) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+    def _as_api_error(self, error: Exception) -> ApiError:
+        if isinstance(error, TimeoutError):
+            late = str(error) == "deadline"
+            return too_slow(self._settings.deadline) if late else shutting_down(self._settings.retry)
+        if isinstance(error, AudioError):
+            error.clip = 1
+        return as_api_error(error, self._settings.retry, ("file",))
+
+
+async def _collect(events: AsyncGenerator[Progress | Finished, None]) -> Transcript:
+    async for event in events:
+        if isinstance(event, Finished):
+            return event.transcript
+    raise shutting_down(0)
+
+
+def _formatted(transcript: Transcript, speech: SpeechRequest) -> Response:
+    if speech.response_format == "json":
+        return JSONResponse({"text": transcript.text, "usage": _usage(transcript)})
+    if speech.response_format == "verbose_json":
+        language = LANGUAGES.get(transcript.language or "", UNKNOWN).lower()
+        return JSONResponse({**verbose_object(transcript), "language": language})
+    if speech.response_format == "text":
+        return PlainTextResponse(transcript.text + "\n")
+    return PlainTextResponse(write(transcript, _FORMATS[speech.response_format]))
+
+
+async def _stream(work: _Work, speech: SpeechRequest) -> AsyncIterator[bytes]:
+    """For each segment its times and its text as OpenAI's events, then the whole text."""
+    said, number = "", 0
+    async with aclosing(work.events()) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                done: dict[str, Any] = {"type": "transcript.text.done", "text": event.transcript.text}
+                if speech.stream_include_usage:
+                    done["usage"] = _usage(event.transcript)
+                yield encode_event(done)
+                continue
+            for segment in event.segments:
+                if not segment.text:
+                    continue
+                times = {"start": round(segment.start, 3), "end": round(segment.end, 3)}
+                place = {"type": "transcript.text.segment", "id": f"seg_{number}", "speaker": ""}
+                yield encode_event({**place, **times, "text": segment.text})
+                longer = join_texts([said, segment.text])
+                yield encode_event({"type": "transcript.text.delta", "delta": longer[len(said) :]})
+                said, number = longer, number + 1
+
+
+def _usage(transcript: Transcript) -> dict[str, Any]:
+    return {"type": "duration", "seconds": round(transcript.seconds, 3)}
