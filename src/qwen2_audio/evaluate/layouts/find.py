@@ -64,7 +64,8 @@ def find(task: Task, data: str | Path) -> Found:
     if refusals:
         raise refusals[0]
     raise DatasetError(
-        f"{data} holds nothing that is read as {task.title} ({task.id}); expected one of the layouts {', '.join(task.layouts)}. "
+        f"{data} holds nothing that is read as {task.title} ({task.id}); "
+        f"expected one of the layouts {', '.join(task.layouts)}. "
         f"{task.where}".rstrip()
     )
 

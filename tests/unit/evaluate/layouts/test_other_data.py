@@ -258,6 +258,12 @@ def test_ids_that_are_not_unique_become_so(tmp_path):
     assert [example.id for example in rows("asr", data)] == ["same", "same#2", "same#3"]
 
 
+def test_a_clip_that_an_official_list_names_twice_is_two_rows(tmp_path):
+    lists = corpora_official.librispeech_rows("librispeech_test_clean")[:1] * 2
+    data = corpora_official.official(tmp_path, True, "librispeech_eval", lists, None)
+    assert [example.id for example in rows("librispeech-test-clean", data)] == [lists[0][0], f"{lists[0][0]}#2"]
+
+
 def test_the_language_of_asr_decides_its_prompt(tmp_path):
     data = corpora_questions.nemo(tmp_path, True)
     assert {example.prompt for example in rows("asr", data, language="fr")} == {
