@@ -19,7 +19,8 @@ from ...errors import WeightsError
 from ...inputs.processor import Qwen2AudioProcessor
 from ...inputs.prompt import custom_template
 from ...model.initialize import without_weights
-from ...pretrained import Qwen2AudioForConditionalGeneration, stored_scheme
+from ...pretrained import Qwen2AudioForConditionalGeneration
+from ...pretrained.options import stored_scheme
 from . import goldens
 from .table import Check, NotHere, Row
 
