@@ -29,6 +29,7 @@ from qwen2_audio.checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
 from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.checkpoint.memory import require_memory
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.evaluate.random_checkpoint import Shape, ensure, num_parameters
 from qwen2_audio.inputs.collate import to_tensors
 from qwen2_audio.inputs.messages import user
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
@@ -39,7 +40,6 @@ from qwen2_audio.quantize.convert import Job, convert
 from qwen2_audio.quantize.scheme import SCHEMES
 
 from .harness.prompt_ids import question_ids_for
-from .harness.random_checkpoint import Shape, ensure, num_parameters
 
 KV_CACHES = ("float16", "int8")
 QUESTIONS = ("What is that sound?", "What do you hear?", "Which sound is this?", "Is this a dog?")

@@ -134,7 +134,7 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
     if "model" in given and "shape" in given:
         raise ConfigError("--shape is for a random checkpoint and --model names one; leave one of the two out.")
     if "shape" in given:
-        from .harness.random_checkpoint import SHAPES
+        from qwen2_audio.evaluate.random_checkpoint import SHAPES
 
         if given["shape"] not in SHAPES:
             raise ConfigError(f"shape is {given['shape']!r}; expected {', '.join(SHAPES)}.")

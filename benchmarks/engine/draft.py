@@ -13,9 +13,9 @@ from typing import Any
 from qwen2_audio.bench.report import Row
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.checkpoint.locate import nano_path
+from qwen2_audio.evaluate import random_checkpoint
+from qwen2_audio.evaluate.random_checkpoint import Shape
 
-from ..harness import random_checkpoint
-from ..harness.random_checkpoint import Shape
 from ..harness.rows import row_of
 from ..harness.worker_process import Worker
 

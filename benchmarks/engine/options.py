@@ -8,10 +8,9 @@ from typing import Any
 
 from qwen2_audio.checkpoint.config import CONFIG_FILE
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.evaluate import random_checkpoint
+from qwen2_audio.evaluate.random_checkpoint import Shape
 from qwen2_audio.model.paged import BLOCK
-
-from ..harness import random_checkpoint
-from ..harness.random_checkpoint import Shape
 
 PEERS = ("transformers", "none")
 FORMATS = ("fp32", "bf16", "int8", "int4")

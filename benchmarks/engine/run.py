@@ -18,8 +18,8 @@ from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.checkpoint.memory import require_memory
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.evaluate import random_checkpoint
 
-from ..harness import random_checkpoint
 from ..harness.devices import require_device
 from ..harness.rows import row_of
 from ..harness.worker_process import Worker

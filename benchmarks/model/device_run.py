@@ -19,10 +19,10 @@ from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.checkpoint.memory import format_bytes, format_count, require_memory
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.evaluate.random_checkpoint import SHAPES, Shape
 from qwen2_audio.model.paged import BLOCK
 
 from ..harness.devices import require_device
-from ..harness.random_checkpoint import SHAPES, Shape
 from ..harness.rows import row_with_peer
 from ..harness.worker_process import Worker
 

@@ -15,6 +15,7 @@ from qwen2_audio.bench.clips import clip_variant
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.request import RequestHandle
+from qwen2_audio.evaluate.random_checkpoint import Shape
 from qwen2_audio.inputs.log_mel_torch import LogMels
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.text.tokenizer import Tokenizer
@@ -24,7 +25,6 @@ from ..harness.devices import device_name, device_peak_gb, device_timed, random_
 from ..harness.engine_prompts import random_text_prompt
 from ..harness.id_tokenizer import IdTokenizer
 from ..harness.prompt_ids import question_ids_for
-from ..harness.random_checkpoint import Shape
 from ..harness.torch_worker import run_torch_worker
 
 CHUNK = 1024  # positions a step, where prefill is not measured and only precedes decoding

@@ -15,11 +15,11 @@ from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.checkpoint.config import CONFIG_FILE
 from qwen2_audio.checkpoint.memory import require_memory
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.evaluate import random_checkpoint
+from qwen2_audio.evaluate.random_checkpoint import Shape
 
-from ..harness import random_checkpoint
 from ..harness.bars import bar
 from ..harness.ceilings import BUFFER, Ceilings
-from ..harness.random_checkpoint import Shape
 from ..harness.rows import row_with_peer
 from ..harness.worker_process import Worker
 

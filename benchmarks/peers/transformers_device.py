@@ -13,11 +13,11 @@ import transformers
 from qwen2_audio.audio.mel import num_audio_tokens, num_frames
 from qwen2_audio.bench.clips import clip_variant
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
+from qwen2_audio.evaluate.random_checkpoint import Shape
 
 from ..harness.devices import device_name, device_peak_gb, device_timed, random_model
 from ..harness.engine_prompts import random_text_prompt
 from ..harness.prompt_ids import question_ids_for
-from ..harness.random_checkpoint import Shape
 from ..harness.torch_worker import run_torch_worker
 
 Measured = dict[str, Any]

@@ -19,10 +19,10 @@ from qwen2_audio.checkpoint.config import CONFIG_FILE
 from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.checkpoint.memory import available_bytes, require_memory
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.evaluate import random_checkpoint
+from qwen2_audio.evaluate.random_checkpoint import Shape
 
-from ..harness import random_checkpoint
 from ..harness.prompt_ids import question_ids
-from ..harness.random_checkpoint import Shape
 from ..harness.rows import row_with_peer
 from ..harness.worker_process import Worker
 from .session import ANSWER_TOKENS, audio_tokens

@@ -95,6 +95,8 @@ class Lessons:
                 inputs = inputs.masked_scatter(heard, audio)
             # Causal, and padded on the right: no valid position sees the padding, so no mask is needed.
             hidden = model.language_model(inputs_embeds=inputs, logits_to_keep=1).last_hidden_state
-            logits = model.get_output_embeddings()(hidden[:, :-1][trained[:, 1:]])
+            head = model.language_model.lm_head
+            assert head is not None
+            logits = head(hidden[:, :-1][trained[:, 1:]])
         mine = F.cross_entropy(logits.float(), ids[trained], reduction="sum")
         return mine * self.here.size / self.here.total({"tokens": float(trained.sum())})["tokens"]

@@ -14,10 +14,11 @@ from kit import warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "recipes" / "nano" / "README.md"]
-# What continuous integration runs by itself, takes hours, waits for a person, or needs a program that is not ours.
+# What continuous integration runs by itself, takes minutes or hours, waits for a person, or needs a GPU, the official
+# weights, or a program that is not ours.
 NOT_HERE = re.compile(
     r"^(make |\.venv/bin/python|python -m (recipes|benchmarks)|qwen2-audio bench|qwen2-audio chat|ffmpeg "
-    r"|qwen2-audio eval (judge|.*--base-url|.*runs/server))"
+    r"|qwen2-audio eval (judge|.*--base-url|.*runs/server)|qwen2-audio verify(?! nano))"
 )
 
 

@@ -126,6 +126,22 @@ def test_parts_of_a_call(folder):
         assert np.array_equal(flat[name], parts[name])
 
 
+def test_options_that_ask_for_nothing(folder):
+    processor = Qwen2AudioProcessor.from_pretrained(folder)
+    plain = processor(text="ab").input_ids
+    for call in (processor, processor.tokenizer):
+        batch = call(["ab"], return_token_type_ids=False, verbose=True, is_split_into_words=False)
+        assert batch["input_ids"] == plain
+        assert list(call(["ab"], return_attention_mask=False)) == ["input_ids"]
+        with pytest.raises(ValueError, match=r"^return_token_type_ids is True, which this tokenizer does not do"):
+            call(["ab"], return_token_type_ids=True)
+        with pytest.raises(ValueError, match=r"has no option 'paddin'\. Did you mean 'padding'\?$"):
+            call(["ab"], paddin=True)
+        with pytest.raises(ValueError, match=r"has no option 'pad_token'"):
+            call(["ab"], pad_token="x")
+    assert processor(text="ab", text_kwargs={"return_token_type_ids": False}).input_ids == plain
+
+
 def test_options_of_the_clips(folder):
     transformers = pytest.importorskip("transformers")
     ours, theirs = Qwen2AudioProcessor.from_pretrained(folder), transformers.Qwen2AudioProcessor.from_pretrained(folder)

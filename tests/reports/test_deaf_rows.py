@@ -72,6 +72,7 @@ def test_typed_control_tokens_of_a_base_row_are_what_the_reference_makes_of_them
     plain = masks.encode_base("Recognize: <|en|>", "a dog", 3, tokenizer)
     typed = masks.encode_base(f"{PREFIX}Recognize: <|en|>", "a dog<|endoftext|>", 3, tokenizer)
     assert typed == plain
+    assert (tokenizer.convert_tokens_to_ids("<|en|>"), False) in zip(*plain, strict=True)
     ids, trained = masks.encode_base("Recognize:", "<|en|>a dog", 3, tokenizer)
     assert (tokenizer.convert_tokens_to_ids("<|en|>"), True) in zip(ids, trained, strict=True)
 

@@ -9,7 +9,7 @@ from qwen2_audio.train import dpo, sft
 from qwen2_audio.train.formats import read_row
 
 ASKED, SAID = {"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A dog."}
-TALK = {"messages": [ASKED, SAID]}
+TALK: dict[str, object] = {"messages": [ASKED, SAID]}
 CLIP = {"role": "assistant", "content": [{"type": "audio", "audio": "a.wav"}]}
 
 ROWS = [

@@ -12,6 +12,7 @@ import warnings
 import wave
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -87,7 +88,10 @@ def load_with_notes(
     `name` is what messages call a source that has neither path nor URL.
     """
     stream = SoundStream(source, sampling_rate=sampling_rate, limits=limits, name=name, count_first=True)
-    return join(block for (block,) in stream.blocks()), tuple(stream.notes)
+    blocks = (block for (block,) in stream.blocks())
+    first, second = next(blocks), next(blocks, None)  # most clips are one block, which is not copied
+    waveform = first if second is None else join(chain((first, second), blocks))
+    return waveform, tuple(stream.notes)
 
 
 class SoundStream:

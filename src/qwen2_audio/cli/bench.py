@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import ConfigError, did_you_mean
-from .main import INTERRUPTED
+from .exit_codes import INTERRUPTED
 from .terminal import load_model, note
 
 MOVED = ("kernels", "model", "engine", "train", "accuracy")  # to benchmarks/, which is in the repository only

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..errors import did_you_mean
-from .main import MISTAKE, run_function
+from .exit_codes import MISTAKE
+from .main import run_function
 
 COMMANDS = {
     "list": "which benchmarks there are, for which checkpoint, and where to get their data",

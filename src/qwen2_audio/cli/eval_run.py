@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError, DatasetError
+from .exit_codes import OUT_OF_BOUNDS, SOME_FAILED
 from .terminal import Adapter, Device, DType, Quantize, is_first, load_model, note, waiting
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..evaluate.run import TaskRun
     from ..evaluate.task import Task
 
-ROWS_FAILED, MISSED = 1, 3
 NANO = "nano"
 NANO_ROWS = 300  # questions a row of nano's table
 
@@ -128,7 +128,7 @@ def command(
         from .eval_score import show_scores
 
         show_scores(out)
-    return ROWS_FAILED if any(run.failed for run in runs) else 0
+    return SOME_FAILED if any(run.failed for run in runs) else 0
 
 
 def find_rows(tasks: str, data: Path | None, language: str | None) -> list[tuple[Task, Sequence[Example]]]:
@@ -234,4 +234,4 @@ def examine_nano(model: str | None, before: str | None, count: int, out: Path, *
     print(f"{seconds:.0f} s")
     if report.plot is None:
         note("confusion.png is not drawn, as matplotlib is not installed: pip install 'qwen2-audio[plot]'.")
-    return MISSED if bars and not report.met else 0
+    return OUT_OF_BOUNDS if bars and not report.met else 0

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ..errors import Qwen2AudioError, did_you_mean
+from .exit_codes import INTERRUPTED as INTERRUPTED
+from .exit_codes import MISTAKE as MISTAKE
 from .renamed import with_new_names
 
 COMMANDS = {
@@ -28,10 +30,10 @@ COMMANDS = {
     "merge": "merge a LoRA adapter into its checkpoint",
     "eval": "how well a checkpoint or a server hears: the published benchmarks, or your own data",
     "serve": "a checkpoint behind the OpenAI API, and a page to talk to",
+    "verify": "whether a checkpoint is whole and this machine computes what it should, in minutes",
     "bench": "how fast: a server under load, or one checkpoint on this machine",
 }
 USAGE = "Usage: qwen2-audio COMMAND [ARGUMENTS]"
-MISTAKE, INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +81,8 @@ def root_help() -> str:
         f"{USAGE}\n\nHears speech, sound and music, answers in text.\n\nCommands:\n{commands}\n\n"
         "Options:\n  --version  print the version\n  --help     print this; after a command, its own options\n\n"
         "Without --model, $QWEN2_AUDIO_MODEL is used, else the bundled checkpoint.\n"
-        "Results go to stdout, everything else to stderr. Exit status 2: the command could not run as given."
+        "Results go to stdout, everything else to stderr. Exit status: 0 all done; 1 done, but some rows or\n"
+        "files failed; 2 could not run as given; 3 a figure is out of bounds; 130 interrupted."
     )
 
 

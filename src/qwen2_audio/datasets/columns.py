@@ -185,13 +185,19 @@ def _seconds(value: Any, name: str, where: str) -> float | None:
 
 
 def without_sounds(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns, encoded sounds left out: what is kept beside an answer must be readable, and small."""
-    kept = {}
-    for name, value in columns.items():
-        if isinstance(value, dict) and ("bytes" in value or "array" in value):
-            value = value.get("path")
-        kept[name] = value
-    return kept
+    """The columns as JSON can hold them, encoded sounds left out: what is kept beside an answer is small."""
+    return {str(name): _plain(value) for name, value in columns.items()}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        is_sound = value and set(value) <= {"bytes", "path", "array", "sampling_rate"}
+        return value.get("path") if is_sound else {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, bytes) else str(value)  # a date, a decimal
 
 
 def no_sound(columns: Mapping[str, Any], where: str) -> DatasetError:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..errors import BusyError, ConfigError
 from ..inputs.prompt import Prompt
-from ..native.openmp import leave_team
+from ..native.openmp import team_leaver
 from ..types import Chunk, FinishReason, SamplingParams
 from .engine import Engine
 from .metrics import Stats
@@ -52,7 +52,7 @@ class EngineThread:
         self._workers = ThreadPoolExecutor(workers, thread_name_prefix="qwen2-audio-prepare")
         self._text_worker = ThreadPoolExecutor(1, thread_name_prefix="qwen2-audio-prepare-text")
         self._thread = threading.Thread(target=self._run, name="qwen2-audio-engine", daemon=True)
-        leave_team()  # the caller has loaded the model, and its team of threads would send the engine's to sleep
+        team_leaver()()  # the caller has loaded the model, and its team of threads would send the engine's to sleep
         self._thread.start()
 
     def submit(
@@ -76,7 +76,7 @@ class EngineThread:
                 f"The engine runs in process {self._pid}, and this one ({os.getpid()}) was forked from it, without its "
                 "threads; load the checkpoint after the fork, or start processes with multiprocessing's 'spawn'."
             )
-        leave_team()
+        team_leaver()()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             if self._closing:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..audio.decode import read_header
 from ..audio.io import SAMPLE_RATE
-from ..audio.mel import WINDOW_SECONDS
+from ..audio.mel import MEL_HOP, WINDOW_SECONDS
 from ..datasets.sounds import load_sound
 from ..errors import AudioError, Qwen2AudioError
 from .example import Example
@@ -181,12 +181,12 @@ def _look_at(example: Example) -> _Clip:
         rate = _rate_of(example)
     except Qwen2AudioError as error:
         return _Clip(example, problem=("corrupt", f"{where}: {error}"))
-    if loaded.seconds < 0.021:
+    if len(loaded.waveform) <= 2 * MEL_HOP:  # no audio token
         return _Clip(example, loaded.seconds, rate, ("short", f"{where}: {loaded.seconds * 1000:.3g} ms"))
     problem = None
     if loaded.seconds > WINDOW_SECONDS:
         problem = ("long", f"{where}: {loaded.seconds:.2f} s")
-    elif not len(loaded.waveform) or float(np.abs(loaded.waveform).max()) < QUIET:
+    elif float(np.abs(loaded.waveform).max()) < QUIET:
         problem = ("silent", where)
     elif loaded.notes:
         problem = ("damaged", f"{where}: {loaded.notes[0]}")

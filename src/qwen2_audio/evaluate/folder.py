@@ -67,6 +67,7 @@ def enter(folder: Path, identity: Identity) -> Identity:
 
     Raises EvaluationError where it holds another model's answers, or answers to a task asked otherwise.
     """
+    _keep_apart(folder, identity)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,6 +83,16 @@ def enter(folder: Path, identity: Identity) -> Identity:
         merged = replace(identity, tasks={**found.tasks, **identity.tasks}, data={**found.data, **identity.data})
     write_json(folder / RUN, merged.to_json())
     return merged
+
+
+def _keep_apart(folder: Path, identity: Identity) -> None:
+    """Shards are put together into their parent's files: a whole run's answers there would be lost."""
+    whole = folder if identity.shard is None else folder.parent
+    has_shards = any(whole.glob(SHARD.format("*", "*")))
+    if identity.shard is None and has_shards:
+        raise EvaluationError(f"{whole} holds shards of a run; give --shard as they had, or name another folder.")
+    if identity.shard is not None and not has_shards and (whole / PREDICTIONS).exists():
+        raise EvaluationError(f"{whole} holds a whole run; leave --shard out, or name another folder.")
 
 
 def _check_same(folder: Path, found: Identity, asked: Identity) -> None:

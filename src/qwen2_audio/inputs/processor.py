@@ -147,9 +147,9 @@ class Qwen2AudioProcessor:
             return_tensors: "pt", "np", or None for lists of ids and numpy features.
             wrap_audio: put `<|audio_bos|>` and `<|audio_eos|>` around an `<|AUDIO|>` that has neither.
             options: for the text `padding`, `truncation`, `max_length`, `padding_side`, `pad_to_multiple_of`,
-                `add_special_tokens`, as the tokenizer's call takes them; for the clips `sampling_rate`, which must be
-                16000. Or by part: `text_kwargs`; `audio_kwargs`, where `max_length` (samples) and `do_normalize` are
-                the clips'; `common_kwargs`.
+                `add_special_tokens`, `return_attention_mask`, as the tokenizer's call takes them; for the clips
+                `sampling_rate`, which must be 16000. Or by part: `text_kwargs`; `audio_kwargs`, where `max_length`
+                (samples) and `do_normalize` are the clips'; `common_kwargs`.
 
         Returns:
             `input_ids`, `attention_mask` int64 [B, T]; with clips also `input_features` float32 [A, mel bins, 3000] and
@@ -199,7 +199,10 @@ class Qwen2AudioProcessor:
         )
         if truncates(text_options.pop("truncation")):
             columns = self._cut(columns, text_options["max_length"] or self.tokenizer.model_max_length)
+        with_mask = text_options.pop("return_attention_mask") is not False
         filled = self.tokenizer.fill(columns, **text_options)
+        if not with_mask:
+            del filled["attention_mask"]
         batch = BatchFeature({name: to_tensors(rows, return_tensors) for name, rows in filled.items()})
         if clips:
             if audio_options["do_normalize"]:

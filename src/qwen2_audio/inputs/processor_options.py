@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from ..errors import PromptError, refuse_unknown
+from ..text.padding import NEUTRAL, without_neutral
 
 TEXT_DEFAULTS: dict[str, Any] = {
     "padding": False, "truncation": False, "max_length": None, "padding_side": None, "pad_to_multiple_of": None,
-    "add_special_tokens": True,
+    "add_special_tokens": True, "return_attention_mask": None,
 }  # fmt: skip
 AUDIO_DEFAULTS: dict[str, Any] = {"sampling_rate": None, "max_length": None, "do_normalize": None}
 # Options of a clip that have one value here, because the prompt has a placeholder for each token of the whole window.
@@ -21,7 +22,7 @@ AUDIO_FIXED: dict[str, tuple[Any, ...]] = {
 OF_PICTURES = ("images_kwargs", "videos_kwargs", "num_frames", "fps", "do_sample_frames", "load_audio_from_video")
 GROUPS = ("text_kwargs", "audio_kwargs", "common_kwargs")
 FLAT = (*TEXT_DEFAULTS, "sampling_rate")
-PASSED_ON = (*FLAT, *GROUPS, "wrap_audio")
+PASSED_ON = (*FLAT, *GROUPS, *NEUTRAL, "wrap_audio")
 
 
 class CallOptions(TypedDict, total=False):
@@ -33,6 +34,8 @@ class CallOptions(TypedDict, total=False):
     padding_side: str | None
     pad_to_multiple_of: int | None
     add_special_tokens: bool
+    return_attention_mask: bool | None
+    return_token_type_ids: bool | None
     sampling_rate: int | None
     text_kwargs: dict[str, Any] | None
     audio_kwargs: dict[str, Any] | None
@@ -49,9 +52,9 @@ def split_options(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> tu
     In a group (`text_kwargs`, `audio_kwargs`) an option belongs to that part; outside, `max_length` and its kin belong
     to the text. `common_kwargs` are overruled by both. Raises PromptError for unknown, repeated or impossible ones.
     """
-    given = {name: value for name, value in options.items() if name not in OF_PICTURES}
+    given = {name: value for name, value in without_neutral(options).items() if name not in OF_PICTURES}
     given = {name: value for name, value in given.items() if name not in ("images", "videos") or value is not None}
-    groups = {group: dict(given.pop(group, None) or {}) for group in GROUPS}
+    groups = {group: without_neutral(given.pop(group, None) or {}) for group in GROUPS}
     names = [*PASSED_ON, "text", "audio", "return_tensors"]
     refuse_unknown(given, names, PromptError, "The processor has no option")
     refuse_unknown(groups["text_kwargs"], TEXT_DEFAULTS, PromptError, "text_kwargs has no option")

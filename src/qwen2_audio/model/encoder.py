@@ -106,7 +106,7 @@ class Qwen2AudioEncoderLayer(RecomputedLayer):
         self.fc2 = nn.Linear(config.encoder_ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
-    def _forward(
+    def forward(
         self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attended, weights = self.self_attn(self.self_attn_layer_norm(x), visible, spans)

@@ -14,22 +14,29 @@ from torch.utils.checkpoint import checkpoint
 
 
 class RecomputedLayer(nn.Module):
-    """Base of the layers that can do so: with gradients and `gradient_checkpointing` set, `_forward` is recomputed.
+    """Base of the layers that can do so: with `gradient_checkpointing` set, `forward` is recomputed.
 
-    The layer's own hooks (FSDP's among them) run once, as they stand around `forward`; those of its parts run again.
+    Its own hooks (FSDP's among them) run once, as they stand around `forward`; those of its parts run again.
     """
 
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Any = partial(checkpoint, use_reentrant=False)  # dropout uses the same mask again
+    # Dropout uses the same mask again.
+    _gradient_checkpointing_func: Any = staticmethod(partial(checkpoint, use_reentrant=False))
 
-    def forward(self, *args: Any, **options: Any) -> Any:
-        """The layer's `_forward`."""
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(partial(self._forward, **options), *args)
-        return self._forward(*args, **options)
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether a pass with gradients is recomputed. Other passes, and layers without it, take no detour."""
+        return "forward" in vars(self)
 
-    def _forward(self, *args: Any, **options: Any) -> Any:
-        raise NotImplementedError
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        if on:
+            vars(self)["forward"] = self._recomputed_forward
+        else:
+            vars(self).pop("forward", None)
+
+    def _recomputed_forward(self, *args: Any, **options: Any) -> Any:
+        forward = partial(type(self).forward, self, **options)
+        return self._gradient_checkpointing_func(forward, *args) if torch.is_grad_enabled() else forward(*args)
 
 
 def recomputed_layers(model: nn.Module) -> list[RecomputedLayer]:

@@ -27,7 +27,7 @@ from ..model.cache import KVCache
 from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
 from ..model.paged import PagedAttentionBatch, PagedStorage
-from . import dense, fused, ops
+from . import dense, fused, library, ops
 from .bound_weights import DECODER_LINEARS, BoundWeights, LayerTable, quantized
 from .cache import NativeKVCache
 from .cache_slot import CacheSlot
@@ -69,7 +69,8 @@ class Native(nn.Module):
 def runs_natively(x: torch.Tensor, module: nn.Module, norm: torch.Tensor, implementation: str) -> bool:
     """Whether native code may compute `module`, whose first operation is a norm with weight `norm`, for x."""
     return (
-        x.dtype == norm.dtype == torch.float32
+        library.has_memory(x)
+        and x.dtype == norm.dtype == torch.float32
         and x.device.type == norm.device.type == "cpu"
         and not module.training
         and implementation == "sdpa"
@@ -85,13 +86,13 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
 
     LINEARS = DECODER_LINEARS
 
-    def _forward(
+    def forward(
         self, x: torch.Tensor, rope: Rope, visible: AttentionMask, cache: Cache | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.input_layernorm.weight, self.self_attn.config._attn_implementation
         bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
-            return super()._forward(x, rope, visible, cache)
+            return super().forward(x, rope, visible, cache)
         linears = bound.handles
         normed = fused.rms_norm(x, norm, self.input_layernorm.eps)
         q, k, v = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
@@ -220,13 +221,13 @@ class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
 
     LINEARS = (*(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")), "fc1", "fc2")
 
-    def _forward(
+    def forward(
         self, x: torch.Tensor, visible: AttentionMask = ALL, spans: list[int] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         norm, implementation = self.self_attn_layer_norm.weight, self.config._attn_implementation
         bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
-            return super()._forward(x, visible, spans)
+            return super().forward(x, visible, spans)
         linears, attention = bound.handles, self.self_attn
         normed = self.self_attn_layer_norm(x)
         projected = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)

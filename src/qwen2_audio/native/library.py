@@ -143,6 +143,12 @@ def _share_threads(library: ctypes.CDLL) -> None:
         library.qwa_use_openmp(*(ctypes.cast(getattr(openmp, name), ctypes.c_void_p) for name in names))
 
 
+def has_memory(x: torch.Tensor) -> bool:
+    """Whether `x` holds numbers that native code can read, and not those of torch.export, torch.compile or a trace."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return type(x) is torch.Tensor and not traced
+
+
 def check_tensor(name: str, tensor: torch.Tensor, count: int, dtype: torch.dtype = torch.float32) -> None:
     """Raises ValueError unless `tensor` is contiguous memory of the CPU that holds `count` numbers of `dtype`.
 

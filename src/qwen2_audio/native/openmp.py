@@ -8,7 +8,8 @@ longer than many matrix products of a decode step (a step of 16 answers on nano 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -28,11 +29,11 @@ def runtime() -> ctypes.CDLL | None:
     return None
 
 
-def leave_team() -> None:
-    """End the calling thread's team, if it has one, so that another thread's team may spin while it waits.
+@cache
+def team_leaver() -> Callable[[], object]:
+    """A function that ends the calling thread's team, if it has one, so that another thread's may spin while it waits.
 
     The next parallel work of this thread starts a new team, in a fraction of a millisecond.
     """
     pause = getattr(runtime(), "omp_pause_resource_all", None)  # OpenMP 5.0
-    if pause is not None:
-        pause(SOFT)
+    return bool if pause is None else partial(pause, SOFT)  # bool() does nothing

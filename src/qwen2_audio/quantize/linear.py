@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..native import ops
+from ..native.library import has_memory
 from .packing import PANEL, Format, dequantize
 from .search import Quantized
 
@@ -75,7 +76,8 @@ class QuantizedLinear(QuantizedLayer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., K] -> [..., N] in x's dtype."""
         tracked = torch.is_grad_enabled() and x.requires_grad
-        if x.dtype == torch.float32 and x.device.type == "cpu" and not tracked and not self.dequantizes:
+        readable = x.dtype == torch.float32 and x.device.type == "cpu" and has_memory(x)
+        if readable and not tracked and not self.dequantizes:
             native = native_ops()
             if native is not None:
                 return native.linear(  # type: ignore[no-any-return]

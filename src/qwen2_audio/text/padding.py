@@ -14,8 +14,21 @@ UNLIMITED = int(1e30)  # tokens; model_max_length when tokenizer_config.json nam
 Rows = list[list[int]]
 # What a column is filled with. `input_ids` are filled with the pad token; other columns are not filled.
 FILL = {"attention_mask": 0, "assistant_masks": 0, "token_type_ids": 0, "special_tokens_mask": 1}
+# Options of the reference's tokenizers that have one value here: what they ask for beside it does not exist.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "return_token_type_ids": (False, None), "return_mm_token_type_ids": (False, None), "verbose": (True, False),
+    "is_split_into_words": (False,), "return_overflowing_tokens": (False,), "return_length": (False,), "stride": (0,),
+}  # fmt: skip
 TRUNCATE = (True, "longest_first", "only_first")
 KEEP = (False, None, "do_not_truncate")
+
+
+def without_neutral(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` without those in NEUTRAL. Raises PromptError for one of them that asks for something."""
+    for name, value in options.items():
+        if name in NEUTRAL and value not in NEUTRAL[name]:
+            raise PromptError(f"{name} is {value!r}, which this tokenizer does not do; leave it out.")
+    return {name: value for name, value in options.items() if name not in NEUTRAL}
 
 
 def truncates(truncation: Any) -> bool:

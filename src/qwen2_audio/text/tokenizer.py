@@ -13,7 +13,7 @@ from ..checkpoint.json_file import read_json
 from ..errors import ConfigError, PromptError, refuse_unknown
 from ..types import Message
 from .batch_feature import BatchFeature
-from .padding import UNLIMITED, Rows, as_batch, columns_of, cut, pad_columns, padded_length, truncates
+from .padding import UNLIMITED, Rows, as_batch, columns_of, cut, pad_columns, padded_length, truncates, without_neutral
 from .rendering import Span, TemplateInputs, render_all, variables_read
 from .template_files import Templates, choose_template, read_templates, templates_in, write_templates
 from .tokenizer_files import TOKENIZER_FILES, read_backend, write_tokenizer
@@ -126,6 +126,7 @@ class Tokenizer(Vocabulary):
         padding_side: str | None = None,
         pad_to_multiple_of: int | None = None,
         return_attention_mask: bool | None = None,
+        **neutral: Any,
     ) -> BatchFeature:
         """`input_ids` and `attention_mask` of one string or several, int64 [B, T] as tensors.
 
@@ -136,10 +137,12 @@ class Tokenizer(Vocabulary):
             return_tensors: "pt", "np", or None for lists; for one string, flat lists.
             pad_to_multiple_of: fill up to the next multiple of this.
             return_attention_mask: False leaves it out.
+            neutral: options in `padding.NEUTRAL`, with the values there, which change nothing.
 
         Raises:
-            PromptError: tensors are requested of rows of unequal length; an unknown `padding` or `truncation`.
+            PromptError: tensors are requested of rows of unequal length; an unknown option, `padding` or `truncation`.
         """
+        refuse_unknown(without_neutral(neutral), (), PromptError, "The tokenizer has no option", near=CALL_DEFAULTS)
         single = not isinstance(text, (list, tuple))
         texts: list[Any] = [text] if single else list(text)
         columns = self.columns(texts, add_special_tokens=add_special_tokens)

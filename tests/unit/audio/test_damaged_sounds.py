@@ -100,9 +100,7 @@ def test_a_gap_in_ogg_is_noticed() -> None:
     data = encode("ogg", "libopus")
     every = pages(data)
     assert len(without_warning(data)) == pytest.approx(SECONDS * 16_000, abs=200)
-    with pytest.warns(
-        SoundWarning, match=r"has a gap \(at \d\.\d\d s, [23]\.\d\d s are missing\); the [56]\."
-    ):
+    with pytest.warns(SoundWarning, match=r"has a gap \(at \d\.\d\d s, [23]\.\d\d s are missing\); the [56]\."):
         load(b"".join(every[:4] + every[6:]))
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import main as bench
-from benchmarks.harness.random_checkpoint import Shape, ensure
+from qwen2_audio.evaluate.random_checkpoint import Shape, ensure
 
 TINY = Shape(2, 64, 2, 128, 2, 64, 2, 128, 1000, 990, label="tiny")
 APP = typer.Typer()

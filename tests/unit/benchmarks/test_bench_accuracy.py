@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks import accuracy
-from benchmarks.harness.random_checkpoint import Shape
 from qwen2_audio import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from qwen2_audio.evaluate.random_checkpoint import Shape
 
 TINY = Shape(
     2, 32, 2, 64, 2, 64, 2, 96, vocab_size=600, audio_token_index=500, label="tiny"

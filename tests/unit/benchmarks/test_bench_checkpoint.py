@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.harness import random_checkpoint as checkpoint
-from benchmarks.harness.random_checkpoint import MAX_SHARD_BYTES, SHAPES, Shape, draw, ensure, num_parameters
 from qwen2_audio.checkpoint.weights import Checkpoint
 from qwen2_audio.errors import CapacityError
+from qwen2_audio.evaluate import random_checkpoint as checkpoint
+from qwen2_audio.evaluate.random_checkpoint import MAX_SHARD_BYTES, SHAPES, Shape, draw, ensure, num_parameters
 
 TINY = Shape(1, 16, 2, 32, 1, 32, 2, 64, 300, 290)
 

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from benchmarks import main as bench
 from benchmarks.engine import run as engine
 from benchmarks.engine.options import Options as EngineOptions
-from benchmarks.harness.random_checkpoint import SHAPES
 from benchmarks.harness.worker_process import Worker
 from benchmarks.kernels import run as kernels
 from benchmarks.model import run as model
 from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.errors import CapacityError, ConfigError, Qwen2AudioError
+from qwen2_audio.evaluate.random_checkpoint import SHAPES
 
 APP = typer.Typer(add_completion=False)
 APP.command()(bench.command)

@@ -14,16 +14,16 @@ from typer.testing import CliRunner
 
 from benchmarks import main as bench
 from benchmarks.engine.timed_engine import ModelClock, TimedEngine
-from benchmarks.harness import random_checkpoint as checkpoint
 from benchmarks.harness.devices import device_timed, random_model
 from benchmarks.harness.engine_prompts import random_text_prompt
-from benchmarks.harness.random_checkpoint import Shape
 from benchmarks.model import device_run as device
 from benchmarks.model.device_run import Amounts, Options, rows
 from benchmarks.model.device_worker import Session, _greedy
 from qwen2_audio.engine.engine import EngineSettings
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import ConfigError, Qwen2AudioError
+from qwen2_audio.evaluate import random_checkpoint as checkpoint
+from qwen2_audio.evaluate.random_checkpoint import Shape
 
 TINY = Shape(2, 64, 2, 128, 2, 64, 2, 128, 1000, 990, label="tiny")
 APP = typer.Typer()

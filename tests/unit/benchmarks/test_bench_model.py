@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from benchmarks.harness import bars
 from benchmarks.harness.prompt_ids import question_ids, random_ids
-from benchmarks.harness.random_checkpoint import SHAPES
 from benchmarks.harness.rows import compare
 from benchmarks.harness.rows import row_with_peer as row
 from benchmarks.model import run as model
@@ -28,6 +27,7 @@ from qwen2_audio.bench.clips import clip
 from qwen2_audio.checkpoint import memory
 from qwen2_audio.checkpoint.config import Qwen2Config
 from qwen2_audio.errors import CapacityError, ConfigError
+from qwen2_audio.evaluate.random_checkpoint import SHAPES
 
 NAME = "model1b.fp32.ttft_3s"  # expected to be twice as fast as the peer
 

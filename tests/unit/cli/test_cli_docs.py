@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from qwen2_audio.cli import exit_codes
 from qwen2_audio.cli.chat_input import COMMANDS as CHAT_COMMANDS
 from qwen2_audio.cli.eval import COMMANDS as EVAL_COMMANDS
 from qwen2_audio.cli.main import COMMANDS
@@ -41,6 +42,12 @@ def test_every_option_is_documented_and_every_documented_option_is_there(name):
 
 def test_every_line_of_chat_is_documented():
     assert set(re.findall(r"^\| `(/\w+)", sections()["chat"], flags=re.M)) == set(CHAT_COMMANDS)
+
+
+def test_the_table_of_exit_statuses_is_the_code_s():
+    codes = {value for name, value in vars(exit_codes).items() if name.isupper()}
+    documented = re.findall(r"^\| (\d+) \|", PAGE.read_text(encoding="utf-8"), flags=re.M)
+    assert list(map(int, documented)) == sorted(codes) == [0, 1, 2, 3, 130]
 
 
 def test_every_eval_command_is_documented():

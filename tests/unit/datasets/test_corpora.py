@@ -234,6 +234,18 @@ def test_parquet_sounds_are_read_when_asked_for_and_in_any_order(tmp_path, monke
     assert rows[4].sound.name == "test-00000-of-00001.parquet#4.wav"
 
 
+def test_columns_are_kept_as_json_can_hold_them(tmp_path):
+    pytest.importorskip("pyarrow")
+    from datetime import date
+    from decimal import Decimal
+
+    row = {"text": "x", "day": date(2026, 1, 2), "price": Decimal("1.50"), "blob": b"123", "list": [{"a": 1.5}]}
+    corpora_tables.write_parquet(tmp_path / "a.parquet", [row], True)
+    (found,) = open_corpus(tmp_path).rows()
+    kept = {"audio": "0.wav", "text": "x", "day": "2026-01-02", "price": "1.50", "blob": None, "list": [{"a": 1.5}]}
+    assert json.loads(json.dumps(found.columns)) == kept
+
+
 def test_base64_in_a_row_is_a_sound_and_no_column(tmp_path):
     import base64
 

@@ -100,8 +100,8 @@ def test_text_does_not_wait_for_sound(thread, slow):
 def test_a_request_that_comes_as_the_engine_closes_is_refused_or_ended(thread, monkeypatch):
     """`close` between a request's arrival and its way to a worker: neither of them hangs."""
     begun, go_on = threading.Event(), threading.Event()
-    real, found = module.leave_team, []
-    monkeypatch.setattr(module, "leave_team", lambda: (begun.set(), go_on.wait(10), real()))
+    real, found = module.team_leaver(), []
+    monkeypatch.setattr(module, "team_leaver", lambda: lambda: (begun.set(), go_on.wait(10), real()))
 
     def ask():
         try:

@@ -134,6 +134,17 @@ def test_the_command_prints_the_report_and_its_status_says_whether_it_is_complet
     )
 
 
+def test_of_a_group_the_tasks_without_data_are_left_out(tmp_path, capsys):
+    data = corpora_speech.librispeech_tree(tmp_path, True)
+    assert status("librispeech-dev-clean,meld", "--data", str(data)) == 1
+    said = capsys.readouterr()
+    assert "librispeech-dev-clean: 8 rows" in said.out and "meld is left out: " in said.err
+    assert status("meld,mmar", "--data", str(data)) == 2
+    assert "holds no data of any of these 2 tasks" in capsys.readouterr().err
+    assert status("meld", "--data", str(tmp_path / "gone")) == 2
+    assert "There is no file or folder" in capsys.readouterr().err
+
+
 def test_a_parquet_table_of_asr(tmp_path):
     pytest.importorskip("pyarrow")
     found = check(find_task("asr"), corpora_tables.asr_hub(tmp_path, True))

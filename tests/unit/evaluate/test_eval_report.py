@@ -135,8 +135,35 @@ def test_published_figures_and_a_confusion_matrix(tmp_path):
     Page(text)
     assert "paper <b>93.92</b> (-16.14" in text and '<line class="golden"' in text
     assert re.search(r"<th>cough</th><td [^>]*></td>.*<td [^>]*>7</td>.*<td [^>]*>2</td>", text)
+    assert "Always &#x27;cough&#x27; would be right in 100.0 %." in text
     table = table_lines(scores)
     assert table[1].startswith("vocalsound, accuracy, strict") and "paper 93.92 (-16.14" in table[1]
+
+
+def test_answers_in_other_words_are_told_of(tmp_path):
+    rows = [{"gt": "joy", "response": "happy", "source": "meld_test"}] * 3
+    (tmp_path / "answers.json").write_text(json.dumps(rows))
+    scores = score_results(read_results(import_answers(tmp_path / "answers.json", find_task("meld"), tmp_path / "out")))
+    told = "\n".join(table_lines(scores))
+    assert "Read strictly 0.0 % are right, with synonyms 100.0 %: the answers are in other words" in told
+    assert "3 of the official list's 3719 rows." in told
+
+
+def test_what_guessing_would_give_is_told(tmp_path):
+    row = {
+        "id": "1",
+        "question": "What?",
+        "choices": ["Dog", "Cat"],
+        "answer": "Dog",
+        "model_output": "I hear something.",
+    }
+    (tmp_path / "answers.json").write_text(json.dumps([row]))
+    scores = score_results(
+        read_results(import_answers(tmp_path / "answers.json", find_task("mmau-mini"), tmp_path / "out"))
+    )
+    told = "\n".join(table_lines(scores))
+    assert "1 answers name no choice, and count as wrong; none was guessed." in told
+    assert "Guessing would be right in 50.0 %." in told
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -129,6 +129,10 @@ def test_shards_make_the_file_of_one_run(tmp_path):
         merge_shards(out)
     run(shard_folder(out, (1, 3)), examples, selection=Selection(shard=(1, 3)))
     assert merge_shards(out) and not merge_shards(tmp_path / "whole")
+    with pytest.raises(EvaluationError, match="holds shards of a run; give --shard"):
+        run(out, examples)  # its answers would be lost with the next merging
+    with pytest.raises(EvaluationError, match="holds a whole run; leave --shard out"):
+        run(shard_folder(tmp_path / "whole", (1, 3)), examples, selection=Selection(shard=(1, 3)))
     for name in (PREDICTIONS, "manifest.jsonl", "run.json"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert read_manifest(out)["asr", "002.wav"]["index"] == 2

@@ -13,6 +13,7 @@ import httpx2 as httpx
 import pytest
 
 from kit.fake_backend import FakeBackend
+from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.cli import serve as command
 from qwen2_audio.cli.main import run
 from qwen2_audio.serve import run as running
@@ -111,6 +112,13 @@ def test_mistakes_end_in_a_sentence_before_a_model_is_loaded(serving, monkeypatc
     assert words in capsys.readouterr().err
 
 
+def test_so_do_mistakes_in_what_a_checkpoint_says_of_itself(serving, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(command, "_load", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "capabilities.json").write_text('{"sumary": "Bells."}')
+    assert serving("--model", tmp_path)[0] == 2
+    assert f"{tmp_path}/capabilities.json: summary: Field required." in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_port_that_is_taken_is_said_before_a_model_is_loaded(serving, monkeypatch, capsys):
     monkeypatch.setattr(command, "_load", lambda *_: pytest.fail("a model was loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -136,7 +144,9 @@ def test_the_command_serves_nano_and_ends_on_a_signal(tmp_path):
                 assert process.poll() is None and time.monotonic() < end
                 time.sleep(0.1)
         assert ready.json() == {"status": "ready"}
-        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "nano"
+        (entry,) = httpx.get(f"{url}/v1/models").json()["data"]
+        assert entry["id"] == "nano" and entry["capabilities"]["summary"].startswith("This is nano")
+        assert httpx.get(f"{url}/samples/0").content == (nano_path() / "clips" / "dog.wav").read_bytes()
         body = {"model": "nano", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 4}
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
         assert 1 <= answer["usage"]["completion_tokens"] <= 4

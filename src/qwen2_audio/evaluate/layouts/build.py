@@ -107,13 +107,19 @@ def choices_of(columns: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def path_words(data: Path, path: Path) -> frozenset[str]:
-    """The words of a path below what the user gave, and of that folder's own name where they do not contradict it."""
-    inner = words("/".join(path.relative_to(data).parts)) if path != data else words(path.name)
-    outer = words(data.name if data.is_dir() else data.parent.name)
-    for group in EITHER:
-        if inner & group:
-            outer -= group
-    return inner | outer
+    """The words of a path below what the user gave, and of that folder's own name.
+
+    Of dev, test and train (and so on) the one nearest to the file counts; a name with several of them says nothing.
+    """
+    inner = path.relative_to(data).parts if path != data else (path.name,)
+    given: frozenset[str] = frozenset()
+    for name in (*inner[::-1], data.name if data.is_dir() else data.parent.name):
+        found = words(name)
+        for group in EITHER:
+            if given & group or len(found & group) > 1:  # "AISHELL-DEV-TEST-SET"
+                found -= group
+        given |= found
+    return given
 
 
 def refuse_other_parts(task: Task, data: Path, mine: Collection[Any], every: Iterable[Path]) -> None:

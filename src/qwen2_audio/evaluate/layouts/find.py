@@ -51,13 +51,20 @@ def find(task: Task, data: str | Path) -> Found:
     data = Path(data)
     if not data.exists():
         raise DatasetError(f"There is no file or folder {data}; expected the data of {task.id}. {task.where}".rstrip())
+    refusals = []
     for name in task.layouts:
-        found = LAYOUTS[name](task, data)
+        try:
+            found = LAYOUTS[name](task, data)
+        except DatasetError as error:  # another part's data are laid out so; in one folder there may be this one's, too
+            refusals.append(error)
+            continue
         if found is not None:
             found.examples = _unique(task, data, found.examples)
             return found
+    if refusals:
+        raise refusals[0]
     raise DatasetError(
-        f"{data} holds nothing that is read as {task.title}; expected one of the layouts {', '.join(task.layouts)}. "
+        f"{data} holds nothing that is read as {task.title} ({task.id}); expected one of the layouts {', '.join(task.layouts)}. "
         f"{task.where}".rstrip()
     )
 

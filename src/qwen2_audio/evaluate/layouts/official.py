@@ -51,8 +51,8 @@ def _list_name(task: Task) -> str | None:
 def _json_lists(data: Path) -> list[Path]:
     if data.is_file():
         return [data]
-    paths = sorted(path for level in ("*", "*/*") for path in data.glob(level))
-    return [path for path in paths if path.is_file() and path.name.lower().endswith((".jsonl", ".jsonl.gz", ".json"))]
+    endings = ("jsonl", "jsonl.gz")  # not json: some data sets have one beside each clip
+    return sorted(path for level in ("", "*/") for ending in endings for path in data.glob(f"{level}*.{ending}"))
 
 
 def _is_official(path: Path) -> bool:

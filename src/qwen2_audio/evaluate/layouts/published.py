@@ -26,6 +26,12 @@ _LANGUAGES = {
     "fr": {"fr", "french"},
 }  # fmt: skip
 _OTHER_CHINESE = {"tw", "hk", "hant"}  # Common Voice's zh-TW and zh-HK are other sets
+_NAMES = {
+    "voicebench": r"voice[_-]?bench", "openaudiobench": r"open[_-]?audio[_-]?bench", "airbench": r"air[_-]?bench",
+    "librispeech": r"libri[_-]?speech", "aishell2": r"aishell[_-]?2", "cv15": r"common[_-]?voice|^cv[_-]?(corpus|15)",
+    "covost2": "covost", "fleurs": "fleurs", "meld": "meld", "vocalsound": r"vocal[_-]?sound", "mmau": "mmau",
+    "mmar": "mmar", "mmsu": "mmsu",
+}  # fmt: skip
 _DIRECTION = re.compile(r"(?<![a-z])([a-z]{2})[_-]([a-z]{2})(?![a-z])")
 Chooser = Callable[[Task, Path, Path], str | None]
 Reader = Callable[[Task, Row, str], Example]
@@ -40,11 +46,24 @@ def parquet(task: Task, data: Path) -> Found | None:
         return None
     choose, read = _FAMILIES[_family(task)]
     root = data if data.is_dir() else data.parent
+    files = [path for path in files if _benchmark_of(path.relative_to(root), task) in (None, task.id.split("-")[0])]
+    if not files:
+        return None
     chosen = {path: choose(task, path.relative_to(root), data) for path in files}
     sources = {path: source for path, source in chosen.items() if source is not None}
     refuse_other_parts(task, data, sources, files)
     finder = SoundFinder(root, *dict.fromkeys(path.parent for path in sources))
     return Found("parquet", tuple(sources), _examples(task, sources, finder, read), finder, _known())
+
+
+def _benchmark_of(inner: Path, task: Task) -> str | None:
+    """Which benchmark a path below the user's folder names, the outermost name counting; None: none."""
+    for part in inner.parts:
+        for family, pattern in _NAMES.items():
+            is_subset = family == "mmsu" and task.id.startswith("voicebench")
+            if re.search(pattern, part.lower()) and not is_subset:
+                return family
+    return None
 
 
 def _known() -> frozenset[str]:

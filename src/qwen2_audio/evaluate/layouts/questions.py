@@ -49,10 +49,8 @@ def airbench_foundation(task: Task, data: Path) -> Found | None:
 
 def mmau(task: Task, data: Path) -> Found | None:
     """mmau-test-mini.json (or mmau-test.json) and test-mini-audios/."""
-    found = _list_of(task, data, "mmau", {"audio_id", "question", "choices"}, read_choices)
-    if found is not None:
-        _check_mmau(task, found.files[0])
-    return found
+    keys = {"audio_id", "question", "choices"}
+    return _list_of(task, data, "mmau", keys, read_choices, refuse=lambda path: _check_mmau(task, path))
 
 
 def mmar(task: Task, data: Path) -> Found | None:
@@ -71,19 +69,36 @@ def _no_choices(row: Mapping[str, Any]) -> bool:
 
 
 def _list_of(
-    task: Task, data: Path, layout: str, keys: set[str], read: Reader,
+    task: Task,
+    data: Path,
+    layout: str,
+    keys: set[str],
+    read: Reader,
     fits: Callable[[Mapping[str, Any]], bool] = lambda row: True,
-) -> Found | None:  # fmt: skip
-    """The first list below `data` whose first row has `keys` and `fits`."""
+    refuse: Callable[[Path], None] = lambda path: None,
+) -> Found | None:
+    """The first list below `data` whose first row has `keys` and `fits`, and that `refuse` does not raise for.
+
+    Raises DatasetError, `refuse`'s, where there are such lists but none is the task's.
+    """
+    refusals = []
     for path in files_below(data, lambda name: name.endswith((".json", ".jsonl"))):
         try:
             row, _ = next(read_json(path), ({}, ""))
         except DatasetError:
             continue
-        if keys <= set(row) and fits(row):
-            folder = path.parent
-            finder = SoundFinder(folder, *([data] if data.is_dir() and data != folder else []))
-            return Found(layout, (path,), _rows(task, path, finder, read), finder, KNOWN)
+        if not (keys <= set(row) and fits(row)):
+            continue
+        try:
+            refuse(path)
+        except DatasetError as error:
+            refusals.append(error)
+            continue
+        folder = path.parent
+        finder = SoundFinder(folder, *([data] if data.is_dir() and data != folder else []))
+        return Found(layout, (path,), _rows(task, path, finder, read), finder, KNOWN)
+    if refusals:
+        raise refusals[0]
     return None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..score.labels import FAR_BELOW
+
 PLAIN = ("bleu", "chrf", "score", "reference_score")  # measures that are no shares of 1
 NAMES = {
     "wer": "word errors", "cer": "character errors",
@@ -119,8 +121,33 @@ def signs_of(scored: Mapping[str, Any]) -> list[str]:
         told.append(f"{count} of {scored['n']} rows are not scored: {reason}.")
     if scored.get("judged"):
         told.append(f"Judged: {scored['judged']}.")
+    told += _readings(scored)
     if scored.get("expected") and scored["expected"] != scored["n"]:
         told.append(f"{scored['n']} of the official list's {scored['expected']} rows.")
+    needed = max((golden.get("rows_needed", 0) for golden in scored["goldens"]), default=0)
+    if needed > scored["scored"]:
+        told.append(f"An interval as narrow as the published figures' takes about {needed} rows.")
+    return told
+
+
+def _readings(scored: Mapping[str, Any]) -> list[str]:
+    """How answers were read, and what would have come out without hearing."""
+    told, metrics = [], scored["metrics"]
+    strict, mapped = (metrics.get(f"accuracy_{name}", {}).get("value") for name in ("strict", "mapped"))
+    if strict is not None and mapped is not None and mapped - strict > FAR_BELOW:
+        told.append(
+            f"Read strictly {100 * strict:.1f} % are right, with synonyms {100 * mapped:.1f} %: the answers are in "
+            "other words, or spelt otherwise, than the references; look at the prompt and the checkpoint."
+        )
+    if scored.get("majority_accuracy") is not None:
+        share = 100 * scored["majority_accuracy"]
+        told.append(f"Always {scored['majority_label']!r} would be right in {share:.1f} %.")
+    if scored.get("no_label"):
+        told.append(f"{scored['no_label']} answers name no label, or two.")
+    if scored.get("unparsed"):
+        told.append(f"{scored['unparsed']} answers name no choice, and count as wrong; none was guessed.")
+    if scored.get("random_guess") is not None:
+        told.append(f"Guessing would be right in {100 * scored['random_guess']:.1f} %.")
     return told
 
 

@@ -77,7 +77,11 @@ def _head(identity: Identity, scores: Mapping[str, Any]) -> str:
             f"{count} answers to {names} {'task' if names == 1 else 'tasks'}{', ' if settings else ''}{settings}",
             "soft",
         )
-        + tag("p", f"weights {text(identity.fingerprint)}", "mono")
+        + tag(
+            "p",
+            text(identity.fingerprint if ":" in identity.fingerprint else f"weights {identity.fingerprint}"),
+            "mono",
+        )
     )
 
 

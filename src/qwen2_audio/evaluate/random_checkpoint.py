@@ -1,7 +1,7 @@
-"""A random checkpoint to measure on: official layout and proportions, made once and kept.
+"""A random checkpoint to measure or verify on: official layout and proportions, made once and kept.
 
-Speed does not depend on what the weights say, so real ones are not needed; they must only stay in the range where
-nothing overflows or becomes denormal.
+Speed and agreement do not depend on what the weights say, so real ones are not needed; they must only stay in the
+range where nothing overflows or becomes denormal.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from qwen2_audio.checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
-from qwen2_audio.checkpoint.json_file import write_json
-from qwen2_audio.checkpoint.memory import require_disk
-from qwen2_audio.checkpoint.weights import INDEX_FILE
-from qwen2_audio.model.initialize import without_weights
-from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
+from ..checkpoint.config import CONFIG_FILE, Qwen2AudioConfig
+from ..checkpoint.json_file import write_json
+from ..checkpoint.memory import require_disk
+from ..checkpoint.weights import INDEX_FILE
+from ..model.initialize import without_weights
+from ..model.qwen2_audio import Qwen2AudioForConditionalGeneration
 
 MAX_SHARD_BYTES = 700_000_000  # a larger tensor has a shard of its own
 _SEED = 20240715
@@ -133,7 +133,7 @@ def quantized(folder: Path, scheme: str, progress: Callable[[str], None] = lambd
 
     Raises CapacityError: disk or memory have no room.
     """
-    from qwen2_audio.quantize.convert import Job, convert
+    from ..quantize.convert import Job, convert
 
     target = folder.with_name(f"{folder.name}-{scheme}")
     if not (target / CONFIG_FILE).is_file():  # it appears in one step
