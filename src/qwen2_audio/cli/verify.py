@@ -30,7 +30,7 @@ def command(model: Target = None, device: Device = "auto", only: Only = "", json
         from ..checkpoint.locate import find
         from ..evaluate.verify import run
         from ..evaluate.verify.table import Report
-        from ..pretrained import parse_device
+        from ..pretrained.options import parse_device
     parts = [part for part in only.split(",") if part] or list(run.PARTS)
     for part in parts:
         if part not in run.PARTS:
