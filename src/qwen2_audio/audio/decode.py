@@ -70,7 +70,8 @@ class EncodedSound:
     note: str | None = field(default=None, init=False)  # one sentence, when the file has tracks that are not heard
     promised: float | None = field(default=None, init=False)  # s that the header promises
     seconds: float = field(default=0.0, init=False)  # decoded so far
-    _gaps: dict[float, float] = field(default_factory=dict, init=False)  # s, by the frames' clock: {at: how long}
+    _missing: float = field(default=0.0, init=False)  # s that the frames' clock skipped so far
+    _largest_gap: tuple[float, float] = field(default=(0.0, 0.0), init=False)  # s: how long, and at which second
 
     def decode(self) -> np.ndarray:
         """float32 [S] at 16 kHz, the mean over channels. Raises AudioError without samples or beyond the limits."""
@@ -213,9 +214,10 @@ class EncodedSound:
                 self.limits.check_form(frame.layout.nb_channels, frame.sample_rate, self.name)
                 if frame.time is not None:
                     start = frame.time if start is None else start
-                    missing = frame.time - start - self.seconds
-                    if missing > _ROUNDING_SECONDS + sum(self._gaps.values()):
-                        self._gaps[self.seconds] = missing - sum(self._gaps.values())
+                    gap = frame.time - start - self.seconds - self._missing
+                    if gap > _ROUNDING_SECONDS:
+                        self._missing += gap
+                        self._largest_gap = max(self._largest_gap, (gap, self.seconds))
                 yield _channels(frame), frame.sample_rate
 
     def _describe_damage(self, bad: list[float], size: int) -> str | None:
@@ -235,8 +237,8 @@ class EncodedSound:
             return f"{self.name} is cut off (its last Ogg page is not whole); {remedy}"
         if promised is None or seconds >= promised - _ROUNDING_SECONDS:
             return None
-        if self._gaps:
-            at, missing = max(self._gaps.items(), key=lambda gap: gap[1])
+        if self._missing:
+            missing, at = self._largest_gap
             return f"{self.name} has a gap (at {at:.2f} s, {missing:.2f} s are missing); {remedy}"
         if head[:4] == b"OggS":
             return f"{self.name} has a gap (its pages count {promised:.2f} s); {remedy}"
