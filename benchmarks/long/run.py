@@ -69,7 +69,8 @@ def run(options: Options, progress: Callable[[str], None] = lambda line: None) -
             rows.append(segment_starts(recording, talk))
             rows.append(speedup(chat, recording, talk, together))
     about: dict[str, Any] = machine.describe(threads) | {"ours": version("qwen2-audio"), "peer": None}
-    about["recording"] = f"{len(clean.samples) / RATE:,.0f} s, {len(clean.texts)} utterances"
+    length = f"{len(clean.samples) / RATE:,.0f} s, {len(clean.texts)} utterances"
+    about |= {"checkpoint": f"nano on a recording of {length}", "dtype": "float32"}
     return Report(about, rows)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.long import recording, run
+from qwen2_audio.bench.report import table
 
 pytestmark = pytest.mark.skipif(
     shutil.which("espeak-ng") is None or shutil.which("flite") is None, reason="needs espeak-ng and flite"
@@ -27,6 +28,7 @@ def test_a_recording_knows_where_its_utterances_lie():
 def test_rows(monkeypatch):
     monkeypatch.setattr(run, "_QUICK_SECONDS", 12.0)
     report = run.run(run.Options(quick=True, threads=1))
+    assert "nano on a recording of" in table(report).title
     rows = {row.name: row for row in report.rows}
     assert set(rows) == {
         "long.vad_x_real_time", "long.wer_excess", "long.wer_excess_20db", "long.segment_start_ms", "long.speedup",
