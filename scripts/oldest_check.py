@@ -32,7 +32,7 @@ TOOLS = ("pytest", "pytest-timeout", "hypothesis", "httpx", "httpx2")
 TESTS = (
     "tests/unit/audio", "tests/unit/text", "tests/unit/inputs", "tests/unit/checkpoint", "tests/unit/api",
     "tests/unit/serve", "tests/unit/cli/test_cli_main.py", "tests/unit/cli/test_ask.py", "tests/unit/cli/test_info.py",
-    "tests/unit/test_public_names.py", "tests/unit/evaluate/test_score_fixtures.py",
+    "tests/unit/package/test_public_names.py", "tests/unit/evaluate/test_score_fixtures.py",
     "tests/unit/evaluate/test_score_registry.py",
 )  # fmt: skip
 # The oldest typer says "Missing argument 'AUDIO...'" where the newest says 'audio'.

@@ -65,6 +65,7 @@ def test_what_reaches_the_hub(monkeypatch):
     import huggingface_hub
 
     seen = {}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda self, name, **options: seen.update(api=self.token))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: seen.update(options) or "/x")
     hub.resolve("a/b", ["*"], token="t", cache_dir="/c", force_download=True)

@@ -77,7 +77,7 @@ def test_chat_says_which_clip(client: TestClient, bad: str, stream: bool) -> Non
     assert re.match(rf"Clip 2 .*({sentence})", error["message"]), error
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", sorted(BAD.keys() - {"long", "hour"}))  # which are transcribed in parts
 def test_a_form_names_its_file(client: TestClient, bad: str) -> None:
     answer = client.post("/v1/audio/transcriptions", files={"file": ("a.wav", BAD[bad][0])})
     error = answer.json()["error"]

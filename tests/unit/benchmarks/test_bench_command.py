@@ -101,7 +101,7 @@ def test_the_profile_explains_the_first_token_and_a_decode_step(result: SimpleNa
 
 def test_a_failed_order_is_told_in_one_sentence(tmp_path: Path) -> None:
     with Worker("ours", 1, module="model.worker") as worker:
-        with pytest.raises(Qwen2AudioError, match=r"^The bench's ours side failed at 'load': WeightsError: .*"):
+        with pytest.raises(Qwen2AudioError, match=r"^The bench's ours side failed at 'load': NoCheckpointError: .*"):
             worker.ask("load", folder=str(tmp_path / "nowhere"))
         assert worker.ask("library")["value"] > 0  # and it goes on
         worker._process.kill()

@@ -131,7 +131,7 @@ def test_the_encoder_alone_is_refused(tiny_checkpoint):
 
 
 def test_processes_that_would_load_different_models_are_stopped(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("qwen2_audio.pretrained.join_tensor_parallel", lambda device: Processes(0, 2, "tensor"))
+    monkeypatch.setattr("qwen2_audio.pretrained.loading.join_tensor_parallel", lambda device: Processes(0, 2, "tensor"))
     monkeypatch.setattr(Processes, "gather", lambda self, value: [value, (torch.float16, value[1])])
     with pytest.raises(ConfigError, match=r"would not load one model: .* name a dtype"):
         qa.load(tiny_checkpoint, device="cpu", dtype="float32", tensor_parallel=True)

@@ -148,6 +148,7 @@ def test_storage_of_a_model(native):
         storage = native("int4", name).language_model.new_paged(5)
         assert type(storage) is NativePagedStorage and storage.dtype == dtype
         assert storage.blocks == 5 and storage.block == 32
-    half = copy.deepcopy(native("int4")).bfloat16()
+    half = copy.deepcopy(native("int4"))
+    half.language_model.bfloat16()
     storage = half.language_model.new_paged(2)
     assert type(storage) is PagedStorage and storage.dtype == torch.bfloat16 and storage.blocks == 2
