@@ -95,7 +95,7 @@ def test_compressed_bodies(client, encoding, compress):
 @pytest.mark.parametrize(
     ("encoding", "body", "status", "code"),
     [
-        ("gzip", gzip.compress(b" " * 50_000_000), 413, "body_too_large"),
+        ("gzip", gzip.compress(b" " * 50_000_000, mtime=0), 413, "body_too_large"),
         ("gzip", b"plain", 400, "invalid_encoding"),
         ("br", b"plain", 415, "unsupported_media_type"),
     ],
