@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import terminal
-from .transcription import Wanted, run
+from .transcription import run_options
 
 Sources = Annotated[
     list[str], typer.Argument(help="Files, folders, URLs, or - for stdin.", show_default=False, metavar="SOUND...")
@@ -64,6 +64,4 @@ def command(
     quantize: terminal.Quantize = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, one for each sound.")] = False,
 ) -> int:
-    options = {key: value for key, value in locals().items() if key in Wanted.__dataclass_fields__}
-    loading = {"model": model, "device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize}
-    return run(Wanted(**options), loading)
+    return run_options(locals())

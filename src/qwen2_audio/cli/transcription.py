@@ -58,6 +58,13 @@ class Wanted:
         return None if shape == CueShape() else shape
 
 
+def run_options(options: Mapping[str, Any]) -> int:
+    """`run` with a command's options by their names: those of `Wanted`, and those that say what is loaded."""
+    wanted = {name: value for name, value in options.items() if name in Wanted.__dataclass_fields__}
+    loading = {name: options[name] for name in ("model", "device", "dtype", "adapter", "quantize")}
+    return run(Wanted(**wanted), loading)
+
+
 def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
     """Transcribe; returns the exit status. What cannot work is refused before the model is loaded."""
     if not terminal.is_first():

@@ -44,6 +44,12 @@ def recomputed_layers(model: nn.Module) -> list[RecomputedLayer]:
     return [module for module in model.modules() if isinstance(module, RecomputedLayer)]
 
 
+def recompute_layers(model: nn.Module) -> None:
+    """Let every layer recompute; names and parameters do not change."""
+    for layer in recomputed_layers(model):
+        layer.gradient_checkpointing = True
+
+
 def is_recomputing(model: nn.Module) -> bool:
     """Whether a layer of `model` would recompute in a pass with gradients."""
     return any(layer.gradient_checkpointing for layer in recomputed_layers(model))

@@ -20,8 +20,9 @@ from torch import nn
 from ..distributed.process_group import Processes, full_tensor, shard
 from ..errors import PromptError, TrainingError
 from ..lora import PARTS
+from ..model import recompute
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from . import checkpoint, optim, recompute
+from . import checkpoint, optim
 from .batches import check_batch
 from .config import TrainConfig
 from .feed import MicroBatch, Position, Source, StepData, dummy_batch, steps_of_data, with_a_clip
@@ -83,7 +84,7 @@ def run(task: Task) -> Path:
         recompute.recompute_layers(task.model)
     if processes.sharded:
         for model in (task.model, *task.frozen):
-            shard(model, recompute.layers(model), processes)
+            shard(model, recompute.recomputed_layers(model), processes)
     if not processes.first:
         # After the adapter was drawn, which is the same in all processes; dropout is not.
         torch.manual_seed(config.seed + processes.rank)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from qwen2_audio.model.recompute import recompute_layers, recomputed_layers
 from qwen2_audio.train import optim, sft
 from qwen2_audio.train.feed import Position, steps_of_data
 from qwen2_audio.train.loss import predict, token_losses
-from qwen2_audio.train.recompute import layers, recompute_layers
 from qwen2_audio.train.start import set_up
 
 
@@ -46,7 +46,7 @@ def test_the_loss_and_the_gradients_are_the_same_and_less_is_kept(make, options)
 
 def test_every_layer_of_both_parts_is_among_them(make):
     model = set_up(make()).model
-    assert layers(model) == [*model.audio_tower.layers, *model.language_model.model.layers]
+    assert recomputed_layers(model) == [*model.audio_tower.layers, *model.language_model.model.layers]
 
 
 def test_a_run_with_it_is_the_run_without(make, tmp_path):
@@ -60,7 +60,7 @@ def test_a_run_with_it_is_the_run_without(make, tmp_path):
 
 
 def test_it_is_switched_on_by_the_config(make, monkeypatch):
-    from qwen2_audio.train import recompute
+    from qwen2_audio.model import recompute
 
     seen = []
     monkeypatch.setattr(recompute, "recompute_layers", seen.append)
