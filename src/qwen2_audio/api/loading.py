@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ def load(
     tensor_parallel: bool = False,
     draft: str | Path | None = None,
     num_speculative_tokens: int = NUM_SPECULATIVE_TOKENS,
+    aligner: str | Path | None = None,
     **renamed: Any,
 ) -> AudioChat:
     """Load a checkpoint for conversations.
@@ -58,6 +60,8 @@ def load(
         draft: a smaller checkpoint with the same tokenizer, named like `name`, for speculative decoding: it proposes
             tokens, which the model verifies. Answers stay the same, and are faster where its proposals are accepted.
         num_speculative_tokens: the most tokens that the draft proposes per step.
+        aligner: a file that `qwen2-audio train aligner` wrote, for times of words; None: the checkpoint's own, if it
+            has one.
 
     Raises:
         WeightsError: the checkpoint or the adapter is missing, unreachable or damaged, or they do not match.
@@ -68,6 +72,7 @@ def load(
     from ..engine.settings import EngineSettings, current_names
     from ..inputs.processor import Qwen2AudioProcessor
     from ..longform.settings import read_settings
+    from ..longform.word_times_head import AlignerHead
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from . import drafts
@@ -89,6 +94,9 @@ def load(
         raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     transcription = read_settings(where, revision=revision, local_files_only=local_files_only)
+    if aligner is not None:
+        AlignerHead.read(Path(aligner))  # says what is wrong with it now
+        transcription = replace(transcription, aligner=str(aligner))
     if draft is not None:
         drafts.check_files(draft := find(draft), config, processor, local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
