@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..audio.mel import SAMPLE_RATE, log_mel, num_frames
+from ..audio.mel import MEL_HOP, SAMPLE_RATE, log_mel, num_frames
 from ..checkpoint.json_file import replacing
 from ..errors import ConfigError
 from .word_times_letters import SYMBOLS
@@ -115,7 +115,8 @@ def encoder_states(
 
 def fingerprint(encoder: Qwen2AudioEncoder, layer: int) -> np.ndarray:
     """The layer's states for a second of sound, every fifth: float32 [10, d]."""
-    states = encoder_states(encoder, _probe(), [layer])[layer][::_PROBE_STEP]
+    sound = _probe()[: encoder.window * MEL_HOP]
+    states = encoder_states(encoder, sound, [layer])[layer][::_PROBE_STEP]
     result: np.ndarray = states.cpu().numpy()
     return result
 
