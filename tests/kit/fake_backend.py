@@ -19,7 +19,7 @@ from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.longform.settings import TranscriptionSettings
-from qwen2_audio.longform.word_times import Placed
+from qwen2_audio.longform.word_times import WordSpan
 from qwen2_audio.text.chat_template import check_messages
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenLogprob, Usage
 
@@ -27,18 +27,18 @@ from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenL
 class NoAligner:
     """Of a checkpoint that has none."""
 
-    def check(self) -> None:
+    def ensure_available(self) -> None:
         raise ConfigError("Times of words need an aligner, and fake has none.")
 
 
 class Metronome:
     """Each word where its number says: a tenth of a second long, every fifth of a second."""
 
-    def check(self) -> None:
+    def ensure_available(self) -> None:
         pass
 
-    def words(self, samples, words, start=0.0) -> list[Placed | None]:
-        return [Placed(start + n / 5, start + n / 5 + 0.1, 0.9) for n in range(len(words))]
+    def words(self, samples, words, start=0.0) -> list[WordSpan | None]:
+        return [WordSpan(start + n / 5, start + n / 5 + 0.1, 0.9) for n in range(len(words))]
 
 
 class FakeBackend:

@@ -22,6 +22,6 @@ def run(
         raise ConfigError(f"align() got {type(text).__name__} as text; expected what is said in the sound, a str.")
     known = None if speakers is None else Speakers.read(speakers)
     name = name_of(audio) or "Sound 1"
-    turns = None if known is None else known.of(name, alone=True)  # before anything is computed
+    turns = None if known is None else known.turns_of(name, alone=True)  # before anything is computed
     talk = align(service.aligner, audio, name, text, service.transcription, listening)
     return talk if known is None or turns is None else label_transcript(talk, known)

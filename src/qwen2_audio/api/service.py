@@ -27,7 +27,7 @@ class Service:
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
     that the checkpoint's generation_config sets), `transcription` (how it transcribes), `aligner` (finds times of words,
-    where the checkpoint has a head for that: its `check` says).
+    where the checkpoint has a head for that: its `ensure_available` says).
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def run(
     turns = None
     if speakers is not None:
         known = Speakers.read(speakers)
-        turns = [known.of(name, alone=not several) for _, name in named]
+        turns = [known.turns_of(name, alone=not several) for _, name in named]
     times = SegmentTimes(service.aligner if words else None, turns)
     events = transcribe(service, named, task, service.transcription, listening, times=times)
     if stream:

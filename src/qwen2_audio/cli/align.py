@@ -53,7 +53,7 @@ def command(
     if not terminal.is_first():
         terminal.load_model(**loading)  # exits when the first process ends
     from ..longform.formats import ENDINGS, formats_of, write
-    from ..longform.speakers import label
+    from ..longform.speakers import label_speakers
     from ..longform.word_times_letters import spell
 
     check_aligner(model, aligner)
@@ -76,7 +76,7 @@ def command(
     chat = terminal.load_model(**loading, aligner=aligner)
     with SoundProgress(quiet=quiet) as progress:
         talk = _aligned(chat, sounds[0], words, no_vad, progress)
-    talk = talk if turns is None else replace(talk, segments=tuple(label(talk.segments, turns[0])))
+    talk = talk if turns is None else replace(talk, segments=tuple(label_speakers(talk.segments, turns[0])))
     for sentence in talk.notes:
         note(f"{sounds[0].name}: {sentence}")
     if json:

@@ -105,11 +105,11 @@ def check_aligner(model: str | None, aligner: str | None) -> None:
     """Raises ConfigError, before a model is loaded, where its folder has no aligner and none is given."""
     from ..checkpoint.locate import find
     from ..longform.settings import ALIGNER
-    from ..longform.word_times import missing
+    from ..longform.word_times import missing_aligner
 
     folder = Path(find(model))
     if aligner is None and folder.is_dir() and not (folder / ALIGNER).is_file():
-        raise ConfigError(missing(str(folder)))
+        raise ConfigError(missing_aligner(str(folder)))
 
 
 def turns_of(path: str | None, sounds: list[Sound], *, alone: bool) -> list[tuple[Turn, ...]] | None:
@@ -119,7 +119,7 @@ def turns_of(path: str | None, sounds: list[Sound], *, alone: bool) -> list[tupl
     from ..longform.speakers import Speakers
 
     known = Speakers.read(path)
-    return [known.of(sound.name, alone=alone) for sound in sounds]
+    return [known.turns_of(sound.name, alone=alone) for sound in sounds]
 
 
 def _follow(events: Iterator[Progress | Finished], sounds: list[Sound], writer: _Writer, wanted: Wanted) -> int:

@@ -55,7 +55,7 @@ class Speakers:
             raise ConfigError(f"{path} names no speaker; expected lines of RTTM, SPEAKER file channel start duration ...")
         return cls({file: tuple(turns) for file, turns in found.items()}, str(path))
 
-    def of(self, name: str, *, alone: bool) -> tuple[Turn, ...]:
+    def turns_of(self, name: str, *, alone: bool) -> tuple[Turn, ...]:
         """The turns of a sound by its path or name; those of the only recording where it is `alone`.
 
         Raises ConfigError where the file has turns of other sounds only.
@@ -80,7 +80,7 @@ def _turn(fields: Sequence[str], where: str) -> Turn:
     return Turn(start, start + duration, fields[7])
 
 
-def label(segments: Iterable[Segment], turns: Sequence[Turn]) -> list[Segment]:
+def label_speakers(segments: Iterable[Segment], turns: Sequence[Turn]) -> list[Segment]:
     """Segments, and words with times, each with the speaker of most of its time; None where nobody's turn is.
 
     A segment whose words have times is cut where the speaker changes.
@@ -95,8 +95,8 @@ def label(segments: Iterable[Segment], turns: Sequence[Turn]) -> list[Segment]:
 
 
 def label_transcript(talk: Transcript, speakers: Speakers, *, alone: bool = True) -> Transcript:
-    """A transcript with speakers. Raises ConfigError as `Speakers.of`."""
-    return replace(talk, segments=tuple(label(talk.segments, speakers.of(talk.name, alone=alone))))
+    """A transcript with speakers. Raises ConfigError as `Speakers.turns_of`."""
+    return replace(talk, segments=tuple(label_speakers(talk.segments, speakers.turns_of(talk.name, alone=alone))))
 
 
 def _by_words(segment: Segment, turns: Sequence[Turn]) -> list[Segment]:

@@ -110,7 +110,7 @@ def transcribe(
     """
     asker, listening, times = WindowAsker(model, task, settings, timeout), listening or Listening(), times or SegmentTimes()
     if times.words is not None:
-        times.words.check()
+        times.words.ensure_available()
     windows = _windows(sources, settings, listening)
     return _run(asker, windows, times, "transcribe" if task.to is None else "translate")
 
@@ -158,7 +158,7 @@ def _heard(asker: WindowAsker, item: _Asked, times: SegmentTimes) -> Iterator[Pr
     source, window = item.source, item.window
     assert window is not None
     try:
-        segments = times.of(window, asker.segments(window, item.handle), source.number)
+        segments = times.applied(window, asker.segments(window, item.handle), source.number)
     except Exception as error:  # out of memory, say: it ends this source, and the others go on
         source.error = error
         return

@@ -41,7 +41,7 @@ FLOOR = 0.02  # mean probability of a word's letters below which it is not in th
 
 
 @dataclass(frozen=True)
-class Placed:
+class WordSpan:
     """Where a word lies, in seconds, and the mean probability of its letters there."""
 
     start: float
@@ -69,10 +69,10 @@ class Evidence:
 class WordTimer(Protocol):
     """What finds times of words."""
 
-    def check(self) -> None:
+    def ensure_available(self) -> None:
         """Raises ConfigError where it cannot."""
 
-    def words(self, samples: np.ndarray, words: Sequence[str], start: float = 0.0) -> list[Placed | None]:
+    def words(self, samples: np.ndarray, words: Sequence[str], start: float = 0.0) -> list[WordSpan | None]:
         """float32 [S] at 16 kHz that begin at `start` seconds, and all words in them -> where each is; None for a word
         without letters, or one that is not there."""
 
@@ -85,7 +85,7 @@ class Aligner:
         self._encoder, self._path, self._name = encoder, path, name
         self._lock = Lock()
 
-    def check(self) -> None:
+    def ensure_available(self) -> None:
         """Raises ConfigError: the checkpoint has no aligner, or it was made for another encoder."""
         _ = self.symbols
 
@@ -93,13 +93,13 @@ class Aligner:
     def symbols(self) -> str:
         return self._loaded[0].symbols
 
-    def words(self, samples: np.ndarray, words: Sequence[str], start: float = 0.0) -> list[Placed | None]:
+    def words(self, samples: np.ndarray, words: Sequence[str], start: float = 0.0) -> list[WordSpan | None]:
         """As `WordTimer.words`, of at most 30 s."""
-        return place([self.evidence(samples, start)], words, self.symbols, self._loaded[0].shift)
+        return align_words([self.evidence(samples, start)], words, self.symbols, self._loaded[0].shift)
 
-    def place(self, parts: Sequence[Evidence], words: Sequence[str]) -> list[Placed | None]:
+    def align(self, parts: Sequence[Evidence], words: Sequence[str]) -> list[WordSpan | None]:
         """The same with the evidence of a sound's parts, in order."""
-        return place(parts, words, self.symbols, self._loaded[0].shift)
+        return align_words(parts, words, self.symbols, self._loaded[0].shift)
 
     def evidence(self, samples: np.ndarray, start: float = 0.0) -> Evidence:
         """float32 [S] at 16 kHz, at most 30 s, that begin at `start` seconds of a sound; nothing under 21 ms."""
@@ -121,14 +121,14 @@ class Aligner:
         import torch
 
         if self._path is None:
-            raise ConfigError(missing(self._name))
+            raise ConfigError(missing_aligner(self._name))
         head = AlignerHead.read(self._path)
         head.check_fits(self._encoder, str(self._path))
         device = self._encoder.conv1.weight.device
         return head, torch.from_numpy(head.weight).to(device), torch.from_numpy(head.bias).to(device)
 
 
-def missing(name: str) -> str:
+def missing_aligner(name: str) -> str:
     """The sentence for a checkpoint without an aligner."""
     return (
         f"Times of words need an aligner, and {name or 'this checkpoint'} has none; make one with "
@@ -147,7 +147,7 @@ def sounding(samples: np.ndarray, cells: int) -> np.ndarray:
     return result
 
 
-def place(parts: Sequence[Evidence], words: Sequence[str], symbols: str, shift: float) -> list[Placed | None]:
+def align_words(parts: Sequence[Evidence], words: Sequence[str], symbols: str, shift: float) -> list[WordSpan | None]:
     """Where each of `words` lies in the parts of a sound, which are all there is of it; see `WordTimer.words`."""
     labels, spans = labels_of([spell(word, symbols) for word in words])
     frames = sum(len(part.starts) for part in parts)
@@ -201,7 +201,7 @@ def _probabilities(log_probs: np.ndarray, path: np.ndarray, labels: Sequence[int
     return result
 
 
-def _placed(evidence: Evidence, first: int, last: int, probabilities: np.ndarray, shift: float) -> Placed:
+def _placed(evidence: Evidence, first: int, last: int, probabilities: np.ndarray, shift: float) -> WordSpan:
     """A word from its first letter's first frame to its last letter's last one, without silence at its beginning."""
     starts = evidence.starts
     start = float(starts[first]) - shift
@@ -213,10 +213,10 @@ def _placed(evidence: Evidence, first: int, last: int, probabilities: np.ndarray
     sounds = begins[begins + 1 / _CELLS > start]
     start = max(start, float(sounds[0])) if len(sounds) else float(starts[first])
     end = min(float(starts[last]) + 1 / RATE + _LAST, float(starts[-1]) + 1 / RATE)
-    return Placed(max(start, 0.0), max(end, start + _LEAST), float(probabilities.mean()))
+    return WordSpan(max(start, 0.0), max(end, start + _LEAST), float(probabilities.mean()))
 
 
-def _in_order(words: Iterable[Placed | None]) -> list[Placed | None]:
+def _in_order(words: Iterable[WordSpan | None]) -> list[WordSpan | None]:
     """Words that do not overlap; a word ends with the next one's beginning where a short pause would follow."""
     placed = list(words)
     known = [index for index, word in enumerate(placed) if word is not None]
@@ -228,7 +228,7 @@ def _in_order(words: Iterable[Placed | None]) -> list[Placed | None]:
         if after is not None and following is not None:
             if after.start < word.start + _LEAST:
                 start = word.start + _LEAST
-                after = placed[following] = Placed(start, max(after.end, start + _LEAST), after.score)
+                after = placed[following] = WordSpan(start, max(after.end, start + _LEAST), after.score)
             end = after.start if after.start - end < _JOINED else end
-        placed[index] = Placed(word.start, end, word.score)
+        placed[index] = WordSpan(word.start, end, word.score)
     return placed

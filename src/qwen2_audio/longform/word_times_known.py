@@ -21,7 +21,7 @@ from .transcribe import Listening
 from .transcript import Segment, Transcript, Word, split_words
 from .vad import missing_reason, speech_detector
 from .windows import Windower
-from .word_times import Aligner, Evidence, Placed
+from .word_times import Aligner, Evidence, WordSpan
 from .word_times_letters import spell
 from .word_times_pauses import sentences_of
 
@@ -50,7 +50,7 @@ def align(
     listening = listening or Listening()
     lines = [split_words(line) for line in text.splitlines() if line.strip()]
     words = [word for line in lines for word in line]
-    aligner.check()
+    aligner.ensure_available()
     letters = sum(len(spell(word, aligner.symbols)) for word in words)
     if not letters:
         raise ConfigError("The text has no words; expected what is said in the sound.")
@@ -71,7 +71,7 @@ def align(
             "in it, or its speech was not found; everything=True (--no-vad) hears all of it."
         )
     notes = [*stream.notes, *filter(None, [missing_reason()])]
-    placed = aligner.place(parts, words)
+    placed = aligner.align(parts, words)
     spoken = [found for word, found in zip(words, placed, strict=True) if spell(word, aligner.symbols)]
     if (lost := spoken.count(None)) > 0:
         notes.append(f"{lost} of {len(spoken)} words were not found in the sound, and have no times.")
@@ -80,7 +80,7 @@ def align(
     return Transcript(tuple(segments), seconds, language_of_text(text), skipped, tuple(notes), "transcribe", name)
 
 
-def _segments(lines: list[list[str]], placed: list[Placed | None]) -> list[Segment]:
+def _segments(lines: list[list[str]], placed: list[WordSpan | None]) -> list[Segment]:
     language = language_of_text(" ".join("".join(line) for line in lines))
     segments: list[Segment] = []
     position, before = 0, 0.0
@@ -108,5 +108,5 @@ def _segments(lines: list[list[str]], placed: list[Placed | None]) -> list[Segme
     return segments
 
 
-def _word(text: str, place: Placed | None) -> Word:
+def _word(text: str, place: WordSpan | None) -> Word:
     return Word(text, None, None) if place is None else Word(text, place.start, place.end, place.score)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .transcript import Segment, Word, join_texts, split_words
+from .transcript import Segment, Timing, Word, join_texts, split_words
 from .word_times import sounding
 
 _END = re.compile(r"[.!?…。！？]+['\"’”)\]」』]*$")
@@ -62,7 +62,7 @@ def _timed(words: Sequence[Word]) -> tuple[float, float] | None:
     return (starts[0], ends[-1]) if starts else None
 
 
-def _cut(segment: Segment, times: Sequence[tuple[float, float] | None], timing: str) -> list[Segment]:
+def _cut(segment: Segment, times: Sequence[tuple[float, float] | None], timing: Timing) -> list[Segment]:
     """The segment's sentences at `times`; one without joins the sentence before, or the next one where it is first."""
     texts = [word.text for word in segment.words] or split_words(segment.text)
     spans = sentences_of(texts)

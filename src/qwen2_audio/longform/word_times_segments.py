@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..audio.mel import SAMPLE_RATE
-from .speakers import Turn, label
+from .speakers import Turn, label_speakers
 from .transcript import Segment, Word, split_words
 from .windows import Window
 from .word_times import WordTimer
@@ -20,16 +20,16 @@ class SegmentTimes:
     words: WordTimer | None = None  # None: no times of words; sentences are found by pauses
     turns: Sequence[Sequence[Turn]] | None = None  # who speaks, of each source
 
-    def of(self, window: Window, segments: Sequence[Segment], source: int = 0) -> list[Segment]:
+    def applied(self, window: Window, segments: Sequence[Segment], source: int = 0) -> list[Segment]:
         """The segments of a window, in order, as its sentences."""
         edges = [window.start / SAMPLE_RATE, window.end / SAMPLE_RATE]
         edges[1:1] = [(one.end + two.start) / 2 for one, two in zip(segments, segments[1:], strict=False)]
         found: list[Segment] = []
         for segment, start, end in zip(segments, edges, edges[1:], strict=True):
-            found += self._one(window, segment, start, end)
-        return found if self.turns is None else label(found, self.turns[source])
+            found += self._timed(window, segment, start, end)
+        return found if self.turns is None else label_speakers(found, self.turns[source])
 
-    def _one(self, window: Window, segment: Segment, start: float, end: float) -> list[Segment]:
+    def _timed(self, window: Window, segment: Segment, start: float, end: float) -> list[Segment]:
         """A segment whose words lie between `start` and `end`."""
         if not segment.text:
             return [segment]

@@ -21,7 +21,7 @@ def language_of(code: str | None, param: str = "language") -> str | None:
 def check_aligner(aligner: WordTimer) -> None:
     """ApiError where the checkpoint cannot tell when words are said."""
     try:
-        aligner.check()
+        aligner.ensure_available()
     except ConfigError as error:
         raise ApiError(str(error), param="timestamp_granularities", code="unsupported_value") from error
 

@@ -3,7 +3,7 @@
 import pytest
 
 from qwen2_audio.errors import ConfigError
-from qwen2_audio.longform.speakers import Speakers, Turn, label, label_transcript
+from qwen2_audio.longform.speakers import Speakers, Turn, label_speakers, label_transcript
 from qwen2_audio.longform.transcript import Segment, Transcript, Word
 
 RTTM = """;; made by a diariser
@@ -24,15 +24,15 @@ def path(tmp_path):
 
 def test_turns_by_the_sounds_name(path):
     speakers = Speakers.read(path)
-    assert speakers.of("/calls/call.wav", alone=True) == TURNS
-    assert speakers.of("other.mp3", alone=False) == (Turn(1.0, 2.0, "cleo"),)
+    assert speakers.turns_of("/calls/call.wav", alone=True) == TURNS
+    assert speakers.turns_of("other.mp3", alone=False) == (Turn(1.0, 2.0, "cleo"),)
     with pytest.raises(ConfigError, match=r"has no speakers of 'talk'; it has those of call, other"):
-        speakers.of("talk.wav", alone=True)
+        speakers.turns_of("talk.wav", alone=True)
     path.write_text(RTTM.splitlines()[1])
     only = Speakers.read(path)
-    assert only.of("talk.wav", alone=True) == TURNS[:1]  # the only recording of the only sound
+    assert only.turns_of("talk.wav", alone=True) == TURNS[:1]  # the only recording of the only sound
     with pytest.raises(ConfigError, match="has no speakers of 'talk'"):
-        only.of("talk.wav", alone=False)
+        only.turns_of("talk.wav", alone=False)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_is_no_rttm(path, text, sentence):
 
 def test_segments_get_who_speaks_most_of_the_time():
     segments = [Segment(0.0, 2.0, "a"), Segment(2.0, 4.0, "b"), Segment(6.0, 7.0, "c")]
-    assert [segment.speaker for segment in label(segments, TURNS)] == ["ann", "ben", None]
+    assert [segment.speaker for segment in label_speakers(segments, TURNS)] == ["ann", "ben", None]
 
 
 def test_a_segment_with_times_of_words_is_cut_where_the_speaker_changes(path):

@@ -10,7 +10,7 @@ import qwen2_audio as qa
 from kit.tiny import tiny_model
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.longform.settings import ALIGNER
-from qwen2_audio.longform.word_times import FLOOR, Aligner, Placed, sounding
+from qwen2_audio.longform.word_times import FLOOR, Aligner, WordSpan, sounding
 from qwen2_audio.longform.word_times_head import AlignerHead, encoder_states, fingerprint
 from qwen2_audio.longform.word_times_letters import SYMBOLS, WILDCARD, labels_of, spell
 from qwen2_audio.pretrained import Qwen2AudioEncoder
@@ -77,7 +77,7 @@ def test_another_encoders_file_is_refused(tower, tmp_path):
     with pytest.raises(ConfigError, match="is no aligner: 'aligner' is missing"):
         AlignerHead.read(path)
     with pytest.raises(ConfigError, match="Times of words need an aligner, and here has none"):
-        Aligner(tower, None, "here").check()
+        Aligner(tower, None, "here").ensure_available()
 
 
 def test_states_are_those_of_the_whole_encoder(tower):
@@ -126,7 +126,7 @@ def test_words_in_order_with_a_pause_kept_and_an_unknown_one_left_out(aligner):
     quiet = np.zeros(RATE, np.float32)
     words = ["What", " is", " the", " capital", " of", " France?"]
     alone = aligner.words(clip, words)
-    assert all(isinstance(word, Placed) and word.score > FLOOR for word in alone)
+    assert all(isinstance(word, WordSpan) and word.score > FLOOR for word in alone)
     later = aligner.words(np.concatenate([quiet, clip, quiet]), words, 5.0)
     shifts = [two.start - one.start for one, two in zip(alone, later, strict=True)]
     assert shifts == pytest.approx([6.0] * 6, abs=0.05)

@@ -6,7 +6,7 @@ import pytest
 from qwen2_audio.longform.speakers import Turn
 from qwen2_audio.longform.transcript import Segment, Word, split_words
 from qwen2_audio.longform.windows import Window
-from qwen2_audio.longform.word_times import Placed
+from qwen2_audio.longform.word_times import WordSpan
 from qwen2_audio.longform.word_times_pauses import by_pauses, by_words, sentences_of
 from qwen2_audio.longform.word_times_segments import SegmentTimes
 
@@ -70,24 +70,24 @@ def test_sentences_by_words_have_their_own_tokens():
 class Metronome:
     """A word a second."""
 
-    def check(self):
+    def ensure_available(self):
         pass
 
     def words(self, samples, words, start=0.0):
         self.given = len(samples)
-        return [Placed(start + n, start + n + 0.5, 0.9) if "x" not in word else None for n, word in enumerate(words)]
+        return [WordSpan(start + n, start + n + 0.5, 0.9) if "x" not in word else None for n, word in enumerate(words)]
 
 
 def test_a_windows_segments_get_the_times_of_their_words_and_the_speakers():
     timer, window = Metronome(), Window(2 * RATE, np.ones(8 * RATE, np.float32), np.zeros(0, np.float32))
     segments = [Segment(2.0, 5.0, "a b. C", confidence=0.9), Segment(6.0, 10.0, "d x")]
     turns = [(Turn(2.0, 3.9, "ann"), Turn(4.0, 9.0, "ben"))]
-    found = SegmentTimes(timer, turns).of(window, segments)
+    found = SegmentTimes(timer, turns).applied(window, segments)
     assert [(s.text, s.start, s.end, s.speaker, s.timing) for s in found] == [
         ("a b.", 2.0, 3.5, "ann", "aligned"), ("C", 4.0, 4.5, "ben", "aligned"), ("d x", 5.5, 6.0, "ben", "aligned"),
     ]  # fmt: skip
     assert timer.given == round(4.5 * RATE)  # from the middle of the pause on
     assert [(word.text, word.start, word.speaker) for word in found[2].words] == [("d", 5.5, "ben"), (" x", None, "ben")]
-    assert SegmentTimes().of(window, segments[1:]) == segments[1:]
+    assert SegmentTimes().applied(window, segments[1:]) == segments[1:]
     empty = Segment(2.0, 10.0, "", flags=("refusal",))
-    assert SegmentTimes(timer).of(window, [empty]) == [empty]
+    assert SegmentTimes(timer).applied(window, [empty]) == [empty]
