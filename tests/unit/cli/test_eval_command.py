@@ -179,11 +179,11 @@ def test_without_a_synthesiser_one_sentence_says_so(cli, monkeypatch):
 
 
 @spoken
-def test_without_jiwer_one_sentence_says_how_to_install_it_before_anything_is_asked(cli, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "jiwer", None)
+def test_without_rapidfuzz_one_sentence_says_how_to_install_it_before_anything_is_asked(cli, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
     status, _, err = cli("eval", "run", "nano", "--model", "nano", "--limit", "1", "--out", tmp_path / "report")
     assert status == 2
-    assert err == "qwen2-audio: Counting word errors needs jiwer: pip install 'qwen2-audio[eval]'.\n"
+    assert err == "qwen2-audio: Counting word errors needs rapidfuzz: pip install 'qwen2-audio[eval]'.\n"
     assert not (tmp_path / "report").exists()
 
 
