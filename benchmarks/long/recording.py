@@ -28,6 +28,7 @@ VOICES = 6
 MONOLOGUES = (("flite", "slt"), ("flite", "rms"), ("espeak", "m3"))
 SHORT_PAUSES = (0.05, 0.25)  # s between a monologue's sentences: a speaker who hardly stops
 _PERIOD = 1 << 22  # samples after which the noise repeats, 262 s
+_LOWEST = 20.0  # Hz of the noise
 _VERSION = 1  # of what is kept: raise it when a recording would come out differently
 _MAKERS = (
     sentences.happening, sentences.place, sentences.people, sentences.weather, sentences.train, sentences.wish,
@@ -75,9 +76,10 @@ class Monologue:
 def in_pink_noise(samples: np.ndarray, decibels: float) -> np.ndarray:
     """Speech of LEVEL in pink noise `decibels` below it: float32."""
     frequencies = np.fft.rfftfreq(_PERIOD, 1 / RATE)
-    frequencies[0] = frequencies[1]
+    # Below 20 Hz pink noise of some minutes has half of its power, and nobody would hear the decibels that are stated.
+    shape = np.where(frequencies >= _LOWEST, 1 / np.sqrt(np.maximum(frequencies, _LOWEST)), 0)
     white = np.random.default_rng(1).normal(size=_PERIOD)
-    pink = np.fft.irfft(np.fft.rfft(white) / np.sqrt(frequencies), _PERIOD)  # periodic, so that it repeats seamlessly
+    pink = np.fft.irfft(np.fft.rfft(white) * shape, _PERIOD)  # periodic, so that it repeats seamlessly
     pink *= LEVEL * 10 ** (-decibels / 20) / np.sqrt((pink**2).mean())
     noisy = samples.copy()
     for start in range(0, len(noisy), _PERIOD):
