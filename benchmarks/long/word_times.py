@@ -32,7 +32,9 @@ _LEADS = (0.0, 0.6)  # s of silence before a sentence
 _NOISE = (30.0, 50.0)  # dB below the speech
 _MAKERS = (sentences.happening, sentences.place, sentences.people, sentences.weather, sentences.train, sentences.wish)
 REAL = {  # the documented examples' clips, with what is said in them
-    "1272-128104-0000.flac": "mister quilter is the apostle of the middle classes and we are glad to welcome his gospel",
+    "1272-128104-0000.flac": (
+        "mister quilter is the apostle of the middle classes and we are glad to welcome his gospel"
+    ),
 }
 CLIPS = Path(__file__).parents[3] / "shared" / "data" / "audio"
 
@@ -54,7 +56,7 @@ def rows(session: Session) -> list[Row]:
 
 
 def start_errors(aligner: WordTimer, count: int, seed: int = SEED) -> dict[str, np.ndarray]:
-    """Seconds between the words' starts and the truth, by kind of voice. A word that is not found counts with a second."""
+    """Seconds between the words' starts and the truth, by kind of voice; one second for a word that is not found."""
     rng = np.random.default_rng(seed)
     voices = (*UNSEEN_VARIANTS, *UNSEEN_VOICES)
     errors: dict[str, list[float]] = {}
@@ -84,7 +86,7 @@ def _errors(aligner: WordTimer, said: Spoken, rng: np.random.Generator) -> list[
 
 
 def real_clips(aligner: WordTimer) -> np.ndarray | None:
-    """Seconds between nano's and pocketsphinx's starts of words of real clips; None without the package or the clips."""
+    """Seconds between nano's and pocketsphinx's starts of words of real clips; None without package or clips."""
     try:
         import pocketsphinx
     except ImportError:

@@ -26,8 +26,8 @@ class Service:
     """Answers conversations from any number of threads.
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
-    that the checkpoint's generation_config sets), `transcription` (how it transcribes), `aligner` (finds times of words,
-    where the checkpoint has a head for that: its `ensure_available` says).
+    that the checkpoint's generation_config sets), `transcription` (how it transcribes), `aligner` (finds times of words
+    where the checkpoint has a head for that, as its `ensure_available` says).
     """
 
     def __init__(

@@ -27,7 +27,8 @@ _SUBTITLES = (".srt", ".vtt", ".json", ".tsv", ".ctm", ".textgrid")
 
 Text = Annotated[str, typer.Argument(help="What is said, a file that holds it, or - for stdin.", show_default=False)]
 Format = Annotated[
-    str | None, typer.Option("--format", "-f", help="ctm (default), srt, vtt, tsv, json, textgrid, ...; several: srt,ctm.")
+    str | None,
+    typer.Option("--format", "-f", help="ctm (default), srt, vtt, tsv, json, textgrid, ...; several: srt,ctm."),
 ]
 
 

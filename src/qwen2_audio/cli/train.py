@@ -15,24 +15,27 @@ NOT_LEARNT = 1  # exit status
 Kind = Annotated[
     str,
     typer.Argument(
-        help="sft, dpo, preview (which tokens would be trained on), overfit (learn 8 clips by heart), or aligner (times "
-        "of words)."
+        help="sft, dpo, preview (which tokens would be trained on), overfit (learn 8 clips by heart), or aligner "
+        "(times of words)."
     ),
 ]
 Target = Annotated[
     str | None,
     typer.Argument(
         metavar="CONFIG|MODEL",
-        help="The run, a TOML file, see docs/training.md; for overfit a model, default nano; for aligner the model.",
+        help="The run, a TOML file, see docs/training.md; for overfit a model, default nano; for aligner one.",
         show_default=False,
     ),
 ]
 Data = Annotated[
     str | None,
-    typer.Argument(help="aligner: sounds with their texts, or without, in any form of docs/datasets.md.", show_default=False),
+    typer.Argument(
+        help="aligner: sounds with their texts, or without, in any form of docs/datasets.md.", show_default=False
+    ),
 ]
 Output = Annotated[
-    str | None, typer.Option("--output", "-o", help="aligner: the file; default in the model's folder.", show_default=False)
+    str | None,
+    typer.Option("--output", "-o", help="aligner: the file; default in the model's folder.", show_default=False),
 ]
 Minutes = Annotated[float, typer.Option(help="aligner: how much of the data is used, at most.")]
 MINUTES = 10.0
@@ -56,7 +59,9 @@ def command(
 
         return run(on, data, output, minutes, force=force)
     if data is not None or output is not None or force or minutes != MINUTES:
-        raise ConfigError(f"DATA, --output, --minutes and --force belong to train aligner; leave them out of train {what}.")
+        raise ConfigError(
+            f"DATA, --output, --minutes and --force belong to train aligner; leave them out of train {what}."
+        )
     if what == "overfit":
         return overfit(on or "nano")
     if on is None:

@@ -52,7 +52,9 @@ class Speakers:
                 )
             found.setdefault(fields[1], []).append(_turn(fields, f"{path}, line {number}"))
         if not found:
-            raise ConfigError(f"{path} names no speaker; expected lines of RTTM, SPEAKER file channel start duration ...")
+            raise ConfigError(
+                f"{path} names no speaker; expected lines of RTTM, SPEAKER file channel start duration ..."
+            )
         return cls({file: tuple(turns) for file, turns in found.items()}, str(path))
 
     def turns_of(self, name: str, *, alone: bool) -> tuple[Turn, ...]:
@@ -67,7 +69,9 @@ class Speakers:
         if alone and len(self.turns) == 1:
             return next(iter(self.turns.values()))
         known = ", ".join(list(self.turns)[:5])
-        raise ConfigError(f"{self.path} has no speakers of {stem!r}; it has those of {known}. Use the sound's name there.")
+        raise ConfigError(
+            f"{self.path} has no speakers of {stem!r}; it has those of {known}. Use the sound's name there."
+        )
 
 
 def _turn(fields: Sequence[str], where: str) -> Turn:
@@ -76,7 +80,9 @@ def _turn(fields: Sequence[str], where: str) -> Turn:
     except ValueError:
         start = duration = -1.0
     if not (0 <= start < float("inf") and 0 <= duration < float("inf")):
-        raise ConfigError(f"{where}: start and duration are {fields[3]} and {fields[4]}; expected seconds of 0 or more.")
+        raise ConfigError(
+            f"{where}: start and duration are {fields[3]} and {fields[4]}; expected seconds of 0 or more."
+        )
     return Turn(start, start + duration, fields[7])
 
 

@@ -109,7 +109,11 @@ def transcribe(
     Closing the iterator cancels what was asked. Raises ConfigError, before anything is read, for a task that the
     checkpoint cannot do, and for times of words that it has no aligner for; errors of a source are in its `Finished`.
     """
-    asker, listening, times = WindowAsker(model, task, settings, timeout), listening or Listening(), times or SegmentTimes()
+    asker, listening, times = (
+        WindowAsker(model, task, settings, timeout),
+        listening or Listening(),
+        times or SegmentTimes(),
+    )
     if times.words is not None:
         times.words.ensure_available()
     windows = _windows(sources, settings, listening)

@@ -1,7 +1,7 @@
 """An aligner's file, `aligner.safetensors` in a checkpoint's folder: a linear CTC head on a layer of its encoder.
 
-It holds a fingerprint of the encoder too: the layer's states for a fixed sound. Another encoder's differ, while the same
-one in another dtype, or with weights of 8 bits, has nearly the same.
+It holds a fingerprint of the encoder too: the layer's states for a fixed sound. Those of another encoder differ, while
+those of the same one in another dtype, or with weights of 8 bits, are nearly the same.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ class AlignerHead:
             )
 
 
-def encoder_states(
-    encoder: Qwen2AudioEncoder, samples: np.ndarray, layers: Collection[int]
-) -> dict[int, torch.Tensor]:
+def encoder_states(encoder: Qwen2AudioEncoder, samples: np.ndarray, layers: Collection[int]) -> dict[int, torch.Tensor]:
     """float32 [S] at 16 kHz, at most 30 s -> of each of `layers` float32 [E, d], E = ceil(S / 320), each frame
     normalised to mean 0 and variance 1."""
     import torch

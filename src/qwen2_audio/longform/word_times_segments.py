@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..audio.mel import SAMPLE_RATE
 from .speakers import Turn, label_speakers
@@ -23,9 +24,9 @@ class SegmentTimes:
     def applied(self, window: Window, segments: Sequence[Segment], source: int = 0) -> list[Segment]:
         """The segments of a window, in order, as its sentences."""
         edges = [window.start / SAMPLE_RATE, window.end / SAMPLE_RATE]
-        edges[1:1] = [(one.end + two.start) / 2 for one, two in zip(segments, segments[1:], strict=False)]
+        edges[1:1] = [(one.end + two.start) / 2 for one, two in pairwise(segments)]
         found: list[Segment] = []
-        for segment, start, end in zip(segments, edges, edges[1:], strict=True):
+        for segment, start, end in zip(segments, edges[:-1], edges[1:], strict=True):
             found += self._timed(window, segment, start, end)
         return found if self.turns is None else label_speakers(found, self.turns[source])
 

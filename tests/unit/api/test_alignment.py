@@ -65,7 +65,9 @@ def test_words_that_are_not_said_have_no_times(nano, clips, talk):
     text = f"{talk.segments[0].text} Zigzag quixotic fuzzy jukebox."
     aligned = nano.align(clips["capital"], text)
     lost = [word.text for word in aligned.words if word.start is None]
-    assert len(lost) >= 2 and aligned.notes == (f"{len(lost)} of {len(aligned.words)} words were not found in the sound, and have no times.",)
+    assert len(lost) >= 2 and aligned.notes == (
+        f"{len(lost)} of {len(aligned.words)} words were not found in the sound, and have no times.",
+    )
 
 
 def test_what_cannot_be_aligned(nano, clips, tmp_path, monkeypatch):
@@ -85,7 +87,7 @@ def test_without_an_aligner_word_times_are_refused_before_anything_is_computed(n
     service = nano.service()
     monkeypatch.setattr(service, "aligner", Aligner(nano.model.audio_tower, None, "this one"))
     monkeypatch.setattr(service, "submit", lambda *_, **__: pytest.fail("it was asked"))
-    with pytest.raises(ConfigError, match=r"Times of words need an aligner, and this one has none"):
+    with pytest.raises(ConfigError, match="Times of words need an aligner, and this one has none"):
         nano.transcribe(clips["sum"], word_timestamps=True)
     with pytest.raises(ConfigError, match="Times of words need an aligner"):
         nano.align("gone.wav", "hello")
@@ -94,12 +96,11 @@ def test_without_an_aligner_word_times_are_refused_before_anything_is_computed(n
 def test_speakers(nano, recording, tmp_path):
     samples, starts = recording
     path = tmp_path / "who.rttm"
-    path.write_text(
-        f"SPEAKER talk 1 0.0 {starts[1]} <NA> <NA> ann <NA> <NA>\nSPEAKER talk 1 {starts[1]} 9.0 <NA> <NA> ben <NA> <NA>\n"
-    )
+    turns = (0.0, starts[1], "ann"), (starts[1], 9.0, "ben")
+    path.write_text("".join(f"SPEAKER talk 1 {at} {long} <NA> <NA> {name} <NA> <NA>\n" for at, long, name in turns))
     talk = nano.transcribe(samples, word_timestamps=True, speakers=path)
     assert [segment.speaker for segment in talk.segments] == ["ann", "ben", "ben"]
     assert {word.speaker for word in talk.segments[1].words} == {"ben"}
-    assert [segment.speaker for segment in nano.align(samples, talk.text, speakers=path).segments][0] == "ann"
+    assert nano.align(samples, talk.text, speakers=path).segments[0].speaker == "ann"
     with pytest.raises(ConfigError, match="has no speakers of 'Sound 1'"):
         nano.transcribe([samples, samples], speakers=path)

@@ -92,7 +92,10 @@ def rows(tmp_path, monkeypatch):
     texts = {"capital": SAID, "sum": "What is two plus two?"}
     lines = [json.dumps({"audio": str(CLIPS / f"{name}.wav"), "text": text}) for name, text in texts.items()] * 5
     lines[-1] = json.dumps({"audio": str(CLIPS / "sum.wav")})
-    lines += [json.dumps({"audio": "gone.wav", "text": "gone"}), json.dumps({"audio": str(CLIPS / "sum.wav"), "text": "2"})]
+    lines += [
+        json.dumps({"audio": "gone.wav", "text": "gone"}),
+        json.dumps({"audio": str(CLIPS / "sum.wav"), "text": "2"}),
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     return tmp_path / "rows.jsonl"
 

@@ -1,6 +1,7 @@
 """An aligner's file, letters, and times of words on nano, whose truth a synthesiser tells."""
 
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_words_in_order_with_a_pause_kept_and_an_unknown_one_left_out(aligner):
     shifts = [two.start - one.start for one, two in zip(alone, later, strict=True)]
     assert shifts == pytest.approx([6.0] * 6, abs=0.05)
     assert later[0].start >= 6.0 and later[-1].end <= 6.0 + len(clip) / RATE + 0.1
-    for one, two in zip(alone, alone[1:], strict=False):
+    for one, two in pairwise(alone):
         assert one.start < one.end <= two.start
     assert aligner.words(clip, ["\u2014", "..."]) == [None, None]
     assert aligner.words(clip[:300], words) == [None] * 6

@@ -59,7 +59,12 @@ def timed(text, start, end, *tokens):
 
 
 def test_sentences_by_words_have_their_own_tokens():
-    words = (timed("One", 1.0, 1.2, 7), timed(" two.", 1.2, 1.5, 8, 9), Word(" \u2014", None, None), timed(" Three.", 3.0, 3.4, 4))
+    words = (
+        timed("One", 1.0, 1.2, 7),
+        timed(" two.", 1.2, 1.5, 8, 9),
+        Word(" \u2014", None, None),
+        timed(" Three.", 3.0, 3.4, 4),
+    )
     first, second = by_words(Segment(0.5, 4.0, "One two. \u2014 Three.", words=words, tokens=(7, 8, 9, 4, 0)))
     assert (first.start, first.end, first.text, first.tokens) == (1.0, 1.5, "One two.", (7, 8, 9))
     assert (second.start, second.end, second.text, second.timing) == (3.0, 3.4, "\u2014 Three.", "aligned")
@@ -87,7 +92,10 @@ def test_a_windows_segments_get_the_times_of_their_words_and_the_speakers():
         ("a b.", 2.0, 3.5, "ann", "aligned"), ("C", 4.0, 4.5, "ben", "aligned"), ("d x", 5.5, 6.0, "ben", "aligned"),
     ]  # fmt: skip
     assert timer.given == round(4.5 * RATE)  # from the middle of the pause on
-    assert [(word.text, word.start, word.speaker) for word in found[2].words] == [("d", 5.5, "ben"), (" x", None, "ben")]
+    assert [(word.text, word.start, word.speaker) for word in found[2].words] == [
+        ("d", 5.5, "ben"),
+        (" x", None, "ben"),
+    ]
     assert SegmentTimes().applied(window, segments[1:]) == segments[1:]
     empty = Segment(2.0, 10.0, "", flags=("refusal",))
     assert SegmentTimes(timer).applied(window, [empty]) == [empty]
