@@ -70,7 +70,7 @@ class Speakers:
             return next(iter(self.turns.values()))
         known = ", ".join(list(self.turns)[:5])
         raise ConfigError(
-            f"{self.path} has no speakers of {stem!r}; it has those of {known}. Use the sound's name there."
+            f"{self.path} has no speakers of {Path(name).stem!r}; it has those of {known}. Use the sound's name there."
         )
 
 

@@ -37,7 +37,7 @@ _BEFORE, _AFTER = 1, 4  # frames before and behind a sound in which a letter may
 _LAST = 0.04  # s that a word goes on from its last letter's frame
 _JOINED = 0.2  # s; a word ends with the next one's beginning if that is not later
 _LEAST = 0.02  # s a word lasts
-FLOOR = 0.02  # mean probability of a word's letters below which it is not in the sound
+FLOOR = 0.05  # mean probability of a word's letters below which it is not in the sound
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_transcripts_have_words_with_times(nano, talk, recording, clips):
     for segment, start, clip in zip(talk.segments, starts, clips.values(), strict=True):
         times = [time for word in segment.words for time in (word.start, word.end)]
         assert times == sorted(times) and "".join(word.text for word in segment.words).split() == segment.text.split()
-        assert start <= times[0] < start + 0.4 and segment.start == times[0]
+        assert start - 0.01 <= times[0] < start + 0.4 and segment.start == times[0]
         assert start + len(clip) / RATE - 0.5 < times[-1] <= start + len(clip) / RATE + 0.1 and segment.end == times[-1]
         assert all(0 < word.confidence <= 1 for word in segment.words)
     assert all(word.start is None for word in nano.transcribe(samples).words)
@@ -56,7 +56,7 @@ def test_a_known_text_gets_the_times_of_its_transcript(nano, talk, recording, tm
     aligned = nano.align(recording[0], "\n".join(lines))
     assert isinstance(aligned, Transcript) and [segment.text for segment in aligned.segments] == lines
     assert [word.start for word in aligned.words] == pytest.approx([word.start for word in talk.words], abs=0.03)
-    assert all(word.confidence > 0.02 for word in aligned.words) and aligned.notes == talk.notes
+    assert all(word.confidence > 0.05 for word in aligned.words) and aligned.notes == talk.notes
     assert aligned.save(tmp_path / "talk.ctm").read_text().count("\n") == len(talk.words)
     assert nano.align(recording[0], " ".join(lines)).words[3].start == aligned.words[3].start
 
