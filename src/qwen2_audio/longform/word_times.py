@@ -171,7 +171,7 @@ def align_words(parts: Sequence[Evidence], words: Sequence[str], symbols: str, s
 
 def _near_sound(loud: np.ndarray) -> np.ndarray:
     """bool [2 T] by 10 ms -> bool [T] by frames: whether a letter may be there."""
-    frames = loud.reshape(-1, _PER_FRAME).any(axis=1)
+    frames: np.ndarray = np.logical_or.reduce(loud.reshape(-1, _PER_FRAME), axis=1)
     near = frames.copy()
     for offset in range(1, _AFTER + 1):
         near[offset:] |= frames[:-offset]

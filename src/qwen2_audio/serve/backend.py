@@ -43,7 +43,7 @@ class Backend(Protocol):
 
     @property
     def aligner(self) -> WordTimer:
-        """What finds times of words; its `ensure_available` raises ConfigError where the checkpoint has no head for that."""
+        """Finds times of words; `ensure_available` raises ConfigError where the checkpoint has no head for that."""
 
     @property
     def version(self) -> str:
