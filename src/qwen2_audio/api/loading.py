@@ -11,6 +11,7 @@ from ..checkpoint.locate import about, find
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
+    from ..longform.settings import TranscriptionSettings
     from .chat import AudioChat
 
 NUM_SPECULATIVE_TOKENS = 4  # tokens that the draft model proposes per step; as in EngineSettings
@@ -72,7 +73,6 @@ def load(
     from ..engine.settings import EngineSettings, current_names
     from ..inputs.processor import Qwen2AudioProcessor
     from ..longform.settings import read_settings
-    from ..longform.word_times_head import AlignerHead
     from ..native import library
     from ..pretrained import Qwen2AudioForConditionalGeneration
     from . import drafts
@@ -93,10 +93,7 @@ def load(
     if tensor_parallel and draft is not None:
         raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
-    transcription = read_settings(where, revision=revision, local_files_only=local_files_only)
-    if aligner is not None:
-        AlignerHead.read(Path(aligner))  # says what is wrong with it now
-        transcription = replace(transcription, aligner=str(aligner))
+    transcription = _with_aligner(read_settings(where, revision=revision, local_files_only=local_files_only), aligner)
     if draft is not None:
         drafts.check_files(draft := find(draft), config, processor, local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
@@ -130,6 +127,16 @@ def load(
         draft=draft_model,
         transcription=transcription,
     )
+
+
+def _with_aligner(settings: TranscriptionSettings, aligner: str | Path | None) -> TranscriptionSettings:
+    """The settings with another aligner than the checkpoint's own. Raises ConfigError for a file that is none."""
+    from ..longform.word_times_head import AlignerHead
+
+    if aligner is None:
+        return settings
+    AlignerHead.read(Path(aligner))
+    return replace(settings, aligner=str(aligner))
 
 
 def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:

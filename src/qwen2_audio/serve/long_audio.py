@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -21,7 +21,6 @@ from ..longform.asking import Task
 from ..longform.formats import verbose_object, write
 from ..longform.transcribe import Finished, Listening, Progress, transcribe
 from ..longform.transcript import Transcript, join_texts
-from ..longform.word_times import WordTimer
 from ..longform.word_times_segments import SegmentTimes
 from ..longform.wording import LANGUAGES
 from ..types import Chunk
@@ -68,8 +67,8 @@ async def answer(request: Request, state: State, clip: bytes, speech: SpeechRequ
     if speech.include:
         message = "include is for clips of at most 30 s without times of words; leave it out."
         raise ApiError(message, param="include", code="unsupported_value")
-    words = "word" in speech.timestamp_granularities
-    work = _Work(state.backend, clip, task, state.settings, state.backend.aligner if words else None)
+    times = SegmentTimes(state.backend.aligner if "word" in speech.timestamp_granularities else None)
+    work = _Work(_steps(state.backend, clip, task, state.settings, times), state.settings)
     if speech.stream:
         end = asyncio.get_running_loop().time() + state.settings.clip_seconds
         return EventStream(_stream(work, speech), work.handle, state.settings, end)
@@ -78,20 +77,22 @@ async def answer(request: Request, state: State, clip: bytes, speech: SpeechRequ
     return _formatted(transcript, speech)
 
 
+def _steps(
+    backend: Backend, clip: bytes, task: Task, settings: Settings, times: SegmentTimes
+) -> Iterator[Progress | Finished]:
+    listening = Listening(limits=Limits(max_seconds=settings.clip_seconds, deadline=settings.clip_seconds))
+    source = [(clip, "The file")]
+    return transcribe(backend, source, task, backend.transcription, listening, timeout=settings.deadline, times=times)
+
+
 class _Work:
     """A transcription on a thread. Attribute: `handle`, whose `cancel` stops it."""
 
-    def __init__(
-        self, backend: Backend, clip: bytes, task: Task, settings: Settings, aligner: WordTimer | None
-    ) -> None:
+    def __init__(self, steps: Iterator[Progress | Finished], settings: Settings) -> None:
         self._settings = settings
         self._stopped = threading.Event()
         self.handle = RequestHandle(1, lambda _: self._stopped.set())
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Progress | Finished | Exception]()
-        listening = Listening(limits=Limits(max_seconds=settings.clip_seconds, deadline=settings.clip_seconds))
-        transcription = backend.transcription
-        times, sources = SegmentTimes(aligner), [(clip, "The file")]
-        steps = transcribe(backend, sources, task, transcription, listening, timeout=settings.deadline, times=times)
         threading.Thread(target=self._run, args=(steps,), name="long audio", daemon=True).start()
 
     async def events(self) -> AsyncGenerator[Progress | Finished, None]:
