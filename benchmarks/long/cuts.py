@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import wave
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,7 @@ def cuts_of(monologue: Monologue, windows: list[Window]) -> list[bool]:
         near = [min(max(place + shift, 0), len(speaks) - 1) for shift in (-_AROUND, 0, _AROUND)]
         return bool(speaks[near].all())
 
-    pairs = zip(windows, windows[1:], strict=False)
-    return [inside(before.end) or inside(after.start) for before, after in pairs]
+    return [inside(before.end) or inside(after.start) for before, after in pairwise(windows)]
 
 
 @dataclass(frozen=True)

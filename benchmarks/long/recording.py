@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from qwen2_audio.checkpoint.json_file import replacing
+from qwen2_audio.evaluate.nano.sounds.dsp import coloured_noise
 from qwen2_audio.evaluate.nano.speech.engines import check_engines
 from qwen2_audio.evaluate.nano.speech.voices import draw_manner, draw_voice
 from qwen2_audio.evaluate.nano.world import sentences
 from qwen2_audio.evaluate.nano.world.utterance import split_of
 from qwen2_audio.evaluate.random_checkpoint import cache_folder
 
-from .spoken import RATE, Spoken, say, say_plainly
+from .spoken import RATE as RATE
+from .spoken import say, say_plainly
 
 # Nano's padding of 0.1 s was chosen on the recording of seed 7: its figures would flatter.
 SEED = 2026
@@ -27,8 +29,8 @@ PAUSES = (0.6, 2.0)  # s
 VOICES = 6
 MONOLOGUES = (("flite", "slt"), ("flite", "rms"), ("espeak", "m3"))
 SHORT_PAUSES = (0.05, 0.25)  # s between a monologue's sentences: a speaker who hardly stops
+SENTENCES = 160
 _PERIOD = 1 << 22  # samples after which the noise repeats, 262 s
-_LOWEST = 20.0  # Hz of the noise
 _VERSION = 1  # of what is kept: raise it when a recording would come out differently
 _MAKERS = (
     sentences.happening, sentences.place, sentences.people, sentences.weather, sentences.train, sentences.wish,
@@ -75,12 +77,9 @@ class Monologue:
 
 def in_pink_noise(samples: np.ndarray, decibels: float) -> np.ndarray:
     """Speech of LEVEL in pink noise `decibels` below it: float32."""
-    frequencies = np.fft.rfftfreq(_PERIOD, 1 / RATE)
-    # Below 20 Hz pink noise of some minutes has half of its power, and nobody would hear the decibels that are stated.
-    shape = np.where(frequencies >= _LOWEST, 1 / np.sqrt(np.maximum(frequencies, _LOWEST)), 0)
-    white = np.random.default_rng(1).normal(size=_PERIOD)
-    pink = np.fft.irfft(np.fft.rfft(white) * shape, _PERIOD)  # periodic, so that it repeats seamlessly
-    pink *= LEVEL * 10 ** (-decibels / 20) / np.sqrt((pink**2).mean())
+    # As loud as it is stated to be: nano's noise is flat below 20 Hz, where pink noise of minutes has half its power.
+    pink = coloured_noise(np.random.default_rng(1), _PERIOD, 1.0)
+    pink *= LEVEL * 10 ** (-decibels / 20)
     noisy = samples.copy()
     for start in range(0, len(noisy), _PERIOD):
         part = noisy[start : start + _PERIOD]
@@ -111,20 +110,21 @@ def record(seconds: float, seed: int = SEED) -> Recording:
 
 
 def speak_on(seconds: float, engine: str, name: str, seed: int = SEED) -> Monologue:
-    """At least `seconds` by one voice that pauses for 0.05 to 0.25 s between sentences."""
+    """At least `seconds` by one voice that pauses for 0.05 to 0.25 s between sentences: SENTENCES different ones, again
+    and again in another order, as flite is slow."""
     check_engines()
     rng = np.random.default_rng(seed)
+    texts = list(dict.fromkeys(_draw(rng) for _ in range(SENTENCES)))
+    with ThreadPoolExecutor(2) as pool:
+        spoken = list(pool.map(lambda text: say_plainly(text, engine, name), texts))
     parts, phones = list[np.ndarray](), list[np.ndarray]()
     position = 0
-    with ThreadPoolExecutor(2) as pool:
-        while position < seconds * RATE:
-            texts = [_draw(rng) for _ in range(32)]
-            spoken: list[Spoken] = list(pool.map(lambda text: say_plainly(text, engine, name), texts))
-            for sentence in spoken:
-                pause = round(RATE * rng.uniform(*SHORT_PAUSES))
-                phones.append(position / RATE + np.array(sentence.phones))
-                parts += [_levelled(sentence.samples), np.zeros(pause, np.float32)]
-                position += len(sentence.samples) + pause
+    while position < seconds * RATE:
+        sentence = spoken[int(rng.integers(len(spoken)))]
+        pause = round(RATE * rng.uniform(*SHORT_PAUSES))
+        phones.append(position / RATE + np.array(sentence.phones))
+        parts += [_levelled(sentence.samples), np.zeros(pause, np.float32)]
+        position += len(sentence.samples) + pause
     return Monologue(np.concatenate(parts), np.concatenate(phones))
 
 
@@ -172,7 +172,7 @@ def _kept(name: str) -> Path:
     return cache_folder() / "long" / f"{name}-v{_VERSION}.npz"
 
 
-def _keep(path: Path, samples: np.ndarray, **arrays: np.ndarray) -> None:
+def _keep(path: Path, samples: np.ndarray, **arrays: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rounded = np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
     with replacing(path) as temporary, temporary.open("wb") as file:

@@ -71,8 +71,9 @@ class Options:
         names = tuple(row.strip().removeprefix(PREFIX) for row in self.rows)
         for name in names:
             if name not in ROWS:
-                raise ConfigError(f"There is no row {name!r}; expected some of {', '.join(ROWS)}."
-                                  f"{did_you_mean(name, ROWS)}")
+                raise ConfigError(
+                    f"There is no row {name!r}; expected some of {', '.join(ROWS)}.{did_you_mean(name, ROWS)}"
+                )
         object.__setattr__(self, "rows", names)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}; expected at least 1.")

@@ -23,7 +23,7 @@ from qwen2_audio.evaluate.nano.speech.voices import Manner, Voice
 RATE = 16_000
 _LIBRARY = "libespeak-ng.so.1"
 _SYNCHRONOUS, _PHONEME_EVENTS = 2, 1  # of espeak_Initialize
-_CHARACTERS, _UTF8 = 1, 1  # positions are in characters; the text is UTF-8
+_CHARACTERS, _UTF8, _END_PAUSE = 1, 1, 0x1000  # positions are in characters; the text is UTF-8; as the program has it
 _SPEED, _PITCH = 1, 3  # parameters
 _LIST_ENDS, _WORD, _END, _PHONEME = 0, 1, 5, 7  # types of events
 _PAUSES = ("_", "pau")  # how the names of pauses begin: espeak-ng's, flite's
@@ -52,13 +52,26 @@ class _Event(ctypes.Structure):
     )
 
 
+class _Language(ctypes.Structure):
+    """An espeak_VOICE of which only the language is given."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+        ("others", ctypes.c_ubyte * 4),
+        ("score", ctypes.c_int),
+        ("spare", ctypes.c_void_p),
+    )
+
+
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 def say(text: str, voice: Voice, manner: Manner) -> Spoken:
     """As `engines.say`, with the words' starts. `voice` is one of espeak-ng's own, which tell them."""
     samples, rate, words, phones = _espeak(text, f"{manner.accent}+{voice.name}", manner.pitch, manner.pace)
-    rate *= manner.formant_scale  # a shorter vocal tract speaks faster
+    rate = rate * manner.formant_scale  # a shorter vocal tract speaks faster
     spoken = soxr.resample(samples, rate, RATE, quality="MQ")
     start, end = speech_span(spoken)
     before = start / RATE
@@ -89,7 +102,6 @@ def _espeak(
     library, rate = _load_espeak()
     blocks, events = list[np.ndarray](), list[tuple[int, int, int, str]]()
 
-    @_Callback
     def take(data: Any, count: int, found: Any) -> int:
         if count > 0:
             blocks.append(np.ctypeslib.as_array(data, (count,)).copy())
@@ -100,14 +112,18 @@ def _espeak(
             index += 1
         return 0
 
+    callback = _Callback(take)  # it must live as long as espeak-ng calls it
     with _one_at_a_time:
-        library.espeak_SetSynthCallback(take)
-        if library.espeak_SetVoiceByName(name.encode()):
+        library.espeak_SetSynthCallback(callback)
+        by_language = _Language(languages=name.encode())  # "en-gb+f4", as the program understands it
+        if library.espeak_SetVoiceByName(name.encode()) and library.espeak_SetVoiceByProperties(
+            ctypes.byref(by_language)
+        ):
             raise EvaluationError(f"espeak-ng has no voice {name!r}.")
         library.espeak_SetParameter(_SPEED, round(WORDS_A_MINUTE * pace), 0)
         library.espeak_SetParameter(_PITCH, round(pitch), 0)
         data = text.encode()
-        library.espeak_Synth(data, len(data) + 1, 0, _CHARACTERS, 0, _UTF8, None, None)
+        library.espeak_Synth(data, len(data) + 1, 0, _CHARACTERS, 0, _UTF8 | _END_PAUSE, None, None)
         library.espeak_Synchronize()
     samples = np.concatenate(blocks) / 32768.0
     starts = {position - 1: sample for kind, position, sample, _ in reversed(events) if kind == _WORD}
@@ -137,14 +153,14 @@ def _load_espeak() -> tuple[ctypes.CDLL, int]:
     return library, int(rate)
 
 
-def _flite(text: str, name: str) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
+def _flite(text: str, name: str) -> tuple[np.ndarray, float, list[tuple[float, float]]]:
     """Samples within -1..1, their rate, and the seconds of the phones, which flite prints with their ends."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         command = ["flite", "-voice", name, "-psdur", "-t", text, "-o", str(path)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         with wave.open(str(path)) as file:
-            rate = file.getframerate()
+            rate = float(file.getframerate())
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768.0
     phones, start = list[tuple[float, float]](), 0.0
     for phone, _, end in (item.partition(":") for item in printed.split()):

@@ -50,7 +50,8 @@ def command(
     quantize: terminal.Quantize = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on a line.")] = False,
 ) -> int:
-    loading: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize}
+    loading: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "adapter": adapter}
+    loading["quantize"] = quantize
     if not terminal.is_first():
         terminal.load_model(**loading)  # exits when the first process ends
     from ..longform.formats import ENDINGS, formats_of, write

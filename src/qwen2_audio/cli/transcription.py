@@ -91,9 +91,7 @@ def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
     chat = terminal.load_model(**loading)
     settings = chat.transcription
     if settings.min_confidence is None and not wanted.quiet:
-        note(
-            "Doubtful segments are not flagged: this checkpoint has no threshold of confidence; eval calibrate finds it."
-        )
+        note("Doubtful segments are not flagged: this checkpoint has no threshold for that; eval calibrate finds one.")
     if wanted.window is not None:
         settings = replace(settings, window_seconds=wanted.window)
     if wanted.merge_gap is not None:

@@ -1,7 +1,7 @@
 """The confidence below which a checkpoint's transcripts are doubtful: found on clips whose texts are known.
 
-Each clip is transcribed as `m.transcribe` does it. The threshold flags as many wrong transcripts as it can while at most
-a given share of the right ones is flagged. A threshold of another checkpoint, such as Whisper's, says nothing here.
+Each clip is transcribed as `m.transcribe` does it. The threshold flags as many wrong transcripts as it can while at
+most a given share of the right ones is flagged. Another checkpoint's threshold, such as Whisper's, says nothing here.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ def judge(
     return judged, left_out
 
 
-def _asked(
-    asker: WindowAsker, clips: Iterable[Labelled]
-) -> Iterator[tuple[Labelled, Window, RequestHandle | None]]:
+def _asked(asker: WindowAsker, clips: Iterable[Labelled]) -> Iterator[tuple[Labelled, Window, RequestHandle | None]]:
     """Each clip with the handle of its answer, in order; some are asked ahead."""
     waiting = deque[tuple[Labelled, Window, RequestHandle | None]]()
     try:

@@ -49,7 +49,7 @@ def test_confidence_that_tells_nothing():
 
 
 def test_too_few_to_choose_by():
-    with pytest.raises(EvaluationError, match="^3 of 33 transcripts are wrong; expected at least 20 right ones and"):
+    with pytest.raises(EvaluationError, match=r"^3 of 33 transcripts are wrong; expected at least 20 right ones and"):
         calibrate(rows([0.9] * 30, [0.5] * 3))
     with pytest.raises(EvaluationError, match="are right;"):
         calibrate(rows([], [0.5] * 30))
@@ -78,9 +78,7 @@ def test_transcripts_are_judged_word_by_word_as_they_come():
 def test_it_is_written_beside_the_checkpoint_and_nothing_else_changes(tmp_path):
     (tmp_path / "transcription.json").write_text('{"merge": false, "no_speech": ["Nobody."]}')
     assert write_threshold(tmp_path, 0.87, tmp_path / "other.json") == tmp_path / "transcription.json"
-    assert read_settings(tmp_path) == TranscriptionSettings(
-        merge=False, no_speech=("Nobody.",), min_confidence=0.87
-    )
+    assert read_settings(tmp_path) == TranscriptionSettings(merge=False, no_speech=("Nobody.",), min_confidence=0.87)
     (tmp_path / "empty").mkdir()
     assert write_threshold(tmp_path / "empty", 0.5, tmp_path / "o.json").is_file()
     assert read_settings(tmp_path / "empty").min_confidence == 0.5
