@@ -38,7 +38,7 @@ _LAST = 0.04  # s that a word goes on from its last letter's frame
 _JOINED = 0.2  # s; a word ends with the next one's beginning if that is not later
 _LEAST = 0.02  # s a word lasts
 # Below this geometric mean of its letters' probabilities a word is not in the sound. On nano it drops none of 230 right
-# words and 19 of 30 inserted ones; in white noise 5 dB below the speech none and 4. Higher, it would drop a real voice's.
+# words and 19 of 30 inserted ones; in white noise 5 dB below the speech none and 4. Higher, it drops a real voice's.
 FLOOR = 3e-4
 
 
