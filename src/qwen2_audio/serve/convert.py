@@ -201,8 +201,8 @@ def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
         raise _invalid("top_logprobs was given without logprobs; set logprobs to true.", "top_logprobs")
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
         raise _invalid("max_tokens and max_completion_tokens differ; give one of them.", "max_tokens")
-    stop, held, use = tuple(request.stop), constraint_of(request)[0], tool_use_of(request)
-    answer = {"stop": stop, **(held if use is None else params_for(use, held, stop))}
+    stop, form, use = tuple(request.stop), constraint_of(request)[0], tool_use_of(request)
+    answer = {"stop": stop, **(form if use is None else params_for(use, form, stop))}
     return sampling_params(
         request,
         max_tokens=request.max_completion_tokens or request.max_tokens,

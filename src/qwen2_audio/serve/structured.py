@@ -23,8 +23,8 @@ def constraint_of(request: ChatRequest) -> tuple[dict[str, Any], str]:
 
     ApiError for fields that contradict each other.
     """
-    held = request.response_format is not None and request.response_format.type != "text"
-    if held and request.structured_outputs is not None:
+    has_format = request.response_format is not None and request.response_format.type != "text"
+    if has_format and request.structured_outputs is not None:
         raise ApiError(
             "response_format and structured_outputs both say what the answer is held to; give one of them.",
             param="structured_outputs",

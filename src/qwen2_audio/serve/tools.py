@@ -87,21 +87,21 @@ def _named(choice: Any, tools: Sequence[Tool], where: str) -> Tool:
     raise _wrong(f"{where} names {name[:80]!r}, which is none of tools.", where)
 
 
-def params_for(use: ToolUse, format_held: Mapping[str, Any], stop: tuple[str, ...]) -> dict[str, Any]:
-    """Fields of SamplingParams that hold an answer to `use`. ApiError where that and `format_held` cannot be.
+def params_for(use: ToolUse, asked_format: Mapping[str, Any], stop: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of SamplingParams that hold an answer to `use`. ApiError where that and `asked_format` cannot be.
 
-    `format_held`: the fields that response_format asks for; `stop`: the request's stop strings.
+    `asked_format`: the fields that response_format asks for; `stop`: the request's stop strings.
     """
-    if format_held and "json_schema" not in format_held:
+    if asked_format and "json_schema" not in asked_format:
         raise _wrong("structured_outputs holds the answer to no call of a tool; leave it or tools out.", "tools")
     most = tool_calls.MOST_CALLS if use.parallel else 1
     if use.required:
         return {"grammar": tool_calls.calls_grammar(use.tools, most=most)}
-    if format_held:
-        return {"grammar": tool_calls.calls_grammar(use.tools, most=most, otherwise=format_held["json_schema"])}
+    if asked_format:
+        return {"grammar": tool_calls.calls_grammar(use.tools, most=most, otherwise=asked_format["json_schema"])}
     free = [tool_calls.as_can_be_held(tool) for tool in use.tools]
-    held = {"grammar": tool_calls.calls_grammar(free, most=1), "trigger": tool_calls.BEGIN}
-    return held if use.parallel else {**held, "stop": (*stop, tool_calls.END)}
+    fields = {"grammar": tool_calls.calls_grammar(free, most=1), "trigger": tool_calls.BEGIN}
+    return fields if use.parallel else {**fields, "stop": (*stop, tool_calls.END)}
 
 
 def with_tools(messages: Sequence[Message], use: ToolUse) -> list[Message]:

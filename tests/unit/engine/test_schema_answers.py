@@ -12,7 +12,6 @@ import pytest
 from kit.small_processor import small_tokenizer
 from qwen2_audio.engine.structured.grammar import Grammars
 from qwen2_audio.errors import ConfigError
-from qwen2_audio.types import SamplingParams
 
 pytest.importorskip("llguidance")
 jsonschema = pytest.importorskip("jsonschema")
@@ -128,7 +127,7 @@ def check(numbers: range) -> None:
         schema = Schemas(draws).whole()
         validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
         try:
-            matcher = grammars.matcher(SamplingParams(json_schema=schema).constraint, ends)
+            matcher = grammars.matcher(("json_schema", json.dumps(schema)), ends)
             text = answer(matcher, tokenizer, ends, draws)
         except ConfigError as error:
             refused.append(str(error))

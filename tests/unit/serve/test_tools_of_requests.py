@@ -164,7 +164,7 @@ def test_a_stream_joins_to_the_whole(size):
     [
         ({"tool_choice": {"type": "function", "function": {"name": "g"}}}, call_words("g", "{}"), "stop", "stop"),
         ({}, call_words("g", "{}"), "stop", "tool_calls"),
-        ({}, call_words("g", "{}")[:-20], "length", "length"),
+        ({}, call_words("g", "{}")[:-14], "length", "length"),
         ({}, "No.", "stop", "stop"),
     ],
 )
