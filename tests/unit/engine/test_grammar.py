@@ -8,9 +8,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from kit.small_processor import CONTROL, small_tokenizer
 from qwen2_audio.engine.structured import grammar
+from qwen2_audio.engine.structured.constrained_sampler import best_allowed
 from qwen2_audio.engine.structured.grammar import CACHED, Grammars
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.types import SamplingParams
@@ -138,6 +140,17 @@ def test_a_token_that_does_not_fit_is_refused(matcher_of, tokenizer):
     matcher = matcher_of(regex="ab")
     with pytest.raises(ConfigError):
         matcher.advance(tokenizer.encode("b")[0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_the_best_of_those_allowed(share):
+    logits = torch.randn(1000, generator=torch.Generator().manual_seed(1))
+    logits[500:510] = logits.max() + 1  # the first of equal ones is taken
+    allowed = np.random.default_rng(2).random(1000) < share
+    allowed[[3, 505, 507]] = True
+    before = logits.clone()
+    assert best_allowed(allowed, logits) == int(logits.masked_fill(~torch.from_numpy(allowed), -torch.inf).argmax())
+    assert torch.equal(logits, before)
 
 
 def test_copies_go_on_by_themselves(matcher_of, tokenizer, ends):

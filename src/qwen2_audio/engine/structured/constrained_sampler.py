@@ -56,10 +56,12 @@ def best_allowed(allowed: np.ndarray, logits: torch.Tensor) -> int:
     if logits.device.type != "cpu":
         return int(logits.masked_fill(~torch.from_numpy(allowed).to(logits.device), -torch.inf).argmax())
     scores = logits.numpy()  # NumPy takes a tenth of torch's time for this
-    ids = np.flatnonzero(allowed)
-    if 2 * len(ids) < len(allowed):
+    if 2 * np.count_nonzero(allowed) < len(allowed):
+        ids = np.flatnonzero(allowed)
         return int(ids[scores[ids].argmax()])
-    return int(np.where(allowed, scores, -np.inf).argmax())
+    scores = scores.copy()
+    scores[np.flatnonzero(~allowed)] = -np.inf
+    return int(scores.argmax())
 
 
 def logits_processor(model: EngineModel, tokenizer: Tokenizer, params: SamplingParams) -> GrammarConstraint:
