@@ -34,6 +34,9 @@ AT_MOST: dict[str, float] = {
     "engine.short_ttft_ratio": 1.0,  # of twice its time on an idle engine plus one chunk
     "engine.overhead_pct": 5.0,
     "engine.nano_overhead_ms": 1.0,
+    "structured.overhead_pct": 3.0,
+    "structured.overhead_worst_pct": 3.0,
+    "structured.compile_ms": 5.0,
     "long.wer_excess": 1.5,
     "long.wer_excess_20db": 3.0,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,6 +33,15 @@ class SamplingParams:
     stop: tuple[str, ...] = ()  # end before any of these strings; they are not part of the answer
     logprobs: int | None = None  # return each token's log-probability, and those of this many most likely tokens
     n: int = 1  # answers, drawn independently
+    # What the answer is held to, one of them at most (docs/structured.md): JSON of a schema (a mapping, JSON text,
+    # or a pydantic class), a regular expression that matches all of it, one of some texts, or a Lark or GBNF grammar.
+    json_schema: Mapping[str, Any] | str | type | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
+    grammar: str | None = None
+    trigger: str | None = None  # the grammar, which begins with this text, holds only from where an answer says it on
+    # Which of them was given, and its text; None: the answer is free.
+    constraint: tuple[str, str] | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -55,6 +65,48 @@ class SamplingParams:
             raise ConfigError(f"logit_bias is {dict(self.logit_bias)}; expected numbers between -100 and 100.")
         if not all(self.stop):
             raise ConfigError("stop holds an empty string; every stop string needs at least one character.")
+        choice = (self.choice,) if isinstance(self.choice, str) else tuple(self.choice)
+        object.__setattr__(self, "choice", choice)
+        object.__setattr__(self, "constraint", _constraint(self))
+        if self.trigger is not None and (not self.trigger or self.grammar is None):
+            raise ConfigError(f"trigger is {self.trigger!r}; expected the text that a grammar begins with, beside one.")
+
+
+def _constraint(params: SamplingParams) -> tuple[str, str] | None:
+    """The kind and the text of what an answer is held to. Raises ConfigError for two of them, and for other types."""
+    given: dict[str, Any] = {
+        name: value
+        for name in ("json_schema", "regex", "choice", "grammar")
+        if (value := getattr(params, name)) is not None and value != ()
+    }
+    if not given:
+        return None
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are given; an answer is held to one of them: leave the others out.")
+    ((kind, value),) = given.items()
+    if kind == "json_schema":
+        return kind, _schema_text(value)
+    if kind == "choice":
+        if not all(isinstance(text, str) for text in value):
+            raise ConfigError(f"choice is {value!r}; expected texts, of which the answer is one.")
+        return kind, json.dumps(value)
+    if not isinstance(value, str):
+        raise ConfigError(f"{kind} is a {type(value).__name__}; expected a string.")
+    return kind, value
+
+
+def _schema_text(schema: Any) -> str:
+    """A JSON schema as JSON text."""
+    if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
+        schema = schema.model_json_schema()
+    try:
+        value = json.loads(schema) if isinstance(schema, str) else schema
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"json_schema is no JSON: {error}; expected a schema, as an object or as text.") from error
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"json_schema is {text[:60]}; expected an object, such as {{'type': 'object'}}.")
+    return text
 
 
 @dataclass(frozen=True)

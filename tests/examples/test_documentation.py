@@ -49,6 +49,8 @@ def fill(folder):
     training = (ROOT / "docs" / "training.md").read_text()
     for name, config in re.findall(r"^```toml\n# (\w+\.toml)\n(.*?)^```", training, re.S | re.M):
         (folder / name).write_text(config)
+    structured = (ROOT / "docs" / "structured.md").read_text()
+    (folder / "sound.json").write_text(re.findall(r"^```json\n(.*?)^```", structured, re.S | re.M)[0])
     example, pair = re.findall(r'^{"messages".*$', training, re.M)
     for name, row in (("train", example), ("eval", example), ("pairs", pair)):
         (folder / f"{name}.jsonl").write_text(row + "\n")

@@ -96,10 +96,16 @@ class Service:
 
         Later errors (AudioError, ContextLengthError, ConfigError, CapacityError) are the `error` of the last chunks.
         """
-        sources = self._check(messages, raw)
+        sources, params = self._check(messages, raw), params or SamplingParams()
+
+        def prepare() -> Prompt:
+            if params.constraint is not None:
+                self._engine.compile(params)
+            return self.prompt(messages, raw=raw)
+
         return self._thread.submit(
-            lambda: self.prompt(messages, raw=raw),
-            params or SamplingParams(),
+            prepare,
+            params,
             timeout=timeout,
             priority=priority,
             quick=not sources,
@@ -122,6 +128,13 @@ class Service:
     def check(self, prompt: Prompt, params: SamplingParams) -> None:
         """Raises ContextLengthError, CapacityError or ConfigError if the engine would refuse this request."""
         self._engine.check_request(prompt, params)
+
+    def set_up_grammars(self) -> None:
+        """Have ready what the first answer with a schema or a grammar would wait for, about a second.
+
+        Raises ConfigError where llguidance is not installed.
+        """
+        self._engine.set_up_grammars()
 
     def stats(self) -> Stats:
         """The engine's counters."""

@@ -25,14 +25,17 @@ from .metrics import Stats, StepTimer
 from .model_interface import EngineModel
 from .output_processor import NOTHING, Responses, SequenceState, Taken
 from .request import Request, RequestHandle, Sequence
-from .sampler import Sampler
+from .sampler import Sampler, TokenChooser
 from .scheduler import Limits, Scheduler, SchedulerOutput, StepSizeController
 from .settings import EngineSettings as EngineSettings
 from .settings import OptionsResolver, RequestOptions
 from .speculative.decoder import SpeculativeDecoder
 from .speculative.draft_model import DraftModel, check_same_tokens, same_encoder
+from .speculative.forced_tokens import ForcedTokens
 from .speculative.prompt_lookup import PromptLookup
 from .speculative.proposer import Proposer
+from .structured.constrained_sampler import ConstrainedSampler, GrammarMask
+from .structured.grammar import AnyMatcher, Constraint, Grammars
 
 ENCODER_SECONDS = 0.05  # of encoder work a step, while other answers wait for their next token
 STEP_SECONDS = 0.15  # that a step with prefill should take, while other answers wait for their next token
@@ -59,6 +62,8 @@ class Engine:
             draft = draft if self.settings.num_speculative_tokens else None
         self._model = model
         self._options = OptionsResolver(model, tokenizer)
+        self._grammars = Grammars(tokenizer, int(model.config.text_config.vocab_size))
+        self._forced_tokens = ForcedTokens()
         budget = self.settings.encoder_cache_bytes if self.settings.enable_prefix_caching else 0
         self._encoder_cache = EncoderCache(model, budget, self.stats)
         self._runner = self._make_runner(draft)
@@ -110,6 +115,19 @@ class Engine:
     def check_request(self, prompt: Prompt, params: SamplingParams) -> None:
         """Raises what `submit` would, except for a full queue. From any thread."""
         self._options.limit(prompt, params, self._options.resolve(params))
+        self.compile(params)
+
+    def compile(self, params: SamplingParams) -> None:
+        """Prepare what the answer is held to, where that takes time. From any thread.
+
+        Raises ConfigError for what cannot be honoured.
+        """
+        if params.constraint is not None:
+            self._grammars.matcher(params.constraint, self._options.resolve(params).eos_ids)
+
+    def set_up_grammars(self) -> None:
+        """What the first `compile` would do once, in about a second: the tokenizer's tokens, as a tree of bytes."""
+        self._grammars.set_up(self._options.eos_ids)
 
     def cancel(self, handle: RequestHandle) -> None:
         """End the unfinished answers of a request. Does nothing for an unknown or finished one."""
@@ -264,11 +282,25 @@ class Engine:
     # -- how it is put together
 
     def _make_state(self, sequence: Sequence, resolved: RequestOptions) -> SequenceState:
-        sampler = None
-        if not resolved.greedy:
-            vocab_size = self._model.config.text_config.vocab_size
+        sampler: TokenChooser | None = None
+        vocab_size = self._model.config.text_config.vocab_size
+        if (constraint := sequence.request.params.constraint) is not None:
+            matcher = self._matcher(constraint, sequence.request.params.trigger, resolved.eos_ids)
+            drawn = None
+            if not resolved.greedy:
+                mask = GrammarMask(matcher)
+                drawn = Sampler(sequence, resolved.options, vocab_size, self._model.device, mask)
+            sampler = ConstrainedSampler(matcher, drawn)
+            self._forced_tokens.matchers[sequence] = matcher
+            self._speculative = self._speculative or self._speculative_of([])
+        elif not resolved.greedy:
             sampler = Sampler(sequence, resolved.options, vocab_size, self._model.device)
         return self._responses.new_state(sampler, resolved.eos_ids, self._options.stop_strings(sequence.request.params))
+
+    def _matcher(self, constraint: Constraint, trigger: str | None, eos_ids: frozenset[int]) -> AnyMatcher:
+        if trigger is None:
+            return self._grammars.matcher(constraint, eos_ids)
+        return self._grammars.triggered(trigger, constraint, eos_ids)
 
     def _make_runner(self, draft: EngineModel | None) -> ModelRunner:
         model = self._model
@@ -291,7 +323,10 @@ class Engine:
             proposers.append(
                 DraftModel(draft, blocks, self.settings, self.stats, encoder_cache=shared, eos_ids=eos_ids)
             )
-        return SpeculativeDecoder(proposers) if proposers else None
+        return self._speculative_of(proposers) if proposers else None
+
+    def _speculative_of(self, proposers: list[Proposer]) -> SpeculativeDecoder:
+        return SpeculativeDecoder([self._forced_tokens, *proposers], self._forced_tokens.matchers)
 
     def _make_scheduler(self) -> Scheduler:
         block_manager = BlockManager(self._runner.storage.blocks, self._runner.storage.block)

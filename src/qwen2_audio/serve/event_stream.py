@@ -134,12 +134,21 @@ class ChatEvents:
             self._started.add(chunk.index)
             events += self._event(delta_choice(Chunk("", index=chunk.index), self._role, logprobs=False))
         self._count(chunk)
-        if chunk.text or chunk.logprobs:
-            events += self._event(delta_choice(chunk, {"content": chunk.text}, logprobs=self.logprobs))
+        logprobs = self.logprobs
+        for delta in self._deltas(chunk):
+            events += self._event(delta_choice(chunk, delta, logprobs=logprobs))
+            logprobs = False  # they are told once
         if chunk.finish_reason is not None:
-            events += self._event(delta_choice(chunk, {}, logprobs=False, last=True))
+            events += self._event(self._last_choice(chunk))
             self._usages += [] if chunk.usage is None else [chunk.usage]
         return events
+
+    def _deltas(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """What `chunk` adds to the message."""
+        return [{"content": chunk.text}] if chunk.text or chunk.logprobs else []
+
+    def _last_choice(self, chunk: Chunk) -> dict[str, Any]:
+        return delta_choice(chunk, {}, logprobs=False, last=True)
 
     def _count(self, chunk: Chunk) -> None:
         tokens = chunk.num_tokens if chunk.usage is None else chunk.usage.completion_tokens
