@@ -16,6 +16,7 @@ AT_LEAST: dict[str, float] = {
     "engine.vs_transformers": 3.0,
     "engine.second_turn_ratio": 5.0,
     "long.speedup": 2.5,
+    "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
 }
 AT_MOST: dict[str, float] = {
@@ -34,6 +35,7 @@ AT_MOST: dict[str, float] = {
     "engine.short_ttft_ratio": 1.0,  # of twice its time on an idle engine plus one chunk
     "engine.overhead_pct": 5.0,
     "engine.nano_overhead_ms": 1.0,
+    "embed.batch_equal": 1e-5,
     "long.wer_excess": 1.5,
     "long.wer_excess_20db": 3.0,
 }

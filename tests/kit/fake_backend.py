@@ -41,7 +41,7 @@ class FakeBackend:
         self._stats = Stats()
         self._lock = threading.Lock()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False) -> RequestHandle:
+    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False, ending="answer") -> RequestHandle:
         params = params or SamplingParams()
         sources = check_messages(messages)
         with self._lock:
