@@ -26,6 +26,7 @@ from .routes.audio import AudioRoutes
 from .routes.chat import ChatRoutes
 from .routes.decisions import DecisionRoutes
 from .routes.embeddings import EmbeddingRoutes
+from .routes.responses import ResponseRoutes
 from .routes.tokenize import TokenizeRoutes
 from .settings import Settings
 from .state import State
@@ -52,9 +53,12 @@ def create_app(
     state = State(backend, settings or Settings())
     capabilities = capabilities or general_capabilities(is_base=backend.is_base)
     chat, audio, info = ChatRoutes(state), AudioRoutes(state), _InfoRoutes(state, capabilities)
-    decisions, tokens = DecisionRoutes(state), TokenizeRoutes(state)
+    decisions, tokens, responses = DecisionRoutes(state), TokenizeRoutes(state), ResponseRoutes(state)
     routes: list[Route | Mount] = [
         Route("/v1/chat/completions", chat.complete, methods=["POST"]),
+        Route("/v1/responses", responses.create, methods=["POST"]),
+        Route("/v1/responses/{id}", responses.retrieve, methods=["GET"]),
+        Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
         Route("/v1/audio/transcriptions", audio.transcribe, methods=["POST"]),
         Route("/v1/audio/translations", audio.translate, methods=["POST"]),
         Route("/v1/embeddings", EmbeddingRoutes(state).embed, methods=["POST"]),
@@ -97,7 +101,7 @@ def _cors(settings: Settings) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=list(settings.origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # OpenAI's client sends a dozen of its own, such as x-stainless-arch
             expose_headers=["x-request-id", "retry-after"],
         )

@@ -46,6 +46,7 @@ class Settings:
     max_reserved_bytes: int = 1024 * _MEGABYTE  # of all open requests: their bodies and the clips they link to
     clip_bytes: int = 25 * _MEGABYTE  # of one encoded clip
     clip_seconds: float = 4 * 3600.0  # of a clip to transcribe or translate
+    stored_bytes: int = 256 * _MEGABYTE  # of responses that later requests may go on with, clips included
     clips: int = 64  # in one request
     answers: int = 16  # maximum of n
     logprobs: int = 20  # tokens named beside one, with their log-probabilities; -1: as many as are asked for

@@ -18,6 +18,7 @@ from ...types import Message
 from ..bodies import check_content_type, parse_json, read_body
 from ..convert import clip_params, conversation_of, parts_of
 from ..errors import ApiError
+from ..input_items import messages_of_input, part_of
 from ..media import fetch_links, links_of
 from ..protocol import Body, json_type, parse_body
 from ..settings import Settings
@@ -25,7 +26,6 @@ from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, stream
 
 Labels = Literal["letters", "words"]
-_TEXT_PARTS = ("input_text", "output_text")  # OpenAI's names of a text
 
 
 class DecisionsRequest(Body):
@@ -67,8 +67,7 @@ class DecisionRoutes:
             _openai_question(question, field, asked.labels)
             for question, field in zip(asked.questions, fields, strict=True)
         ]
-        given = [{"role": "user", "content": asked.input}] if isinstance(asked.input, str) else _items(asked.input)
-        messages = conversation_of(given, self._state.settings, "input")
+        messages = conversation_of(messages_of_input(asked.input), self._state.settings, "input")
         clips = clip_params(messages, "input")
         answers = await self._decide(request, messages, questions, arrived, asked.priority, clips)
         names = [question.get("name") for question in asked.questions]
@@ -142,34 +141,6 @@ class DecisionRoutes:
         return decisions
 
 
-def _items(items: Sequence[Any]) -> list[Any]:
-    """OpenAI's input items as messages of chat. ApiError for calls of tools, which have no place in the prompt."""
-    messages = []
-    for number, item in enumerate(items):
-        where = f"input[{number}]"
-        if not isinstance(item, dict) or item.get("type", "message") != "message":
-            what = json_type(item) if not isinstance(item, dict) else f"of the type {item['type']!r}"
-            raise ApiError(f"{where} is {what}; expected a message.", param=where)
-        content = item.get("content")
-        if isinstance(content, list):
-            content = [_part(part, f"{where}.content[{index}]") for index, part in enumerate(content)]
-        messages.append({**{key: value for key, value in item.items() if key not in ("type", "phase")}, "content": content})
-    return messages
-
-
-def _part(part: Any, where: str) -> Any:
-    if not isinstance(part, dict):
-        return part  # refused with its type, as in chat
-    if part.get("type") == "input_json":
-        return {"type": "text", "text": json.dumps(part.get("data"), ensure_ascii=False)}
-    if part.get("type") in _TEXT_PARTS:
-        rest = {key: value for key, value in part.items() if key not in ("type", "prompt_cache_breakpoint")}
-        return {"type": "text", **rest}
-    if part.get("type") == "input_image":
-        raise ApiError(f"{where} is an image, and the model hears; send clips as input_audio.", param=where)
-    return part
-
-
 def _state_messages(asked: SystemOneRequest, settings: Settings) -> list[Message]:
     """The conversation that System One's fields make: instructions, clips, state."""
     clips = [{"type": "audio", "audio": clip} if isinstance(clip, str) else clip for clip in asked.audio]
@@ -234,7 +205,7 @@ def _question(text: str, options: tuple[Any, ...], kind: Any, labels: Labels, fi
 
 def _instructions(value: Any, field: str) -> str:
     if isinstance(value, list):
-        parts = [_part(part, f"{field}[{number}]") for number, part in enumerate(value)]
+        parts = [part_of(part, f"{field}[{number}]") for number, part in enumerate(value)]
         if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
             raise ApiError(f"{field} has a part that is no text; expected input_text or input_json.", param=field)
         return "\n".join(part["text"] for part in parts)
