@@ -16,7 +16,7 @@ from qwen2_audio.serve.settings import Settings
 openai = pytest.importorskip("openai")
 DATA = base64.b64encode(wav_bytes()).decode()
 SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
-QUESTIONS = [
+QUESTIONS: list[dict] = [
     {"type": "predicate", "instructions": "Is it loud?", "name": "loud"},
     {
         "type": "choice",
@@ -110,14 +110,30 @@ def test_systemone(http, tiny_chat):
         ({"questions": None}, "questions", "is missing"),
         ({"questions": [{"type": "rank", "instructions": "?"}]}, "questions[0].type", "predicate, choice or score"),
         ({"questions": [{"type": "predicate"}]}, "questions[0].instructions", "expected a string"),
-        ({"questions": [{"type": "choice", "instructions": "?", "choices": [{"value": "a"}]}]}, "questions[0]", "1 choices"),
-        ({"questions": [{"type": "choice", "instructions": "?", "choices": ["a", "b"]}]}, "questions[0].choices[0]", "a string"),
-        ({"questions": [{"type": "choice", "instructions": "?", "choices": [{"value": 3}, {"value": 4}]}]}, "questions[0]", "option 3"),
+        (
+            {"questions": [{"type": "choice", "instructions": "?", "choices": [{"value": "a"}]}]},
+            "questions[0]",
+            "1 choices",
+        ),
+        (
+            {"questions": [{"type": "choice", "instructions": "?", "choices": ["a", "b"]}]},
+            "questions[0].choices[0]",
+            "a string",
+        ),
+        (
+            {"questions": [{"type": "choice", "instructions": "?", "choices": [{"value": 3}, {"value": 4}]}]},
+            "questions[0]",
+            "option 3",
+        ),
         ({"questions": [{**QUESTIONS[0], "weight": 1}]}, "questions[0].weight", "not a field"),
         ({"input": []}, "input", "is empty"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]", "of the type 'function_call'"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]", "image"),
-        ({"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]}, "input[0].content[0]", ""),
+        (
+            {"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]},
+            "input[0].content[0]",
+            "",
+        ),
         ({"labels": "numbers"}, "labels", ""),
         ({"temperature": 1}, "temperature", "not a field"),
         ({"model": "other"}, "model", "no model"),
@@ -139,7 +155,10 @@ def test_what_is_wrong_is_named(http, change, param, message):
         ({"images": ["x"]}, "images"),
         ({"audio": ["AAAA"]}, "audio[0]"),
         ({"audio": [{"type": "text", "texts": "x"}]}, "audio[0].texts"),
-        ({"questions": {"q": {"type": "noul", "instructions": "?", "criteria": {"maybe": "x"}}}}, "questions.q.criteria.maybe"),
+        (
+            {"questions": {"q": {"type": "noul", "instructions": "?", "criteria": {"maybe": "x"}}}},
+            "questions.q.criteria.maybe",
+        ),
         ({"questions": {"q": {"type": "choice", "instructions": "?", "criteria": ["a", "b"]}}}, "questions.q.criteria"),
         ({"questions": {"q": {"type": "score", "instructions": "?", "criteria": {"a": "b"}}}}, "questions.q.criteria"),
     ],

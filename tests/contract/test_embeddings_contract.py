@@ -20,9 +20,11 @@ SOUND = {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav_byt
 @pytest.fixture(scope="module")
 def client(tiny_chat):
     service = Service(tiny_chat.model, tiny_chat.processor, name="tiny")
-    with live(service, Settings(grace=1)) as server:
-        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=30) as client:
-            yield client
+    with (
+        live(service, Settings(grace=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=30) as client,
+    ):
+        yield client
 
 
 def test_texts_in_both_encodings(client, tiny_chat):

@@ -17,11 +17,11 @@ from kit.live_server import live
 from qwen2_audio.longform.wording import LANGUAGES
 from qwen2_audio.serve.convert import messages_of
 from qwen2_audio.serve.media import Link
+from qwen2_audio.serve.protocol import NEUTRAL, ChatRequest, SpeechRequest, StreamOptions, parse_chat
 from qwen2_audio.serve.routes.decisions import DecisionsRequest, SystemOneRequest
 from qwen2_audio.serve.routes.embeddings import EmbeddingRequest
 from qwen2_audio.serve.routes.responses import ResponsesRequest
 from qwen2_audio.serve.routes.tokenize import TokenizeRequest
-from qwen2_audio.serve.protocol import NEUTRAL, ChatRequest, SpeechRequest, StreamOptions, parse_chat
 from qwen2_audio.serve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,9 @@ def test_commands(documented, here, number):
         blocks("sh http")[number].replace("http://127.0.0.1:8000", documented.url).replace("curl ", "curl -sS --fail ")
     )
     done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, cwd=here, timeout=60)
-    assert done.returncode == 0 and any(word in done.stdout for word in ("heard", "label_mass", "token_strs")), done.stderr
+    assert done.returncode == 0 and any(word in done.stdout for word in ("heard", "label_mass", "token_strs")), (
+        done.stderr
+    )
 
 
 def test_there_are_examples():

@@ -24,9 +24,11 @@ def fake():
 
 @pytest.fixture(scope="module")
 def client(fake):
-    with live(fake, Settings(grace=1)) as server:
-        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client:
-            yield client
+    with (
+        live(fake, Settings(grace=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client,
+    ):
+        yield client
 
 
 def test_a_text(client, fake):
@@ -116,7 +118,10 @@ def test_an_error_in_the_middle_of_a_stream(client):
         ({"input": []}, "input"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input[0].content[0].file_id"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]},
+            "input[0].content[0].file_id",
+        ),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]}, "input[0].content[0]"),
         ({"tools": [{"type": "function", "name": "f"}]}, "tools"),

@@ -184,7 +184,11 @@ def test_tokenize_a_clip(http):
         ("/tokenize", {"prompt": "a", "messages": TURNS}, "prompt"),
         ("/tokenize", {"prompt": "a", "mdoel": "x"}, "mdoel"),
         ("/tokenize", {"messages": []}, "messages"),
-        ("/tokenize", {"messages": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]}, "messages[0].content[0]"),
+        (
+            "/tokenize",
+            {"messages": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]},
+            "messages[0].content[0]",
+        ),
         ("/detokenize", {}, "tokens"),
         ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),
         ("/detokenize", {"tokens": [9999]}, None),

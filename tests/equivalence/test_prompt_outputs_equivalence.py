@@ -147,7 +147,9 @@ def test_log_probabilities_of_a_prompt(loaded, prompts, step):
                 assert found.rank == int((row > row[token]).sum()) + 1
                 assert [one.token for one in found.top] == row.topk(2).indices.tolist()
                 assert [one.rank for one in found.top] == [1, 2]
-    plain = run(Engine(*loaded, EngineSettings(kv_tokens=2048)), [(prompts[0], SamplingParams(temperature=0, max_tokens=3))])
+    plain = run(
+        Engine(*loaded, EngineSettings(kv_tokens=2048)), [(prompts[0], SamplingParams(temperature=0, max_tokens=3))]
+    )
     with_them = run(engine, [(prompts[0], params)])
     assert plain[0].usage.completion_tokens == with_them[0].usage.completion_tokens
 
@@ -205,7 +207,7 @@ def test_what_cannot_be_is_refused(loaded, prompts):
     handle = RequestHandle(1, engine.cancel)
     with pytest.raises(ConfigError, match="layer is 7, and the language_model has the states 0 to 2"):
         engine.submit(prompts[0], PoolingParams(layer=7), handle)
-    with pytest.raises(PromptError, match="source is 'encoder'.*there is no clip"):
+    with pytest.raises(PromptError, match=r"source is 'encoder'.*there is no clip"):
         engine.submit(prompts[1], PoolingParams("encoder"), handle)
     with pytest.raises(ContextLengthError, match="context holds 2048"):
         engine.submit(Prompt([20] * 2049, [], [], ()), PoolingParams(), handle)

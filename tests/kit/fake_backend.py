@@ -24,7 +24,6 @@ from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.text.chat_template import check_messages
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenLogprob, Usage
 
-
 VECTOR = np.full(4, 0.5, np.float32)
 
 
@@ -81,7 +80,12 @@ class FakeBackend:
 
     def submit_decisions(self, messages, questions, *, timeout=None, priority=0) -> list[PendingDecision]:
         asked = ask_all(messages, questions, lambda text: list(text.encode()), {0})
-        return [PendingDecision(one, [ended(Chunk("", "stop", Usage(20, 0, 1), logprobs=(one_of(one),)))]) for one in asked]
+        return [
+            PendingDecision(one, [ended(Chunk("", "stop", Usage(20, 0, 1), logprobs=(one_of(one),)))]) for one in asked
+        ]
+
+    def prompt(self, messages, *, ending="answer"):
+        raise NotImplementedError
 
     def encode(self, text, *, add_special_tokens=False) -> list[int]:
         return list(text.encode())

@@ -25,9 +25,7 @@ def pair(tmp_path_factory):
     letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     backend = byte_level_bpe(BPE(letters, []))
     backend.add_special_tokens(CONTROL)
-    tokenizer = Tokenizer(
-        backend, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "padding_side": "left"}
-    )
+    tokenizer = Tokenizer(backend, {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "padding_side": "left"})
     tokenizer.save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
     torch.manual_seed(0)
@@ -42,7 +40,11 @@ def pair(tmp_path_factory):
             parameter.add_(torch.randn_like(parameter) * 0.15)
     model.save_pretrained(folder)
     theirs = transformers.Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    return qa.load(folder, device="cpu", dtype="float32"), theirs, transformers.Qwen2AudioProcessor.from_pretrained(folder)
+    return (
+        qa.load(folder, device="cpu", dtype="float32"),
+        theirs,
+        transformers.Qwen2AudioProcessor.from_pretrained(folder),
+    )
 
 
 def clip(samples):

@@ -133,8 +133,11 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object."""
         named = {shown(value): p for (value, _), p in zip(self.question.options, self.probabilities, strict=True)}
-        own = {"choice": {"choice": self.choice}, "predicate": {"probability": self.probability},
-               "score": {"score": self.score, "choice": self.choice}}[self.question.kind]  # fmt: skip
+        own: dict[str, Any] = {"choice": self.choice}
+        if self.question.kind == "predicate":
+            own = {"probability": self.probability}
+        elif self.question.kind == "score":
+            own |= {"score": self.score}
         return {
             "question": self.question.text, **own, "probabilities": named, "confidence": self.confidence,
             "label_mass": self.label_mass, "argmax_is_label": self.argmax_is_label,

@@ -13,6 +13,7 @@ from ..inputs import prompt as prompts
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import LogMels, Prompt
+from ..text.chat_template import AUDIO
 from ..types import EmbeddingInput, Ending, PoolingParams
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def prompt_of(
     if source.conversation:
         ending: Ending = "answer" if source.add_generation_prompt else "closed"
         return prompts.build_prompt(source.conversation, processor, template, log_mels, ending=ending)
-    audio_id = processor.tokenizer.convert_tokens_to_ids(prompts.AUDIO)
+    audio_id = processor.tokenizer.convert_tokens_to_ids(AUDIO)
     known = len(processor.tokenizer)
     wrong = [token for token in source.ids if not 0 <= token < known or token == audio_id]
     if wrong or not source.ids:

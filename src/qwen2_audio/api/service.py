@@ -176,7 +176,7 @@ class Service:
         return [tokenizer.token_bytes(token).decode("utf-8", "replace") for token in ids]
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Ids of a text as it stands. With `add_special_tokens` a control token in it is one, as in a rendered prompt."""
+        """Ids of a text as it stands; with `add_special_tokens`, a control token in it is one, as in a prompt."""
         tokenizer = self._processor.tokenizer
         return list(tokenizer(text)["input_ids"]) if add_special_tokens else tokenizer.encode_plain(text)[0]
 

@@ -67,9 +67,7 @@ def command(
         note(f"label mass {decision.label_mass:.3g}: the share of all that could be said which these answers have.")
 
 
-def _of_options(
-    prompt: str | None, choice: list[str] | None, level: list[str] | None, words: bool
-) -> dict[str, Any]:
+def _of_options(prompt: str | None, choice: list[str] | None, level: list[str] | None, words: bool) -> dict[str, Any]:
     if choice and level:
         raise ConfigError("--choice and --level exclude each other; give one of them.")
     question: dict[str, Any] = {"question": prompt, "labels": "words" if words else "letters"}

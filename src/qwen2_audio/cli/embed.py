@@ -35,7 +35,9 @@ def command(
     pooling: Annotated[
         str | None, typer.Option(help="last, mean or none; default last of the language model, else mean.")
     ] = None,
-    no_normalize: Annotated[bool, typer.Option("--no-normalize", help="Leave vectors at the length they have.")] = False,
+    no_normalize: Annotated[
+        bool, typer.Option("--no-normalize", help="Leave vectors at the length they have.")
+    ] = False,
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
     device: terminal.Device = "auto",
@@ -89,7 +91,9 @@ def _write(vectors: Iterator[Any], names: list[str], failed: dict[int, str], out
     if len(failed) == len(rows):
         return
     if output.suffix == ".jsonl":
-        lines = [_line(name, row, failed.get(number)) for number, (name, row) in enumerate(zip(names, rows, strict=True), 1)]
+        lines = [
+            _line(name, row, failed.get(number)) for number, (name, row) in enumerate(zip(names, rows, strict=True), 1)
+        ]
         data = "".join(f"{line}\n" for line in lines).encode()
     else:
         buffer = io.BytesIO()

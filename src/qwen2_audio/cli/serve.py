@@ -68,7 +68,10 @@ def command(
     max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
     max_clip_seconds: Annotated[int, typer.Option(help="Longest clip to transcribe.", min=1)] = 14_400,
     max_logprobs: Annotated[
-        int, typer.Option(help="Most tokens to name beside one in logprobs; -1: the whole vocabulary, which is slow.", min=-1)
+        int,
+        typer.Option(
+            help="Most tokens to name beside one in logprobs; -1: the whole vocabulary, which is slow.", min=-1
+        ),
     ] = 20,
     max_concurrency: Annotated[int, typer.Option(help="Most requests at a time, queued ones included.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Most seconds from a request to the end of its answer.")] = 600.0,

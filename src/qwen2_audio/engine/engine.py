@@ -125,9 +125,7 @@ class Engine:
         self.check_request(prompt, params)
         params, keys = layer_of(self._model, params), prompt.prefix_keys(self._model.config.audio_token_index)
         number = self.stats.submitted
-        request = Request(
-            number, prompt, keys, SamplingParams(), handle, 0, "stop", deadline, priority, pooling=params
-        )
+        request = Request(number, prompt, keys, SamplingParams(), handle, 0, "stop", deadline, priority, pooling=params)
         self._scheduler.check_capacity(request)
         sequence, state = Sequence(request, 0, list(keys)), self._responses.new_state(None, frozenset(), ())
         state.prompt_output = sequence.prompt_output = HiddenStates(params, len(keys))

@@ -115,9 +115,7 @@ def completions_of(chunks: abc.Sequence[Chunk], answers: int) -> list[Completion
         assert last.finish_reason is not None and last.usage is not None
         logprobs: tuple[TokenLogprob, ...] = tuple(logprob for chunk in own for logprob in chunk.logprobs)
         text = "".join(chunk.text for chunk in own)
-        completions.append(
-            Completion(text, last.finish_reason, last.usage, last.heard, logprobs, last.prompt_logprobs)
-        )
+        completions.append(Completion(text, last.finish_reason, last.usage, last.heard, logprobs, last.prompt_logprobs))
     return completions
 
 

@@ -41,7 +41,8 @@ class Calibration:
             "|---|---|---|---|",
             *rows,
             "",
-            f"{self.count} decisions, {self.accuracy:.1%} right, ECE {self.ece:.3f}, mean label mass {self.label_mass:.3f}",
+            f"{self.count} decisions, {self.accuracy:.1%} right, ECE {self.ece:.3f}, "
+            f"mean label mass {self.label_mass:.3f}",
         ]
 
 

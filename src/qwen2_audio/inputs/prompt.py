@@ -197,9 +197,7 @@ def build_base_prompt(
     return _prompt_of(segments, [clip], processor, log_mels)
 
 
-def build_plain_prompt(
-    message: Message, processor: Qwen2AudioProcessor, log_mels: LogMels | None = None
-) -> Prompt:
+def build_plain_prompt(message: Message, processor: Qwen2AudioProcessor, log_mels: LogMels | None = None) -> Prompt:
     """A message as it stands, in no template: each clip between `<|audio_bos|>` and `<|audio_eos|>`, and its texts.
 
     So MTEB embeds this model's inputs (its wrapper of Qwen2-Audio). Raises PromptError for a malformed or empty

@@ -233,7 +233,8 @@ def _alternatives(asked: int, param: str, settings: Settings) -> int:
     if allowed != -1 and not 0 <= asked <= allowed:
         what = "all tokens" if asked == -1 else str(asked)
         raise _invalid(
-            f"{param} asks for {what}, and this server names at most {allowed} tokens beside one (--max-logprobs).", param
+            f"{param} asks for {what}, and this server names at most {allowed} tokens beside one (--max-logprobs).",
+            param,
         )
     return ALL_TOKENS if asked == -1 else asked
 

@@ -91,9 +91,7 @@ class State:
         `raw`, `ending`: as `Backend.submit` takes them.
         """
         timeout = self.seconds_left(arrived)
-        handle = self.backend.submit(
-            messages, params, timeout=timeout, priority=priority, raw=raw, ending=ending
-        )
+        handle = self.backend.submit(messages, params, timeout=timeout, priority=priority, raw=raw, ending=ending)
         return handle, stream(handle, self.settings, clip_params)
 
     def seconds_left(self, arrived: float) -> float:

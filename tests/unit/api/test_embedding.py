@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import qwen2_audio as qa
-from conftest import tone
+from kit.clip_files import wav_bytes as tone
 from qwen2_audio.types import EmbeddingInput
 
 

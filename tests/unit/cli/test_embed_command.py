@@ -8,7 +8,7 @@ import qwen2_audio as qa
 
 def test_lines_of_json(cli, wav_file, tiny_chat):
     first, second = wav_file("a.wav"), wav_file("b.wav", 2.0)
-    status, out, err = cli("embed", first, second, "--text", "a dog")
+    status, out, _ = cli("embed", first, second, "--text", "a dog")
     lines = [json.loads(line) for line in out.splitlines()]
     assert status == 0 and [line["source"] for line in lines] == [str(first), str(second), "a dog"]
     expected = tiny_chat.embed([first, second, qa.user("a dog")])

@@ -96,9 +96,7 @@ class ModelRunner:
         tokens = torch.frombuffer(array("q", ids), dtype=torch.int64).view(1, -1).to(self._device)
         states: list[torch.Tensor] = []
         every_layer = any(layer != -1 for layer in layers)
-        run = partial(
-            batch.run, self._model, self.storage, states=states if layers else None, every_layer=every_layer
-        )
+        run = partial(batch.run, self._model, self.storage, states=states if layers else None, every_layer=every_layer)
         if self._driver is None and not with_audio:
             return ForwardOutput.of(run(ids=tokens).float(), states)
         embeds = self._embed(tokens)

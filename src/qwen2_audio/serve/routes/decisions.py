@@ -1,4 +1,4 @@
-"""POST /v1/decisions in OpenAI's shape, and POST /v1/systemone in TypeSafe's and vLLM's: the probability of each answer."""
+"""POST /v1/decisions in OpenAI's shape, POST /v1/systemone in TypeSafe's and vLLM's: how likely each answer is."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class SystemOneRequest(Body):
     state: Any = None
     questions: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     instructions: str | None = None
-    audio: list[Any] = []
-    images: Annotated[list[Any], Field(max_length=0)] = []
-    videos: Annotated[list[Any], Field(max_length=0)] = []
+    audio: list[Any] = Field(default_factory=list)
+    images: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
+    videos: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
     labels: Labels = "letters"
 
 
@@ -190,7 +190,9 @@ def _systemone_question(source: dict[str, Any], field: str, labels: Labels) -> Q
         _check_keys(known, ("true", "false"), where)
         options = tuple((value, _content(known.get(name))) for value, name in ((True, "true"), (False, "false")))
         return _question(text, options, "predicate", labels, field)
-    return _question(text, tuple((name, _content(said)) for name, said in (criteria or {}).items()), "choice", labels, field)
+    return _question(
+        text, tuple((name, _content(said)) for name, said in (criteria or {}).items()), "choice", labels, field
+    )
 
 
 def _question(text: str, options: tuple[Any, ...], kind: Any, labels: Labels, field: str) -> Question:
@@ -243,9 +245,7 @@ def _openai_answer(answer: Decision, name: str | None) -> dict[str, Any]:
     if question.kind == "choice":
         probabilities = [{"value": value, "probability": p} for (value, _), p in pairs]
         return {**common, "choice": answer.choice, "probabilities": probabilities, "confidence": answer.confidence}
-    levels = [
-        {"label": shown(value), "value": level, "probability": p} for level, ((value, _), p) in enumerate(pairs)
-    ]
+    levels = [{"label": shown(value), "value": level, "probability": p} for level, ((value, _), p) in enumerate(pairs)]
     return {**common, "score": answer.score, "probabilities": levels, "confidence": answer.confidence}
 
 

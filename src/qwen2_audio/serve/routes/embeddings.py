@@ -140,7 +140,10 @@ def _body(chunks: Sequence[Chunk], encoding: str, model: str) -> dict[str, Any]:
     data = []
     for index, chunk in enumerate(chunks):
         vector: np.ndarray = chunk.embedding
-        written: Any = vector.tolist() if encoding == "float" else base64.b64encode(vector.astype("<f4")).decode()
+        if encoding == "float":
+            written: Any = vector.tolist()
+        else:
+            written = base64.b64encode(vector.astype("<f4").tobytes()).decode()
         shape = {"shape": list(vector.shape)} if vector.ndim == 2 else {}  # of pooling "none": positions, width
         data.append({"object": "embedding", "index": index, "embedding": written, **shape})
     return {"object": "list", "data": data, "model": model, "usage": _usage(chunks)}

@@ -46,10 +46,10 @@ class ResponsesRequest(Sampling):
     previous_response_id: str | None = None
     store: bool = True
     stream: bool = False
-    text: dict[str, Any] = {}
-    include: list[Literal["message.output_text.logprobs"]] = []
+    text: dict[str, Any] = Field(default_factory=dict)
+    include: list[Literal["message.output_text.logprobs"]] = Field(default_factory=list)
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+    metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
     prompt_cache_key: str | None = None  # without effect: the cache finds prompts by their content
     user: Annotated[str, Field(max_length=256)] | None = None  # these two are accepted; nothing is done for them
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
@@ -178,9 +178,7 @@ class ResponseRoutes:
             self._store.put(StoredResponse(whole, [*messages, said]))
         return whole
 
-    async def _events(
-        self, chunks: AsyncIterator[Chunk], body: _Body, messages: list[Message]
-    ) -> AsyncIterator[bytes]:
+    async def _events(self, chunks: AsyncIterator[Chunk], body: _Body, messages: list[Message]) -> AsyncIterator[bytes]:
         """The events of the whole stream."""
         number, seen = 0, list[Chunk]()
         at = {"item_id": body.message_id, "output_index": 0, "content_index": 0}

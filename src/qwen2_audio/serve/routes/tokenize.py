@@ -53,15 +53,13 @@ class TokenizeRoutes:
         else:
             ids = await asyncio.to_thread(backend.encode, asked.prompt, add_special_tokens=asked.add_special_tokens)
         texts = await asyncio.to_thread(backend.token_texts, ids) if asked.return_token_strs else None
-        return JSONResponse(
-            {"count": len(ids), "max_model_len": backend.context, "tokens": ids, "token_strs": texts}
-        )
+        return JSONResponse({"count": len(ids), "max_model_len": backend.context, "tokens": ids, "token_strs": texts})
 
     async def _ids_of_messages(self, request: Request, asked: TokenizeRequest) -> list[int]:
-        if asked.continue_final_message and "add_generation_prompt" in asked.model_fields_set:
-            if asked.add_generation_prompt:
-                message = "continue_final_message and add_generation_prompt exclude each other; give one of them."
-                raise ApiError(message, param="continue_final_message")
+        both = asked.add_generation_prompt and "add_generation_prompt" in asked.model_fields_set
+        if asked.continue_final_message and both:
+            message = "continue_final_message and add_generation_prompt exclude each other; give one of them."
+            raise ApiError(message, param="continue_final_message")
         settings = self._state.settings
         messages = conversation_of(asked.messages or [], settings)
         if links := links_of(messages):
