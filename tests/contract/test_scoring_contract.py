@@ -127,16 +127,15 @@ def test_echo_and_continue_final_message(client, tiny_chat, echo, stream):
     assert tiny_chat.chat(messages, params).text != expected, "the end of the prompt makes no difference"
 
 
-def test_an_answer_is_continued_from_its_text(client, tiny_chat):
-    """Half of a greedy answer, given back, is continued by the other half."""
-    params = qa.SamplingParams(max_tokens=12, min_tokens=12, temperature=0, logprobs=0)
-    whole = tiny_chat.chat([qa.user("Hi")], params)
-    ids = [one.token for one in whole.logprobs]
-    half = tiny_chat.processor.decode(ids[:6])
-    if tiny_chat.processor.tokenizer.encode_plain(half)[0] != ids[:6]:
-        pytest.skip("this answer's text is encoded in other tokens")
-    rest = tiny_chat.chat([qa.user("Hi"), qa.assistant(half)], params, continue_final_message=True)
-    assert [one.token for one in rest.logprobs][:6] == ids[6:]
+def test_an_answer_is_continued_from_its_text():
+    """The beginning of nano's answer, given back, is continued by the rest of it."""
+    nano, params = qa.load(device="cpu", dtype="float32"), qa.SamplingParams(temperature=0, logprobs=0)
+    asked = [qa.user("What is this sound?", audio=qa.nano_path() / "clips" / "dog.wav")]
+    ids = [one.token for one in nano.chat(asked, params).logprobs]
+    begun = nano.processor.decode(ids[:4])
+    assert nano.processor.tokenizer.encode_plain(begun)[0] == ids[:4] and len(ids) > 6
+    rest = nano.chat([*asked, qa.assistant(begun)], params, continue_final_message=True)
+    assert [one.token for one in rest.logprobs] == ids[4:]
 
 
 def test_two_ends_at_once(client):
@@ -174,7 +173,7 @@ def test_tokenize_messages(http, tiny_chat, add, goes_on):
 def test_tokenize_a_clip(http):
     found = http.post("/tokenize", json={"messages": [{"role": "user", "content": [SOUND]}]}).json()
     without = http.post("/tokenize", json={"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]})
-    assert found["count"] > 25 + 5 and without.json()["count"] < 25
+    assert found["count"] > 25 + without.json()["count"]
 
 
 @pytest.mark.parametrize(

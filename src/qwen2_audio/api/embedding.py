@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.request import RequestHandle
 from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
 from ..inputs import prompt as prompts
 from ..inputs.messages import user
@@ -17,7 +18,6 @@ from ..text.chat_template import AUDIO
 from ..types import EmbeddingInput, Ending, PoolingParams
 
 if TYPE_CHECKING:
-    from ..engine.request import RequestHandle
     from .service import Service
 
 AHEAD = 64  # inputs that are submitted before the first one is done

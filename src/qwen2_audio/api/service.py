@@ -123,7 +123,7 @@ class Service:
     def submit_embedding(
         self, source: Any, params: PoolingParams, *, timeout: float | None = None, priority: int = 0
     ) -> RequestHandle:
-        """Submit what is to be embedded, an EmbeddingInput or what `input_of` makes one of; its last Chunk has the embedding.
+        """Submit an EmbeddingInput, or what `input_of` makes one of; its last Chunk has the embedding.
 
         Raises BusyError; later errors are those of `submit`.
         """

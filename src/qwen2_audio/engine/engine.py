@@ -165,7 +165,7 @@ class Engine:
         self._encode_clips()
         if self._clip_embedder.jobs:
             seconds = ENCODER_SECONDS if self._scheduler.num_running else STEP_SECONDS
-            for sequence, error in self._clip_embedder.run(seconds, self._responses):
+            for sequence, error in self._clip_embedder.run(seconds, self._responses.__contains__):
                 self._finish(sequence, "stop" if error is None else "error", error=error)
         if self._speculative is not None:
             self._speculative.propose(self._responses)

@@ -11,7 +11,7 @@ T positions of a prompt, V vocabulary, H width of the states.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -171,13 +171,15 @@ class ClipEmbedder:
         """`sequence` has HiddenStates as its prompt_output, which takes the states of its clips."""
         self.jobs[sequence] = self._steps(sequence)
 
-    def run(self, seconds: float, unfinished: Collection[Sequence]) -> Iterator[tuple[Sequence, Exception | None]]:
+    def run(
+        self, seconds: float, is_unfinished: Callable[[Sequence], bool]
+    ) -> Iterator[tuple[Sequence, Exception | None]]:
         """Work for about `seconds`, in order of arrival. Yields what has ended, with the error that ended it;
-        sequences that are not among the `unfinished` ones are dropped."""
+        sequences that are finished already, by a cancellation say, are dropped."""
         until = time.monotonic() + seconds
         while self.jobs and time.monotonic() < until:
             sequence, steps = next(iter(self.jobs.items()))
-            if sequence not in unfinished:
+            if not is_unfinished(sequence):
                 del self.jobs[sequence]
                 continue
             try:

@@ -10,9 +10,9 @@ def test_what_may_be_embedded(tiny_chat, wav_file):
     wav = wav_file("dog.wav")
     rows = tiny_chat.embed([wav, qa.user(audio=wav), qa.user("a dog"), [qa.user("a dog", audio=wav)]])
     assert rows.shape == (4, 32) and rows.dtype == np.float32
-    np.testing.assert_array_equal(rows[0], rows[1])
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
-    assert len({row.tobytes() for row in rows}) == 3
+    assert abs(rows[1:] @ rows[1:].T - np.eye(3)).max() < 0.999, "three different inputs"
     lists = tiny_chat.embed([wav, tone(2.0)], source="encoder", pooling="none")
     assert [one.shape for one in lists] == [(25, 32), (50, 32)]
     assert tiny_chat.embed([tone(1.0)], source="projector").shape == (1, 32)
@@ -24,11 +24,11 @@ def test_a_conversation_takes_the_template(tiny_chat):
     ids = tuple(tokenizer(rendered)["input_ids"])
     (as_conversation,) = tiny_chat.embed([[qa.user("Hi")]])
     (as_ids,) = tiny_chat.embed([EmbeddingInput(ids=ids)])
-    np.testing.assert_array_equal(as_conversation, as_ids)
+    np.testing.assert_allclose(as_conversation, as_ids, atol=1e-6)
     rendered = tiny_chat.processor.apply_chat_template([qa.user("Hi")], tokenize=False, add_generation_prompt=True)
     ids = tuple(tokenizer(rendered)["input_ids"])
     source = EmbeddingInput(conversation=(qa.user("Hi"),), add_generation_prompt=True)
-    np.testing.assert_array_equal(*tiny_chat.embed([source, EmbeddingInput(ids=ids)]))
+    np.testing.assert_allclose(*tiny_chat.embed([source, EmbeddingInput(ids=ids)]), atol=1e-6)
     assert service.context == 2048
 
 

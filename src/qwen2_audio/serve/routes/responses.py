@@ -172,11 +172,11 @@ class ResponseRoutes:
 
     def _keep(self, body: _Body, answer: Completion, messages: list[Message]) -> dict[str, Any]:
         """The whole response, which is stored if the request wants it."""
-        whole = body.ended(answer)
+        kept = body.ended(answer)
         if body.asked.store:
             said = {"role": "assistant", "content": answer.text}
-            self._store.put(StoredResponse(whole, [*messages, said]))
-        return whole
+            self._store.put(StoredResponse(kept, [*messages, said]))
+        return kept
 
     async def _events(self, chunks: AsyncIterator[Chunk], body: _Body, messages: list[Message]) -> AsyncIterator[bytes]:
         """The events of the whole stream."""
@@ -202,13 +202,13 @@ class ResponseRoutes:
                 part = body.part(chunk.text, chunk.logprobs)
                 yield event("response.output_text.delta", **at, delta=part["text"], logprobs=part["logprobs"])
         (answer,) = completions_of(seen, 1)
-        whole = self._keep(body, answer, messages)
-        (item,) = whole["output"]
+        kept = self._keep(body, answer, messages)
+        (item,) = kept["output"]
         (part,) = item["content"]
         yield event("response.output_text.done", **at, text=part["text"], logprobs=part["logprobs"])
         yield event("response.content_part.done", **at, part=part)
         yield event("response.output_item.done", output_index=0, item=item)
-        yield event(f"response.{whole['status']}", response=whole)
+        yield event(f"response.{kept['status']}", response=kept)
 
 
 def _params(asked: ResponsesRequest) -> SamplingParams:
