@@ -16,6 +16,7 @@ AT_LEAST: dict[str, float] = {
     "engine.vs_transformers": 3.0,
     "engine.second_turn_ratio": 5.0,
     "long.speedup": 2.5,
+    "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
 }
 AT_MOST: dict[str, float] = {
@@ -37,6 +38,7 @@ AT_MOST: dict[str, float] = {
     "structured.overhead_pct": 3.0,
     "structured.overhead_worst_pct": 3.0,
     "structured.compile_ms": 5.0,
+    "embed.batch_equal": 1e-5,
     "long.wer_excess": 1.5,
     "long.wer_excess_20db": 3.0,
 }

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..engine.engine import EngineSettings
@@ -22,8 +23,8 @@ from ..longform.settings import TranscriptionSettings
 from ..longform.transcribe import Listening
 from ..longform.wording import language_of as to_name
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..types import Chunk, Completion, Message, SamplingParams
-from . import transcription
+from ..types import Chunk, Completion, Ending, Message, Pooling, PoolingParams, SamplingParams, Source
+from . import decisions, embedding, transcription
 from .service import Service
 
 DEFAULT_PARAMS = SamplingParams()
@@ -89,7 +90,13 @@ class AudioChat:
                 weakref.finalize(self, self._service.close)
             return self._service
 
-    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Completion:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        continue_final_message: bool = False,
+    ) -> Completion:
         """Answer a conversation.
 
         Args:
@@ -97,6 +104,7 @@ class AudioChat:
                 text or a list of parts `{"type": "text", "text"}` and `{"type": "audio", "audio": source}`.
             params: None, or a field that is None, takes the checkpoint's generation_config; without a limit there, an
                 answer has at most 256 new tokens.
+            continue_final_message: the answer goes on with the text of the last message, a begun answer.
 
         Raises:
             PromptError: malformed messages.
@@ -105,21 +113,29 @@ class AudioChat:
             CapacityError: the request needs more memory than the engine has.
             ConfigError: params that cannot work.
         """
-        handle = self._submit(messages, _single(params, "chat"))
+        ending: Ending = "continued" if continue_final_message else "answer"
+        handle = self._submit(messages, _single(params, "chat"), ending)
         try:
             (answer,) = handle.completions()
         finally:
             handle.cancel()  # stops the request after an interrupt; without effect on a finished one
         return answer
 
-    def stream(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Iterator[Chunk]:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        continue_final_message: bool = False,
+    ) -> Iterator[Chunk]:
         """Answer a conversation as `chat` does, as an iterator over deltas of the text.
 
         The joined texts are the text of `chat`; the last chunk has the finish reason and the usage. Messages are
         checked and clips are read before this returns. Closing the iterator, or leaving the loop over it, stops
         generation after the current token. Raises as `chat`.
         """
-        return _deltas(self._submit(messages, _single(params, "stream")))
+        ending: Ending = "continued" if continue_final_message else "answer"
+        return _deltas(self._submit(messages, _single(params, "stream"), ending))
 
     def batch(
         self,
@@ -214,9 +230,52 @@ class AudioChat:
         listening = Listening(everything=everything, split_channels=split_channels)
         return transcription.run(self.service(), audio, task, listening, stream=stream)
 
-    def _submit(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
+    def embed(
+        self,
+        inputs: Sequence[Any],
+        *,
+        source: Source = "language_model",
+        layer: int = -1,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Embed clips, texts and conversations: float32 [N, D], each row as if it were alone.
+
+        Args:
+            inputs: a list of clips in any form that `user()` takes; of `user(...)` messages, for text, or for text
+                with clips; or of lists of messages, which take the chat template.
+            source: "language_model": the hidden states behind the final norm, of `<|audio_bos|>`, clip,
+                `<|audio_eos|>` and text, as MTEB takes them; "encoder" or "projector": of the clips alone, far cheaper.
+            layer: of the source's hidden states, counted as transformers counts them: 0 enters the first layer, -1 is
+                the source's output. The encoder's has 25 states a second, its layers have 50.
+            pooling: "last" position (the language model's default), "mean" (of the others), or "none": then a list of
+                N arrays [T, D].
+            normalize: to length 1, so that a product of two rows is their cosine.
+
+        Raises:
+            Qwen2AudioError: as `chat`; the message begins with the input's number, from 1.
+        """
+        return embedding.run(self.service(), inputs, PoolingParams(source, layer, pooling, normalize))
+
+    def decide(self, audio: Any, questions: Any) -> Any:
+        """Answer questions whose answers are given: a Decision, or for a list of questions a list of them.
+
+        Args:
+            audio: a clip or a list of clips, as `user()` takes them, or the messages of a conversation.
+            questions: `{"question": str, "choices": [...]}`, with choices also as a dict of descriptions;
+                `{"question", "levels": [...]}` for a scale, lowest first; `{"question"}` for yes or no; or a list of
+                such questions, which share the clip's encoding and its part of the prompt. `"labels": "words"` scores
+                the choices' own words instead of letters.
+
+        Raises:
+            PromptError: a malformed question.
+            AudioError, ContextLengthError, CapacityError: as `chat`.
+        """
+        return decisions.run(self.service(), audio, questions)
+
+    def _submit(self, messages: Sequence[Message], params: SamplingParams, ending: Ending = "answer") -> RequestHandle:
         service = self.service()
-        prompt: Prompt = service.prompt(messages)
+        prompt: Prompt = service.prompt(messages, ending=ending)
         service.check(prompt, params)
         return service.submit_prompt(prompt, params)
 

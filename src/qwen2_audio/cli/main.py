@@ -24,6 +24,8 @@ COMMANDS = {
     "chat": "a conversation in the terminal: text, clips, recordings",
     "transcribe": "sound of any length to text, subtitles and tables, with times",
     "translate": "what is said in sound of any length, in another language",
+    "embed": "clips and texts as vectors, to compare and to search",
+    "decide": "how likely each of some given answers is: one pass, nothing is written",
     "info": "a checkpoint's shape and memory, or a clip's length, audio tokens and spectrogram",
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be trained on",
     "quantize": "write a checkpoint in 4 or 8 bits, for use on a CPU",

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ...types import Message, SamplingParams
 from ..answers import Envelope, completion_body
 from ..bodies import check_content_type, parse_json, read_body
-from ..convert import clip_params, messages_of, params_of
+from ..convert import clip_params, echo_of, ending_of, messages_of, params_of
 from ..event_stream import ChatEvents, EventStream, prepend
 from ..media import fetch_links, links_of
 from ..protocol import ChatRequest, StreamOptions, parse_chat
@@ -49,18 +49,19 @@ class ChatRoutes:
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
-        use = tool_use_of(chat)
-        handle, chunks = state.submit(messages, params, arrived, chat.priority, clip_params(chat))
+        use, ending, echo = tool_use_of(chat), ending_of(chat), echo_of(chat, messages)
+        clips = clip_params(chat.messages)
+        handle, chunks = state.submit(messages, params, arrived, chat.priority, clips, ending=ending)
         envelope = Envelope(state.names[0], "chat.completion.chunk" if chat.stream else "chat.completion")
         if not chat.stream:
             async with aclosing(chunks):
                 answers = await run_while_connected(request, collect(chunks, handle.answers))
-            return JSONResponse(completion_body(envelope, answers, logprobs=chat.logprobs, use=use))
+            return JSONResponse(completion_body(envelope, answers, logprobs=chat.logprobs, use=use, echo=echo))
         first = await wait_for_first_chunk(chunks, request, state.settings)
         asked = chat.stream_options or StreamOptions()
         running = handle if asked.continuous_usage_stats else None
         options: dict[str, Any] = {"logprobs": chat.logprobs, "usage": asked.include_usage, "running": running}
-        events = ChatEvents(envelope, **options) if use is None else ToolEvents(envelope, use, **options)
+        events = ChatEvents(envelope, **options, echo=echo) if use is None else ToolEvents(envelope, use, **options)
         return EventStream(events.encode(prepend(first, chunks)), handle, state.settings, arrived)
 
 
