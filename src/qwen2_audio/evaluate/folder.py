@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import EvaluationError
 from .example import Prediction
-from .line_log import json_line, replace_file
+from ..datasets.line_log import json_line, replace_file
 from .predictions import Row, read_predictions, to_line
 
 RUN, MANIFEST, PREDICTIONS, SPEED = "run.json", "manifest.jsonl", "predictions.jsonl", "speed.json"

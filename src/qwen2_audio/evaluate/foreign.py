@@ -12,7 +12,7 @@ from ..errors import ConfigError, EvaluationError
 from .example import Prediction
 from .folder import MANIFEST, PREDICTIONS, Identity, enter
 from .layouts.official import group_of
-from .line_log import replace_file
+from ..datasets.line_log import replace_file
 from .predictions import prediction_key, to_line
 from .score.scorers import SCORERS
 from .task import Task

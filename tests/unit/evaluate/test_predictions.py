@@ -10,7 +10,7 @@ import pytest
 
 from qwen2_audio.errors import EvaluationError
 from qwen2_audio.evaluate.example import Prediction
-from qwen2_audio.evaluate.line_log import replace_file
+from qwen2_audio.datasets.line_log import replace_file
 from qwen2_audio.evaluate.predictions import (
     PredictionLog,
     from_line,
