@@ -48,14 +48,16 @@ def run(
     changes = parse_changes(sets or [])
     changes |= {name: value for name, value in options.items() if value is not None}
     config = JobConfig.of(job, changes)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by an exception, so that workers end
-    with JobProgress(quiet=quiet) as progress:
-        try:
+    # By an exception, so that the workers end with the driver.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with JobProgress(quiet=quiet) as progress:
             summary = Job(config, retry=retry, tell=progress.tell, advance=progress.show).run()
-        except KeyboardInterrupt:
-            progress.pause()
-            note(f"Interrupted. What is answered is in {config.output}; the same command goes on.")
-            return INTERRUPTED
+    except KeyboardInterrupt:
+        note(f"Interrupted. What is answered is in {config.output}; the same command goes on.")
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         print(json.dumps(summary.to_dict(), ensure_ascii=False))
     else:

@@ -59,6 +59,8 @@ class Corpus:
         """Its rows: files are read, sounds are neither looked for nor opened. Raises DatasetError."""
         if self.form == "sounds":
             return len(self.files)
+        if self.form == "parquet":
+            return sum(map(arrow.count_parquet, self.files))
         return sum(1 for file in self.files for _ in _READERS[self.form](file))
 
     def _folder(self) -> str:

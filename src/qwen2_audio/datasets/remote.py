@@ -7,7 +7,6 @@ are found where that package looks for them (for S3: AWS_ACCESS_KEY_ID, AWS_SECR
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -16,7 +15,6 @@ from ..errors import AudioError, ConfigError, DatasetError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _NOT_STORES = ("http", "https", "file")  # `audio.io` reads them
-_ATTEMPTS, _PAUSE = 3, 0.5  # a store that does not answer is asked again, after 0.5 s and after 1 s
 
 
 @dataclass(frozen=True)
@@ -60,20 +58,14 @@ def is_remote(text: str) -> bool:
 def read_remote(url: str, max_bytes: int) -> bytes:
     """The bytes of a file in a store. Raises AudioError with the URL, ConfigError where a package is missing."""
     filesystem, path = _filesystem(url)
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            size = filesystem.size(path)
-            if size is not None and size > max_bytes:
-                raise AudioError(f"{url} has {size:,} bytes; expected at most {max_bytes:,}.")
-            data: bytes = filesystem.cat_file(path)
-            return data
-        except (FileNotFoundError, PermissionError) as error:
-            raise AudioError(f"{url} cannot be read: {_reason(error)}.") from error
-        except (OSError, TimeoutError) as error:
-            if attempt == _ATTEMPTS:
-                raise AudioError(f"{url} cannot be read, asked {_ATTEMPTS} times: {_reason(error)}.") from error
-            time.sleep(_PAUSE * attempt)
-    raise AssertionError("unreachable")
+    try:
+        size = filesystem.size(path)
+        if size is not None and size > max_bytes:
+            raise AudioError(f"{url} has {size:,} bytes; expected at most {max_bytes:,}.")
+        data: bytes = filesystem.cat_file(path)
+        return data
+    except (OSError, TimeoutError) as error:
+        raise AudioError(f"{url} cannot be read: {_reason(error)}.") from error
 
 
 def list_remote(url: str) -> list[RemoteFile]:

@@ -64,10 +64,9 @@ class JobConfig:
     limit: int | None = None  # the first rows only
     shard: str = ""  # "2/4": of the parts every fourth, from the second on; for machines that share the folder
     max_errors: int | None = None  # rows that may fail before the job stops; none: any number
-    read_attempts: int = 3  # of a clip behind a URL
 
     def __post_init__(self) -> None:
-        for name in ("in_flight", "rows_per_part", "read_attempts"):
+        for name in ("in_flight", "rows_per_part"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more.")
         if self.limit is not None and self.limit < 1:

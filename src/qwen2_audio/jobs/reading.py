@@ -6,16 +6,19 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
 
 from ..datasets.columns import no_sound
 from ..datasets.row import Row, Sound
-from ..errors import ConfigError, Qwen2AudioError
+from ..errors import AudioError, ConfigError, Qwen2AudioError
 from .operations import Operation, Pending
 from .runner import JobRow, Outcome
 
 READERS = 2  # threads that read and decode clips
 AHEAD = 32  # rows that they may be ahead of the engine: 2 MB each at most
+ATTEMPTS, PATIENCE = 3, 0.5  # of reading; the second after half a second, the third a second later
 _PAUSE = 0.002  # s between two looks at what is on its way
 
 
@@ -41,7 +44,7 @@ def answered(operation: Operation, rows: Iterable[JobRow | None], in_flight: int
                         break
                     exhausted = item is _END
                     if isinstance(item, JobRow):
-                        reading.append((item, pool.submit(operation.read, item)))
+                        reading.append((item, pool.submit(_read, operation, item)))
                         moved = True
                 while reading and len(asked) < in_flight and reading[0][1].done():
                     row, future = reading.popleft()
@@ -61,6 +64,26 @@ def answered(operation: Operation, rows: Iterable[JobRow | None], in_flight: int
         finally:
             for _, future in reading:
                 future.cancel()
+
+
+def _read(operation: Operation, item: JobRow) -> Any:
+    """The row's sound; a server or store that does not answer is asked again."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return operation.read(item)
+        except AudioError as error:
+            if not _may_pass(error.__cause__):
+                raise
+        time.sleep(PATIENCE * attempt)
+    return operation.read(item)
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Whether what a clip could not be read for may be otherwise a moment later."""
+    if isinstance(cause, HTTPError):
+        return cause.code >= 500 or cause.code == 429
+    lasting = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+    return isinstance(cause, (OSError, HTTPException)) and not isinstance(cause, lasting)
 
 
 _END = object()

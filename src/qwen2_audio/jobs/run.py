@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.corpus import Corpus, open_corpus
+from ..datasets.remote import RemoteFile
 from ..errors import ConfigError, DatasetError, JobError, Qwen2AudioError
 from . import progress as progress_file
 from .config import JobConfig
@@ -234,6 +235,8 @@ class _Run:
     def _count(self) -> None:
         """The rows of the shard, on a thread of its own: the first answers do not wait for it."""
         config = self.job.config
+        if self.corpus.form == "tar" and isinstance(self.corpus.path, RemoteFile):
+            return  # every shard would be fetched for it
         try:
             rows = self.corpus.count()
         except (Qwen2AudioError, OSError):  # the reading of the rows says it, too, with the place
