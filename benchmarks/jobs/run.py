@@ -34,6 +34,7 @@ from . import chaos, clips
 _QUESTION = "What is that sound?"
 _MAX_TOKENS = 24
 _FIRST_MINUTE = 60.0  # s
+SIZES, QUICK_SIZES = (20_000, 4_000, 2_000, 100), (400, 200, 200, 6)  # clips, of them in m.batch; rows, kills
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class _Watched:
 def run(options: Options, progress: Callable[[str], None] = lambda line: None) -> Report:
     """Measure. Raises EvaluationError where the job does not answer every row."""
     threads = options.threads or machine.physical_cores()
-    count, in_batch, rows, kills = (400, 200, 200, 6) if options.quick else (20_000, 4_000, 2_000, 100)
+    count, in_batch, rows, kills = QUICK_SIZES if options.quick else SIZES
     with tempfile.TemporaryDirectory(prefix="qwen2-audio-jobs-") as name:
         folder = Path(name)
         progress(f"{count:,} clips")

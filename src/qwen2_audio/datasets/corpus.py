@@ -55,10 +55,15 @@ class Corpus:
                 yield Row(ids.make(row, sound, where, number), sound, where, columns.without_sounds(row))
 
 
-    def count(self) -> int:
-        """Its rows: files are read, sounds are neither looked for nor opened. Raises DatasetError."""
+    def count(self) -> int | None:
+        """Its rows: files are read, sounds are neither looked for nor opened. Raises DatasetError.
+
+        None: shards in a store, all of which would have to be fetched for it.
+        """
         if self.form == "sounds":
             return len(self.files)
+        if self.form == "tar" and isinstance(self.path, RemoteFile):
+            return None
         if self.form == "parquet":
             return sum(map(arrow.count_parquet, self.files))
         return sum(1 for file in self.files for _ in _READERS[self.form](file))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.corpus import Corpus, open_corpus
-from ..datasets.remote import RemoteFile
 from ..errors import ConfigError, DatasetError, JobError, Qwen2AudioError
 from . import progress as progress_file
 from .config import JobConfig
@@ -235,11 +234,11 @@ class _Run:
     def _count(self) -> None:
         """The rows of the shard, on a thread of its own: the first answers do not wait for it."""
         config = self.job.config
-        if self.corpus.form == "tar" and isinstance(self.corpus.path, RemoteFile):
-            return  # every shard would be fetched for it
         try:
             rows = self.corpus.count()
         except (Qwen2AudioError, OSError):  # the reading of the rows says it, too, with the place
+            return
+        if rows is None:
             return
         rows = min(rows, config.limit or rows)
         number_of_shard, shards = config.shard_numbers

@@ -54,7 +54,7 @@ def check(root, expected):
     assert beside.sound is not None and beside.sound.source == f"{root}/beside/a.wav"
     np.testing.assert_array_equal(load_sound(beside.sound).waveform, expected["a.wav"])
     corpus = open_corpus(f"{root}/shards/*.tar")
-    assert corpus.form == "tar" and corpus.count() == 4
+    assert corpus.form == "tar" and corpus.count() is None
     for row, waveform in zip(corpus.rows(), expected.values(), strict=True):
         assert row.sound is not None
         np.testing.assert_array_equal(load_sound(row.sound).waveform, waveform)
