@@ -75,7 +75,9 @@ def run(options: Options, progress: Callable[[str], None] = lambda line: None) -
         progress(f"{kills} kills")
         (folder / "chaos").mkdir()
         damage = chaos.disturb(folder / "chaos", rows, kills, seed=1)
-    note = f"{damage.kills} kills, {rows:,} rows: {damage.lost} lost, {damage.duplicated} twice, {damage.differing} other"
+    note = (
+        f"{damage.kills} kills, {rows:,} rows: {damage.lost} lost, {damage.duplicated} twice, {damage.differing} other"
+    )
     report.append(row_of("jobs.chaos", "rows", [damage.rows + damage.parts], note=note))
     about = machine.describe(threads) | {"ours": version("qwen2-audio"), "peer": None}
     about |= {"checkpoint": f"nano on {count:,} clips of 0.5 to 1.5 s", "dtype": "float32"}
@@ -106,7 +108,9 @@ def watch(folder: Path, pattern: Path, threads: int) -> _Watched:
     )
     command = [sys.executable, "-m", "qwen2_audio", "job", "run", str(job), "--json"]
     started, first, memory = time.monotonic(), 0.0, list[tuple[float, int]]()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(threads)) as done:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(threads)
+    ) as done:
         while done.poll() is None:
             now = time.monotonic() - started
             if not first and any(path.stat().st_size for path in output.glob("journal/part-*")):

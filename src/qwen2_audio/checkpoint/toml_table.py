@@ -27,9 +27,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not TOML: {error}.") from None
 
 
-def from_table(
-    kind: type[T], table: dict[str, Any], where: str = "", renamed: Mapping[str, str] = _NO_NAMES
-) -> T:
+def from_table(kind: type[T], table: dict[str, Any], where: str = "", renamed: Mapping[str, str] = _NO_NAMES) -> T:
     """A frozen dataclass of type `kind` from a TOML table; nested tables become nested dataclasses.
 
     where: path of the table in the file, "data.augment." for example. renamed: old paths of keys, and their new ones.

@@ -12,6 +12,7 @@ from .main import run_function
 
 HELP = ("--help", "-h", "help")
 
+
 def run_group(name: str, commands: Mapping[str, str], about: str, arguments: Sequence[str]) -> int:
     """Run `qwen2-audio NAME ARGUMENTS` and return its exit status. `commands`: each with a line on what it does;
     `about`: what the group's help says above and below them, divided by a line "---"."""

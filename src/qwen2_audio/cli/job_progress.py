@@ -52,7 +52,7 @@ class JobProgress:
 
 
 def line(progress: Progress) -> str:
-    """"1,200 of 20,000 rows, 3 failed, 210 rows/s, 65 times as fast as it is, 1:29 left"."""
+    """ "1,200 of 20,000 rows, 3 failed, 210 rows/s, 65 times as fast as it is, 1:29 left"."""
     rows = f"{progress.all_done:,}" + (f" of {progress.total:,}" if progress.total is not None else "")
     parts = [f"{rows} rows", f"{progress.all_failed:,} failed"]
     if progress.rate:

@@ -17,13 +17,20 @@ from .terminal import Json, note
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job; see docs/jobs.md.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Takes the place of a key of the file; several times.", show_default=False),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Takes the place of a key of the file; several times.", show_default=False
+    ),
 ]
-Limit = Annotated[int | None, typer.Option(help="The first N rows only: to try a job out, in an output of its own.", min=1)]
-Workers = Annotated[int | None, typer.Option(help="Processes on this machine, a GPU each; also the key workers.", min=0)]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th part, from the I-th on; also the key shard.")]
+Limit = Annotated[
+    int | None, typer.Option(help="The first N rows only: to try a job out, in an output of its own.", min=1)
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes on this machine, a GPU each; also the key workers.", min=0)
+]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Every N-th part, from the I-th on; also the key shard.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-
 
 
 def command(

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ..jobs.status import JobStatus
 
 Folder = Annotated[Path, typer.Argument(metavar="OUTPUT", help="The job's output folder.")]
-Price = Annotated[float | None, typer.Option(help="Of an hour of one machine: then an hour of sound has a cost.", min=0)]
+Price = Annotated[
+    float | None, typer.Option(help="Of an hour of one machine: then an hour of sound has a cost.", min=0)
+]
 
 
 def command(output: Folder, price: Price = None, json: Json = False) -> int:

@@ -32,9 +32,7 @@ def load_pyarrow() -> ModuleType:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError(
-            "Parquet and Arrow files need pyarrow: pip install 'qwen2-audio[parquet]'."
-        ) from error
+        raise ConfigError("Parquet and Arrow files need pyarrow: pip install 'qwen2-audio[parquet]'.") from error
     found: ModuleType = pyarrow
     return found
 

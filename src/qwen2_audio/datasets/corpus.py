@@ -54,7 +54,6 @@ class Corpus:
                 sound = Sound(embedded) if embedded is not None else columns.sound_of(row, self.finder, where)
                 yield Row(ids.make(row, sound, where, number), sound, where, columns.without_sounds(row))
 
-
     def count(self) -> int | None:
         """Its rows: files are read, sounds are neither looked for nor opened. Raises DatasetError.
 

@@ -127,6 +127,4 @@ def cannot_write(
     path: Path, error: OSError, kept: str, raised: type[Qwen2AudioError] = EvaluationError
 ) -> Qwen2AudioError:
     """The error of a full disk, in one sentence."""
-    return raised(
-        f"{path} cannot be written: {error.strerror}; {kept}. Make room, and run the same command again."
-    )
+    return raised(f"{path} cannot be written: {error.strerror}; {kept}. Make room, and run the same command again.")

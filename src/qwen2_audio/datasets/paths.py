@@ -34,7 +34,10 @@ class SoundFinder:
         """`roots`: where relative paths start, the likeliest first."""
         self.roots = tuple(dict.fromkeys(roots))
         self.repairs: Counter[str] = Counter()
-        self._way = (0, str(self.roots[0]) if self.roots else "")  # folders left out, folder put in front: rows of a list mostly agree
+        self._way = (
+            0,
+            str(self.roots[0]) if self.roots else "",
+        )  # folders left out, folder put in front: rows of a list mostly agree
         self._index: dict[str, list[Path]] | None = None
         self._claims: dict[str, str] = {}  # a file that was found by a repair -> the path that it was listed as
 

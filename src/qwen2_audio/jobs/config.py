@@ -113,7 +113,7 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """"key=value" texts, values as in TOML, or as plain text where they are none. Raises ConfigError."""
+    """ "key=value" texts, values as in TOML, or as plain text where they are none. Raises ConfigError."""
     import tomllib
 
     changes: dict[str, Any] = {}

@@ -53,7 +53,9 @@ class JobFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise JobError(f"Another run writes into {self.path}; wait for it, or name another 'output'.") from error
+                raise JobError(
+                    f"Another run writes into {self.path}; wait for it, or name another 'output'."
+                ) from error
             except OSError:
                 pass  # a file system without locks
             yield
@@ -103,7 +105,9 @@ class OpenPart:
     def add(self, outcome: Outcome) -> None:
         """Journal an outcome."""
         if outcome.number not in self.outcomes:
-            self._log.add(json_line({name: value for name, value in asdict(outcome).items() if value not in (None, "")}))
+            self._log.add(
+                json_line({name: value for name, value in asdict(outcome).items() if value not in (None, "")})
+            )
             self.outcomes[outcome.number] = outcome
 
     @property

@@ -120,7 +120,9 @@ def write_parquet(path: Path, parts: Sequence[Path]) -> int:
     try:
         schema = pyarrow.unify_schemas([table.schema for table in tables], promote_options="permissive")
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        raise JobError(f"The parts have columns whose types do not go together ({error}); export to JSON lines.") from error
+        raise JobError(
+            f"The parts have columns whose types do not go together ({error}); export to JSON lines."
+        ) from error
     count = 0
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
         for table in tables:

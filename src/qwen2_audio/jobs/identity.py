@@ -85,7 +85,9 @@ class JobFile:
         for key, value in identity.items():
             if key == "input" or self.data.get(key) == value:
                 continue
-            raise JobError(f"{self.path.parent} holds another job, {self._difference(key, value)}; name another 'output'.")
+            raise JobError(
+                f"{self.path.parent} holds another job, {self._difference(key, value)}; name another 'output'."
+            )
 
     def _difference(self, key: str, value: Any) -> str:
         before = self.data.get(key)

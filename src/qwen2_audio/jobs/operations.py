@@ -110,9 +110,11 @@ def decisive(config: JobConfig) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(value).items()} if hasattr(
-        value, "__dataclass_fields__"
-    ) else value
+    return (
+        {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(value).items()}
+        if hasattr(value, "__dataclass_fields__")
+        else value
+    )
 
 
 def known_operation(name: str) -> Kind:

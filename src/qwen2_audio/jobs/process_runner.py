@@ -26,9 +26,7 @@ class InProcesses:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def run(
-        self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]
-    ) -> Generator[Outcome, None, None]:
+    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
         """Yields outcomes. Raises JobError where workers die again and again before they have answered anything."""
         team = _Team(self._count, work, rows, ready)
         try:

@@ -1,6 +1,6 @@
 """The driver of a job: from the corpus through a runner into the folder. Whatever stops it, the same command goes on.
 
-    corpus -> rows that have no outcome -> runner -> outcomes -> journal -> a part, when it is whole
+corpus -> rows that have no outcome -> runner -> outcomes -> journal -> a part, when it is whole
 """
 
 from __future__ import annotations

@@ -106,9 +106,7 @@ def make_worker(work: Work, number: int) -> Worker:
 class InThisProcess:
     """The runner of one worker in the driver's own process (`workers = 0`): nothing survives a clip that crashes it."""
 
-    def run(
-        self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]
-    ) -> Generator[Outcome, None, None]:
+    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
         worker = make_worker(work, 0)
         try:
             ready(worker.about)

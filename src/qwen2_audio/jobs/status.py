@@ -77,4 +77,3 @@ def _counts(folder: Path) -> tuple[int, int]:
                 is_error = "error" in json.loads(line)
                 done, failed = done + (not is_error), failed + is_error
     return done, failed
-

@@ -20,7 +20,9 @@ from qwen2_audio.jobs import run as driver
 def job(tmp_path, monkeypatch):
     """A job's file whose worker has no model; twelve rows, the sixth of which fails."""
     monkeypatch.setattr(driver.Job.__init__, "__defaults__", _with_factory(driver.Job.__init__.__defaults__))
-    rows = [{"id": f"r{n}", "audio": f"https://nowhere/{n}.wav", **({"do": "fail"} if n == 5 else {})} for n in range(12)]
+    rows = [
+        {"id": f"r{n}", "audio": f"https://nowhere/{n}.wav", **({"do": "fail"} if n == 5 else {})} for n in range(12)
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     path = tmp_path / "job.toml"
     path.write_text(f'input = "{tmp_path}/rows.jsonl"\noutput = "{tmp_path}/out"\nask = "What?"\nworkers = 0\n')
@@ -100,5 +102,7 @@ def test_an_interrupted_job_goes_on(tmp_path, sent, status):
     assert "Traceback" not in err
     if sent == signal.SIGINT:
         assert "Interrupted. What is answered is in" in err
-    journal = b"".join(file.read_bytes() for place in ("journal", "parts") for file in (tmp_path / "out" / place).iterdir())
+    journal = b"".join(
+        file.read_bytes() for place in ("journal", "parts") for file in (tmp_path / "out" / place).iterdir()
+    )
     assert journal.count(b"\n") >= 1

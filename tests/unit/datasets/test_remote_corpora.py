@@ -80,7 +80,11 @@ def test_s3_over_http(tmp_path, monkeypatch):
     server.start()
     try:
         host, port = server.get_host_and_port()
-        for name, value in (("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_DEFAULT_REGION", "us-east-1")):
+        for name, value in (
+            ("AWS_ACCESS_KEY_ID", "k"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+        ):
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         store = fsspec.filesystem("s3", skip_instance_cache=True)

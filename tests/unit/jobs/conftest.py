@@ -50,7 +50,12 @@ class StubJob:
 def rows_of(count: int, **by_number: dict[str, Any]) -> list[dict[str, Any]]:
     """`count` rows; `n3={"do": "fail"}` adds columns to row 3."""
     return [
-        {"id": f"row-{number}", "audio": f"https://nowhere/{number}.wav", "n": number, **by_number.get(f"n{number}", {})}
+        {
+            "id": f"row-{number}",
+            "audio": f"https://nowhere/{number}.wav",
+            "n": number,
+            **by_number.get(f"n{number}", {}),
+        }
         for number in range(count)
     ]
 

@@ -77,16 +77,29 @@ def test_every_good_clip_is_answered_as_by_batch_and_every_bad_one_named(tmp_pat
 
 def test_a_row_s_columns_are_in_its_question_and_its_text_file_is_kept(tmp_path, nano_runner):
     runner, chat = nano_runner
-    rows = [{"audio": str(CLIPS / "dog.wav"), "what": "a dog"}, {"audio": str(CLIPS / "rain.wav"), "what": "a dog"}, {"audio": str(CLIPS / "cat.wav")}]
+    rows = [
+        {"audio": str(CLIPS / "dog.wav"), "what": "a dog"},
+        {"audio": str(CLIPS / "rain.wav"), "what": "a dog"},
+        {"audio": str(CLIPS / "cat.wav")},
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    job = {"input": str(tmp_path / "rows.jsonl"), "output": str(tmp_path / "out"), "ask": "Is this {what}?", "sampling": GREEDY}
+    job = {
+        "input": str(tmp_path / "rows.jsonl"),
+        "output": str(tmp_path / "out"),
+        "ask": "Is this {what}?",
+        "sampling": GREEDY,
+    }
     run_job(job, runner=runner)
     answers = read(tmp_path / "out", "parts")
-    expected = chat.batch([[qa.user("Is this a dog?", audio=row["audio"])] for row in rows[:2]], qa.SamplingParams(**GREEDY))
+    expected = chat.batch(
+        [[qa.user("Is this a dog?", audio=row["audio"])] for row in rows[:2]], qa.SamplingParams(**GREEDY)
+    )
     assert [row["text"] for row in answers] == [completion.text for completion in expected]
     (error,) = read(tmp_path / "out", "errors")
     assert error["error"] == "The question names {what}, and the row has no such value."
-    with pytest.raises(qa.ConfigError, match="The question names {who}; expected one of the corpus's columns: id, audio, what"):
+    with pytest.raises(
+        qa.ConfigError, match="The question names {who}; expected one of the corpus's columns: id, audio, what"
+    ):
         run_job({**job, "output": str(tmp_path / "other"), "ask": "Is this {who}?"}, runner=runner)
 
 
@@ -101,7 +114,9 @@ def test_speech_of_tar_shards_is_transcribed(tmp_path, nano_runner):
     job = {"input": str(tmp_path / "*.tar"), "output": str(tmp_path / "out"), "transcribe": True}
     assert run_job(job, runner=runner).exit_status == 0
     answers = read(tmp_path / "out", "parts")
-    assert [row["text"] for row in answers] == [chat.transcribe(str(CLIPS / name)).text for name in ("capital.wav", "sum.wav")]
+    assert [row["text"] for row in answers] == [
+        chat.transcribe(str(CLIPS / name)).text for name in ("capital.wav", "sum.wav")
+    ]
     assert (answers[1]["input_text"], answers[1]["id"], answers[1]["key"]) == ("human", "sum", "sum")
     assert answers[0]["segments"][0]["end"] > 0 and answers[0]["finish_reason"] == "stop"
 
@@ -150,7 +165,9 @@ def test_clips_are_read_ahead_and_no_further(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cause", "asked"), [(ConnectionResetError("reset"), 3), (FileNotFoundError("gone"), 1), (None, 1)], ids=["reset", "gone", "bad"]
+    ("cause", "asked"),
+    [(ConnectionResetError("reset"), 3), (FileNotFoundError("gone"), 1), (None, 1)],
+    ids=["reset", "gone", "bad"],
 )
 def test_a_store_that_does_not_answer_is_asked_three_times(monkeypatch, cause, asked):
     from qwen2_audio.datasets.row import Row
@@ -178,4 +195,3 @@ def test_the_gpus_of_a_machine_are_taken_by_turns(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [_device("auto", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert _device("cpu", 1) == "cpu"
-

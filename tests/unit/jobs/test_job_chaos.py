@@ -16,7 +16,10 @@ def test_kills_at_random_moments_cost_nothing(tmp_path, rows, kills):
 
 
 def test_damage_is_seen(tmp_path):
-    for name, lines in (("calm", ['{"id": "a"}', '{"id": "b"}', '{"id": "c"}']), ("wild", ['{"id": "a", "x": 1}', '{"id": "b"}', '{"id": "b"}'])):
+    for name, lines in (
+        ("calm", ['{"id": "a"}', '{"id": "b"}', '{"id": "c"}']),
+        ("wild", ['{"id": "a", "x": 1}', '{"id": "b"}', '{"id": "b"}']),
+    ):
         parts = tmp_path / name / "parts"
         parts.mkdir(parents=True)
         (parts / "part-00000.jsonl").write_text("\n".join(lines) + "\n")

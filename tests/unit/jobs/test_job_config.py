@@ -51,7 +51,10 @@ def test_a_missing_key_is_named(tmp_path):
     ("keys", "sentence"),
     [
         ({}, "A job does one of ask, transcribe, translate; found none of them."),
-        ({"ask": "What?", "transcribe": True}, "A job does one of ask, transcribe, translate; found ask and transcribe."),
+        (
+            {"ask": "What?", "transcribe": True},
+            "A job does one of ask, transcribe, translate; found ask and transcribe.",
+        ),
         (
             {"ask": "What?", "language": "en"},
             "'language' is a key of transcribe, translate, and this job's operation is ask; leave it out.",

@@ -126,7 +126,9 @@ def test_another_job_is_refused_in_one_sentence(stub_job, keys, sentence):
 def test_other_clips_and_another_model_are_refused(stub_job):
     job = stub_job(9)
     stop_after(job, 3)
-    with pytest.raises(JobError, match="holds answers of stub .stub, none., and this run's model is stub .other, none.;"):
+    with pytest.raises(
+        JobError, match="holds answers of stub .stub, none., and this run's model is stub .other, none.;"
+    ):
         job.run(options={"fingerprint": "other"})
     job.input.write_text(job.input.read_text() + '{"id": "row-9", "audio": "https://nowhere/9.wav"}\n')
     with pytest.raises(JobError, match="holds another job, other clips"):
@@ -203,7 +205,9 @@ def test_a_full_disk_stops_with_a_sentence_and_the_same_command_goes_on(stub_job
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(JobError, match="cannot be written: No space left on device; .* kept. Make room, and run the same"):
+        with pytest.raises(
+            JobError, match="cannot be written: No space left on device; .* kept. Make room, and run the same"
+        ):
             job.run()
     job.run()
     assert job.bytes() == calm.bytes()
@@ -263,4 +267,3 @@ def test_a_corpus_without_rows_or_with_a_broken_list_says_so(stub_job):
     empty = stub_job(0)
     with pytest.raises(DatasetError, match="is empty; expected rows"):
         empty.run()
-
