@@ -99,7 +99,7 @@ def rate_of_batch(count: int, threads: int) -> float:
 
 
 def watch(folder: Path, pattern: Path, threads: int) -> _Watched:
-    """Run the job as a user does, and look at its memory and its first answer. Raises EvaluationError where it fails."""
+    """Run the job as a user does, and watch its memory and its first answer. Raises EvaluationError where it fails."""
     output = folder / "out"
     job = folder / "job.toml"
     job.write_text(
@@ -153,5 +153,6 @@ def growth(watched: _Watched) -> Row:
     border = min(watched.first_result + _FIRST_MINUTE, end / 2)
     before = max(size for moment, size in watched.memory if moment <= border)
     after = max(size for moment, size in watched.memory if moment > border)
-    note = f"{before / 2**20:,.0f} MiB at most in the first {border:.0f} s, {after / 2**20:,.0f} MiB in {end - border:.0f} s"
+    sizes = [f"{size / 2**20:,.0f} MiB" for size in (before, after)]
+    note = f"{sizes[0]} at most in the first {border:.0f} s, {sizes[1]} in {end - border:.0f} s"
     return row_of("jobs.memory_growth", "%", [100 * (after / before - 1)], note=note)

@@ -15,7 +15,7 @@ COMMANDS = {
 }
 ABOUT = """A job is a TOML file: model, input, output, and what to do with each clip (ask, transcribe, translate).
 ---
-Exit status 0: every row is answered; 1: some failed, and are named; 2: it could not start or go on; 130: interrupted."""
+Exit status 0: every row is answered; 1: some failed, and are named; 2: it cannot go on; 130: interrupted."""
 
 
 def run(arguments: Sequence[str]) -> int:

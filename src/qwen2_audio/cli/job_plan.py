@@ -39,9 +39,8 @@ def command(
         f"One replica here: {measured.rows:,} rows in {measured.seconds:.1f} s, {measured.rows_per_second:.1f} rows/s, "
         f"{measured.times_real:.1f} times as fast as the sound is; the model loads in {measured.load_seconds:.1f} s."
     )
-    print(
-        f"{hours:,g} h of sound in {deadline:,g} h: {made.replicas:,} replicas, {made.replica_hours:,.1f} replica hours."
-    )
+    needed = f"{made.replicas:,} replicas, {made.replica_hours:,.1f} hours of them together"
+    print(f"{hours:,g} h of sound in {deadline:,g} h: {needed}.")
     if made.cost is not None:
         print(f"Cost {made.cost:,.2f}, {made.cost / hours:.4g} for an hour of sound.")
     for sentence in ASSUMPTIONS:

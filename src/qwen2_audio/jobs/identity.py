@@ -105,7 +105,7 @@ class JobFile:
             self._write()
         elif before["fingerprint"] != about.fingerprint:
             raise JobError(
-                f"{self.path.parent} holds answers of {_described(before)}, and this run's model is {_described(model)}; "
+                f"{self.path.parent} holds answers of {_described(before)}, and this run's are of {_described(model)}; "
                 "give that model, dtype and quantisation, or name another 'output'."
             )
 

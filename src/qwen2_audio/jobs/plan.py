@@ -84,8 +84,8 @@ def measure(config: JobConfig, seconds: float = 60.0) -> Measurement:
         worker.close()
     if first is None or not rows or not heard:
         raise JobError(
-            f"{rows} rows with {heard:g} s of sound were answered in {seconds:g} s, and {failed} failed: too few to plan "
-            "by; give more --seconds, or repair the first rows."
+            f"{rows} rows with {heard:g} s of sound were answered in {seconds:g} s, and {failed} failed: too few to "
+            "plan by; give more --seconds, or repair the first rows."
         )
     return Measurement(loaded - started, last - first, rows, failed, heard)
 

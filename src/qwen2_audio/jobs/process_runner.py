@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -83,10 +84,8 @@ class _Team:
                 pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=2, env=self._environment,
             )  # fmt: skip
         process = _Process(number, popen, Connection(ours.detach()))
-        try:
+        with contextlib.suppress(OSError):  # it is dead already, which its end of the socket says next
             process.connection.send((self._work, number))
-        except OSError:  # it is dead already, which its end of the socket says next
-            pass
         return process
 
     def _give(self, process: _Process) -> Iterator[Outcome]:
@@ -168,8 +167,8 @@ class _Team:
         self._given_up += len(given_up)
         if self._given_up >= GIVEN_UP:
             raise JobError(
-                f"{self._given_up} rows one after another killed their worker, the last by {how(status)}: it is not the "
-                "rows; see what the worker wrote above."
+                f"{self._given_up} rows one after another killed their worker, the last by {how(status)}: it is not "
+                "the rows; see what the worker wrote above."
             )
         self._processes.append(self._start(process.number))
 

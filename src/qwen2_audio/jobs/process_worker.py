@@ -1,7 +1,8 @@
 """A worker in a process of its own: `python -m qwen2_audio.jobs.process_worker SOCKET`, started by `process_runner`.
 
 It talks over a socket that it inherits. It is sent a (Work, number), then lists of rows, then None; it sends About, or
-the exception that loading ended with, then an Outcome for each row. When the socket closes, the driver is gone, and it ends.
+the exception that loading ended with, then an Outcome for each row. When the socket closes, the driver is gone, and
+it ends.
 """
 
 from __future__ import annotations

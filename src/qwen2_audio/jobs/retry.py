@@ -1,4 +1,4 @@
-"""Rows that failed, to be asked again: their parts are open once more, with the answers that are there in the journal."""
+"""Rows that failed, to be asked again: their parts are open once more, with their answers in the journal."""
 
 from __future__ import annotations
 

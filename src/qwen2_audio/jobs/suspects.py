@@ -2,8 +2,8 @@
 
 Nobody knows at first. The rows are asked again, an eighth as many together as before, until one that is alone with a
 worker kills it: that is a strike. A row is given up after two strikes where the process crashed (a segmentation fault),
-and after three where it was killed by a signal from outside, which may have been meant for anything (for lack of memory,
-or by an administrator). Rows that are answered are free of suspicion.
+and after three where it was killed by a signal from outside, which may have been meant for anything: by the system
+for lack of memory, or by a person. Rows that are answered are free of suspicion.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_addresses_are_told_from_paths_and_links():
 
 
 def test_a_store_that_nobody_knows_is_refused():
-    with pytest.raises(ConfigError, match="nowhere://bucket/x.wav is no address that fsspec knows"):
+    with pytest.raises(ConfigError, match=r"nowhere://bucket/x.wav is no address that fsspec knows"):
         read_remote("nowhere://bucket/x.wav", 1000)
 
 

@@ -98,7 +98,7 @@ def test_a_row_s_columns_are_in_its_question_and_its_text_file_is_kept(tmp_path,
     (error,) = read(tmp_path / "out", "errors")
     assert error["error"] == "The question names {what}, and the row has no such value."
     with pytest.raises(
-        qa.ConfigError, match="The question names {who}; expected one of the corpus's columns: id, audio, what"
+        qa.ConfigError, match=r"The question names {who}; expected one of the corpus's columns: id, audio, what"
     ):
         run_job({**job, "output": str(tmp_path / "other"), "ask": "Is this {who}?"}, runner=runner)
 
@@ -178,6 +178,8 @@ def test_a_store_that_does_not_answer_is_asked_three_times(monkeypatch, cause, a
     calls = []
 
     class Broken:
+        submit = None
+
         def read(self, item):
             calls.append(item)
             raise qa.AudioError("It cannot be read.") from cause

@@ -56,7 +56,7 @@ def test_nothing_is_done_twice(stub_job, monkeypatch):
     assert (summary.progress.before, summary.progress.asked) == (20, 0)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -82,9 +82,9 @@ def stop_after(job, count):
 
     def advance(progress):
         if progress.asked == count:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         Job(JobConfig.of(job.keys), factory=FACTORY, advance=advance).run()
 
 
@@ -127,7 +127,7 @@ def test_other_clips_and_another_model_are_refused(stub_job):
     job = stub_job(9)
     stop_after(job, 3)
     with pytest.raises(
-        JobError, match="holds answers of stub .stub, none., and this run's model is stub .other, none.;"
+        JobError, match=r"holds answers of stub .stub, none., and this run's are of stub .other, none.;"
     ):
         job.run(options={"fingerprint": "other"})
     job.input.write_text(job.input.read_text() + '{"id": "row-9", "audio": "https://nowhere/9.wav"}\n')
@@ -181,11 +181,11 @@ def test_a_kill_in_the_middle_of_a_retry_loses_nothing(stub_job, monkeypatch):
     def killed(path, *args, **options):
         unlink(path, *args, **options)
         if path.parent.name == "parts":
-            raise Stopped
+            raise StoppedError
 
     with monkeypatch.context() as patched:
         patched.setattr(type(job.output), "unlink", killed)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             job.run(retry=True)
     job.run()
     assert job.bytes() == before
@@ -206,7 +206,7 @@ def test_a_full_disk_stops_with_a_sentence_and_the_same_command_goes_on(stub_job
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(
-            JobError, match="cannot be written: No space left on device; .* kept. Make room, and run the same"
+            JobError, match=r"cannot be written: No space left on device; .* kept. Make room, and run the same"
         ):
             job.run()
     job.run()
