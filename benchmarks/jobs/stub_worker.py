@@ -47,6 +47,8 @@ def _outcome(item: JobRow) -> Outcome:
         os.kill(os.getpid(), signal.SIGSEGV)
     if do == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if do == "wait":
+        time.sleep(0.05)
     if do == "exit":
         os._exit(3)
     if do == "fail":

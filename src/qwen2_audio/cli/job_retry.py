@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .job_run import JobPath, Json, Quiet, Set, run
+from .job_run import JobPath, Quiet, Set, run
+from .terminal import Json
 
 
 def command(job: JobPath, set: Set = None, quiet: Quiet = False, as_json: Json = False) -> int:

@@ -32,7 +32,9 @@ def load_pyarrow() -> ModuleType:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError("Parquet and Arrow files need pyarrow: pip install 'qwen2-audio[parquet]'.") from error
+        raise ConfigError(
+            "Reading or writing Parquet and Arrow needs pyarrow: pip install 'qwen2-audio[parquet]'."
+        ) from error
     found: ModuleType = pyarrow
     return found
 

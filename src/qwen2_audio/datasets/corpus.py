@@ -67,6 +67,14 @@ class Corpus:
             return sum(map(arrow.count_parquet, self.files))
         return sum(1 for file in self.files for _ in _READERS[self.form](file))
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files on this machine. Raises DatasetError for those in a store."""
+        paths = tuple(file for file in self.files if isinstance(file, Path))
+        if len(paths) < len(self.files):
+            raise DatasetError(f"{self.path} is in a store; expected files of this machine: fetch them first.")
+        return paths
+
     def _folder(self) -> str:
         if isinstance(self.path, RemoteFile):
             return self.path.url.rstrip("/") if self.path not in self.files else self.path.folder
