@@ -26,6 +26,7 @@ MODULES = {
     "engine": "engine.run",
     "long": "long.run",
     "structured": "structured.run",
+    "jobs": "jobs.run",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
 PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
@@ -41,8 +42,8 @@ USED_BY = {
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
     "repeats": ("kernels", "model", ON_DEVICE, "train", "engine", "structured"),
-    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "structured"),
-    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "structured"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "structured", "jobs"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "structured", "jobs"),
 }
 
 What = Annotated[
@@ -50,7 +51,7 @@ What = Annotated[
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
         "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances; "
-        "structured: answers held to schemas and grammars."
+        "structured: answers held to schemas and grammars; jobs: a corpus of short clips, and kills."
     ),
 ]
 Model = Annotated[

@@ -15,6 +15,7 @@ AT_LEAST: dict[str, float] = {
     "engine.nano16_speedup": 4.0,
     "engine.vs_transformers": 3.0,
     "engine.second_turn_ratio": 5.0,
+    "jobs.local_efficiency": 0.85,
     "long.speedup": 2.5,
     "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
@@ -39,6 +40,9 @@ AT_MOST: dict[str, float] = {
     "structured.overhead_worst_pct": 3.0,
     "structured.compile_ms": 5.0,
     "embed.batch_equal": 1e-5,
+    "jobs.chaos": 0.0,
+    "jobs.first_result_s": 10.0,
+    "jobs.memory_growth": 10.0,
     "long.wer_excess": 1.5,
     "long.wer_excess_20db": 3.0,
 }
