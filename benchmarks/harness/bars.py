@@ -17,6 +17,7 @@ AT_LEAST: dict[str, float] = {
     "engine.second_turn_ratio": 5.0,
     "long.speedup": 2.5,
     "long.vad_x_real_time": 500.0,
+    "long.find_fact": 80.0,
 }
 AT_MOST: dict[str, float] = {
     **{f"w8.error.{shape}": 0.008 for shape in SHAPES},

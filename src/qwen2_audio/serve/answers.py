@@ -43,7 +43,9 @@ def completion_body(envelope: Envelope, answers: Sequence[Completion], *, logpro
         }
         for index, answer in enumerate(answers)
     ]
-    return envelope.with_choices(choices, usage=usage_body([a.usage for a in answers], answers[0].heard))
+    usage = usage_body([a.usage for a in answers], answers[0].heard)
+    parts = [part.to_dict() for part in answers[0].parts]
+    return envelope.with_choices(choices, usage=usage, **({"parts": parts} if parts else {}))
 
 
 def delta_choice(chunk: Chunk, delta: dict[str, Any], *, logprobs: bool, last: bool = False) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..audio.formats import format_of
 from ..errors import ConfigError, PromptError, did_you_mean
+from ..longform.questions.policy import Policy, parse_policy
 from ..text.chat_template import ROLES, check_role
 from ..types import Message, SamplingParams
 from .errors import ApiError
@@ -162,6 +163,14 @@ def clip_params(messages: Sequence[Message]) -> list[str]:
         for index, part in enumerate(message["content"])
         if part["type"] == "audio"
     ]
+
+
+def long_of(request: ChatRequest) -> Policy:
+    """What becomes of a clip of more than 30 s. ApiError for another value."""
+    try:
+        return parse_policy(request.long)
+    except ConfigError as error:
+        raise _invalid(str(error), "long") from error
 
 
 def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:

@@ -134,6 +134,8 @@ class ChatEvents:
             self._started.add(chunk.index)
             events += self._event(delta_choice(Chunk("", index=chunk.index), self._role, logprobs=False))
         self._count(chunk)
+        if chunk.part is not None:
+            events += self._event(delta_choice(chunk, {}, logprobs=False), part=chunk.part.to_dict())
         if chunk.text or chunk.logprobs:
             events += self._event(delta_choice(chunk, {"content": chunk.text}, logprobs=self.logprobs))
         if chunk.finish_reason is not None:
@@ -147,8 +149,9 @@ class ChatEvents:
 
     _role = {"role": "assistant", "content": ""}  # noqa: RUF012  a constant
 
-    def _event(self, choice: dict[str, Any]) -> bytes:
-        if self._running is None:
-            return encode_event(self.envelope.with_choices([choice], **({"usage": None} if self.usage else {})))
-        usage = running_usage(self._running.prompt_usage, sum(self._tokens.values()))
-        return encode_event(self.envelope.with_choices([choice], usage=usage))
+    def _event(self, choice: dict[str, Any], **more: Any) -> bytes:
+        if self._running is not None:
+            more["usage"] = running_usage(self._running.prompt_usage, sum(self._tokens.values()))
+        elif self.usage:
+            more["usage"] = None
+        return encode_event(self.envelope.with_choices([choice], **more))
