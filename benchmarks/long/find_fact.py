@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Protocol
 
 from qwen2_audio.api.chat import AudioChat
 from qwen2_audio.bench.report import Row
@@ -20,8 +21,25 @@ from ..harness.rows import row_of
 from .recording import RATE, Recording, record
 
 SECONDS, FACTS = 600.0, 50
+QUICK_SECONDS, QUICK_FACTS = 60.0, 8
 QUESTION = "What is being said?"  # the same one finds each fact: nano follows no question about what a sentence says
 _PARAMS = SamplingParams(temperature=0.0, repetition_penalty=1.0, max_tokens=80)
+
+
+class Session(Protocol):
+    """What `python -m benchmarks long` gives each row."""
+
+    quick: bool
+
+    @property
+    def chat(self) -> AudioChat: ...
+
+
+def rows(session: Session) -> list[Row]:
+    """The row, with nano."""
+    if session.quick:
+        return find_fact(session.chat, seconds=QUICK_SECONDS, facts=QUICK_FACTS)
+    return find_fact(session.chat)
 
 
 def find_fact(

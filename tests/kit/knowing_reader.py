@@ -1,4 +1,4 @@
-"""A model that knows its windows by heart: a window's answer lists the codes in it, and notes are combined to all theirs.
+"""A model that knows its windows by heart: a window's answer lists its codes, and notes are combined to all theirs.
 
 A code is half a second of the constant value code / 100, from 0.10 to 0.99, in a sound that is 0.001 elsewhere.
 """

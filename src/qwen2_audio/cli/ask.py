@@ -75,7 +75,7 @@ def _read(names: Sequence[str], prompt: str | None, system: str | None, policy: 
     sources = [sys.stdin.buffer.read() if name == "-" else name for name in names]
     system_messages = [] if system is None else [messages.system(system)]
     with terminal.waiting("Reading"):
-        conversation = read_conversation([*system_messages, messages.user(prompt, audio=sources)], LIMITS)
+        conversation = read_conversation([*system_messages, messages.user(prompt, audio=sources)], LIMITS, load=True)
         assert conversation is not None
         if conversation.recordings and policy.kind == "refuse":
             recording = conversation.recordings[0]

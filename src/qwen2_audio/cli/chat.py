@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Qwen2AudioError
-from ..longform.questions.policy import Policy, parse_policy
+from ..longform.questions.policy import BY_PARTS, Policy, parse_policy
 from ..longform.questions.wording import note_line
 from ..types import Chunk, Message, Part, SamplingParams
 from . import long_clips, terminal
@@ -84,7 +84,7 @@ class Conversation:
     chat: AudioChat
     params: SamplingParams
     system: str | None = None
-    policy: Policy = Policy("parts")  # of clips that are longer than is heard at once
+    policy: Policy = BY_PARTS  # of clips that are longer than is heard at once
     messages: list[Message] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)  # of the last such clip
 
@@ -132,7 +132,7 @@ class Conversation:
         from ..longform.transcribe import LIMITS
 
         turn = user(text, audio=sources or None)
-        read = read_conversation([*self.messages, turn], LIMITS)
+        read = read_conversation([*self.messages, turn], LIMITS, load=True)
         assert read is not None
         with closing(read):
             if read.recordings and self.policy.kind == "refuse":

@@ -1,4 +1,4 @@
-"""Questions about clips of more than 30 s, as `ask` and `chat` show them: what is done, parts as they come, what remains."""
+"""Questions about clips of more than 30 s, as `ask` and `chat` show them: what is done, and parts as they come."""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ class Endpoint:
         while True:
             extra = {name: request[name] for name in EXTRA if name in request and name not in self.dropped}
             extra |= request.get("extra_body", {})
-            plain = {name: value for name, value in request.items() if name not in (*EXTRA, "extra_body", *self.dropped)}
+            plain = {
+                name: value for name, value in request.items() if name not in (*EXTRA, "extra_body", *self.dropped)
+            }
             try:
                 return self._client.chat.completions.create(model=self.name, extra_body=extra, **plain)
             except self._openai.BadRequestError as error:

@@ -82,7 +82,10 @@ class ReadRow:
 def read_row(
     index: int, example: Example, log: Answers, key_of: Callable[[Example, str], str], *, whole: bool = False
 ) -> ReadRow:
-    """A clip is decoded, `whole` or as far as the official run hears it, only where its answer is not there yet; errors are tried again. Raises nothing of a clip's."""
+    """A clip is decoded only where its answer is not there yet; errors are tried again. Raises nothing of a clip's.
+
+    `whole`: all of it is heard, and not only what the official run hears.
+    """
     sha1 = ""
     try:
         encoded = read_clip(example.sound)

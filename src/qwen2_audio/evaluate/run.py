@@ -140,8 +140,8 @@ class Run:
             )
         if self.long != "refuse":
             sentences.append(
-                f"{task.id} is asked with --long {self.long}: clips over 30 s are heard whole, of which the official "
-                "run hears the first 30 s. This is another protocol: figures are not comparable with the published ones."
+                f"{task.id} is asked with --long {self.long}: clips over 30 s are heard whole, where the official run "
+                "hears the first 30 s. This is another protocol: figures are not comparable with the published ones."
             )
         for sentence in sentences:
             self.tell(sentence)

@@ -73,9 +73,9 @@ def test_native_and_transcript(tiny_chat):
 
 def test_the_default_refuses_with_the_sentence_that_says_how(tiny_chat):
     for ask in (tiny_chat.chat, tiny_chat.stream):
-        with pytest.raises(AudioError, match="lasts 65 s, and 30 s are heard .* or ask with long='parts'"):
+        with pytest.raises(AudioError, match=r"lasts 65 s, and 30 s are heard .* or ask with long='parts'"):
             ask(asked(), GREEDY)
-    with pytest.raises(ConfigError, match="long is 'part'; expected .* Did you mean 'parts'"):
+    with pytest.raises(ConfigError, match=r"long is 'part'; expected .* Did you mean 'parts'"):
         tiny_chat.chat(asked(), GREEDY, long="part")
 
 

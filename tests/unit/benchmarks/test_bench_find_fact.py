@@ -1,13 +1,13 @@
 """long.find_fact: what counts as found."""
 
-import numpy as np
+from types import SimpleNamespace
 
 from benchmarks.long import find_fact
-from benchmarks.long.recording import RATE, Recording
 from qwen2_audio.types import Completion, Part, Usage
 
 TEXTS = ["Ben met Anna.", "It will be cold.", "Ben met Anna.", "I am Tom."]
-MADE = Recording(np.zeros(40 * RATE, np.float32), TEXTS, [(n * 10 * RATE + RATE, n * 10 * RATE + 3 * RATE) for n in range(4)])
+SPANS = [(start * 16_000, (start + 2) * 16_000) for start in (1, 11, 21, 31)]
+MADE = SimpleNamespace(samples=[0.0], texts=TEXTS, spans=SPANS, utterances=lambda: ["", "", "", ""])
 
 
 def parts(*texts):
@@ -28,7 +28,7 @@ def test_found_is_what_its_part_says_and_no_other_claims():
 def test_the_row_counts_what_is_right_alone(monkeypatch):
     class Chat:
         def batch(self, conversations, params):
-            assert len(conversations) == 2
+            assert [len(conversation) for conversation in conversations] == [1, 1]
             return [Completion(text, "stop", Usage(1, 1, 1)) for text in ("It will be cold.", "I am Tim.")]
 
         def chat(self, messages, params, *, long):
@@ -36,6 +36,6 @@ def test_the_row_counts_what_is_right_alone(monkeypatch):
             return Completion("", "stop", Usage(1, 1, 1), parts=parts("Who?", "It will be cold.", "", "I am Tom."))
 
     monkeypatch.setattr(find_fact, "record", lambda seconds, seed: MADE)
-    (row,) = find_fact.find_fact(Chat())
+    (row,) = find_fact.rows(SimpleNamespace(chat=Chat(), quick=False))
     assert (row.name, row.value, row.unit, row.limit) == ("long.find_fact", 100.0, "% right", 80.0)
     assert row.note == "1 of 1 that are right alone, of 2 facts"

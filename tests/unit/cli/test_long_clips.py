@@ -70,7 +70,7 @@ def test_chat_remembers_notes_on_a_long_clip(cli, talk, tiny_chat):
     answer = expected(tiny_chat, talk)
     assert status == 0 and "No clip of more than 30 s was heard yet." in err
     assert out.startswith(answer.text + "\n") and len(out) > len(answer.text) + 2
-    shown = [line for line in err.splitlines() if line.startswith("[0:") or line.startswith("[1:")]
+    shown = [line for line in err.splitlines() if line.startswith(("[0:", "[1:"))]
     assert len(shown) >= 2 * sum(part.used for part in answer.parts)
     status, out, err = cli("chat", "--long", "refuse", stdin=f"{talk} What?\n")
     assert status == 2 and "lasts 65 s" in err

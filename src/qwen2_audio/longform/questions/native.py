@@ -33,7 +33,7 @@ def native_messages(
             count += 1
             continue
         listener = Listener(places[number], settings, limits, plain=True)
-        windows = []
+        windows = list[dict[str, Any]]()
         for window in listener.windows():
             if len(windows) == left:
                 raise _too_long(places[number], most)
@@ -49,9 +49,7 @@ def native_messages(
     return conversation.replaced(contents), heard
 
 
-def with_tokens(
-    recordings: dict[int, Heard], clips: Sequence[Heard], conversation: Conversation
-) -> dict[int, Heard]:
+def with_tokens(recordings: dict[int, Heard], clips: Sequence[Heard], conversation: Conversation) -> dict[int, Heard]:
     """What is heard of recordings, with the tokens of their windows, which `clips` has among all clips in order."""
     heard, whole = iter(clips), dict[int, Heard]()
     for number in sorted({*recordings, *conversation.clips}):
@@ -64,10 +62,11 @@ def with_tokens(
 
 
 def _too_long(recording: Recording, most: int) -> AudioError:
+    value = Policy("native", most).value
     length = "" if recording.seconds is None else f" lasts {wording.clock(recording.seconds)}, which"
     more = f"native:{MOST_NATIVE_WINDOWS} takes {MOST_NATIVE_WINDOWS}, " if most < MOST_NATIVE_WINDOWS else ""
     return AudioError(
-        f"{recording.called}{length} is more than the {most} windows of at most 30 s that long={Policy('native', most).value} puts into "
-        f"one prompt; {more}parts and transcript take any length.",
+        f"{recording.called}{length} is more than the {most} windows of at most 30 s that long={value} puts into one "
+        f"prompt; {more}parts and transcript take any length.",
         clip=recording.number,
     )

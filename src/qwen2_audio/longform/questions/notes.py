@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from ...engine.request import RequestHandle
 from ...errors import ContextLengthError
 from ...types import Message, Part, SamplingParams
 from ..transcribe import MAX_PENDING
@@ -50,11 +51,8 @@ def reduced(
                 "another checkpoint, or ask about parts of the recording."
             )
         level = max(note.level for note in notes) + 1
-        waiting, last = deque[tuple[Sequence[Part], object]](), list[Part]()
-        asked = (
-            (group, asker.ask(messages_with(conversation, group, length), group_params))
-            for group in groups
-        )
+        waiting, last = deque[tuple[Sequence[Part], RequestHandle]](), list[Part]()
+        asked = ((group, asker.ask(messages_with(conversation, group, length), group_params)) for group in groups)
         for _ in groups:
             while len(waiting) < MAX_PENDING and (item := next(asked, None)) is not None:
                 waiting.append(item)

@@ -1,4 +1,4 @@
-"""The question put to each window of a recording alone, all of them together in the engine; answers in order of time."""
+"""A question put to each window of a recording alone, many at a time; answers in order of time."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ class _Asked:
     handle: RequestHandle | None  # None: digital silence
 
 
-def answers(
-    asker: Asker, conversation: Conversation, listener: Listener, params: SamplingParams
-) -> Iterator[Part]:
+def answers(asker: Asker, conversation: Conversation, listener: Listener, params: SamplingParams) -> Iterator[Part]:
     """The answer of each window. A window is read when there is room for its request, so that memory does not grow
     with the recording's length."""
     settings, number = asker.model.transcription, conversation.recordings[0].number
@@ -130,4 +128,3 @@ def _ready(item: _Asked) -> bool:
 
 def _short_tokens(conversation: Conversation) -> int:
     return sum(clip.heard.tokens for clip in conversation.clips.values())
-

@@ -25,8 +25,11 @@ class Policy:
         return self.kind if self.windows == NATIVE_WINDOWS else f"{self.kind}:{self.windows}"
 
 
+BY_PARTS = Policy("parts")
+
+
 def parse_policy(value: str) -> Policy:
-    """"parts", "native", "native:9", "transcript" or "refuse". Raises ConfigError for any other value."""
+    """ "parts", "native", "native:9", "transcript" or "refuse". Raises ConfigError for any other value."""
     name, colon, number = value.partition(":") if isinstance(value, str) else ("", "", "")
     for kind in KINDS:
         if name == kind and not colon:

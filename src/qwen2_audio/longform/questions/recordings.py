@@ -1,7 +1,8 @@
-"""The clips of a conversation that last longer than a window, and the conversation with something else in their place."""
+"""The clips of a conversation that last longer than a window, and the conversation with other parts in their place."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -40,7 +41,10 @@ class Recording:
 
 @dataclass(eq=False)
 class Conversation:
-    """Messages whose short clips are `(samples, rate)`. `close` it, unless `recordings` is empty."""
+    """Messages and their clips. Where `clips` are loaded, they are `(samples, rate)` in the messages.
+
+    `close` it, unless `recordings` is empty.
+    """
 
     messages: list[Message]
     clips: dict[int, AudioClip] = field(default_factory=dict)  # short ones, by their number
@@ -84,34 +88,42 @@ def clip_part(source: Any) -> dict[str, Any]:
     return {"type": "audio", "audio": source}
 
 
-def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversation | None:
-    """Look at each clip for as long as it takes to know whether it is long, and load those that are not.
+def read_conversation(messages: Sequence[Message], limits: Limits, *, load: bool = False) -> Conversation | None:
+    """Look at each clip for as long as it takes to know whether it is long.
 
-    None: the messages are malformed, which whoever answers them says best. Raises AudioError for a clip that cannot be
-    read.
+    Where one is, or with `load`, all others are loaded; else the messages keep their clips, but links and pipes, which
+    are read, become bytes. None: the messages are malformed, which whoever answers them says best. Raises AudioError
+    for a clip that cannot be loaded, or a link that cannot be fetched.
     """
-    if not isinstance(messages, Sequence) or not all(_is_message(message) for message in messages):
+    if isinstance(messages, str) or not isinstance(messages, Sequence) or not all(map(_is_message, messages)):
         return None
-    found, number = Conversation([dict(message) for message in without_nones(messages)]), 0
+    found = Conversation([_copy(message) for message in without_nones(messages)])
+    places = [
+        (index, place)
+        for index, message in enumerate(found.messages)
+        for place, part in enumerate(message["content"])
+        if isinstance(part, dict) and is_clip(message, part) and source_of(part) is not None
+    ]
     try:
-        for index, message in enumerate(found.messages):
-            if isinstance(message["content"], str):
-                continue
-            message["content"] = list(message["content"])
-            for place, part in enumerate(message["content"]):
-                if not isinstance(part, dict):
-                    return None
-                if not is_clip(message, part) or (source := source_of(part)) is None:
-                    continue
-                number += 1
-                known = _read(source, number, limits, found._files.enter_context)
-                if isinstance(known, AudioClip):
-                    found.clips[number] = known
-                    message["content"][place] = clip_part((known.waveform, SAMPLE_RATE))
-                else:
-                    name = name_of(source) or f"Clip {number}"
-                    message["content"][place] = clip_part(known.source)
-                    found.recordings.append(Recording(number, index, place, known.source, name, known.seconds))
+        for number, (index, place) in enumerate(places, 1):
+            given = source_of(found.messages[index]["content"][place])
+            source = _again_and_again(given, limits, found._files.enter_context)
+            seconds = _seconds_of_long(source, limits)
+            if seconds is not None:
+                name = name_of(given) or f"Clip {number}"
+                known = seconds if math.isfinite(seconds) else None
+                found.recordings.append(Recording(number, index, place, source, name, known))
+            if seconds is None and source is not given and not isinstance(source, bytes):
+                source.seek(0)
+                source = source.read()
+            if source is not given:
+                found.messages[index]["content"][place] = clip_part(source)
+        if found.recordings or load:
+            for number, (index, place) in enumerate(places, 1):
+                if all(recording.number != number for recording in found.recordings):
+                    content = found.messages[index]["content"]
+                    found.clips[number] = load_clip(source_of(content[place]), number)
+                    content[place] = clip_part((found.clips[number].waveform, SAMPLE_RATE))
     except BaseException:
         found.close()
         raise
@@ -120,30 +132,32 @@ def read_conversation(messages: Sequence[Message], limits: Limits) -> Conversati
     return found
 
 
-@dataclass(frozen=True)
-class _Long:
-    source: Any
-    seconds: float | None
-
-
 def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and isinstance(message.get("content"), str | list | tuple)
+    if not isinstance(message, dict) or not isinstance(message.get("content"), str | list | tuple):
+        return False
+    return isinstance(message["content"], str) or all(isinstance(part, dict) for part in message["content"])
 
 
-def _read(source: Any, number: int, limits: Limits, keep: Callable[[IO[bytes]], Any]) -> AudioClip | _Long:
-    source = _again_and_again(source, limits, keep)
-    stream, samples = SoundStream(source, limits=limits, name=f"Clip {number}"), 0
+def _copy(message: Message) -> Message:
+    content = message["content"]
+    return {**message, "content": content if isinstance(content, str) else list(content)}
+
+
+def _seconds_of_long(source: Any, limits: Limits) -> float | None:
+    """How long a clip of more than a window is by its header, infinite where that does not say; None for others, and
+    for those that cannot be read, which `load_clip` says."""
+    stream, samples = SoundStream(source, limits=limits), 0
     blocks = stream.blocks()
     try:
         for (block,) in blocks:
             samples += len(block)
             if samples > _LONGEST:
-                return _Long(source, stream.seconds)
+                return math.inf if stream.seconds is None else stream.seconds
     except AudioError:
-        pass  # said by load_clip, as of any other clip
+        pass
     finally:
         blocks.close()
-    return load_clip(source, number)
+    return None
 
 
 def _again_and_again(source: Any, limits: Limits, keep: Callable[[IO[bytes]], Any]) -> Any:

@@ -1,8 +1,8 @@
 """Where a question about a conversation with a long clip begins: which clips are long, and whether it can be answered.
 
-    parts:       windows -> an answer each -> notes -> in levels while they exceed the budget -> the answer
-    native:      windows -> one prompt -> the answer
-    transcript:  windows -> text, kept by content -> one prompt, or ten-minute blocks as parts -> the answer
+parts:       windows -> an answer each -> notes -> in levels while they exceed the budget -> the answer
+native:      windows -> one prompt -> the answer
+transcript:  windows -> text, kept by content -> one prompt, or ten-minute blocks as parts -> the answer
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def submit(
 ) -> tuple[Sequence[Message], RequestHandle | None]:
     """Look at the conversation's clips, and ask if one of them is long.
 
-    Returns the conversation, in which links and pipes are samples, and the handle; or None instead of a handle where
-    no clip is long, so that the model can be asked as usual. The handle's chunks are parts as they are answered, then
+    Returns the conversation, in which links and pipes are bytes, and the handle; or None instead of a handle where no
+    clip is long, so that the model can be asked as usual. The handle's chunks are parts as they are answered, then
     deltas of the answer.
 
     Raises ConfigError for another value of `long`, AudioError for a clip that cannot be read, and PromptError or

@@ -17,9 +17,7 @@ from .transcript_store import Spoken, TranscriptStore, content_key
 _BLOCK = 600.0  # s of text that is asked about together
 
 
-def spoken_parts(
-    asker: Asker, recording: Recording, store: TranscriptStore, limits: Limits
-) -> Iterator[Part | Spoken]:
+def spoken_parts(asker: Asker, recording: Recording, store: TranscriptStore, limits: Limits) -> Iterator[Part | Spoken]:
     """What is said in a recording, segment by segment, then all of it; from `store` where it is there.
 
     Raises AudioError, with the clip's number, where the recording cannot be read.

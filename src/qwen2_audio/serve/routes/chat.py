@@ -46,10 +46,10 @@ class ChatRoutes:
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
         clips = clip_params(messages)
-        if policy is None or (asked := await long_question(state, messages, params, policy, chat.priority)) is None:
+        if policy is None or (long := await long_question(state, messages, params, policy, chat.priority)) is None:
             handle, chunks = state.submit(messages, params, arrived, chat.priority, clips)
         else:
-            handle, chunks = asked, stream(asked, state.settings, clips)
+            handle, chunks = long, stream(long, state.settings, clips)
             arrived += state.settings.clip_seconds  # the deadline is each part's
         envelope = Envelope(state.names[0], "chat.completion.chunk" if chat.stream else "chat.completion")
         if not chat.stream:

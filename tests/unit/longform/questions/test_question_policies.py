@@ -12,7 +12,7 @@ from qwen2_audio.errors import AudioError, ConfigError, ContextLengthError
 from qwen2_audio.inputs.messages import assistant, user
 from qwen2_audio.longform import transcribe as transcribing
 from qwen2_audio.longform import vad
-from qwen2_audio.longform.questions import transcript_store
+from qwen2_audio.longform.questions import recordings, transcript_store
 from qwen2_audio.longform.questions.policy import Policy, parse_policy
 from qwen2_audio.longform.questions.submit import submit
 from qwen2_audio.longform.questions.transcript_store import DiskStore, MemoryStore, Spoken, content_key, use_store
@@ -42,37 +42,51 @@ def test_values_of_long():
         parse_policy("transcripts")
 
 
-@pytest.mark.parametrize("source", [sound_of({}, 30.05), wav_bytes(1.0), io.BytesIO(wav_bytes(1.0))], ids=["30.05", "bytes", "file"])
+@pytest.mark.parametrize(
+    "source", [sound_of({}, 30.05), wav_bytes(1.0), io.BytesIO(wav_bytes(1.0))], ids=["30.05", "bytes", "file"]
+)
 def test_without_a_long_clip_the_model_is_asked_as_usual(source):
     reader = KnowingReader()
     messages, handle = submit(reader, [user("What?", audio=source)], GREEDY, "parts")
-    assert handle is None and reader.asked == []
-    samples, rate = messages[0]["content"][0]["audio"]
-    assert rate == RATE and len(samples) in (RATE, 30 * RATE)
+    assert handle is None and reader.asked == [] and messages[0]["content"][0]["audio"] is source
     for plain in ([user("Hello")], [{"role": "user"}], "Hello", [user("What?", audio=sound_of({}, 31.0))]):
         assert submit(reader, plain, GREEDY, "refuse") == (plain, None)
     assert submit(reader, [{"role": "user"}], GREEDY, "parts")[1] is None
 
 
 def test_a_clip_that_cannot_be_read_is_named_as_ever():
-    with pytest.raises(AudioError, match="No such file: 'nope.wav'") as refused:
+    with pytest.raises(AudioError, match=r"No such file: 'nope\.wav'") as refused:
         submit(KnowingReader(), [user("What?", audio=[sound_of({}, 31.0), "nope.wav"])], GREEDY, "parts")
     assert refused.value.clip == 2
 
 
+class Pipe:
+    """A file object that cannot seek."""
+
+    def __init__(self, data):
+        self.read = io.BytesIO(data).read
+
+    def seekable(self):
+        return False
+
+
 def test_a_pipe_is_read_once():
-    class Pipe(io.RawIOBase):
-        def __init__(self, data):
-            self.data = io.BytesIO(data)
-
-        def readable(self):
-            return True
-
-        def read(self, size=-1):
-            return self.data.read(size)
-
     answer = ask(KnowingReader(), [user("What?", audio=Pipe(wav_bytes(65.0)))], "parts")
     assert answer.heard[0].seconds == 65.0
+    messages, handle = submit(KnowingReader(), [user("What?", audio=Pipe(data := wav_bytes(1.0)))], GREEDY, "parts")
+    assert handle is None and messages[0]["content"][0]["audio"] == data
+
+
+@pytest.mark.parametrize("seconds", [1.0, 65.0])
+def test_a_link_is_fetched_once(monkeypatch, seconds):
+    fetched = []
+    monkeypatch.setattr(recordings, "fetch", lambda url, *_: fetched.append(url) or io.BytesIO(wav_bytes(seconds)))
+    messages, handle = submit(KnowingReader(), [user("What?", audio="https://a.org/b.wav")], GREEDY, "parts")
+    assert fetched == ["https://a.org/b.wav"]
+    if handle is None:
+        assert messages[0]["content"][0]["audio"] == wav_bytes(1.0)
+    else:
+        assert completions_of(list(handle), 1)[0].heard[0].seconds == 65.0
 
 
 def test_native_windows_are_said_to_be_consecutive():
@@ -87,7 +101,11 @@ def test_native_windows_are_said_to_be_consecutive():
 
 
 def test_native_takes_recordings_of_earlier_turns_too():
-    turns = [user("What?", audio=sound_of({3: 12}, 31.0)), assistant("#12"), user("And?", audio=sound_of({3: 34}, 31.0))]
+    turns = [
+        user("What?", audio=sound_of({3: 12}, 31.0)),
+        assistant("#12"),
+        user("And?", audio=sound_of({3: 34}, 31.0)),
+    ]
     reader = KnowingReader()
     assert ask(reader, turns, "native").text == "#12 #34"
     assert "Audio 1 to Audio 2 are" in reader.asked[0][0] and "Audio 3 to Audio 4 are" in reader.asked[0][0]
@@ -95,10 +113,14 @@ def test_native_takes_recordings_of_earlier_turns_too():
 
 def test_native_has_a_limit():
     reader, audio = KnowingReader(), sound_of({}, 200.0)
-    with pytest.raises(AudioError, match=r"^Clip 1 lasts 3:20, which is more than the 4 windows .* native:9 takes 9, parts"):
+    with pytest.raises(
+        AudioError, match=r"^Clip 1 lasts 3:20, which is more than the 4 windows .* native:9 takes 9, parts"
+    ):
         ask(reader, [user("What?", audio=audio)], "native")
     assert reader.asked == [] and ask(reader, [user("What?", audio=audio)], "native:9").heard[0].parts <= 9
-    with pytest.raises(AudioError, match=r"the 9 windows of at most 30 s that long=native:9 puts into one prompt; parts"):
+    with pytest.raises(
+        AudioError, match=r"the 9 windows of at most 30 s that long=native:9 puts into one prompt; parts"
+    ):
         ask(reader, [user("What?", audio=sound_of({}, 280.0))], "native:9")
 
 
@@ -120,7 +142,11 @@ def test_a_transcript_is_made_once_and_asked_about_as_text():
 
 def test_later_turns_may_have_transcripts_too():
     reader = KnowingReader()
-    turns = [user("What?", audio=sound_of({3: 12}, 31.0)), assistant("#12"), user("And?", audio=sound_of({3: 34}, 31.0))]
+    turns = [
+        user("What?", audio=sound_of({3: 12}, 31.0)),
+        assistant("#12"),
+        user("And?", audio=sound_of({3: 34}, 31.0)),
+    ]
     assert ask(reader, turns, "transcript").text == "#12 #34"
     assert reader.asked[-1][0].count("What is said in a recording of 0:31:") == 2
 
@@ -136,7 +162,10 @@ def test_a_transcript_that_is_too_long_is_read_in_blocks_of_ten_minutes():
     blocks = [part for part in answer.parts if part.level == 1]
     assert max(part.end - part.start for part in blocks) <= 600 and blocks[0].start == 0 and blocks[-1].end == 1800
     assert max(reader.prompts) <= 1100
-    assert reader.asked[0][0].startswith("What is said from 0:00 to ") and "of a recording of 30:00:\n" in reader.asked[0][0]
+    assert (
+        reader.asked[0][0].startswith("What is said from 0:00 to ")
+        and "of a recording of 30:00:\n" in reader.asked[0][0]
+    )
     assert f"what {len(blocks)} of {len(blocks)} blocks of its text say" in answer.heard[0].notes[-1]
 
 
@@ -148,8 +177,10 @@ def test_two_transcripts_that_are_too_long_are_refused():
         store.put(content_key(part["audio"]), Spoken(31.0, 31.0, (Part(0, 31, "word " * 200),), (), 1))
     with pytest.raises(AudioError, match=r"What is said in Clip 1 and Clip 2 has 4\d\d tokens, and a prompt has room"):
         ask(reader, turns, "transcript")
-    with pytest.raises(ContextLengthError, match=r"What is said of 0:00 to 0:31 has 2\d\d tokens, and"):
-        ask(KnowingReader(context=440, answer=lambda *_: "word " * 220), [user("?", audio=sound_of({3: 12}, 31.0))], "transcript")
+    audio = sound_of({3: 56}, 31.0)
+    store.put(content_key(audio), Spoken(31.0, 31.0, (Part(0, 31, "word " * 400),), (), 1))
+    with pytest.raises(ContextLengthError, match=r"What is said of 0:00 to 0:31 has 4\d\d tokens, and 2\d\d are left"):
+        ask(reader, [user("?", audio=audio)], "transcript")
 
 
 def test_a_transcript_without_words_is_no_prompt():
@@ -188,7 +219,9 @@ def test_stores_are_bounded(monkeypatch, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="The transcript is not kept for the next question: .*file.* cannot be written"):
+    with pytest.warns(
+        UserWarning, match="The transcript is not kept for the next question: .*file.* cannot be written"
+    ):
         DiskStore(tmp_path / "file", "m").put("a", SPOKEN)
 
 
