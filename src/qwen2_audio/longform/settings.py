@@ -32,7 +32,7 @@ class TranscriptionSettings:
     # wording of `questions.wording`; "": nothing, for a checkpoint that would not follow it.
     part: str | None = None
     no_answer: tuple[str, ...] = ()  # how answers begin, beside "Nothing", of a part that does not hold the answer
-    combine: bool = True  # it can answer from notes; else the notes themselves are the answer
+    combine: bool = True  # it can answer from notes and transcripts; else these themselves are the answer
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "no_speech", tuple(self.no_speech))

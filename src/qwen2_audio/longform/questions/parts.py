@@ -31,14 +31,14 @@ class Listener:
     less than an audio token (20 ms) at the end, or 0.1 s over the last window.
 
     Attributes, complete after the last window: `notes` on what of the source was lost, `samples` in windows, `tokens`
-    of sound that they make, `cut` answers that were longer than they may be.
+    of sound that they make, `silent` windows that are not asked about, `cut` answers that were longer than they may be.
     """
 
     def __init__(self, recording: Recording, settings: TranscriptionSettings, limits: Limits, *, plain: bool) -> None:
         """`plain`: cut at pauses only; else runs of speech have windows of their own where the checkpoint hears one at
         a time."""
         self.notes: list[str] = []
-        self.samples = self.tokens = self.cut = 0
+        self.samples = self.tokens = self.silent = self.cut = 0
         self._recording, self._limits = recording, limits
         by_runs = not plain and not settings.merge
         self._windower = Windower(settings, vad.speech_detector(), everything=True, by_runs=by_runs)
@@ -89,6 +89,7 @@ def answers(asker: Asker, conversation: Conversation, listener: Listener, params
         item = waiting.popleft()
         start, end = item.window.start / SAMPLE_RATE, item.window.end / SAMPLE_RATE
         if item.handle is None:
+            listener.silent += 1
             yield Part(start, end, "", used=False)
             continue
         answer = asker.answer(item.handle)

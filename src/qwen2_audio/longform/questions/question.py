@@ -85,6 +85,8 @@ class Question:
 
         def heard(levels: int) -> dict[int, Heard]:
             said = [*listener.notes, wording.heard_sentence(count, len(found), levels)]
+            if listener.silent:
+                said.append(f"{listener.silent} of the parts are digital silence, which is not asked about.")
             if listener.cut:
                 said.append(f"{listener.cut} of the answers about parts were cut at their limit of tokens.")
             seconds = listener.samples / SAMPLE_RATE
@@ -105,6 +107,11 @@ class Question:
                     spoken[recording.number] = item
                 else:
                     self._tell(item)
+        if not self._settings.combine and self._is_plain() and any(talk.parts for talk in spoken.values()):
+            heard = {number: heard_of(talk, wording.AS_IT_IS) for number, talk in spoken.items()}
+            lines = "\n".join(wording.note_lines(talk.parts) for talk in spoken.values())
+            self._say(lines.rstrip("\n"), self._conversation.heard(heard))
+            return
         texts = {number: spoken_text(talk, talk.parts) for number, talk in spoken.items()}
         tokens = sum(map(self._model.count_tokens, texts.values()))
         if tokens <= budget:

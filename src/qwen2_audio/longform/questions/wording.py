@@ -23,6 +23,7 @@ CONSECUTIVE = "Audio {first} to Audio {last} are consecutive parts of one record
 NOWHERE = "None of the {count} parts of the recording holds an answer."
 NOBODY = "Nobody speaks in the recording, so that its transcript holds no answer."
 TRANSCRIBED = "It was transcribed; the answer is made from its transcript, as text."
+AS_IT_IS = "It was transcribed; the answer is its transcript, as this checkpoint does not answer from text."
 _NOTHING = "nothing"
 
 

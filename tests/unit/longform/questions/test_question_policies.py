@@ -16,6 +16,7 @@ from qwen2_audio.longform.questions import recordings, transcript_store
 from qwen2_audio.longform.questions.policy import Policy, parse_policy
 from qwen2_audio.longform.questions.submit import submit
 from qwen2_audio.longform.questions.transcript_store import DiskStore, MemoryStore, Spoken, content_key, use_store
+from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.types import Part, SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
@@ -187,6 +188,13 @@ def test_a_transcript_without_words_is_no_prompt():
     reader = KnowingReader()
     answer = ask(reader, [user("What?", audio=np.zeros(31 * RATE, np.float32))], "transcript")
     assert answer.text.startswith("Nobody speaks in the recording") and reader.asked == []
+
+
+def test_a_checkpoint_that_does_not_answer_from_text_gives_the_transcript():
+    reader = KnowingReader(settings=TranscriptionSettings(combine=False))
+    answer = ask(reader, [user("What?", audio=sound_of({3: 12, 40: 34}, 59.0))], "transcript")
+    assert answer.text == "[0:00-0:30] #12\n[0:30-0:59] #34" and len(reader.asked) == 2
+    assert answer.heard[0].notes[-1].endswith("as this checkpoint does not answer from text.")
 
 
 SPOKEN = Spoken(100.0, 60.0, (Part(1.0, 3.5, "eins, \u4e8c"),), ("Something was lost.",), 2)

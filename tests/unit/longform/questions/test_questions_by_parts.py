@@ -83,6 +83,7 @@ def test_where_no_part_answers_the_answer_says_so():
     assert not any(part.used for part in answer.parts)
     silent = KnowingReader()
     answer = ask(silent, np.zeros(70 * RATE, np.float32))
+    assert answer.heard[0].notes[-1] == "3 of the parts are digital silence, which is not asked about."
     assert silent.asked == [] and answer.text.startswith("None of the 3 parts") and answer.usage.prompt_tokens == 0
 
 
