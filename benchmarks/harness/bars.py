@@ -19,6 +19,7 @@ AT_LEAST: dict[str, float] = {
     "long.speedup": 2.5,
     "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
+    "long.find_fact": 80.0,
 }
 AT_MOST: dict[str, float] = {
     **{f"w8.error.{shape}": 0.008 for shape in SHAPES},

@@ -164,10 +164,31 @@ class Heard:
     seconds: float  # of audio
     tokens: int  # audio positions in the prompt, 25 per second
     notes: tuple[str, ...] = ()  # sentences on what of its source was lost, left out, or not chosen
+    long: str = ""  # how a clip of more than a window was heard: "parts", "native", "transcript"; "": at once
+    parts: int = 0  # in how many windows such a clip was heard; 0: at once
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; `notes` only where there are some."""
-        return {"seconds": self.seconds, "tokens": self.tokens, **({"notes": list(self.notes)} if self.notes else {})}
+        """As a JSON object; `notes`, `long` and `parts` only where they say something."""
+        facts: dict[str, Any] = {"seconds": self.seconds, "tokens": self.tokens}
+        if self.notes:
+            facts["notes"] = list(self.notes)
+        return {**facts, "long": self.long, "parts": self.parts} if self.long else facts
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a long clip by itself, in seconds of the clip: what was answered about it, or what is said in it."""
+
+    start: float
+    end: float
+    text: str
+    used: bool = True  # the answer was made from it; else it says that the stretch does not hold the answer
+    level: int = 0  # 0: a window was heard; 1: an answer about notes, or about text, of level 0; and so on
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object; `level` only above 0."""
+        facts = {"start": round(self.start, 3), "end": round(self.end, 3), "text": self.text, "used": self.used}
+        return {**facts, "level": self.level} if self.level else facts
 
 
 @dataclass(frozen=True)
@@ -210,6 +231,7 @@ class Completion:
     # Of the prompt's tokens from `prompt_logprobs_start` on; None for the first token, before which nothing stands, and
     # for the positions of clips, which are no words. Empty unless requested.
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    parts: tuple[Part, ...] = ()  # of a long clip, all of them, used or not, in order of time within a level
 
 
 @dataclass(slots=True)  # not frozen: one is made per token, and a frozen dataclass takes five times as long to make
@@ -226,3 +248,4 @@ class Chunk:
     num_tokens: int = field(default=0, compare=False)  # of the answer so far; 0 in the last chunk, which has the usage
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()  # in the last chunk of the first answer; see Completion
     embedding: Any = field(default=None, compare=False)  # float32 [H] or [T, H], in the last chunk; see PoolingParams
+    part: Part | None = None  # of a long clip, as it was heard; such a chunk has no text

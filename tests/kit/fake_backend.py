@@ -60,6 +60,9 @@ class FakeBackend:
         self._stats = Stats()
         self._lock = threading.Lock()
 
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
     def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False, ending="answer") -> RequestHandle:
         params = params or SamplingParams()
         sources = check_messages(messages)

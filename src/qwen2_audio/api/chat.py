@@ -95,6 +95,7 @@ class AudioChat:
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
+        long: str = "refuse",
         continue_final_message: bool = False,
     ) -> Completion:
         """Answer a conversation.
@@ -104,17 +105,22 @@ class AudioChat:
                 text or a list of parts `{"type": "text", "text"}` and `{"type": "audio", "audio": source}`.
             params: None, or a field that is None, takes the checkpoint's generation_config; without a limit there, an
                 answer has at most 256 new tokens.
+            long: what becomes of a clip of more than 30 s (docs/long-audio.md). "refuse"; "parts": each window is
+                asked alone, then their answers, as notes; "native": up to 4 windows in one prompt, "native:9" up to 9;
+                "transcript": it is transcribed, once, and asked about as text. `Completion.parts` has each part's
+                answer, and `Completion.heard` says what was heard and what the answer is made of.
             continue_final_message: the answer goes on with the text of the last message, a begun answer.
 
         Raises:
             PromptError: malformed messages.
-            AudioError: a clip that cannot be read, is under 21 ms, or is longer than 30 s.
+            AudioError: a clip that cannot be read, is under 21 ms, or is longer than 30 s and refused, or is not
+                answered in the way that `long` says.
             ContextLengthError: prompt and answer exceed the context.
             CapacityError: the request needs more memory than the engine has.
             ConfigError: params that cannot work.
         """
         ending: Ending = "continued" if continue_final_message else "answer"
-        handle = self._submit(messages, _single(params, "chat"), ending)
+        handle = self._submit(messages, _single(params, "chat"), long, ending)
         try:
             (answer,) = handle.completions()
         finally:
@@ -126,27 +132,32 @@ class AudioChat:
         messages: Sequence[Message],
         params: SamplingParams | None = None,
         *,
+        long: str = "refuse",
         continue_final_message: bool = False,
     ) -> Iterator[Chunk]:
         """Answer a conversation as `chat` does, as an iterator over deltas of the text.
 
         The joined texts are the text of `chat`; the last chunk has the finish reason and the usage. Messages are
         checked and clips are read before this returns. Closing the iterator, or leaving the loop over it, stops
-        generation after the current token. Raises as `chat`.
+        generation after the current token. With `long` other than "refuse", parts of a long clip come first, as
+        chunks with a `part` and without text. Raises as `chat`.
         """
         ending: Ending = "continued" if continue_final_message else "answer"
-        return _deltas(self._submit(messages, _single(params, "stream"), ending))
+        return _deltas(self._submit(messages, _single(params, "stream"), long, ending))
 
     def batch(
         self,
         conversations: Sequence[Sequence[Message]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        long: str = "refuse",
     ) -> list[Completion]:
         """Answer any number of conversations together; each answer is that of `chat`.
 
         Args:
             conversations: a list of conversations.
             params: SamplingParams for all of them, or a list with one for each.
+            long: as of `chat`, for all of them.
 
         Raises:
             Qwen2AudioError: as `chat`; the message begins with the conversation's number, from 1. All other requests
@@ -173,7 +184,7 @@ class AudioChat:
                 if len(handles) == max_pending:
                     answers.append(_oldest_answer(handles, len(answers) + 1))
                 with _numbered_errors(number):
-                    handles.append(_submit_when_free(service, messages, item))
+                    handles.append(_submit_when_free(service, messages, item, long))
             while handles:
                 answers.append(_oldest_answer(handles, len(answers) + 1))
             return answers
@@ -273,8 +284,14 @@ class AudioChat:
         """
         return decisions.run(self.service(), audio, questions)
 
-    def _submit(self, messages: Sequence[Message], params: SamplingParams, ending: Ending = "answer") -> RequestHandle:
+    def _submit(
+        self, messages: Sequence[Message], params: SamplingParams, long: str, ending: Ending = "answer"
+    ) -> RequestHandle:
         service = self.service()
+        if long != "refuse":
+            messages, handle = _submit_long(service, messages, params, long)
+            if handle is not None:
+                return handle
         prompt: Prompt = service.prompt(messages, ending=ending)
         service.check(prompt, params)
         return service.submit_prompt(prompt, params)
@@ -291,8 +308,23 @@ def _single(params: object, name: str) -> SamplingParams:
     return params
 
 
-def _submit_when_free(service: Service, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
+def _submit_long(
+    service: Service, messages: Sequence[Message], params: SamplingParams, long: str
+) -> tuple[Sequence[Message], RequestHandle | None]:
+    """`longform.questions.submit.submit`, imported here: a conversation without a long clip runs none of its files."""
+    from ..longform.questions.submit import submit
+
+    return submit(service, messages, params, long)
+
+
+def _submit_when_free(
+    service: Service, messages: Sequence[Message], params: SamplingParams, long: str
+) -> RequestHandle:
     """`service.submit`, repeated while the queue is full: a finished request leaves the queue with a short delay."""
+    if long != "refuse":
+        messages, handle = _submit_long(service, messages, params, long)
+        if handle is not None:
+            return handle
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

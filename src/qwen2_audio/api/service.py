@@ -79,6 +79,10 @@ class Service:
 
         return __version__
 
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes in a prompt."""
+        return len(self._processor.tokenizer.encode_plain(text)[0])
+
     def submit(
         self,
         messages: Sequence[Message],

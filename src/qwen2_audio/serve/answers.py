@@ -47,8 +47,11 @@ def completion_body(
         shown = logprobs_body(answer.logprobs) if logprobs else None
         finish = finish_fields(answer.finish_reason) if reason is None else {"finish_reason": reason}
         choices.append({"index": index, "message": message, "logprobs": shown, **finish})
-    prompt = answers[0].prompt_logprobs
-    more = {"prompt_logprobs": prompt_logprobs_body(prompt)} if prompt else {}
+    more: dict[str, Any] = {}
+    if prompt := answers[0].prompt_logprobs:
+        more["prompt_logprobs"] = prompt_logprobs_body(prompt)
+    if parts := answers[0].parts:
+        more["parts"] = [part.to_dict() for part in parts]
     return envelope.with_choices(choices, usage=usage_body([a.usage for a in answers], answers[0].heard), **more)
 
 

@@ -46,6 +46,9 @@ class Backend(Protocol):
     def version(self) -> str:
         """The version of this package."""
 
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes in a prompt."""
+
     def submit(
         self,
         messages: Sequence[Message],

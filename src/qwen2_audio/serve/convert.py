@@ -10,6 +10,7 @@ from typing import Any
 from ..audio.formats import format_of
 from ..engine.structured import tool_calls
 from ..errors import ConfigError, PromptError, did_you_mean
+from ..longform.questions.policy import Policy, parse_policy
 from ..text.chat_template import ROLES, check_role
 from ..types import Ending, Message, SamplingParams
 from .errors import ApiError
@@ -209,6 +210,14 @@ def clip_params(messages: Sequence[Any], field: str = "messages") -> list[str]:
         for index, part in enumerate(message["content"])
         if _kind(_without_nulls(part)) != "text"
     ]
+
+
+def long_of(request: ChatRequest) -> Policy:
+    """What becomes of a clip of more than 30 s. ApiError for another value."""
+    try:
+        return parse_policy(request.long)
+    except ConfigError as error:
+        raise _invalid(str(error), "long") from error
 
 
 def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:

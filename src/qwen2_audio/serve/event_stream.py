@@ -141,6 +141,8 @@ class ChatEvents:
             self._started.add(chunk.index)
             events += self._event(delta_choice(Chunk("", index=chunk.index), self._role, logprobs=False))
         self._count(chunk)
+        if chunk.part is not None:
+            events += self._event(delta_choice(chunk, {}, logprobs=False), part=chunk.part.to_dict())
         logprobs = self.logprobs
         for delta in self._deltas(chunk):
             events += self._event(delta_choice(chunk, delta, logprobs=logprobs))
@@ -161,8 +163,9 @@ class ChatEvents:
         tokens = chunk.num_tokens if chunk.usage is None else chunk.usage.completion_tokens
         self._tokens[chunk.index] = max(tokens, self._tokens.get(chunk.index, 0))
 
-    def _event(self, choice: dict[str, Any]) -> bytes:
-        if self._running is None:
-            return encode_event(self.envelope.with_choices([choice], **({"usage": None} if self.usage else {})))
-        usage = running_usage(self._running.prompt_usage, sum(self._tokens.values()))
-        return encode_event(self.envelope.with_choices([choice], usage=usage))
+    def _event(self, choice: dict[str, Any], **more: Any) -> bytes:
+        if self._running is not None:
+            more["usage"] = running_usage(self._running.prompt_usage, sum(self._tokens.values()))
+        elif self.usage:
+            more["usage"] = None
+        return encode_event(self.envelope.with_choices([choice], **more))

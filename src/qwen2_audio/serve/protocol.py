@@ -162,6 +162,7 @@ class ChatRequest(Sampling):
     tool_choice: Any = None  # checked in tools.py
     parallel_tool_calls: bool = True
     priority: Annotated[int, Field(ge=0, le=1000)] = 0  # vLLM's: a higher value waits longer
+    long: str = "refuse"  # what becomes of a clip of more than 30 s; checked in convert.py
     user: Annotated[str, Field(max_length=256)] | None = None  # this and the next two are only logged
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
