@@ -19,6 +19,7 @@ AT_LEAST: dict[str, float] = {
     "long.speedup": 2.5,
     "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
+    "long.words_in_place": 97.0,
     "long.find_fact": 80.0,
 }
 AT_MOST: dict[str, float] = {
@@ -46,6 +47,11 @@ AT_MOST: dict[str, float] = {
     "jobs.memory_growth": 10.0,
     "long.wer_excess": 1.5,
     "long.wer_excess_20db": 3.0,
+    "long.word_start_ms": 40.0,
+    "long.cuts_in_speech": 2.0,
+    "long.cuts_in_speech_10db": 5.0,
+    "long.unaccounted": 0.0,
+    "long.memory_growth": 10.0,
 }
 # Times better than transformers on the same checkpoint, in fp32: expected from computing valid frames only.
 RATIOS: dict[str, float] = {

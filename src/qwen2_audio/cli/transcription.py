@@ -87,6 +87,8 @@ def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
         return 0
     chat = terminal.load_model(**loading)
     settings = chat.transcription
+    if settings.min_confidence is None and not wanted.quiet:
+        note("Doubtful segments are not flagged: this checkpoint has no threshold for that; eval calibrate finds one.")
     if wanted.window is not None:
         settings = replace(settings, window_seconds=wanted.window)
     if wanted.merge_gap is not None:

@@ -22,6 +22,7 @@ from ..audio.mel import SAMPLE_RATE
 from ..engine.request import RequestHandle
 from ..errors import AudioError, Qwen2AudioError
 from .asking import Model, Task, WindowAsker
+from .guards import flag_other_languages
 from .settings import TranscriptionSettings
 from .transcript import Segment, Transcript, main_language
 from .vad import missing_reason, speech_detector
@@ -165,7 +166,7 @@ def _heard(asker: WindowAsker, item: _Asked) -> Iterator[Progress]:
 
 def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished:
     source = end.source
-    segments = sorted(source.segments, key=lambda segment: segment.start)
+    segments = flag_other_languages(sorted(source.segments, key=lambda segment: segment.start))
     notes = [*source.stream.notes]
     if (reason := missing_reason()) is not None:
         notes.append(reason)
@@ -216,13 +217,20 @@ def _cut(
 
 
 def _common(spans: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """The parts that lie in a span of every list; each list is in order."""
+    """The parts that lie in a span of every list; each list is in order and its spans are disjoint."""
     common = spans[0] if spans else []
     for others in spans[1:]:
-        common = [
-            (max(start, first), min(end, last))
-            for start, end in common
-            for first, last in others
-            if max(start, first) < min(end, last)
-        ]
+        common = list(_overlaps(common, others))
     return common
+
+
+def _overlaps(left: list[tuple[int, int]], right: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    i = j = 0
+    while i < len(left) and j < len(right):
+        start, end = max(left[i][0], right[j][0]), min(left[i][1], right[j][1])
+        if start < end:
+            yield start, end
+        if left[i][1] <= right[j][1]:  # the one that ends first meets nothing more
+            i += 1
+        else:
+            j += 1
