@@ -33,7 +33,9 @@ Task = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option(help="Where the task's rows are, in any layout of `eval list`.")]
 Language = Annotated[str | None, typer.Option("--lang", help="The language that is spoken, for the task asr.")]
-Limit = Annotated[int | None, typer.Option(help="The first N rows; of nano N for each kind of voice; sounds to decide about.", min=1)]
+Limit = Annotated[
+    int | None, typer.Option(help="The first N rows; of nano N for each kind of voice; sounds to decide about.", min=1)
+]
 Sample = Annotated[int | None, typer.Option(help="N rows, drawn by --seed.", min=1)]
 Seed = Annotated[int, typer.Option(help="Of --sample: the same seed draws the same rows.")]
 FalseAlarms = Annotated[float, typer.Option(help="The share of right transcripts that may be flagged, at most.")]

@@ -198,7 +198,9 @@ def words_of(text: str, answer: Completion) -> tuple[Word, ...]:
     for word in split_words(text):
         end = first + len(word.encode())
         inside = [max(token.logprob, -100.0) for start, stop, token in tokens if start < end and stop > first]
-        words.append(Word(word, None, None, math.exp(sum(inside) / len(inside)) if inside else None))
+        begun = tuple(token.token for start, stop, token in tokens if first <= start < end and stop > start)
+        confidence = math.exp(sum(inside) / len(inside)) if inside else None
+        words.append(Word(word, None, None, confidence, tokens=begun))
         first = end
     return tuple(words)
 

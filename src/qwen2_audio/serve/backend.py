@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..api.decisions import PendingDecision, Question
 from ..engine.request import RequestHandle
 from ..longform.settings import TranscriptionSettings
+from ..longform.word_times import WordTimer
 from ..types import EmbeddingInput, Ending, Message, PoolingParams, SamplingParams
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class Backend(Protocol):
     @property
     def transcription(self) -> TranscriptionSettings:
         """How the checkpoint transcribes clips of any length."""
+
+    @property
+    def aligner(self) -> WordTimer:
+        """Finds times of words; `ensure_available` raises ConfigError where the checkpoint has no head for that."""
 
     @property
     def version(self) -> str:

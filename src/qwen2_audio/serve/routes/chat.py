@@ -51,7 +51,8 @@ class ChatRoutes:
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
-        use, ending, echo, clips = tool_use_of(chat), ending_of(chat), echo_of(chat, messages), clip_params(chat.messages)
+        use, ending, echo = tool_use_of(chat), ending_of(chat), echo_of(chat, messages)
+        clips = clip_params(chat.messages)
         if policy is None or (long := await long_question(state, messages, params, policy, chat.priority)) is None:
             handle, chunks = state.submit(messages, params, arrived, chat.priority, clips, ending=ending)
         else:
