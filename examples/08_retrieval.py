@@ -6,9 +6,10 @@ import qwen2_audio as qa
 from qwen2_audio.evaluate.nano.mix import render_clip
 from qwen2_audio.evaluate.nano.sounds.kinds import NAMED
 
+COUNT = 2  # clips of each kind to ask about; docs/embeddings.md has the figures for 14
 m = qa.load()
 collection = [(kind, render_clip("dev", number, kind)[0]) for kind in NAMED for number in range(3)]
-asked = [(kind, render_clip("test", number, kind)[0]) for kind in NAMED for number in range(2)]
+asked = [(kind, render_clip("test", number, kind)[0]) for kind in NAMED for number in range(COUNT)]
 for source in ("encoder", "language_model"):
     vectors = m.embed([clip for _, clip in collection], source=source)  # float32 [66, width], each row of length 1
     questions = m.embed([clip for _, clip in asked], source=source)
