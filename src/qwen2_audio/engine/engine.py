@@ -37,7 +37,7 @@ from .speculative.forced_tokens import ForcedTokens
 from .speculative.prompt_lookup import PromptLookup
 from .speculative.proposer import Proposer
 from .structured.constrained_sampler import ConstrainedSampler, GrammarMask
-from .structured.grammar import AnyMatcher, Constraint, Grammars
+from .structured.grammar import Grammars
 
 ENCODER_SECONDS = 0.05  # of encoder work a step, while other answers wait for their next token
 STEP_SECONDS = 0.15  # that a step with prefill should take, while other answers wait for their next token
@@ -340,8 +340,8 @@ class Engine:
     def _make_state(self, sequence: Sequence, resolved: RequestOptions) -> SequenceState:
         sampler: TokenChooser | None = None
         vocab_size = self._model.config.text_config.vocab_size
-        if (constraint := sequence.request.params.constraint) is not None:
-            matcher = self._matcher(constraint, sequence.request.params.trigger, resolved.eos_ids)
+        if sequence.request.params.constraint is not None:
+            matcher = self._grammars.matcher_of(sequence.request.params, resolved.eos_ids)
             drawn = None
             if not resolved.greedy:
                 mask = GrammarMask(matcher)
@@ -358,11 +358,6 @@ class Engine:
             state.prompt_output = PromptLogprobs(sequence.request.prompt, params, audio_id, self._tokenizer)
             sequence.prompt_output = state.prompt_output
         return state
-
-    def _matcher(self, constraint: Constraint, trigger: str | None, eos_ids: frozenset[int]) -> AnyMatcher:
-        if trigger is None:
-            return self._grammars.matcher(constraint, eos_ids)
-        return self._grammars.triggered(trigger, constraint, eos_ids)
 
     def _make_runner(self, draft: EngineModel | None) -> ModelRunner:
         model = self._model
