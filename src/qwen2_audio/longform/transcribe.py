@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..audio.mel import SAMPLE_RATE
 from ..engine.request import RequestHandle
 from ..errors import AudioError, Qwen2AudioError
 from .asking import Model, Task, WindowAsker
+from .journal import Journal
 from .settings import TranscriptionSettings
 from .transcript import Segment, Transcript, main_language
 from .vad import missing_reason, speech_detector
@@ -39,6 +40,9 @@ class Listening:
     everything: bool = False  # skip nothing, and cut at pauses only; else windows hold speech
     split_channels: bool = False  # hear each channel by itself
     limits: Limits = LIMITS
+    count_first: bool = False  # refuse a sound that is longer than `limits` allow before it is heard
+    begin: float = 0.0  # s; what lies before is not heard
+    end: float | None = None  # s; nor what lies behind it; None: the sound's end
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class _Source:
     number: int
     name: str
     stream: SoundStream
+    begin: int = 0  # samples before the part that is heard
+    journal: Journal | None = None
     segments: list[Segment] = field(default_factory=list)
     windowers: list[Windower] = field(default_factory=list)
     error: Exception | None = None
@@ -75,7 +81,14 @@ class _Source:
     def skipped(self) -> tuple[tuple[float, float], ...]:
         """Spans in seconds that are skipped in every channel."""
         spans = _common([windower.skipped for windower in self.windowers])
+        before = [(0, self.begin)] if self.begin and self.windowers else []
+        spans = before + [(start + self.begin, end + self.begin) for start, end in spans]
         return tuple((start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in spans)
+
+    @property
+    def total(self) -> int:
+        """Samples up to the end of what was read."""
+        return max((self.begin + windower.total for windower in self.windowers), default=0)
 
 
 @dataclass(eq=False)
@@ -83,6 +96,7 @@ class _Asked:
     source: _Source
     window: Window | None  # None: the source ends here
     handle: RequestHandle | None = None
+    known: list[Segment] | None = None  # by the journal
     error: Exception | None = None  # with which reading ended
 
 
@@ -94,6 +108,7 @@ def transcribe(
     listening: Listening | None = None,
     *,
     timeout: float | None = None,
+    journals: Sequence[Journal | None] = (),
 ) -> Iterator[Progress | Finished]:
     """Progress of each source, in order of time, then its transcript; sources in their order.
 
@@ -101,12 +116,14 @@ def transcribe(
         model: what is asked.
         sources: pairs of what `audio.io.load` takes and a name for messages.
         timeout: seconds that the model has for a window; a source whose window takes longer ends with TimeoutError.
+        journals: of each source, or none; windows that they hold are not asked about, and others are added.
 
     Closing the iterator cancels what was asked. Raises ConfigError, before anything is read, for a task that the
     checkpoint cannot do; errors of a source are in its `Finished`.
     """
     asker, listening = WindowAsker(model, task, settings, timeout), listening or Listening()
-    return _run(asker, _windows(sources, settings, listening), "transcribe" if task.to is None else "translate")
+    coming = _windows(sources, settings, listening, journals)
+    return _run(asker, coming, "transcribe" if task.to is None else "translate")
 
 
 def _run(
@@ -142,8 +159,10 @@ def _ready(item: _Asked) -> bool:
 
 def _submit(asker: WindowAsker, item: _Asked) -> None:
     if item.window is not None and item.source.error is None:
+        journal = item.source.journal
+        item.known = None if journal is None else journal.find(item.window)
         try:
-            item.handle = asker.submit(item.window)
+            item.handle = asker.submit(item.window) if item.known is None else None
         except Qwen2AudioError as error:
             item.source.error = error
 
@@ -152,15 +171,29 @@ def _heard(asker: WindowAsker, item: _Asked) -> Iterator[Progress]:
     source, window = item.source, item.window
     assert window is not None
     try:
-        segments = asker.segments(window, item.handle)
+        segments = asker.segments(window, item.handle) if item.known is None else item.known
     except Exception as error:  # out of memory, say: it ends this source, and the others go on
         source.error = error
         return
     finally:
         if item.handle is not None:
             item.handle.cancel()  # without effect on a finished one
+    if source.journal is not None and item.known is None:
+        source.journal.add(window, segments)
+    segments = [_later(segment, source.begin / SAMPLE_RATE) for segment in segments] if source.begin else segments
     source.segments += segments
-    yield Progress(source.number, tuple(segments), window.end / SAMPLE_RATE, source.stream.seconds)
+    yield Progress(source.number, tuple(segments), (source.begin + window.end) / SAMPLE_RATE, source.stream.seconds)
+
+
+def _later(segment: Segment, seconds: float) -> Segment:
+    """A segment of a part, with times of the whole sound."""
+    words = tuple(
+        replace(word, start=word.start + seconds, end=word.end + seconds)
+        if word.start is not None and word.end is not None
+        else word
+        for word in segment.words
+    )
+    return replace(segment, start=segment.start + seconds, end=segment.end + seconds, words=words)
 
 
 def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished:
@@ -169,9 +202,12 @@ def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished
     notes = [*source.stream.notes]
     if (reason := missing_reason()) is not None:
         notes.append(reason)
+    if source.journal is not None:
+        source.journal.close()
+        notes += [] if source.journal.note is None else [source.journal.note]
     transcript = Transcript(
         tuple(segments),
-        max((windower.total for windower in source.windowers), default=0) / SAMPLE_RATE,
+        source.total / SAMPLE_RATE,
         main_language(segments),
         source.skipped,
         tuple(notes),
@@ -182,12 +218,19 @@ def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished
 
 
 def _windows(
-    sources: Iterable[tuple[Any, str]], settings: TranscriptionSettings, listening: Listening
+    sources: Iterable[tuple[Any, str]],
+    settings: TranscriptionSettings,
+    listening: Listening,
+    journals: Sequence[Journal | None],
 ) -> Iterator[_Asked]:
     for number, (given, name) in enumerate(sources):
-        stream = SoundStream(given, split=listening.split_channels, limits=listening.limits, name=name)
-        source, end = _Source(number, name, stream), None
-        blocks = stream.blocks()
+        stream = SoundStream(
+            given, split=listening.split_channels, limits=listening.limits, name=name,
+            count_first=listening.count_first, fill_gaps=True,
+        )  # fmt: skip
+        journal = journals[number] if journals else None
+        source, end = _Source(number, name, stream, round(listening.begin * SAMPLE_RATE), journal), None
+        blocks = part_of(stream, source.begin, listening.end)
         while end is None and source.error is None:
             try:
                 tracks = next(blocks, None)
@@ -197,6 +240,25 @@ def _windows(
             yield from (_Asked(source, window) for window in _cut(source, tracks, settings, listening))
         blocks.close()
         yield end or _Asked(source, None)
+
+
+def part_of(stream: SoundStream, begin: int, end: float | None) -> Generator[list[np.ndarray], None, None]:
+    """The blocks of a sound from sample `begin` on, up to `end` s. AudioError where it ends before."""
+    position, blocks = 0, stream.blocks()
+    last = math.inf if end is None else round(end * SAMPLE_RATE)
+    try:
+        for tracks in blocks:
+            low, high = max(begin - position, 0), int(min(last - position, len(tracks[0])))
+            position += len(tracks[0])
+            if low < high:
+                yield [track[low:high] for track in tracks]
+            if position >= last:
+                return
+    finally:
+        blocks.close()
+    if begin and position <= begin:
+        lasts = f"{position / SAMPLE_RATE:.2f} s long, and the part to hear begins at {begin / SAMPLE_RATE:.2f} s"
+        raise AudioError(f"{stream.name} is {lasts}.")
 
 
 def _cut(
