@@ -134,17 +134,19 @@ def spooled(monkeypatch):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """A backend that takes 50 ms for a window."""
+    """A backend that takes 0.2 s for a window, two at a time."""
     monkeypatch.setattr("kit.fake_backend.text_of", lambda messages: "say word")
     monkeypatch.setattr(module, "MAX_PENDING", 2)
-    return FakeBackend(delay=0.05)
+    return FakeBackend(delay=0.2)
 
 
 def upload(port: int, data: bytes) -> socket.socket:
     """A connection that has asked for a stream, and has read the beginning of it."""
     body = b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
     body += b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + data + b"\r\n--b--\r\n"
-    head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = (
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    )
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return connection
@@ -179,9 +181,11 @@ def test_all_of_it_has_a_deadline(slow, monkeypatch):
     with (
         live(slow, Settings(grace=1)) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client,
-        pytest.raises(openai.InternalServerError, match=r"not finished within 0.3 s.*; send the sound in parts") as late,
+        pytest.raises(
+            openai.InternalServerError, match=r"not finished within 0.3 s.*; send the sound in parts"
+        ) as late,
     ):
-        create(client, file=wav_bytes(900.0))
+        create(client, file=wav_bytes(300.0))
     assert late.value.code == "deadline_exceeded"
 
 
@@ -191,7 +195,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc is not there")
-@pytest.mark.parametrize("minutes", [20, pytest.param(120, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("minutes", [16, pytest.param(120, marks=pytest.mark.exhaustive)])
 def test_a_long_upload_does_not_live_in_memory(tmp_path, says, minutes):
     """Silence, and a second of a tone in the end, so that the file is read to it."""
     path, peak, done = tmp_path / "talk.wav", [0], threading.Event()
@@ -221,4 +225,4 @@ def test_a_long_upload_does_not_live_in_memory(tmp_path, says, minutes):
     assert answer.duration == 60 * minutes + 1 and answer.segments[-1].text.startswith("I heard")
     starts = [segment.start for segment in answer.segments]
     assert starts == sorted(starts) and len(starts) >= 2 * minutes
-    assert peak[0] - before < 30e6, "the file has 1.9 MB a minute"
+    assert peak[0] - before < 20e6, "the file has 1.9 MB a minute"

@@ -43,9 +43,10 @@ def _everything(monkeypatch):
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory):
-    """90 s, of which each 30 have a level of their own."""
+    """90 s, of which each 30 have a level of their own, and end with a pause."""
     levels = np.repeat([0.1, 0.2, 0.3], 8000 * 30)
-    return wav_of(tmp_path_factory.mktemp("long") / "talk.wav", levels * np.sign(np.sin(np.arange(len(levels)))), 8000)
+    levels.reshape(3, -1)[:, -4000:] = 0
+    return wav_of(tmp_path_factory.mktemp("long") / "talk.wav", levels * np.sin(0.3 * np.arange(len(levels))), 8000)
 
 
 @pytest.fixture
@@ -59,10 +60,12 @@ def transcribed(page, talk):
 def test_a_long_file_is_a_timeline(transcribed, talk, backend):
     page = transcribed
     assert [text.split("\n", 1)[1] for text in page.locator(ROWS).all_inner_texts()] == TEXTS
-    assert [text.split("\n", 1)[0] for text in page.locator(ROWS).all_inner_texts()] == ["0:00", "0:30", "1:00"]
+    assert [text[:4] for text in page.locator(ROWS).all_inner_texts()] == ["0:00", "0:29", "0:59"]
     assert page.locator(".strip i").count() == 3
-    lefts = page.evaluate("[...document.querySelectorAll('.strip i')].map((i) => i.offsetLeft / i.parentNode.clientWidth)")
-    assert lefts == pytest.approx([0, 1 / 3, 2 / 3], abs=0.01)
+    lefts = page.evaluate(
+        "[...document.querySelectorAll('.strip i')].map((i) => i.offsetLeft / i.parentNode.clientWidth)"
+    )
+    assert lefts == pytest.approx([0, 1 / 3, 2 / 3], abs=0.015)
     assert page.inner_text("article.asked figcaption .measure") == "1 min 30 s"
 
     page.fill("[aria-label='Search the transcript']", "FOUR")
@@ -82,9 +85,10 @@ def test_a_long_file_is_a_timeline(transcribed, talk, backend):
         saved[kind] = download.value.path().read_text(encoding="utf-8")
     cues = list(srt.parse(saved["SRT"]))
     assert [cue.content for cue in cues] == [text.replace("-->", "->") for text in TEXTS]
-    assert [cue.start.total_seconds() for cue in cues] == [0, 30, 60] and cues[-1].end.total_seconds() == 90
+    assert [cue.start.total_seconds() for cue in cues] == pytest.approx([0, 30, 60], abs=0.6)
+    assert cues[-1].end.total_seconds() == 90
     captions = list(webvtt.from_buffer(io.StringIO(saved["VTT"])))
-    assert captions[0].raw_text == "One &lt;b&gt; &amp; two" and captions[2].start == "00:01:00.000"
+    assert captions[0].raw_text == "One &lt;b&gt; &amp; two" and captions[2].start.startswith("00:00:59.")
     assert saved["TXT"].splitlines() == TEXTS
 
     page.reload()
@@ -110,9 +114,12 @@ def test_a_question_about_a_long_file_is_refused_in_one_sentence(page, talk, bac
     page.wait_for_selector(DONE)
 
 
-def test_segments_come_before_the_end_and_what_the_browser_cannot_decode_is_long_too(page, tmp_path, backend):
+def test_segments_come_before_the_end_and_what_the_browser_cannot_decode_is_long_too(
+    page, tmp_path, backend, monkeypatch
+):
     """The server finds out that it is long."""
-    backend.delay = 0.4
+    monkeypatch.setattr(module, "MAX_PENDING", 1)
+    backend.delay = 0.15
     file = tmp_path / "talk.wv"
     file.write_bytes(encoded("wv", "wavpack", 70.0))
     page.set_input_files("#files", file)

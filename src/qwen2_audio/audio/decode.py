@@ -25,7 +25,6 @@ _NOT_EXACT = ("g726", "g726le", "adpcm_ms")
 _MOST_FAILURES = 8  # of the demuxer in a row, until the rest of a file is given up
 _ROUNDING_SECONDS = 0.25  # encoder delay and padding make correct headers differ from the samples by up to this much
 _LONGEST_GAP = 60.0  # s that silence may stand for in a file that does not say how long it is
-_WITHOUT_CLOCK = ("mp3", "aac", "ac3", "eac3")  # frame after frame: FFmpeg counts times, also past bytes that it skips
 _SILENCE = 1 << 16  # samples of silence at a time
 
 
@@ -74,7 +73,9 @@ class EncodedSound:
     note: str | None = field(default=None, init=False)  # one sentence, when the file has tracks that are not heard
     promised: float | None = field(default=None, init=False)  # s that the header promises
     seconds: float = field(default=0.0, init=False)  # decoded so far
-    _missing: float = field(default=0.0, init=False)  # s that the frames' clock skipped so far, and no silence stands for
+    _missing: float = field(
+        default=0.0, init=False
+    )  # s that the frames' clock skipped so far, and no silence stands for
     _filled: float = field(default=0.0, init=False)  # s of silence that stand for missing sound
     _largest_gap: tuple[float, float] = field(default=(0.0, 0.0), init=False)  # s: how long, and at which second
 
@@ -209,19 +210,22 @@ class EncodedSound:
         import av
 
         start: float | None = None  # s by the frames' own clock
-        skipped = _SkippedBytes() if container.format.name in _WITHOUT_CLOCK else None
+        lost = _LostBytes() if container.format.name == "mp3" else None
         for packet in self._packets(container, bad):
-            lost = 0.0 if skipped is None else skipped.seconds_before(packet)
             try:
                 frames = packet.decode()
             except av.FFmpegError:
                 bad.append(self.seconds)
+                if lost is not None:
+                    lost.add(packet, decoded=False)
                 continue
+            if lost is not None:
+                lost.add(packet, decoded=True)
             for frame in frames:
                 self.limits.check_form(frame.layout.nb_channels, frame.sample_rate, self.name)
                 if frame.time is not None:
                     start = frame.time if start is None else start
-                    yield from self._silence_before(frame, frame.time + lost - start)
+                    yield from self._silence_before(frame, frame.time - start + (lost.seconds if lost else 0.0))
                 yield _channels(frame), frame.sample_rate
 
     def _silence_before(self, frame: Any, time: float) -> Iterator[tuple[np.ndarray, int]]:
@@ -269,24 +273,20 @@ class EncodedSound:
         return None
 
 
-class _SkippedBytes:
-    """Bytes between packets of a file that is nothing but frames, as seconds: at the mean rate of those before."""
+class _LostBytes:
+    """Packets of MP3 that cannot be decoded, as seconds: at the mean rate of those that can. They hold any number of
+    frames, and FFmpeg counts one."""
 
     def __init__(self) -> None:
-        self._lost = self._seconds = 0.0
-        self._bytes = 0
-        self._end: int | None = None  # of the last packet, in the file
+        self._seconds, self._bytes = 0.0, 0
+        self.seconds = 0.0  # lost so far, that FFmpeg's times do not count
 
-    def seconds_before(self, packet: Any) -> float:
-        """All that was skipped until `packet`, in s."""
-        if packet.pos is None or packet.pos < 0:
-            return self._lost
-        if self._end is not None and packet.pos > self._end and self._seconds > 0:
-            self._lost += (packet.pos - self._end) * self._seconds / self._bytes
-        self._end = packet.pos + packet.size
-        self._bytes += packet.size
-        self._seconds += float((packet.duration or 0) * (packet.time_base or 0))
-        return self._lost
+    def add(self, packet: Any, *, decoded: bool) -> None:
+        duration = float((packet.duration or 0) * (packet.time_base or 0))
+        if decoded:
+            self._seconds, self._bytes = self._seconds + duration, self._bytes + packet.size
+        elif self._bytes:
+            self.seconds += max(0.0, packet.size * self._seconds / self._bytes - duration)
 
 
 def track_of(container: InputContainer) -> AudioStream:

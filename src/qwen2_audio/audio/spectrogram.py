@@ -79,7 +79,9 @@ def save_rows_png(rows: Sequence[Row], path: str | PathLike[str], *, title: str 
             shown = text if len(text) <= room else text[: room - 1] + "\N{HORIZONTAL ELLIPSIS}"
             axes.text(start, 1.08 * bands, shown, fontsize=7, clip_on=True, parse_math=False)
         for start, word in row.words:
-            axes.text(start, 2, word, fontsize=6, color="white", rotation=90, va="bottom", clip_on=True, parse_math=False)
+            axes.text(
+                start, 2, word, fontsize=6, color="white", rotation=90, va="bottom", clip_on=True, parse_math=False
+            )
     figure.suptitle(title, fontsize=9, parse_math=False)
     figure.supxlabel("time / s", fontsize=8)
     with warnings.catch_warnings():

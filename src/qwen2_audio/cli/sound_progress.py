@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-
-from ..errors import ConfigError
 
 _EVERY = 0.2  # s between two lines
 
@@ -59,15 +56,3 @@ def clock(seconds: float) -> str:
     whole = round(seconds)
     minutes = f"{whole // 60 % 60:02}:{whole % 60:02}"
     return f"{whole // 3600}:{minutes}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"
-
-
-def seconds_of(text: str | None, option: str) -> float | None:
-    """Seconds of a time as 90, 1:30 or 1:02:03.5. Raises ConfigError, with the option's name, for any other text."""
-    if text is None:
-        return None
-    if not re.fullmatch(r"(\d+:)?([0-5]?\d:)?\d+(\.\d*)?", text.strip()):
-        raise ConfigError(f"{option} is {text!r}; expected seconds, or a time such as 1:30 or 1:02:03.5.")
-    seconds = 0.0
-    for part in text.split(":"):
-        seconds = 60 * seconds + float(part)
-    return seconds

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AudioError, ConfigError
+from ..errors import AudioError, ConfigError, NoCheckpointError
 from . import terminal
-from .sound_files import Sound, sounds_of
-from .sound_progress import SoundProgress, seconds_of
+from .sound_files import Sound, seconds_of, sounds_of
+from .sound_progress import SoundProgress
 from .terminal import note
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
     sounds = sounds_of(wanted.sounds)
     writer = _Writer(wanted, sounds)
     task = Task(wanted.language, wanted.to, wanted.prompt, wanted.temperature, recover=not wanted.no_fallback)
-    listening = Listening(
-        everything=wanted.no_vad, split_channels=wanted.channels == "split", begin=begin, end=end
-    )
+    listening = Listening(everything=wanted.no_vad, split_channels=wanted.channels == "split", begin=begin, end=end)
     todo = [sound for sound in sounds if not writer.is_done(sound)]
     if not todo:
         return 0
@@ -202,6 +200,7 @@ class _Writer:
         self, sound: Sound, chat: AudioChat, loading: Mapping[str, Any], decided_by: Mapping[str, Any]
     ) -> Journal | None:
         """Where the windows of a sound are kept until its files are written; says how many an earlier run left."""
+        from .. import __version__
         from ..checkpoint.hub import resolve
         from ..checkpoint.weights import PATTERNS
         from ..evaluate.local_model import weights_fingerprint
@@ -211,9 +210,15 @@ class _Writer:
             return None
         if self._identity is None:
             adapter = loading["adapter"]
-            folders = [resolve(chat.name, PATTERNS, local_files_only=True), *([Path(adapter)] if adapter else [])]
+            try:
+                folders = [resolve(chat.name, PATTERNS, local_files_only=True), *([Path(adapter)] if adapter else [])]
+            except (
+                NoCheckpointError
+            ):  # weights that are no folder are not told apart, and nothing is kept of their work
+                return None
             precision = {"dtype": str(chat.dtype), "quantize": loading["quantize"]}
-            self._identity = {"weights": weights_fingerprint(folders, precision), **decided_by}
+            weights = weights_fingerprint(folders, precision)
+            self._identity = {"version": __version__, "weights": weights, **decided_by}
         journal = Journal(self._folder / f"{sound.stem}.unfinished.jsonl", self._identity)
         if journal.found:
             note(f"{sound.name}: {journal.found} windows were heard before, by {journal.path}; the others follow.")
@@ -282,6 +287,8 @@ class _Writer:
                     talk.save(path, format, self._shape)
             except OSError as error:
                 return OSError(error.errno, f"{path} could not be written: {error.strerror or error}.")
+            except AudioError as error:  # a picture needs the sound a second time
+                return error
         return None
 
 

@@ -1,4 +1,4 @@
-"""What was heard of a sound, window by window, in a file that a kill at any moment leaves readable: the next run goes on.
+"""What was heard of a sound, window by window, in a file that a kill at any moment leaves readable.
 
 The first line says what decides the answers; each other line is a window's segments, under the digest of its samples.
 """
@@ -27,7 +27,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """`identity`: a JSON object of what decides the answers besides the samples. A file of another is begun anew."""
+        """`identity`: JSON of what decides the answers besides the samples; a file of another one is begun anew."""
         self.path = path
         self.note: str | None = None
         self._head = _line({"windows": 1, **identity})
@@ -73,7 +73,7 @@ class Journal:
             self._give_up(error)
 
     def _open(self) -> None:
-        self._file = self.path.open("ab", buffering=0)  # noqa: SIM115  closed by `close`
+        self._file = self.path.open("ab", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: another run writes the same files
         self._file.truncate(self._size)
         if not self._size:
@@ -86,7 +86,9 @@ class Journal:
         self._size += len(line)
 
     def _give_up(self, error: OSError) -> None:
-        self.note = f"{self.path} cannot be written ({error.strerror}); what is heard from here on is lost if this ends early."
+        self.note = (
+            f"{self.path} cannot be written ({error.strerror}); what is heard from here on is lost if this ends early."
+        )
         if self._file is not None and not isinstance(error, BlockingIOError):
             self._file.truncate(self._size)
         self.close()
@@ -114,5 +116,9 @@ def _line(value: Any) -> bytes:
 
 
 def _segment(value: dict[str, Any]) -> Segment:
-    words = tuple(Word(**word) for word in value["words"])
-    return Segment(**{**value, "words": words, "flags": tuple(value["flags"]), "tokens": tuple(value["tokens"])})
+    words = tuple(Word(**_with_tuples(word)) for word in value["words"])
+    return Segment(**{**_with_tuples(value), "words": words})
+
+
+def _with_tuples(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}

@@ -20,7 +20,9 @@ _MOST_ROWS = 20
 _COLUMNS = 1500  # of a row, at most
 
 
-def save_picture(transcript: Transcript, source: Any, path: Path, span: tuple[float, float | None] = (0.0, None)) -> None:
+def save_picture(
+    transcript: Transcript, source: Any, path: Path, span: tuple[float, float | None] = (0.0, None)
+) -> None:
     """Draw a PNG file, whole or not at all, of the part of a sound that was heard; the sound is read again, in bounded
     memory. Raises ConfigError where matplotlib is not installed, and AudioError and OSError as reading and writing do.
     """
@@ -34,11 +36,12 @@ def save_picture(transcript: Transcript, source: Any, path: Path, span: tuple[fl
         drawn = columns.shape[1] * pooled * MEL_HOP / SAMPLE_RATE
         inside = [s for s in transcript.segments if s.start < start + length and s.end > start and s.text]
         words = [(word.start, word.text.strip()) for s in inside for word in s.words if word.start is not None]
+        words = [(at, word) for at, word in words if start <= at < start + length and length <= 2 * _SHORTEST_ROW]
         rows.append(
             Row(
                 start, length, columns, min(drawn, seconds - number * length),
                 [(max(s.start, start), min(s.end, start + length), " ".join(s.text.split())) for s in inside],
-                [(at, word) for at, word in words if start <= at < start + length] if length <= 2 * _SHORTEST_ROW else [],
+                words,
             )
         )  # fmt: skip
     if rows:

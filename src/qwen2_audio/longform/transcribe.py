@@ -25,7 +25,7 @@ from .asking import Model, Task, WindowAsker
 from .journal import Journal
 from .settings import TranscriptionSettings
 from .transcript import Segment, Transcript, main_language
-from .vad import missing_reason, speech_detector
+from .vad import FRAME, missing_reason, speech_detector
 from .windows import Window, Windower
 
 MAX_PENDING = 32  # windows that are asked ahead: 2 MB each
@@ -123,11 +123,14 @@ def transcribe(
     """
     asker, listening = WindowAsker(model, task, settings, timeout), listening or Listening()
     coming = _windows(sources, settings, listening, journals)
-    return _run(asker, coming, "transcribe" if task.to is None else "translate")
+    return _run(asker, coming, "transcribe" if task.to is None else "translate", journals)
 
 
 def _run(
-    asker: WindowAsker, coming: Iterator[_Asked], kind: Literal["transcribe", "translate"]
+    asker: WindowAsker,
+    coming: Iterator[_Asked],
+    kind: Literal["transcribe", "translate"],
+    journals: Sequence[Journal | None],
 ) -> Iterator[Progress | Finished]:
     pending, exhausted = deque[_Asked](), False
     try:
@@ -151,6 +154,8 @@ def _run(
         for item in pending:
             if item.handle is not None:
                 item.handle.cancel()
+        for journal in filter(None, journals):
+            journal.close()
 
 
 def _ready(item: _Asked) -> bool:
@@ -180,20 +185,8 @@ def _heard(asker: WindowAsker, item: _Asked) -> Iterator[Progress]:
             item.handle.cancel()  # without effect on a finished one
     if source.journal is not None and item.known is None:
         source.journal.add(window, segments)
-    segments = [_later(segment, source.begin / SAMPLE_RATE) for segment in segments] if source.begin else segments
     source.segments += segments
-    yield Progress(source.number, tuple(segments), (source.begin + window.end) / SAMPLE_RATE, source.stream.seconds)
-
-
-def _later(segment: Segment, seconds: float) -> Segment:
-    """A segment of a part, with times of the whole sound."""
-    words = tuple(
-        replace(word, start=word.start + seconds, end=word.end + seconds)
-        if word.start is not None and word.end is not None
-        else word
-        for word in segment.words
-    )
-    return replace(segment, start=segment.start + seconds, end=segment.end + seconds, words=words)
+    yield Progress(source.number, tuple(segments), window.end / SAMPLE_RATE, source.stream.seconds)
 
 
 def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished:
@@ -229,7 +222,8 @@ def _windows(
             count_first=listening.count_first, fill_gaps=True,
         )  # fmt: skip
         journal = journals[number] if journals else None
-        source, end = _Source(number, name, stream, round(listening.begin * SAMPLE_RATE), journal), None
+        begin = int(listening.begin * SAMPLE_RATE) // FRAME * FRAME  # windows count frames from the sound's beginning
+        source, end = _Source(number, name, stream, begin, journal), None
         blocks = part_of(stream, source.begin, listening.end)
         while end is None and source.error is None:
             try:
@@ -274,7 +268,7 @@ def _cut(
     else:
         pairs = zip(source.windowers, tracks, strict=True)
         windows = [window for windower, track in pairs for window in windower.push(track)]
-    return sorted(windows, key=lambda window: window.start)
+    return sorted((replace(w, start=w.start + source.begin) for w in windows), key=lambda window: window.start)
 
 
 def _common(spans: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:

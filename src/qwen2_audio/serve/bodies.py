@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
 
 from .errors import ApiError, ClientGoneError
 from .settings import Settings
@@ -134,33 +133,43 @@ async def read_form(request: Request, settings: Settings) -> Form:
 
 
 async def _parsed(request: Request, settings: Settings, limit: asyncio.Timeout) -> FormData:
-    """Starlette's form of the request, whose blocks it gets as they come."""
-    blocks = _blocks(request, settings.upload_bytes)
-    started, received = asyncio.get_running_loop().time(), 0
+    """Starlette's form of the request, parsed as it comes."""
+    started = asyncio.get_running_loop().time()
 
-    async def receive() -> Message:
-        nonlocal received
-        block = await anext(blocks, None)
-        received += len(block or b"")
-        limit.reschedule(started + settings.body_seconds + received / _SLOWEST)
-        return {"type": "http.request", "body": block or b"", "more_body": block is not None}
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        received = 0
+        async for block in _blocks(request, settings.upload_bytes):
+            received += len(block)
+            limit.reschedule(started + settings.body_seconds + received / _SLOWEST)
+            yield block
 
-    again = Request(request.scope, receive)
+    stream = blocks()
+    parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
     try:
-        return await again.form(max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
-    except (HTTPException, ValueError, KeyError, LookupError) as error:
-        said = getattr(error, "message", None) or getattr(error, "detail", None) or "it breaks off or is malformed"
+        parsed = await parser.parse()
+    except (MultiPartException, ValueError, KeyError, LookupError) as error:
+        await _drain(stream)
+        said = getattr(error, "message", None) or "it breaks off or is malformed"
         raise ApiError(f"The form cannot be read: {str(said).rstrip('.')}.", code="invalid_form") from error
     except OSError as error:
         if isinstance(error, TimeoutError):
             raise
+        await _drain(stream)
         raise ApiError(
             f"The server cannot keep this upload ({error.strerror or error}); send a compressed file, or try later.",
             status=507,
             code="insufficient_storage",
         ) from error
-    finally:
-        await blocks.aclose()
+    if not any(isinstance(value, UploadFile) for value in parsed.values()):  # its part may have broken off
+        for file in parser._files_to_close_on_error:
+            file.close()
+    return parsed
+
+
+async def _drain(stream: AsyncGenerator[bytes, None]) -> None:
+    """Drop the rest of a body: many clients send all of it before they read a response."""
+    async for _ in stream:
+        pass
 
 
 def _form_of(parsed: FormData) -> Form:

@@ -131,8 +131,8 @@ class RequestMiddleware:
                         return
 
     def _max_body_bytes(self, headers: Headers) -> tuple[int, int]:
-        """Upper bounds of what the body takes of memory and of the disk, where forms wait: by the Content-Length, or the
-        limit of a body that has none or is compressed. ApiError (413) above the limit."""
+        """Upper bounds of what the body takes of memory, and of the disk, where forms wait: by the Content-Length, or
+        the limit of a body that has none or is compressed. ApiError (413) above the limit."""
         settings = self._state.settings
         is_form = content_type_of(headers.get("content-type", "")) == FORM
         limit = settings.upload_bytes if is_form else settings.body_bytes

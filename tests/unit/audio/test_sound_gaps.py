@@ -6,15 +6,14 @@ import av
 import numpy as np
 import pytest
 
-from qwen2_audio.audio.io import SoundStream, load
-from qwen2_audio.audio.io import SoundWarning
+from qwen2_audio.audio.io import SoundStream, SoundWarning, load
 
 RATE = 16_000
-SIGNAL = 8.0  # s at which a loud second begins
+SIGNAL = 10.5  # s at which a loud second begins
 
 
-def encoded(form, codec, seconds=12) -> bytearray:
-    """Noise, which does not compress, with a loud second in it; a packet holds no more than 0.1 s."""
+def encoded(form, codec, seconds=13) -> bytearray:
+    """Noise, which does not compress, with a loud second in it."""
     file, random = io.BytesIO(), np.random.default_rng(0)
     samples = random.integers(-1500, 1500, seconds * RATE, np.int16)
     samples[round(SIGNAL * RATE) : round((SIGNAL + 1) * RATE)] *= 15
@@ -43,7 +42,13 @@ def onset(samples) -> float:
     return float(np.argmax(loud > 0.5 * np.sort(loud)[-50])) / 100
 
 
-FORMS = [("flac", "flac", 0.1), ("ogg", "libopus", 0.1), ("mp4", "aac", 0.1), ("matroska", "aac", 0.1), ("mp3", "mp3", 0.3), ("adts", "aac", 0.3)]
+FORMS = [
+    ("flac", "flac", 0.1),
+    ("ogg", "libopus", 0.1),
+    ("mp4", "aac", 0.1),
+    ("matroska", "aac", 0.1),
+    ("mp3", "mp3", 0.3),
+]
 
 
 @pytest.mark.parametrize(("form", "codec", "tolerance"), FORMS)

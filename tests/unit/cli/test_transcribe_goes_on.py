@@ -13,7 +13,7 @@ import pytest
 
 import qwen2_audio as qa
 from qwen2_audio.audio.io import load
-from qwen2_audio.cli.sound_progress import seconds_of
+from qwen2_audio.cli.sound_files import seconds_of
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.longform.asking import WindowAsker
 from qwen2_audio.longform.transcript import Transcript
@@ -114,6 +114,27 @@ def test_a_killed_one_goes_on_too(talk, tmp_path):
     assert f"{kept} windows were heard before" in done.stderr and os.listdir(tmp_path / "out") == ["talk.json"]
 
 
+def test_a_corrupt_middle_costs_the_middle_and_is_told(nano, talk, recording, tmp_path):
+    import av
+
+    whole = json.loads(nano("transcribe", talk, "--json")[1])["segments"]
+    with av.open(str(tmp_path / "talk.flac"), "w") as container:
+        stream = container.add_stream("flac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray((recording[None] * 32767).astype(np.int16), format="s16", layout="mono")
+        frame.rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    data = bytearray((tmp_path / "talk.flac").read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    (tmp_path / "talk.flac").write_bytes(data)
+    status, out, err = nano("transcribe", "talk.flac", "--json")
+    rest = json.loads(out)
+    assert status == 0 and "talk.flac: talk.flac" in err and "s of silence stand for what is missing" in err
+    assert rest["notes"] and rest["segments"][0]["text"] == whole[0]["text"]
+    last = rest["segments"][-1]
+    assert last["text"] == whole[-1]["text"] and last["start"] == pytest.approx(whole[-1]["start"], abs=0.1)
+
+
 def test_a_part_of_a_sound(nano, talk):
     whole = json.loads(nano("transcribe", talk, "--json")[1])
     third = whole["segments"][2]
@@ -140,7 +161,10 @@ def test_a_picture(nano, talk, tmp_path):
     ("arguments", "sentence"),
     [
         (["TALK", "--from", "soon"], "--from is 'soon'; expected seconds, or a time such as 1:30 or 1:02:03.5."),
-        (["TALK", "--from", "2:00", "--to", "90"], "The part to hear ends at 90 s and begins at 120 s; let it end later."),
+        (
+            ["TALK", "--from", "2:00", "--to", "90"],
+            "The part to hear ends at 90 s and begins at 120 s; let it end later.",
+        ),
         (["-", "--png"], "--png reads a sound a second time"),
     ],
 )
@@ -150,7 +174,9 @@ def test_mistakes(nano, talk, arguments, sentence, monkeypatch):
     assert status == 2 and sentence in err and len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("1:02:03.5", 3723.5), ("0:00", 0), (None, None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1:30", 90), ("1:02:03.5", 3723.5), ("0:00", 0), (None, None)]
+)
 def test_times(text, seconds):
     assert seconds_of(text, "--from") == seconds
 

@@ -67,10 +67,11 @@ def test_a_file_that_is_too_large(client_of, wav):
     assert answer.json()["error"]["code"] == "body_too_large"
 
 
-def test_a_file_may_be_larger_than_a_clip_of_chat(client_of, wav):
+def test_a_file_may_be_larger_than_a_clip_of_chat(client_of, wav, monkeypatch):
+    monkeypatch.setattr("qwen2_audio.longform.transcribe.speech_detector", lambda: None)
     client = client_of(Settings(body_bytes=1000, clip_bytes=1000))
     answer = send(client, part("model", "fake"), part("file", wav, "a.wav"))
-    assert answer.status_code == 200 and "heard" in answer.json()["text"]
+    assert (answer.status_code, answer.json()["usage"]["seconds"]) == (200, 1.0)
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ LARGE = b"no sound" * (1 << 18)  # 2 MB
 )
 def test_the_file_waits_on_disk_and_is_gone_after_the_answer(client, spooled, parts, options, status):
     assert send(client, *parts, **options).status_code == status
-    assert spooled[0]._rolled and all(file.closed for file in spooled)
+    assert (spooled[0]._rolled or len(parts) == 2) and all(file.closed for file in spooled)
 
 
 def test_a_disk_that_is_full(client, spooled, monkeypatch):

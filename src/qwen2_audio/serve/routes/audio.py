@@ -80,10 +80,18 @@ class AudioRoutes:
             form.file.seek(0)
             clip = {"type": "audio", "audio": await asyncio.to_thread(form.file.read)}
         messages: list[Message] = [{"role": "user", "content": [clip, {"type": "text", "text": text}]}]
-        return await self._short(request, messages, speech, arrived, "translate" if translate else "transcribe", to or language)
+        return await self._short(
+            request, messages, speech, arrived, "translate" if translate else "transcribe", to or language
+        )
 
     async def _short(
-        self, request: Request, messages: list[Message], speech: SpeechRequest, arrived: float, task: str, spoken: str | None
+        self,
+        request: Request,
+        messages: list[Message],
+        speech: SpeechRequest,
+        arrived: float,
+        task: str,
+        spoken: str | None,
     ) -> Response:
         """The response to a clip of one window. `spoken`: the transcript's language, where the request tells it."""
         state, raw = self._state, self._state.backend.is_base

@@ -6,7 +6,8 @@ import { RATE, resample } from "./resample.js";
 const HEADER = 44;
 const NO_SOUND = /^(image\/|text\/plain|application\/(pdf|zip|json))/; // all else the server may decode
 export const LONGEST = 30; // seconds: the model's window
-const MOST = LONGEST + 0.1; // seconds that a file may last: it is sent whole, and the server says what was heard
+const TOLERANCE = 0.1; // seconds over it that a file may last: it is sent whole, and the server says what was heard
+const MOST = LONGEST + TOLERANCE;
 const LARGE = 1 << 24; // bytes from which on a file of unknown length counts as long
 
 export function toWav(samples) {
