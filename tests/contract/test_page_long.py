@@ -23,9 +23,9 @@ class Numbered(PageBackend):
     """Each window has a text of its own."""
 
     def _words(self, messages, text):
-        windows = [part["audio"] for part in messages[0]["content"] if part["type"] == "audio"]
-        if windows and isinstance(windows[0], tuple):
-            number = round(float(windows[0][0].max()) * 10) - 1  # each window is a level
+        first = messages[0]["content"][0]
+        if isinstance(first, dict) and isinstance(first.get("audio"), tuple):
+            number = round(float(first["audio"][0].max()) * 10) - 1  # each window is a level
             yield from (f"{word} " for word in TEXTS[number].split(" "))
         else:
             yield from super()._words(messages, text)
@@ -86,7 +86,7 @@ def test_a_long_file_is_a_timeline(transcribed, talk, backend):
     cues = list(srt.parse(saved["SRT"]))
     assert [cue.content for cue in cues] == [text.replace("-->", "->") for text in TEXTS]
     assert [cue.start.total_seconds() for cue in cues] == pytest.approx([0, 30, 60], abs=0.6)
-    assert cues[-1].end.total_seconds() == 90
+    assert cues[-1].end.total_seconds() == pytest.approx(90, abs=0.6)
     captions = list(webvtt.from_buffer(io.StringIO(saved["VTT"])))
     assert captions[0].raw_text == "One &lt;b&gt; &amp; two" and captions[2].start.startswith("00:00:59.")
     assert saved["TXT"].splitlines() == TEXTS

@@ -5,7 +5,7 @@ import { draw, widthOf } from "./spectrogram.js";
 import { fromWav, secondsOf, spell } from "./wav.js";
 
 // of a long clip: without its file, and with it
-const LONG = ["This browser does not keep so long a file: drop it again to hear it.", "Transcribe writes all of it down, with times."];
+const LONG = ["This browser does not keep so long a file: drop it again to hear it.", "Too long for a question; all of it can be written down, with times."];
 
 /** Plays one clip at a time. */
 export class Player {
