@@ -8,6 +8,7 @@ const NO_SOUND = /^(image\/|text\/plain|application\/(pdf|zip|json))/; // all el
 export const LONGEST = 30; // seconds: the model's window
 const TOLERANCE = 0.1; // seconds over it that a file may last: it is sent whole, and the server says what was heard
 const MOST = LONGEST + TOLERANCE;
+const SMALL = 1 << 20; // bytes: such a file is decoded whole, however long it is
 const LARGE = 1 << 24; // bytes from which on a file of unknown length counts as long
 
 export function toWav(samples) {
@@ -75,7 +76,7 @@ export async function clipOf(file) {
 	const { name } = file;
 	if (NO_SOUND.test(file.type)) throw new Problem("file", `${name} is no sound. Choose a recording, such as wav, mp3, m4a or a video.`);
 	if (!file.size) throw new Problem("file", `${name} is empty.`);
-	const seconds = await lengthOf(file);
+	const seconds = file.size > SMALL ? await lengthOf(file) : NaN;
 	const long = (heard) => ({ wav: null, file, name, heard, long: true });
 	if (Number.isFinite(seconds) ? seconds > MOST : file.size > LARGE) return long(seconds > 0 ? { seconds } : null);
 	const audio = await decode(file);
