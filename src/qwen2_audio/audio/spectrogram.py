@@ -75,7 +75,7 @@ def save_rows_png(rows: Sequence[Row], path: str | PathLike[str], *, title: str 
         axes.set(xlim=(row.start, row.start + row.seconds), ylim=(0, 1.25 * bands), yticks=[])
         for start, end, text in row.spans:
             axes.axvspan(start, end, facecolor="none", edgecolor="tab:cyan", linewidth=0.8)
-            room = max(1, int(200 * (end - start) / row.seconds))  # letters that fit, about
+            room = max(1, int(250 * (end - start) / row.seconds))  # letters that fit, about
             shown = text if len(text) <= room else text[: room - 1] + "\N{HORIZONTAL ELLIPSIS}"
             axes.text(start, 1.08 * bands, shown, fontsize=7, clip_on=True, parse_math=False)
         for start, word in row.words:
