@@ -160,7 +160,7 @@ async def _parsed(request: Request, settings: Settings, limit: asyncio.Timeout) 
             status=507,
             code="insufficient_storage",
         ) from error
-    if not any(isinstance(value, UploadFile) for value in parsed.values()):  # its part may have broken off
+    if not any(isinstance(value, UploadFile) for _, value in parsed.multi_items()):  # its part may have broken off
         for file in parser._files_to_close_on_error:
             file.close()
     return parsed

@@ -50,6 +50,7 @@ def test_fields_and_the_file_arrive(client, wav):
         ([part("model", "fake"), part("model", "fake")], {}, "The form has 'model' twice."),
         ([part("sound", b"1", "a.wav")], {}, "The form has a file called 'sound'; expected 'file'."),
         ([part("model", "fake")], {}, "The form has no file: send the clip as the file 'file'."),
+        ([part("file", b"1", "a.wav"), part("file", "a.wav")], {}, "file is not a field that this server honours."),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(client, parts, options, sentence):
