@@ -36,6 +36,7 @@ USED_BY = {
     "device": (ON_DEVICE, "engine"),
     "profile": ("model",),
     "method": ("train",),
+    "rows": ("long",),
     "isa": ("kernels",),
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
@@ -71,6 +72,7 @@ Device = Annotated[
     ),
 ]
 Method = Annotated[str | None, typer.Option(help="train: some of lora,full.")]
+Rows = Annotated[str | None, typer.Option(help="long: some of its rows, such as speedup,wer_excess.")]
 Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all of the fast ones.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
 Png = Annotated[Path | None, typer.Option("--png", help="Also draw a picture to this file (needs matplotlib).")]
@@ -96,6 +98,7 @@ def command(
     format: Format = None,
     device: Device = None,
     method: Method = None,
+    rows: Rows = None,
     isa: Isa = None,
     json: Json = None,
     png: Png = None,
@@ -111,7 +114,7 @@ def command(
     options: dict[str, Any] = {
         "model": model, "shape": shape, "format": format, "profile": profile, "method": method, "isa": isa,
         "peer_python": peer_python, "repeats": repeats, "peer": peer, "threads": threads, "quick": quick or None,
-        "device": device,
+        "device": device, "rows": rows,
     }  # fmt: skip
     what = ON_DEVICE if what == "model" and device is not None else what
     if png is not None and what not in PICTURES:
@@ -142,6 +145,8 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
     for name in ("format", "method"):
         if name in given:
             given[f"{name}s"] = tuple(given.pop(name).split(","))
+    if "rows" in given:
+        given["rows"] = tuple(given["rows"].split(","))
     if "model" in given:
         given["model"] = Path(given["model"])
     module = import_module(f"benchmarks.{MODULES[what]}")

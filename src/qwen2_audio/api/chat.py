@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -20,10 +21,11 @@ from ..inputs.prompt import Prompt
 from ..longform.asking import Task
 from ..longform.settings import TranscriptionSettings
 from ..longform.transcribe import Listening
+from ..longform.transcript import Transcript
 from ..longform.wording import language_of as to_name
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..types import Chunk, Completion, Message, SamplingParams
-from . import transcription
+from . import alignment, transcription
 from .service import Service
 
 DEFAULT_PARAMS = SamplingParams()
@@ -175,6 +177,8 @@ class AudioChat:
         everything: bool = False,
         split_channels: bool = False,
         stream: bool = False,
+        word_timestamps: bool = False,
+        speakers: str | Path | None = None,
     ) -> Any:
         """Write down what is said in a sound of any length, or in several: a Transcript, or a list of them.
 
@@ -187,14 +191,19 @@ class AudioChat:
             split_channels: hear each channel by itself, one speaker a channel, as calls are recorded.
             stream: return an iterator instead: over the Segments of one sound, in order of time, or over the
                 Transcripts of several. Closing it stops the work.
+            word_timestamps: give each word its time, by the checkpoint's aligner; without them, words have none, and
+                sentences are found by pauses.
+            speakers: a file in RTTM, from any diariser, whose names segments and words get; there is none here.
 
         Raises:
             AudioError: a sound that cannot be read.
-            ConfigError: an unknown language, or a prompt that the checkpoint does not take.
+            ConfigError: an unknown language, a prompt that the checkpoint does not take, times of words without an
+                aligner, or no RTTM. All are raised before anything is computed.
         """
         task = Task(language, None, prompt, temperature)
         listening = Listening(everything=everything, split_channels=split_channels)
-        return transcription.run(self.service(), audio, task, listening, stream=stream)
+        service, words = self.service(), word_timestamps
+        return transcription.run(service, audio, task, listening, stream=stream, words=words, speakers=speakers)
 
     def translate(
         self,
@@ -206,13 +215,34 @@ class AudioChat:
         everything: bool = False,
         split_channels: bool = False,
         stream: bool = False,
+        speakers: str | Path | None = None,
     ) -> Any:
-        """Write down what is said in another language, `to`; all else as `transcribe`."""
+        """Write down what is said in another language, `to`; all else as `transcribe`. Its words have no times, because
+        they are not those in the sound."""
         if to_name(to) is None:
             raise ConfigError(f"to is {to!r}; expected the language to translate into, such as 'en'.")
         task = Task(language, to, prompt)
         listening = Listening(everything=everything, split_channels=split_channels)
-        return transcription.run(self.service(), audio, task, listening, stream=stream)
+        return transcription.run(self.service(), audio, task, listening, stream=stream, speakers=speakers)
+
+    def align(
+        self, audio: Any, text: str, *, everything: bool = False, speakers: str | Path | None = None
+    ) -> Transcript:
+        """Times of a text that is known: a Transcript with a segment for each line and sentence, and times of words.
+
+        Args:
+            audio: what `user()` takes as a clip, of any length.
+            text: what is said in it, in any script. Words that the sound does not hold get no times, and a note counts
+                them.
+            everything: also look where nobody seems to speak, as in singing.
+            speakers: as `transcribe`.
+
+        Raises:
+            AudioError: a sound that cannot be read.
+            ConfigError: the checkpoint has no aligner (`qwen2-audio train aligner` makes one), a text without words, or
+                one that is too long for the sound.
+        """
+        return alignment.run(self.service(), audio, text, Listening(everything=everything), speakers)
 
     def _submit(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
         service = self.service()

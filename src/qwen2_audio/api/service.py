@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..engine.engine import Engine, EngineSettings
@@ -15,6 +16,7 @@ from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..longform.settings import TranscriptionSettings
+from ..longform.word_times import Aligner
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..text.chat_template import IM_END
 from ..types import Message, SamplingParams
@@ -24,7 +26,8 @@ class Service:
     """Answers conversations from any number of threads.
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
-    that the checkpoint's generation_config sets), `transcription` (how it transcribes).
+    that the checkpoint's generation_config sets), `transcription` (how it transcribes), `aligner` (finds times of words
+    where the checkpoint has a head for that, as its `ensure_available` says).
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Service:
         ids differ."""
         self.name, self.about = name, about
         self.transcription = transcription or TranscriptionSettings()
+        path = self.transcription.aligner
+        self.aligner = Aligner(model.audio_tower, None if path is None else Path(path), name)
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.custom_template(processor)
         self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None

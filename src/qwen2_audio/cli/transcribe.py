@@ -37,7 +37,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no s
 Begin = Annotated[str | None, typer.Option("--from", help="Hear from here on: seconds, or as 1:30 or 1:02:03.5.")]
 Until = Annotated[str | None, typer.Option("--to", "--until", help="Hear up to here.")]
 Png = Annotated[bool, typer.Option("--png", help="Also draw NAME.png: what was said over the spectrogram.")]
-WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Times of words; not in this version.", hidden=True)]
+WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Times of words, by the checkpoint's aligner.")]
+Speakers = Annotated[str | None, typer.Option(help="RTTM of a diariser: who speaks, for segments and words.")]
+Aligner = Annotated[
+    str | None, typer.Option(help="File of `train aligner`; default the checkpoint's own.", show_default=False)
+]
 
 
 def command(
@@ -63,6 +67,8 @@ def command(
     strict: Strict = False,
     quiet: Quiet = False,
     word_timestamps: WordTimes = False,
+    speakers: Speakers = None,
+    aligner: Aligner = None,
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
     device: terminal.Device = "auto",

@@ -33,6 +33,7 @@ def command(
     png: transcribe.Png = False,
     strict: transcribe.Strict = False,
     quiet: transcribe.Quiet = False,
+    speakers: transcribe.Speakers = None,
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
     device: terminal.Device = "auto",

@@ -112,7 +112,7 @@ def _key(window: Window) -> str:
 
 
 def _line(value: Any) -> bytes:
-    return (json.dumps(value, sort_keys=True) + "\n").encode()
+    return (json.dumps(value, sort_keys=True, default=str) + "\n").encode()
 
 
 def _segment(value: dict[str, Any]) -> Segment:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..engine.request import RequestHandle
 from ..longform.settings import TranscriptionSettings
+from ..longform.word_times import WordTimer
 from ..types import Message, SamplingParams
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class Backend(Protocol):
     @property
     def transcription(self) -> TranscriptionSettings:
         """How the checkpoint transcribes clips of any length."""
+
+    @property
+    def aligner(self) -> WordTimer:
+        """Finds times of words; `ensure_available` raises ConfigError where the checkpoint has no head for that."""
 
     @property
     def version(self) -> str:

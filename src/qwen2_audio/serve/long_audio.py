@@ -1,4 +1,5 @@
-"""Transcriptions of clips that are longer than a window: on a thread of their own, segments as they come."""
+"""Transcriptions of clips that are longer than a window, or with times of words: on a thread of their own, segments as
+they come."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from ..longform.asking import Task
 from ..longform.formats import verbose_object, write
 from ..longform.transcribe import LIMITS, Finished, Listening, Progress, transcribe
 from ..longform.transcript import Transcript, join_texts
+from ..longform.word_times_segments import SegmentTimes
 from ..longform.wording import LANGUAGES
 from ..types import Chunk, Message, SamplingParams
 from .errors import ApiError, as_api_error, shutting_down, too_slow
@@ -63,16 +65,18 @@ def check_fields(speech: SpeechRequest) -> None:
     """ApiError for fields that would not act on a long clip."""
     for name in _OF_ONE_ANSWER:
         if getattr(speech, name) is not None:
-            message = f"{name} acts on clips of at most 30 s; leave it out for a longer one."
+            message = f"{name} acts on clips of at most 30 s without times of words; leave it out."
             raise ApiError(message, param=name, code="unsupported_value")
     if speech.include:
-        raise ApiError("include is for clips of at most 30 s; leave it out.", param="include", code="unsupported_value")
+        message = "include is for clips of at most 30 s without times of words; leave it out."
+        raise ApiError(message, param="include", code="unsupported_value")
 
 
 async def answer(request: Request, state: State, clip: BinaryIO, speech: SpeechRequest, task: Task) -> Response:
-    """The response to a transcription, or with `task.to` a translation, of a long clip, which is closed in the end."""
+    """The response to a transcription, or with `task.to` a translation, of a clip, which is closed in the end."""
     try:
-        work = _Work(state, clip, task)
+        words = "word" in speech.timestamp_granularities
+        work = _Work(state, clip, task, SegmentTimes(state.backend.aligner if words else None))
     except BaseException:
         clip.close()
         raise
@@ -110,7 +114,7 @@ class _Windows:
 class _Work:
     """A transcription on a thread. Attributes: `handle`, whose `cancel` stops it; `end`, by the event loop's clock."""
 
-    def __init__(self, state: State, clip: BinaryIO, task: Task) -> None:
+    def __init__(self, state: State, clip: BinaryIO, task: Task, times: SegmentTimes) -> None:
         """ApiError (503) if the server is shutting down. The thread closes `clip`."""
         self._settings = settings = state.settings
         if state.closing:
@@ -122,9 +126,10 @@ class _Work:
         self.end = self._loop.time() + self._seconds
         limits = Limits(max_bytes=settings.upload_bytes, max_seconds=settings.clip_seconds, deadline=self._seconds)
         listening = Listening(limits=limits, count_first=True)
-        asked = _Windows(state)
-        transcription = state.backend.transcription
-        steps = transcribe(asked, [(clip, "The file")], task, transcription, listening, timeout=settings.deadline)
+        source, transcription = [(clip, "The file")], state.backend.transcription
+        steps = transcribe(
+            _Windows(state), source, task, transcription, listening, timeout=settings.deadline, times=times
+        )
         threading.Thread(target=self._run, args=(steps, clip), name="long audio", daemon=True).start()
 
     async def events(self) -> AsyncGenerator[Progress | Finished, None]:
@@ -185,7 +190,8 @@ def _formatted(transcript: Transcript, speech: SpeechRequest) -> Response:
         return JSONResponse({"text": transcript.text, "usage": _usage(transcript), **_notes(transcript)})
     if speech.response_format == "verbose_json":
         language = LANGUAGES.get(transcript.language or "", UNKNOWN).lower()
-        return JSONResponse({**verbose_object(transcript), "language": language, **_notes(transcript)})
+        words = "word" in speech.timestamp_granularities
+        return JSONResponse({**verbose_object(transcript, words=words), "language": language, **_notes(transcript)})
     if speech.response_format == "text":
         return PlainTextResponse(transcript.text + "\n")
     return PlainTextResponse(write(transcript, _FORMATS[speech.response_format]))

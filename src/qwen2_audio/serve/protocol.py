@@ -105,7 +105,7 @@ class SpeechRequest(Sampling):
     to_language: str | None = None  # vLLM's, of translations
     prompt: Annotated[str, Field(max_length=4000)] | None = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
-    timestamp_granularities: list[Literal["segment"]] = []
+    timestamp_granularities: list[Literal["segment", "word"]] = []
     include: list[Literal["logprobs"]] = []
     stream: bool = False
     stream_include_usage: bool = True  # vLLM's, and the next one: usage in the last event, and in every event

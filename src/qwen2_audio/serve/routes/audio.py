@@ -21,7 +21,7 @@ from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
 from ..protocol import SpeechRequest, parse_speech
-from ..speech import UNKNOWN, language_of, question
+from ..speech import UNKNOWN, check_aligner, language_of, question
 from ..state import State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 from ..transcripts import (
@@ -71,8 +71,12 @@ class AudioRoutes:
             language = language_of(speech.language)
             to = (language_of(speech.to_language, "to_language") or ENGLISH) if translate else None
             text = question(to=to, language=language, prompt=speech.prompt, base=self._state.backend.is_base)
+            words = "word" in speech.timestamp_granularities
+            if words:
+                await asyncio.to_thread(check_aligner, self._state.backend.aligner)
             # A file that memory is not reserved for is long by its size, and read from the disk.
-            if form.size > self._state.settings.clip_bytes or await asyncio.to_thread(long_audio.is_long, form.file):
+            large = form.size > self._state.settings.clip_bytes
+            if words or large or await asyncio.to_thread(long_audio.is_long, form.file):
                 long_audio.check_fields(speech)
                 closing.pop_all()
                 task = Task(language, to, speech.prompt, speech.temperature or 0.0)
