@@ -76,7 +76,8 @@ def sentence(rng: np.random.Generator, voice: Voice, split: str = "test") -> Spo
     manner = draw_manner(rng, voice)
     while manner.accent == _NO_VOICE:
         manner = draw_manner(rng, voice)
-    return flite_words.say(text, voice, manner) if voice.engine == "flite" else spoken.say(text, voice, manner)
+    say = flite_words.say if voice.engine == "flite" else spoken.say
+    return say(text, voice, manner)
 
 
 def _errors(aligner: WordTimer, said: Spoken, rng: np.random.Generator) -> list[float]:

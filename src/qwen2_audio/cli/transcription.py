@@ -230,9 +230,9 @@ class _Writer:
     ) -> Journal | None:
         """Where the windows of a sound are kept until its files are written; says how many an earlier run left."""
         from .. import __version__
+        from ..checkpoint.fingerprint import weights_fingerprint
         from ..checkpoint.hub import resolve
         from ..checkpoint.weights import PATTERNS
-        from ..evaluate.local_model import weights_fingerprint
         from ..longform.journal import Journal
 
         if self._folder is None:

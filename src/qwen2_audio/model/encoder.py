@@ -217,8 +217,13 @@ class Qwen2AudioEncoder(nn.Module):
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
 
-    def encode_in_steps(self, input_features: torch.Tensor, lengths: list[int]) -> Generator[None, None, torch.Tensor]:
-        """`encode` as a generator that yields before each layer, so that the caller can do other work in between."""
+    def encode_in_steps(
+        self, input_features: torch.Tensor, lengths: list[int], *, states: list[torch.Tensor] | None = None
+    ) -> Generator[None, None, torch.Tensor]:
+        """`encode` as a generator that yields before each layer, so that the caller can do other work in between.
+
+        `states` gets the input of the first layer and the output of each layer, as the layers have them.
+        """
         needed = max((frames_needed(n, self.window) for n in lengths), default=0)
         if input_features.shape[-1] < needed:
             raise AudioError(
@@ -241,7 +246,11 @@ class Qwen2AudioEncoder(nn.Module):
             x, spans = torch.cat(clips, dim=1), frames  # [1, sum of E, d]
         for layer in self._layers_to_run():
             yield
+            if states is not None:
+                states.append(x)
             x, _ = layer(x, ALL, spans)
+        if states is not None:
+            states.append(x)
         if spans is None:
             return self._pool(x).flatten(0, 1)
         return torch.cat([self._pool(clip)[0] for clip in x.split(frames, dim=1)])
