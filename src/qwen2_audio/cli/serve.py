@@ -64,7 +64,10 @@ def command(
     media_timeout: Annotated[float, typer.Option(help="Most seconds to fetch a clip.")] = 10.0,
     no_media_fetch: Annotated[bool, typer.Option("--no-media-fetch", help="Fetch no clips from the web.")] = False,
     max_body_mb: Annotated[int, typer.Option(help="Most megabytes of a request.", min=1)] = 35,
-    max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip.", min=1)] = 25,
+    max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip in a conversation.", min=1)] = 25,
+    max_upload_mb: Annotated[
+        int, typer.Option(help="Most megabytes of a file to transcribe; it waits on disk.", min=1)
+    ] = 2048,
     max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
     max_clip_seconds: Annotated[int, typer.Option(help="Longest clip to transcribe.", min=1)] = 14_400,
     max_logprobs: Annotated[
@@ -116,6 +119,7 @@ def command(
         hosts=tuple(allowed_host or (_LOOPBACK if host in _LOOPBACK else ())),
         body_bytes=max_body_mb << 20,
         clip_bytes=max_clip_mb << 20,
+        upload_bytes=max_upload_mb << 20,
         clips=max_clips,
         clip_seconds=max_clip_seconds,
         logprobs=max_logprobs,

@@ -3,7 +3,7 @@
 import { ClipView } from "./clip.js";
 import { byId, element, failure, iconButton, wordButton } from "./element.js";
 import { Problem } from "./problem.js";
-import { clipOf } from "./wav.js";
+import { LONGEST, clipOf } from "./wav.js";
 
 export class Composer {
 	#clips = [];
@@ -34,16 +34,18 @@ export class Composer {
 	}
 
 	send() {
-		if (!this.empty) this.#on.send(this.flush());
+		const long = this.#clips.find((clip) => clip.long);
+		if (long) this.problem(`${long.name} is longer than ${LONGEST} s, the most that a question's clip may last. Transcribe it, or cut out the part that matters.`);
+		else if (!this.empty) this.#on.send(this.flush());
 	}
 
-	/** Empties the box and returns the question, with `spoken` as its last clip. */
+	/** Empties the box but for long clips, and returns the question, with `spoken` as its last clip. */
 	flush(spoken = null) {
-		const question = { text: this.#text.value.trim(), clips: this.#clips };
+		const question = { text: this.#text.value.trim(), clips: this.#clips.filter(({ long }) => !long) };
 		if (spoken) question.clips.push(spoken);
-		this.#clips = [];
+		this.#clips = this.#clips.filter(({ long }) => long);
 		this.#text.value = "";
-		byId("attachments").replaceChildren();
+		for (const row of [...byId("attachments").children]) if (!this.#clips.includes(row.clip)) row.remove();
 		this.#on.changed();
 		return question;
 	}
@@ -80,6 +82,7 @@ export class Composer {
 		const transcribe = () => (remove(), this.#on.transcribe(clip));
 		const view = new ClipView(clip, this.#player, wordButton("Transcribe", transcribe, "text"));
 		const row = element("li", {}, view.figure, iconButton(`Leave out ${clip.name}`, "close", remove));
+		row.clip = clip;
 		this.#clips.push(clip);
 		byId("attachments").append(row);
 		row.scrollIntoView({ block: "nearest" });

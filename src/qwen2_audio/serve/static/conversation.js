@@ -6,17 +6,21 @@ import { newId } from "./store.js";
 import { Answer, Question } from "./turns.js";
 import { base64 } from "./wav.js";
 
-// A turn is {role: "user", text, task, clips: [{wav, file, name, heard}]}, task: "transcribe" or none, or
-// {role: "assistant", text, end, model, timing, usage, failure: {kind, words}}, end: "stop" | "length" | "stopped" |
-// "interrupted" | "failed", or null while it is being written.
+// A turn is {role: "user", text, task, clips: [{wav, file, name, heard, long}]}, task: "transcribe" or none, or
+// {role: "assistant", text, segments, end, model, timing, usage, failure: {kind, words}}, segments: of a long transcript,
+// [{start, end, text}], end: "stop" | "length" | "stopped" | "interrupted" | "failed", or null while it is being written.
 
 const SAVE_MS = 2000; // between two saves of an answer that is being written
 const LEFT = { kind: "left", words: "The page was closed or loaded again before the answer was complete." };
 
 const encoded = new WeakMap(); // clip -> base64: each question sends all clips of the conversation again
 
+// A long clip is heard once, when it is transcribed; later questions go with its transcript.
+const heardAgain = ({ clips }) => clips.filter(({ long }) => !long);
+const isGone = ({ clips }) => clips.some(({ long, file }) => long && !file);
+
 function contentOf({ text, clips }) {
-	const parts = clips.map((clip) => {
+	const parts = heardAgain({ clips }).map((clip) => {
 		if (!encoded.has(clip)) encoded.set(clip, base64(clip.wav ?? clip.file));
 		return { type: "input_audio", input_audio: { data: encoded.get(clip), format: "wav" } };
 	});
@@ -43,7 +47,7 @@ function messagesOf(turns, system) {
 
 /** `words` about "Clip 3" of the request, with the clip's name. */
 function named(words, turns, { task, clips }) {
-	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => question.clips);
+	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => heardAgain(question));
 	return words.replace(/^Clip (\d+)/, (clip, number) => sent[number - 1]?.name || clip);
 }
 
@@ -74,7 +78,9 @@ export class Conversation {
 	get row() {
 		const [{ task, clips }] = this.turns;
 		const title = task ? `Transcript of ${clips[0].name || "a recording"}` : (this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip");
-		return { id: this.id, title, changed: Date.now(), turns: this.turns };
+		const saved = (clip) => (clip.long ? { ...clip, file: null } : clip); // each save would write all of a long file
+		const turns = this.turns.map((turn) => (turn.clips ? { ...turn, clips: turn.clips.map(saved) } : turn));
+		return { id: this.id, title, changed: Date.now(), turns };
 	}
 
 	/** question: {text, clips, task}; since: when the user finished it, by performance.now(). */
@@ -102,7 +108,7 @@ export class Conversation {
 	#show(turn, answer) {
 		const { list, player, transcribe } = this.#page;
 		const question = new Question(turn, player, transcribe);
-		const reply = new Answer(answer, this.#page);
+		const reply = new Answer(answer, this.#page, turn.clips[0]);
 		list.append(question.node, reply.node);
 		return { turn, question, answer, reply };
 	}
@@ -110,7 +116,7 @@ export class Conversation {
 	#restore(turn, answer, last) {
 		if (!answer.end) Object.assign(answer, { end: "failed", failure: LEFT });
 		const views = this.#show(turn, answer);
-		if (answer.end === "failed") views.reply.failed(answer.failure ?? { kind: "left" }, last ? [wordButton("Ask again", () => this.#retry(views))] : []);
+		if (answer.end === "failed") views.reply.failed(answer.failure ?? { kind: "left" }, last && !isGone(turn) ? [wordButton("Ask again", () => this.#retry(views))] : []);
 	}
 
 	#start(turn, answer, since) {
@@ -160,17 +166,24 @@ export class Conversation {
 		this.#page.saved(this, when);
 	}
 
-	#apply({ text, finish, usage }, views, since) {
+	#apply({ text, segment, finish, usage }, views, since) {
 		const { answer, reply } = views;
 		const { timing } = answer;
+		if (segment) {
+			if (timing.first === null) answer.segments = [];
+			answer.segments.push(segment);
+			reply.segment(segment);
+		}
 		if (text) {
 			if (timing.first === null) answer.text = ""; // of an attempt that failed
 			const now = performance.now() - since;
 			timing.first ??= now;
 			timing.span = now - timing.first;
 			answer.text += text;
-			reply.add(text);
-			if (this.#page.settings.values.aloud) this.#page.reader.push(text);
+			if (!answer.segments) {
+				reply.add(text);
+				if (this.#page.settings.values.aloud) this.#page.reader.push(text);
+			}
 			this.#page.changed();
 			if (Date.now() - this.#saved > SAVE_MS) this.#save("midway");
 		}
