@@ -206,7 +206,7 @@ def test_reading_stays_near_the_answers(monkeypatch):
                 yield [np.full(10 * RATE, 0.2, np.float32)]
 
     monkeypatch.setattr(parts, "SoundStream", Endless)
-    reader = KnowingReader(answer=lambda text, clips, params: "#20", delay=lambda number: 0.002)
+    reader = KnowingReader(answer=lambda text, clips, params: "#20", delay=lambda number: 0.0 if number else 0.5)
     recording = Recording(1, 0, 0, b"", "Clip 1", 3600.0)
     content = [{"type": "audio", "audio": b""}, {"type": "text", "text": "What?"}]
     conversation = Conversation([{"role": "user", "content": content}], {}, [recording])
