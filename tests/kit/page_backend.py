@@ -44,7 +44,7 @@ class PageBackend:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False) -> RequestHandle:
+    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False, ending="answer") -> RequestHandle:
         self.arrived.append(time.time())
         text = text_of(messages[-1])
         if text == "busy" and self.busy:

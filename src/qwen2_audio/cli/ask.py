@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ConfigError
 from ..longform.questions.policy import Policy, parse_policy
 from ..types import Chunk, Part, SamplingParams
 from . import long_clips, terminal
@@ -38,9 +40,35 @@ def command(
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="Hold the answer to the JSON schema in this file.", show_default=False)
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="Hold the answer to this regular expression.", show_default=False)
+    ] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option(help="The answer is one of these; repeatable.", show_default=False)
+    ] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(help="Hold the answer to the Lark or GBNF grammar in this file.", show_default=False)
+    ] = None,
     json: terminal.Json = False,
 ) -> None:
-    params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        json_schema=_text_of(json_schema),
+        regex=regex,
+        choice=tuple(choice or ()),
+        grammar=_text_of(grammar),
+    )
+    if params.constraint is not None:  # before the model is loaded, which may take minutes
+        from ..engine.structured import grammar as grammars
+
+        grammars.check(params.constraint)
     if not terminal.is_first():
         terminal.load_model(model, device, dtype, adapter, quantize)  # exits when the first process ends
     policy = parse_policy(long)
@@ -62,6 +90,15 @@ def command(
         print(terminal.as_json(_report(chat.name, audio, text, last, seconds, parts)))
     if last.finish_reason in ("length", "context"):
         note(f"The answer was stopped ({last.finish_reason}) after {_new_tokens(last)} tokens; see --max-tokens.")
+
+
+def _text_of(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}.") from error
 
 
 def _read(names: Sequence[str], prompt: str | None, system: str | None, policy: Policy) -> Conversation:

@@ -86,9 +86,9 @@ def remembered(question: str | None, parts: Sequence[Part]) -> Message:
 def keep_transcripts(chat: AudioChat, adapter: str | None, quantize: str | None) -> None:
     """Have transcripts of this checkpoint kept in the user's cache folder."""
     from .. import __version__
+    from ..checkpoint.fingerprint import weights_fingerprint
     from ..checkpoint.hub import resolve
     from ..checkpoint.weights import PATTERNS
-    from ..evaluate.local_model import weights_fingerprint
     from ..longform.questions.transcript_store import DiskStore, use_store, user_folder
 
     folders = [resolve(chat.name, PATTERNS, local_files_only=True), *([Path(adapter)] if adapter else [])]

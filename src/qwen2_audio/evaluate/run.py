@@ -7,8 +7,7 @@ import json
 import resource
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 from ..errors import ConfigError, EvaluationError, Qwen2AudioError
 from .deaf import check_hearing, refuse_deaf
-from .endpoint import EndpointDownError
 from .example import Example, Prediction
 from .folder import (
     CHECKS,
@@ -32,6 +30,7 @@ from .folder import (
     write_json,
     write_manifest,
 )
+from .in_flight import Submit, answers
 from .predictions import PredictionLog
 from .question import Answer, Model, Question, decoding_of, question_of
 from .registry.warnings import warnings_for
@@ -199,7 +198,6 @@ def _ask_rows(
 ) -> TaskRun:
     """A bounded number of rows is with the model at a time, while the clips of the next ones are read."""
     done, form, model = TaskRun(task.id, len(rows)), run.model.form(task), run.model
-    waiting: deque[tuple[ReadRow, Callable[[], Answer]]] = deque()
     started: float | None = None
 
     def record(row: ReadRow, answer: Answer | str) -> None:
@@ -212,14 +210,11 @@ def _ask_rows(
         if prediction.error is not None:
             done.failed.append(prediction)
 
-    def finish() -> None:
-        row, wait = waiting.popleft()
-        record(row, _answer_or_error(wait))
-
     whole = run.long != "refuse"
     read = partial(read_row, log=log, key_of=run._key_of(task), whole=whole)
-    in_flight = min(model.in_flight, WHOLE_CLIPS) if whole else model.in_flight
-    try:
+
+    def questions() -> Iterator[tuple[ReadRow, Submit]]:
+        nonlocal started
         for row in read_rows(rows, read, WHOLE_CLIPS if whole else AHEAD):
             manifest[task.id, row.example.id] = _manifest_row(row)
             done.cut += row.known.heard < row.known.seconds if row.known else bool(row.clip and row.clip.is_cut)
@@ -231,50 +226,16 @@ def _ask_rows(
             else:
                 started = time.monotonic() if started is None else started
                 question = question_of(task, row.example, row.clip.waveform, form, row.key, run.long)
-                waiting.append((row, _asked(partial(model.submit, question))))
-                if len(waiting) >= in_flight:
-                    finish()
-        while waiting:
-            finish()
-    except EndpointDownError:
-        while waiting:  # answers that were on their way
-            row, wait = waiting.popleft()
-            answer = _answer_if_any(wait)
-            if answer is not None:
-                record(row, answer)
-        raise
+                yield row, partial(model.submit, question)
+
+    for row, answer in answers(questions(), min(model.in_flight, WHOLE_CLIPS) if whole else model.in_flight):
+        record(row, _sentence(answer) if isinstance(answer, Qwen2AudioError) else answer)
     done.seconds = 0.0 if started is None else time.monotonic() - started
     return done
 
 
-def _asked(submit: Callable[[], Callable[[], Answer]]) -> Callable[[], Answer]:
-    """What waits for the answer; a question that is refused at once is an answer that raises."""
-    try:
-        return submit()
-    except Qwen2AudioError as error:
-        refusal = error
-
-        def wait() -> Answer:
-            raise refusal
-
-        return wait
-
-
-def _answer_or_error(wait: Callable[[], Answer]) -> Answer | str:
-    """The answer, or the sentence of an error that is this row's alone."""
-    try:
-        return wait()
-    except (EvaluationError, ConfigError):
-        raise
-    except Qwen2AudioError as error:
-        return getattr(error, "sentence", "") or str(error)
-
-
-def _answer_if_any(wait: Callable[[], Answer]) -> Answer | None:
-    try:
-        return wait()
-    except Qwen2AudioError:
-        return None
+def _sentence(error: Qwen2AudioError) -> str:
+    return getattr(error, "sentence", "") or str(error)
 
 
 def _prediction(row: ReadRow, answer: Answer | str) -> Prediction:

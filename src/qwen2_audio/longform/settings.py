@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..checkpoint.json_file import read_json
 from ..errors import ConfigError, did_you_mean
 
 FILE = "transcription.json"
+ALIGNER = "aligner.safetensors"  # beside it, where the checkpoint has one
 _SHORTEST_WINDOW = 1.0  # s
 
 
@@ -27,6 +28,7 @@ class TranscriptionSettings:
     transcribe: str | None = None  # what it is asked; None: the wording of `wording`
     translate: str | None = None
     no_speech: tuple[str, ...] = ()  # what it says, instead of a transcript, of a sound without speech
+    aligner: str | None = None  # file of a head that finds times of words; no key of the JSON file: it lies beside it
     min_confidence: float | None = None  # below it a segment is flagged; None: not calibrated, and none is
     # Questions about a long sound. What follows the question that is put to a part, with {start} and {end}; None: the
     # wording of `questions.wording`; "": nothing, for a checkpoint that would not follow it.
@@ -56,7 +58,7 @@ class TranscriptionSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> TranscriptionSettings:
         """Raises ConfigError, with `where` in front, for a key that is not known and for values that cannot work."""
-        known = [field.name for field in fields(cls)]
+        known = [field.name for field in fields(cls) if field.name != "aligner"]
         for name in values:
             if name not in known:
                 raise ConfigError(f"{where} has the key {name!r}, which is not known.{did_you_mean(name, known)}")
@@ -69,10 +71,13 @@ class TranscriptionSettings:
 def read_settings(
     checkpoint: str | Path, *, revision: str | None = None, local_files_only: bool = False
 ) -> TranscriptionSettings:
-    """Those of a checkpoint, by its folder or its name on the hub; the defaults where it has no such file.
+    """Those of a checkpoint, by its folder or its name on the hub; the defaults where it has no such file. `aligner`
+    is that of the folder.
 
     Raises ConfigError for a file that cannot be read, and WeightsError as `checkpoint.hub.resolve`.
     """
-    folder = hub.resolve(checkpoint, [FILE], revision=revision, local_files_only=local_files_only)
+    folder = hub.resolve(checkpoint, [FILE, ALIGNER], revision=revision, local_files_only=local_files_only)
     path = folder / FILE
-    return TranscriptionSettings.from_dict(read_json(path, ConfigError), str(path))
+    settings = TranscriptionSettings.from_dict(read_json(path, ConfigError), str(path))
+    aligner = folder / ALIGNER
+    return replace(settings, aligner=str(aligner)) if aligner.is_file() else settings

@@ -106,13 +106,20 @@ class ChatEvents:
     """Encodes chunks of chat answers as events: role, text, finish; at the end usage, if the request asks for it."""
 
     def __init__(
-        self, envelope: Envelope, *, logprobs: bool, usage: bool, running: RequestHandle | None = None
+        self,
+        envelope: Envelope,
+        *,
+        logprobs: bool,
+        usage: bool,
+        running: RequestHandle | None = None,
+        echo: str = "",
     ) -> None:
-        """`running`: the request, whose usage so far is in every event."""
+        """`running`: the request, whose usage so far is in every event. `echo`: text that stands before each answer."""
         self.envelope = envelope
         self.logprobs = logprobs
         self.usage = usage or running is not None
         self._running = running
+        self._role = {"role": "assistant", "content": echo}
         self._tokens: dict[int, int] = {}  # of each answer so far
         self._started: set[int] = set()  # indices of answers whose role was sent
         self._usages: list[Usage] = []
@@ -136,18 +143,25 @@ class ChatEvents:
         self._count(chunk)
         if chunk.part is not None:
             events += self._event(delta_choice(chunk, {}, logprobs=False), part=chunk.part.to_dict())
-        if chunk.text or chunk.logprobs:
-            events += self._event(delta_choice(chunk, {"content": chunk.text}, logprobs=self.logprobs))
+        logprobs = self.logprobs
+        for delta in self._deltas(chunk):
+            events += self._event(delta_choice(chunk, delta, logprobs=logprobs))
+            logprobs = False  # they are told once
         if chunk.finish_reason is not None:
-            events += self._event(delta_choice(chunk, {}, logprobs=False, last=True))
+            events += self._event(self._last_choice(chunk))
             self._usages += [] if chunk.usage is None else [chunk.usage]
         return events
+
+    def _deltas(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """What `chunk` adds to the message."""
+        return [{"content": chunk.text}] if chunk.text or chunk.logprobs else []
+
+    def _last_choice(self, chunk: Chunk) -> dict[str, Any]:
+        return delta_choice(chunk, {}, logprobs=False, last=True)
 
     def _count(self, chunk: Chunk) -> None:
         tokens = chunk.num_tokens if chunk.usage is None else chunk.usage.completion_tokens
         self._tokens[chunk.index] = max(tokens, self._tokens.get(chunk.index, 0))
-
-    _role = {"role": "assistant", "content": ""}  # noqa: RUF012  a constant
 
     def _event(self, choice: dict[str, Any], **more: Any) -> bytes:
         if self._running is not None:
