@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -37,6 +38,15 @@ class SamplingParams:
     prompt_logprobs: int | None = None  # the same as logprobs, for the tokens of the prompt
     prompt_logprobs_start: int = 0  # the first position of the prompt whose token gets them; -1: the last one
     n: int = 1  # answers, drawn independently
+    # What the answer is held to, one of them at most (docs/structured.md): JSON of a schema (a mapping, JSON text,
+    # or a pydantic class), a regular expression that matches all of it, one of some texts, or a Lark or GBNF grammar.
+    json_schema: Mapping[str, Any] | str | type | None = None
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
+    grammar: str | None = None
+    trigger: str | None = None  # the grammar, which begins with this text, holds only from where an answer says it on
+    # Which of them was given, and its text; None: the answer is free.
+    constraint: tuple[str, str] | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -65,6 +75,48 @@ class SamplingParams:
             raise ConfigError("logprob_token_ids was given without logprobs; set logprobs to 0 or more.")
         if not all(self.stop):
             raise ConfigError("stop holds an empty string; every stop string needs at least one character.")
+        choice = (self.choice,) if isinstance(self.choice, str) else tuple(self.choice)
+        object.__setattr__(self, "choice", choice)
+        object.__setattr__(self, "constraint", _constraint(self))
+        if self.trigger is not None and (not self.trigger or self.grammar is None):
+            raise ConfigError(f"trigger is {self.trigger!r}; expected the text that a grammar begins with, beside one.")
+
+
+def _constraint(params: SamplingParams) -> tuple[str, str] | None:
+    """The kind and the text of what an answer is held to. Raises ConfigError for two of them, and for other types."""
+    given: dict[str, Any] = {
+        name: value
+        for name in ("json_schema", "regex", "choice", "grammar")
+        if (value := getattr(params, name)) is not None and value != ()
+    }
+    if not given:
+        return None
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are given; an answer is held to one of them: leave the others out.")
+    ((kind, value),) = given.items()
+    if kind == "json_schema":
+        return kind, _schema_text(value)
+    if kind == "choice":
+        if not all(isinstance(text, str) for text in value):
+            raise ConfigError(f"choice is {value!r}; expected texts, of which the answer is one.")
+        return kind, json.dumps(value)
+    if not isinstance(value, str):
+        raise ConfigError(f"{kind} is a {type(value).__name__}; expected a string.")
+    return kind, value
+
+
+def _schema_text(schema: Any) -> str:
+    """A JSON schema as JSON text."""
+    if isinstance(schema, type) and hasattr(schema, "model_json_schema"):
+        schema = schema.model_json_schema()
+    try:
+        value = json.loads(schema) if isinstance(schema, str) else schema
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"json_schema is no JSON: {error}; expected a schema, as an object or as text.") from error
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"json_schema is {text[:60]}; expected an object, such as {{'type': 'object'}}.")
+    return text
 
 
 Source = Literal["language_model", "encoder", "projector"]
@@ -112,10 +164,31 @@ class Heard:
     seconds: float  # of audio
     tokens: int  # audio positions in the prompt, 25 per second
     notes: tuple[str, ...] = ()  # sentences on what of its source was lost, left out, or not chosen
+    long: str = ""  # how a clip of more than a window was heard: "parts", "native", "transcript"; "": at once
+    parts: int = 0  # in how many windows such a clip was heard; 0: at once
 
     def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; `notes` only where there are some."""
-        return {"seconds": self.seconds, "tokens": self.tokens, **({"notes": list(self.notes)} if self.notes else {})}
+        """As a JSON object; `notes`, `long` and `parts` only where they say something."""
+        facts: dict[str, Any] = {"seconds": self.seconds, "tokens": self.tokens}
+        if self.notes:
+            facts["notes"] = list(self.notes)
+        return {**facts, "long": self.long, "parts": self.parts} if self.long else facts
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a long clip by itself, in seconds of the clip: what was answered about it, or what is said in it."""
+
+    start: float
+    end: float
+    text: str
+    used: bool = True  # the answer was made from it; else it says that the stretch does not hold the answer
+    level: int = 0  # 0: a window was heard; 1: an answer about notes, or about text, of level 0; and so on
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object; `level` only above 0."""
+        facts = {"start": round(self.start, 3), "end": round(self.end, 3), "text": self.text, "used": self.used}
+        return {**facts, "level": self.level} if self.level else facts
 
 
 @dataclass(frozen=True)
@@ -158,6 +231,7 @@ class Completion:
     # Of the prompt's tokens from `prompt_logprobs_start` on; None for the first token, before which nothing stands, and
     # for the positions of clips, which are no words. Empty unless requested.
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
+    parts: tuple[Part, ...] = ()  # of a long clip, all of them, used or not, in order of time within a level
 
 
 @dataclass(slots=True)  # not frozen: one is made per token, and a frozen dataclass takes five times as long to make
@@ -174,3 +248,4 @@ class Chunk:
     num_tokens: int = field(default=0, compare=False)  # of the answer so far; 0 in the last chunk, which has the usage
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()  # in the last chunk of the first answer; see Completion
     embedding: Any = field(default=None, compare=False)  # float32 [H] or [T, H], in the last chunk; see PoolingParams
+    part: Part | None = None  # of a long clip, as it was heard; such a chunk has no text

@@ -58,6 +58,7 @@ def documented():
 @pytest.fixture
 def here(tmp_path):
     (tmp_path / "dog.wav").write_bytes(wav_bytes())
+    (tmp_path / "meeting.wav").write_bytes(wav_bytes(35.0))
     (tmp_path / "talk.mp3").write_bytes(encoded("mp3", "libmp3lame"))
     return tmp_path
 

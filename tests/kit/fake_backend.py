@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Iterator
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from qwen2_audio.api.decisions import Asked, PendingDecision, ask_all
 from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import RequestHandle
-from qwen2_audio.errors import BusyError, ContextLengthError
+from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.longform.settings import TranscriptionSettings
+from qwen2_audio.longform.word_times import WordSpan
 from qwen2_audio.text.chat_template import check_messages
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenLogprob, Usage
 
@@ -41,6 +43,23 @@ def one_of(asked: Asked) -> TokenLogprob:
     return TokenLogprob(ids[0], chr(ids[0]), bytes([ids[0]]), -1.0, asked=letters)
 
 
+class NoAligner:
+    """Of a checkpoint that has none."""
+
+    def ensure_available(self) -> None:
+        raise ConfigError("Times of words need an aligner, and fake has none.")
+
+
+class Metronome:
+    """Each word where its number says: a tenth of a second long, every fifth of a second."""
+
+    def ensure_available(self) -> None:
+        pass
+
+    def words(self, samples, words, start=0.0) -> list[WordSpan | None]:
+        return [WordSpan(start + n / 5, start + n / 5 + 0.1, 0.9) for n in range(len(words))]
+
+
 class FakeBackend:
     name = "fake"
     about = "It repeats what it is told."
@@ -49,6 +68,7 @@ class FakeBackend:
     defaults = MappingProxyType({"max_tokens": 256, "temperature": 0.0, "top_p": 1.0, "top_k": 50})
     version = "0.0.fake"
     transcription = TranscriptionSettings()
+    aligner: Any = NoAligner()
 
     def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
         self.waiting, self.delay = waiting, delay
@@ -59,6 +79,9 @@ class FakeBackend:
         self.closed = False
         self._stats = Stats()
         self._lock = threading.Lock()
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
 
     def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False, ending="answer") -> RequestHandle:
         params = params or SamplingParams()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..longform.settings import TranscriptionSettings
+from ..longform.word_times import Aligner
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..text.chat_template import IM_END
 from ..types import Ending, Message, PoolingParams, SamplingParams
@@ -29,7 +31,8 @@ class Service:
     """Answers conversations from any number of threads.
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
-    that the checkpoint's generation_config sets), `transcription` (how it transcribes).
+    that the checkpoint's generation_config sets), `transcription` (how it transcribes), `aligner` (finds times of words
+    where the checkpoint has a head for that, as its `ensure_available` says).
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class Service:
         ids differ."""
         self.name, self.about = name, about
         self.transcription = transcription or TranscriptionSettings()
+        path = self.transcription.aligner
+        self.aligner = Aligner(model.audio_tower, None if path is None else Path(path), name)
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.custom_template(processor)
         self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None
@@ -79,6 +84,10 @@ class Service:
 
         return __version__
 
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes in a prompt."""
+        return len(self._processor.tokenizer.encode_plain(text)[0])
+
     def submit(
         self,
         messages: Sequence[Message],
@@ -103,10 +112,16 @@ class Service:
 
         Later errors (AudioError, ContextLengthError, ConfigError, CapacityError) are the `error` of the last chunks.
         """
-        sources = self._check(messages, raw)
+        sources, params = self._check(messages, raw), params or SamplingParams()
+
+        def prepare() -> Prompt:
+            if params.constraint is not None:
+                self._engine.compile(params)
+            return self.prompt(messages, raw=raw, ending=ending)
+
         return self._thread.submit(
-            lambda: self.prompt(messages, raw=raw, ending=ending),
-            params or SamplingParams(),
+            prepare,
+            params,
             timeout=timeout,
             priority=priority,
             quick=not sources,
@@ -194,6 +209,13 @@ class Service:
     def check(self, prompt: Prompt, params: SamplingParams | PoolingParams) -> None:
         """Raises ContextLengthError, CapacityError or ConfigError if the engine would refuse this request."""
         self._engine.check_request(prompt, params)
+
+    def set_up_grammars(self) -> None:
+        """Have ready what the first answer with a schema or a grammar would wait for, about a second.
+
+        Raises ConfigError where llguidance is not installed.
+        """
+        self._engine.set_up_grammars()
 
     def stats(self) -> Stats:
         """The engine's counters."""

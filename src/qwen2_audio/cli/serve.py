@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
+_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11", "llguidance")
 
 
 def command(
@@ -145,7 +145,7 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     loaded, where = load(), find(model)
     folder = Path(where)
     name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
-    return Service(
+    service = Service(
         loaded.model,
         loaded.processor,
         loaded.settings,
@@ -154,6 +154,8 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
         draft=loaded.draft,
         transcription=loaded.transcription,
     )
+    service.set_up_grammars()
+    return service
 
 
 def _api_keys(options: list[str] | None) -> tuple[str, ...]:

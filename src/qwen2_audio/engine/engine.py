@@ -27,14 +27,17 @@ from .model_interface import EngineModel
 from .output_processor import NOTHING, Responses, SequenceState, Taken
 from .prompt_outputs import ClipEmbedder, HiddenStates, PromptLogprobs, check_pooling, layer_of
 from .request import Request, RequestHandle, Sequence
-from .sampler import Sampler
+from .sampler import Sampler, TokenChooser
 from .scheduler import Limits, ScheduledSequence, Scheduler, SchedulerOutput, StepSizeController
 from .settings import EngineSettings as EngineSettings
 from .settings import OptionsResolver, RequestOptions
 from .speculative.decoder import SpeculativeDecoder
 from .speculative.draft_model import DraftModel, check_same_tokens, same_encoder
+from .speculative.forced_tokens import ForcedTokens
 from .speculative.prompt_lookup import PromptLookup
 from .speculative.proposer import Proposer
+from .structured.constrained_sampler import ConstrainedSampler, GrammarMask
+from .structured.grammar import Grammars
 
 ENCODER_SECONDS = 0.05  # of encoder work a step, while other answers wait for their next token
 STEP_SECONDS = 0.15  # that a step with prefill should take, while other answers wait for their next token
@@ -61,6 +64,8 @@ class Engine:
             draft = draft if self.settings.num_speculative_tokens else None
         self._model = model
         self._options = OptionsResolver(model, tokenizer)
+        self._grammars = Grammars(tokenizer, int(model.config.text_config.vocab_size))
+        self._forced_tokens = ForcedTokens()
         budget = self.settings.encoder_cache_bytes if self.settings.enable_prefix_caching else 0
         self._encoder_cache = EncoderCache(model, budget, self.stats)
         self._runner = self._make_runner(draft)
@@ -144,6 +149,19 @@ class Engine:
             self._options.check_fits(prompt)
         else:
             self._options.limit(prompt, params, self._options.resolve(params))
+            self.compile(params)
+
+    def compile(self, params: SamplingParams) -> None:
+        """Prepare what the answer is held to, where that takes time. From any thread.
+
+        Raises ConfigError for what cannot be honoured.
+        """
+        if params.constraint is not None:
+            self._grammars.matcher(params.constraint, self._options.resolve(params).eos_ids)
+
+    def set_up_grammars(self) -> None:
+        """What the first `compile` would do once, in about a second: the tokenizer's tokens, as a tree of bytes."""
+        self._grammars.set_up(self._options.eos_ids)
 
     def cancel(self, handle: RequestHandle) -> None:
         """End the unfinished answers of a request. Does nothing for an unknown or finished one."""
@@ -320,9 +338,18 @@ class Engine:
     # -- how it is put together
 
     def _make_state(self, sequence: Sequence, resolved: RequestOptions) -> SequenceState:
-        sampler = None
-        if not resolved.greedy:
-            vocab_size = self._model.config.text_config.vocab_size
+        sampler: TokenChooser | None = None
+        vocab_size = self._model.config.text_config.vocab_size
+        if sequence.request.params.constraint is not None:
+            matcher = self._grammars.matcher_of(sequence.request.params, resolved.eos_ids)
+            drawn = None
+            if not resolved.greedy:
+                mask = GrammarMask(matcher)
+                drawn = Sampler(sequence, resolved.options, vocab_size, self._model.device, mask)
+            sampler = ConstrainedSampler(matcher, drawn)
+            self._forced_tokens.matchers[sequence] = matcher
+            self._speculative = self._speculative or self._speculative_of([])
+        elif not resolved.greedy:
             sampler = Sampler(sequence, resolved.options, vocab_size, self._model.device)
         params = sequence.request.params
         state = self._responses.new_state(sampler, resolved.eos_ids, self._options.stop_strings(params))
@@ -353,7 +380,10 @@ class Engine:
             proposers.append(
                 DraftModel(draft, blocks, self.settings, self.stats, encoder_cache=shared, eos_ids=eos_ids)
             )
-        return SpeculativeDecoder(proposers) if proposers else None
+        return self._speculative_of(proposers) if proposers else None
+
+    def _speculative_of(self, proposers: list[Proposer]) -> SpeculativeDecoder:
+        return SpeculativeDecoder([self._forced_tokens, *proposers], self._forced_tokens.matchers)
 
     def _make_scheduler(self) -> Scheduler:
         block_manager = BlockManager(self._runner.storage.blocks, self._runner.storage.block)

@@ -15,7 +15,7 @@ from .executor.forward_batch import ForwardOutput
 from .metrics import Stats
 from .prompt_outputs import PromptOutput
 from .request import RequestHandle, Sequence
-from .sampler import Sampler, logprob_of
+from .sampler import TokenChooser, logprob_of
 
 
 class OutputProcessor:
@@ -71,7 +71,7 @@ class SequenceState:
     """What the engine knows of a sequence beyond its place in the KV cache."""
 
     output: OutputProcessor
-    sampler: Sampler | None  # None: greedy, so that a batch of such rows needs one argmax
+    sampler: TokenChooser | None  # None: greedy, so that a batch of such rows needs one argmax
     tokenizer: Tokenizer
     tokens: list[int] = field(default_factory=list)  # of the answer, where the next one depends on them
     last_token_time: float = 0.0
@@ -91,7 +91,7 @@ class SequenceState:
                     "or load the model in float32."
                 )
             if self.sampler is not None:
-                token = self.sampler.choose(self.tokens, result.logits[row])
+                token = self.sampler.choose(self.tokens, result.logits[row], token)
                 self.tokens.append(token)
             sequence.prefix_keys.append(token)
             if params.logprobs is not None:
@@ -123,7 +123,7 @@ class Responses:
     def __contains__(self, sequence: Sequence) -> bool:
         return sequence in self._states
 
-    def new_state(self, sampler: Sampler | None, eos_ids: frozenset[int], stop: Strings[str]) -> SequenceState:
+    def new_state(self, sampler: TokenChooser | None, eos_ids: frozenset[int], stop: Strings[str]) -> SequenceState:
         """The state of an answer that ends at `eos_ids` and `stop`; `sampler` None: greedy."""
         return SequenceState(
             OutputProcessor(self._tokenizer, eos_ids, stop, self._token_texts), sampler, self._tokenizer

@@ -107,6 +107,7 @@ class RequestHandle:
 def completions_of(chunks: abc.Sequence[Chunk], answers: int) -> list[Completion]:
     """Join the deltas of one request. Raises the error that an answer ended with."""
     completions = []
+    parts = tuple(chunk.part for chunk in chunks if chunk.part is not None)
     for index in range(answers):
         own = [chunk for chunk in chunks if chunk.index == index]
         last = own[-1]
@@ -115,7 +116,8 @@ def completions_of(chunks: abc.Sequence[Chunk], answers: int) -> list[Completion
         assert last.finish_reason is not None and last.usage is not None
         logprobs: tuple[TokenLogprob, ...] = tuple(logprob for chunk in own for logprob in chunk.logprobs)
         text = "".join(chunk.text for chunk in own)
-        completions.append(Completion(text, last.finish_reason, last.usage, last.heard, logprobs, last.prompt_logprobs))
+        prompt = last.prompt_logprobs
+        completions.append(Completion(text, last.finish_reason, last.usage, last.heard, logprobs, prompt, parts))
     return completions
 
 

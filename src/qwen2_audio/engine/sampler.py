@@ -6,7 +6,7 @@ Nothing in here depends on what else is in the batch. V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence as Ids
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,12 +20,29 @@ from ..types import SamplingParams, TokenLogprob
 from .request import Sequence
 
 
+class TokenChooser(Protocol):
+    """Draws the tokens of one sequence."""
+
+    def choose(self, answer_ids: list[int], logits: torch.Tensor, likeliest: int) -> int:
+        """The token that follows the prompt and `answer_ids`: from the model's logits, fp32 [V], and the likeliest."""
+
+
 class Sampler:
     """Draws the tokens of one sequence. Attribute `plain`: greedy, and from the logits as they are, so that a batch of
     such rows needs one argmax."""
 
-    def __init__(self, sequence: Sequence, options: Options, vocabulary: int, device: torch.device) -> None:
-        """`options`: the request's, resolved as `generate` does. Raises ConfigError for ids outside the vocabulary."""
+    def __init__(
+        self,
+        sequence: Sequence,
+        options: Options,
+        vocabulary: int,
+        device: torch.device,
+        constraint: LogitsProcessor | None = None,
+    ) -> None:
+        """`options`: the request's, resolved as `generate` does; `constraint`: what its answer is held to.
+
+        Raises ConfigError for ids outside the vocabulary.
+        """
         request = sequence.request
         params, length = request.params, len(request.prompt.ids)
         config = options.config
@@ -35,16 +52,14 @@ class Sampler:
         min_length = config.min_length + request.prompt.num_uncounted if config.min_length else 0
         lengths = Lengths(length, request.max_new_tokens, min_length, config.min_new_tokens or 0)
         ids = torch.tensor([request.prompt.ids], device=device) if _needs_prompt(config) else torch.empty(1, 0)
-        self._processors = processors.build(
-            options, processors.PromptRows(ids, None, lengths), answer_processors(params, length)
-        )
+        asked = answer_processors(params, length) + ([] if constraint is None else [constraint])
+        self._processors = processors.build(options, processors.PromptRows(ids, None, lengths), asked)
         self.plain = not self._processors and not config.do_sample
         self._generator: torch.Generator | None = None
         if config.do_sample and params.seed is not None:
             self._generator = torch.Generator(device).manual_seed(_seed(params.seed, sequence.index))
 
-    def choose(self, answer_ids: list[int], logits: torch.Tensor) -> int:
-        """The token that follows the prompt and `answer_ids`, from the model's logits, fp32 [V]."""
+    def choose(self, answer_ids: list[int], logits: torch.Tensor, likeliest: int) -> int:
         scores = logits[None]
         if self._processors:
             ids = torch.tensor([[*self._prompt, *answer_ids]], device=self._device)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..api.decisions import PendingDecision, Question
 from ..engine.request import RequestHandle
 from ..longform.settings import TranscriptionSettings
+from ..longform.word_times import WordTimer
 from ..types import EmbeddingInput, Ending, Message, PoolingParams, SamplingParams
 
 if TYPE_CHECKING:
@@ -43,8 +44,15 @@ class Backend(Protocol):
         """How the checkpoint transcribes clips of any length."""
 
     @property
+    def aligner(self) -> WordTimer:
+        """Finds times of words; `ensure_available` raises ConfigError where the checkpoint has no head for that."""
+
+    @property
     def version(self) -> str:
         """The version of this package."""
+
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes in a prompt."""
 
     def submit(
         self,

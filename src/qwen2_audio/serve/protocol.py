@@ -18,13 +18,9 @@ from .errors import ApiError
 
 # field -> values that change nothing, reason why other values are refused
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), "no tools are called"),
-    "tool_choice": (("none", "auto"), "no tools are called"),
-    "functions": (([],), "no functions are called"),
-    "function_call": (("none", "auto"), "no functions are called"),
-    "parallel_tool_calls": ((True, False), "no tools are called"),
+    "functions": (([],), "its name is tools today"),
+    "function_call": (("none", "auto"), "its name is tool_choice today"),
     "modalities": ((["text"],), "answers are text; it does not speak"),
-    "response_format": (({"type": "text"},), "answers are not held to a JSON schema"),
     "store": ((False,), "nothing is stored"),
     "service_tier": (("auto", "default"), "there is one tier"),
     "verbosity": (("medium",), "ask for it in the prompt"),
@@ -38,6 +34,21 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "skip_special_tokens": ((True,), "control tokens are not text"),
     "spaces_between_special_tokens": ((True, False), "control tokens are not text"),
     "add_special_tokens": ((False,), "the chat template has them all"),
+}
+
+
+# Fields that clients of older servers send -> what they are called today.
+RENAMED = {
+    "guided_json": "structured_outputs.json",
+    "guided_regex": "structured_outputs.regex",
+    "guided_choice": "structured_outputs.choice",
+    "guided_grammar": "structured_outputs.grammar",
+    "guided_json_object": "structured_outputs.json_object",
+    "guided_whitespace_pattern": "structured_outputs.whitespace_pattern",
+    "json_schema": "response_format.json_schema",
+    "regex": "structured_outputs.regex",
+    "choice": "structured_outputs.choice",
+    "grammar": "structured_outputs.grammar",
 }
 
 
@@ -59,6 +70,51 @@ class StreamOptions(_Fields):
     include_usage: bool = False
     continuous_usage_stats: bool = False  # vLLM's: the usage so far in every chunk
     include_obfuscation: Literal[False] = False
+
+
+class NamedSchema(_Fields):
+    """A JSON schema with its name."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")  # None: any object
+    strict: bool | None = None  # it is kept in any case
+
+
+class ResponseFormat(_Fields):
+    """What the answer is held to, as OpenAI spells it."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+
+class StructuredOutputs(_Fields):
+    """What the answer is held to, as vLLM spells it: one of the first five, and how JSON is written."""
+
+    json_schema: Any = Field(default=None, alias="json")  # checked in structured.py
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: str | None = None
+
+
+class Function(_Fields):
+    """A function that an answer may call."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # JSON schema of its arguments; None: any object
+    strict: bool | None = None  # true: a schema that cannot be honoured is refused also where no call has to be made
+
+
+class FunctionTool(_Fields):
+    """A tool as OpenAI spells it."""
+
+    type: Literal["function"]
+    function: Function
 
 
 class Sampling(_Fields):
@@ -100,7 +156,13 @@ class ChatRequest(Sampling):
     continue_final_message: bool = False
     echo: bool = False
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None  # vLLM's
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
+    tool_choice: Any = None  # checked in tools.py
+    parallel_tool_calls: bool = True
     priority: Annotated[int, Field(ge=0, le=1000)] = 0  # vLLM's: a higher value waits longer
+    long: str = "refuse"  # what becomes of a clip of more than 30 s; checked in convert.py
     user: Annotated[str, Field(max_length=256)] | None = None  # this and the next two are only logged
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
@@ -113,7 +175,7 @@ class SpeechRequest(Sampling):
     to_language: str | None = None  # vLLM's, of translations
     prompt: Annotated[str, Field(max_length=4000)] | None = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
-    timestamp_granularities: list[Literal["segment"]] = []
+    timestamp_granularities: list[Literal["segment", "word"]] = []
     include: list[Literal["logprobs"]] = []
     stream: bool = False
     stream_include_usage: bool = True  # vLLM's, and the next one: usage in the last event, and in every event
@@ -173,7 +235,8 @@ def _explain(errors: ValidationError, fields: dict[str, Any], known: list[str]) 
     error = errors.errors(include_url=False, include_context=False)[0]
     param = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:80]}" for key in error["loc"]).lstrip(".")
     if error["type"] == "extra_forbidden":
-        near = did_you_mean(str(error["loc"][-1])[:80], known)
+        today = RENAMED.get(param)
+        near = did_you_mean(str(error["loc"][-1])[:80], known) if today is None else f" It is {today} today."
         return ApiError(
             f"{param} is not a field that this server honours.{near}", param=param, code="unknown_parameter"
         )
