@@ -5,6 +5,7 @@ Nothing in here depends on what else is in the batch. V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Ids
 from typing import Any, Protocol
 
 import torch
@@ -81,18 +82,32 @@ def _seed(first: int, index: int) -> int:
     return first + index if first + index < 1 << 64 else first + index - (1 << 64)
 
 
-def logprob_of(token: int, logits: torch.Tensor, alternatives: int, tokenizer: Tokenizer) -> TokenLogprob:
-    """How likely `token` was by the model's own logits [V], and the `alternatives` likeliest tokens."""
+def logprob_of(
+    token: int,
+    logits: torch.Tensor,
+    alternatives: int,
+    tokenizer: Tokenizer,
+    *,
+    asked: Ids[int] = (),
+    rank: bool = False,
+) -> TokenLogprob:
+    """How likely `token` was by the model's own logits [V], and the `alternatives` likeliest tokens, and those `asked`
+    for. `rank`: also the places among all tokens."""
     shares = logits.log_softmax(-1)
     best, ids = shares.topk(min(alternatives, len(shares)))
-    top = tuple(_named(i, p, tokenizer) for i, p in zip(ids.tolist(), best.tolist(), strict=True))
+    top = tuple(
+        _named(i, p, tokenizer, place if rank else None)
+        for place, (i, p) in enumerate(zip(ids.tolist(), best.tolist(), strict=True), 1)
+    )
+    others = tuple(_named(i, float(shares[i]), tokenizer) for i in asked)
+    place = int((shares > shares[token]).sum()) + 1 if rank else None
     one = _named(token, float(shares[token]), tokenizer)
-    return TokenLogprob(one.token, one.text, one.data, one.logprob, top)
+    return TokenLogprob(one.token, one.text, one.data, one.logprob, top, place, others)
 
 
-def _named(token: int, logprob: float, tokenizer: Tokenizer) -> TokenLogprob:
+def _named(token: int, logprob: float, tokenizer: Tokenizer, rank: int | None = None) -> TokenLogprob:
     data = tokenizer.token_bytes(token)
-    return TokenLogprob(token, data.decode("utf-8", "replace"), data, logprob)
+    return TokenLogprob(token, data.decode("utf-8", "replace"), data, logprob, rank=rank)
 
 
 def _needs_prompt(config: Any) -> bool:

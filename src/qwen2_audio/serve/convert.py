@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..audio.formats import format_of
 from ..engine.structured import tool_calls
 from ..errors import ConfigError, PromptError, did_you_mean
+from ..longform.questions.policy import Policy, parse_policy
 from ..text.chat_template import ROLES, check_role
-from ..types import Message, SamplingParams
+from ..types import Ending, Message, SamplingParams
 from .errors import ApiError
 from .media import Link, from_base64, from_data_url
 from .protocol import ChatRequest, Sampling, json_type
@@ -19,6 +20,7 @@ from .settings import Settings
 from .structured import constraint_of
 from .tools import calls_as_text, params_for, tool_use_of, with_tools
 
+ALL_TOKENS = 1 << 31  # more than any vocabulary has
 RENAMED_ROLES = {"developer": "system"}
 # input_audio.format is not read: the clip's bytes say what it is. Raw samples have no header, and these formats promise
 # them.
@@ -172,23 +174,50 @@ def _role(role: Any, where: str) -> str:
 
 def messages_of(request: ChatRequest, settings: Settings) -> list[Message]:
     """The conversation; a clip is its bytes, or a Link that `media.fetch_links` replaces. ApiError names the field."""
-    if not request.messages:
-        raise _invalid("messages is empty; expected at least one message.", "messages")
+    messages, use = conversation_of(request.messages, settings), tool_use_of(request)
+    if use is None:
+        return messages
+    if request.echo:
+        raise _invalid("echo has no place beside tools; leave one of them out.", "echo")
+    return with_tools(messages, use)
+
+
+def conversation_of(messages: Sequence[Any], settings: Settings, field: str = "messages") -> list[Message]:
+    """The conversation in a field of a request, as `messages_of`."""
+    if not messages:
+        raise _invalid(f"{field} is empty; expected at least one message.", field)
+    converter, converted = _MessageConverter(settings), []
+    for number, message in enumerate(messages):
+        where = f"{field}[{number}]"
+        if not isinstance(message, dict):
+            raise _invalid(f"{where} is {json_type(message)}; expected an object with a role.", where)
+        converted.append(converter.convert(message, where))
+    return converted
+
+
+def parts_of(parts: Sequence[Any], settings: Settings, field: str) -> list[dict[str, Any]]:
+    """The parts of a message in a field of a request, as `messages_of`."""
     converter = _MessageConverter(settings)
-    messages = [converter.convert(message, f"messages[{number}]") for number, message in enumerate(request.messages)]
-    use = tool_use_of(request)
-    return messages if use is None else with_tools(messages, use)
+    return [converter.convert_part(part, f"{field}[{number}]") for number, part in enumerate(parts)]
 
 
-def clip_params(request: ChatRequest) -> list[str]:
-    """The field of each clip of a request that `messages_of` took, such as `messages[0].content[1]`."""
+def clip_params(messages: Sequence[Any], field: str = "messages") -> list[str]:
+    """The request's field of each clip of messages that were converted, such as `messages[0].content[1]`."""
     return [
-        f"messages[{number}].content[{index}]"
-        for number, message in enumerate(request.messages)
+        f"{field}[{number}].content[{index}]"
+        for number, message in enumerate(messages)
         if isinstance(message.get("content"), list)
         for index, part in enumerate(message["content"])
         if _kind(_without_nulls(part)) != "text"
     ]
+
+
+def long_of(request: ChatRequest) -> Policy:
+    """What becomes of a clip of more than 30 s. ApiError for another value."""
+    try:
+        return parse_policy(request.long)
+    except ConfigError as error:
+        raise _invalid(str(error), "long") from error
 
 
 def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
@@ -199,6 +228,8 @@ def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
         raise _invalid("stream_options was given without stream; leave it out, or set stream.", "stream_options")
     if request.top_logprobs is not None and not request.logprobs:
         raise _invalid("top_logprobs was given without logprobs; set logprobs to true.", "top_logprobs")
+    if request.prompt_logprobs is not None and request.stream:
+        raise _invalid("prompt_logprobs are not streamed; leave out stream.", "prompt_logprobs")
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
         raise _invalid("max_tokens and max_completion_tokens differ; give one of them.", "max_tokens")
     stop, form, use = tuple(request.stop), constraint_of(request)[0], tool_use_of(request)
@@ -208,10 +239,45 @@ def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
         max_tokens=request.max_completion_tokens or request.max_tokens,
         min_tokens=request.min_tokens,
         logit_bias=_logit_bias(request.logit_bias or {}),
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        logprobs=_alternatives(request.top_logprobs or 0, "top_logprobs", settings) if request.logprobs else None,
+        prompt_logprobs=(
+            None
+            if request.prompt_logprobs is None
+            else _alternatives(request.prompt_logprobs, "prompt_logprobs", settings)
+        ),
         n=request.n,
         **answer,
     )
+
+
+def ending_of(request: ChatRequest) -> Ending:
+    """How the prompt ends. ApiError for two ends at once."""
+    if not request.continue_final_message:
+        return "answer" if request.add_generation_prompt else "closed"
+    if request.add_generation_prompt and "add_generation_prompt" in request.model_fields_set:
+        message = "continue_final_message goes on with the last message, and add_generation_prompt begins an answer; "
+        raise _invalid(message + "give one of them.", "continue_final_message")
+    return "continued"
+
+
+def echo_of(request: ChatRequest, messages: Sequence[Message]) -> str:
+    """What `echo` puts before the answer: the text of the last message, if it is an assistant's, as the answer is."""
+    if not request.echo or messages[-1]["role"] != "assistant":
+        return ""
+    content = messages[-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _alternatives(asked: int, param: str, settings: Settings) -> int:
+    """How many tokens are named beside one; -1 asks for all. ApiError for more than the operator allows."""
+    allowed = settings.logprobs
+    if allowed != -1 and not 0 <= asked <= allowed:
+        what = "all tokens" if asked == -1 else str(asked)
+        raise _invalid(
+            f"{param} asks for {what}, and this server names at most {allowed} tokens beside one (--max-logprobs).",
+            param,
+        )
+    return ALL_TOKENS if asked == -1 else asked
 
 
 def sampling_params(request: Sampling, **others: Any) -> SamplingParams:

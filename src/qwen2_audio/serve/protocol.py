@@ -33,10 +33,7 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "include_stop_str_in_output": ((False,), "a stop string is not part of the answer"),
     "skip_special_tokens": ((True,), "control tokens are not text"),
     "spaces_between_special_tokens": ((True, False), "control tokens are not text"),
-    "add_generation_prompt": ((True,), "the answer is always a turn of its own"),
-    "continue_final_message": ((False,), "the answer is always a turn of its own"),
     "add_special_tokens": ((False,), "the chat template has them all"),
-    "echo": ((False,), "the answer is the answer alone"),
 }
 
 
@@ -135,6 +132,13 @@ class Sampling(_Fields):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
 
 
+class Body(_Fields):
+    """The body of a request that draws no answer; routes have their own."""
+
+    model: str | None = None
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0  # as in ChatRequest
+
+
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
@@ -146,7 +150,11 @@ class ChatRequest(Sampling):
     stream: bool = False
     stream_options: StreamOptions | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=-1)] | None = None  # -1: all tokens; the server has a limit
+    prompt_logprobs: Annotated[int, Field(ge=-1)] | None = None  # vLLM's, and the next three
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    echo: bool = False
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None  # vLLM's
@@ -154,6 +162,7 @@ class ChatRequest(Sampling):
     tool_choice: Any = None  # checked in tools.py
     parallel_tool_calls: bool = True
     priority: Annotated[int, Field(ge=0, le=1000)] = 0  # vLLM's: a higher value waits longer
+    long: str = "refuse"  # what becomes of a clip of more than 30 s; checked in convert.py
     user: Annotated[str, Field(max_length=256)] | None = None  # this and the next two are only logged
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
@@ -166,7 +175,7 @@ class SpeechRequest(Sampling):
     to_language: str | None = None  # vLLM's, of translations
     prompt: Annotated[str, Field(max_length=4000)] | None = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
-    timestamp_granularities: list[Literal["segment"]] = []
+    timestamp_granularities: list[Literal["segment", "word"]] = []
     include: list[Literal["logprobs"]] = []
     stream: bool = False
     stream_include_usage: bool = True  # vLLM's, and the next one: usage in the last event, and in every event
@@ -174,7 +183,7 @@ class SpeechRequest(Sampling):
     chunking_strategy: Literal["auto"] | None = None  # accepted: a clip is one window and so one chunk
 
 
-_Request = TypeVar("_Request", bound=Sampling)
+_Request = TypeVar("_Request", bound=BaseModel)
 
 
 def parse_chat(fields: Any) -> ChatRequest:
@@ -187,6 +196,14 @@ def parse_chat(fields: Any) -> ChatRequest:
 def parse_speech(fields: Mapping[str, Any]) -> SpeechRequest:
     """Validates the fields of a form. ApiError names the field that is wrong."""
     return _validated(SpeechRequest, dict(fields))
+
+
+def parse_body(model: type[_Request], fields: Any) -> _Request:
+    """Validates a body of JSON; a field that is null counts as absent. ApiError names the field that is wrong."""
+    if not isinstance(fields, dict):
+        needed = [name for name, item in model.model_fields.items() if item.is_required()]
+        raise ApiError(f"The body is {json_type(fields)}; expected an object with {' and '.join(map(repr, needed))}.")
+    return _validated(model, {name: value for name, value in fields.items() if value is not None})
 
 
 def without_neutral(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         (
             ["everything"],
             "There is no bench 'everything'; expected one of "
-            "kernels, model, accuracy, train, engine, long, structured.",
+            "kernels, model, accuracy, train, engine, long, structured, jobs.",
         ),
         (["model", "--isa", "avx2"], "--isa is an option of bench kernels; leave it out for bench model."),
         (["model", "--peer-python", "x"], "--peer-python is an option of bench kernels; leave it out for bench model."),
@@ -134,7 +134,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         ),
         (
             ["accuracy", "--quick"],
-            "--quick is an option of bench kernels, model, train, engine, long, structured; "
+            "--quick is an option of bench kernels, model, train, engine, long, structured, jobs; "
             "leave it out for bench accuracy.",
         ),
         (

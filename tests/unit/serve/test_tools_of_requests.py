@@ -74,7 +74,7 @@ def test_earlier_calls_and_what_came_back():
         {"role": "assistant", "content": [{"type": "text", "text": "So."}, {"type": "text", "text": f"\n{f}"}]},
         {"role": "user", "content": "<tool_response>\n\n</tool_response>"},
     ]
-    assert clip_params(chat([*messages, {"role": "user", "content": [CLIP]}], tools=[F])) == [
+    assert clip_params(chat([*messages, {"role": "user", "content": [CLIP]}], tools=[F]).messages) == [
         "messages[3].content[1]", "messages[7].content[0]",
     ]  # fmt: skip
 

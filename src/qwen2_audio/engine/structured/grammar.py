@@ -23,6 +23,7 @@ from .triggered import TriggeredMatcher
 
 if TYPE_CHECKING:
     from ...text.tokenizer import Tokenizer
+    from ...types import SamplingParams
 
 Constraint = tuple[str, str]  # its kind and its text, as SamplingParams.constraint
 
@@ -166,6 +167,13 @@ class Grammars:
         """
         self.matcher(constraint, eos_ids)
         return TriggeredMatcher(trigger, partial(self.matcher, constraint, eos_ids), self._token_bytes)
+
+    def matcher_of(self, params: SamplingParams, eos_ids: frozenset[int]) -> AnyMatcher:
+        """The matcher of an answer that `params` hold to something. Raises ConfigError as `matcher`."""
+        assert params.constraint is not None
+        if params.trigger is None:
+            return self.matcher(params.constraint, eos_ids)
+        return self.triggered(params.trigger, params.constraint, eos_ids)
 
 
 @lru_cache(CHECKED)
