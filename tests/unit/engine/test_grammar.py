@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import time
 
@@ -15,6 +16,7 @@ from qwen2_audio.engine.structured import grammar
 from qwen2_audio.engine.structured.constrained_sampler import best_allowed
 from qwen2_audio.engine.structured.grammar import CACHED, Grammars
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.types import SamplingParams
 
 pytest.importorskip("llguidance")
@@ -107,6 +109,16 @@ def test_the_mask_is_what_each_token_alone_is_told(matcher_of, tokenizer, given)
             matcher.advance(draws.choice(np.flatnonzero(mask).tolist()))
             if matcher.finished:
                 break
+
+
+def test_text_that_has_to_follow_may_be_divided_in_any_way(tiny_checkpoint):
+    tokenizer = Tokenizer.from_pretrained(tiny_checkpoint)
+    ends, text = frozenset([tokenizer.convert_tokens_to_ids("<|im_end|>")]), "What is that sound?"
+    matcher = Grammars(tokenizer, 512).matcher(("choice", json.dumps([text])), ends)
+    for _ in range(2):
+        spelt = [tokenizer.decode([token]) for token in np.flatnonzero(matcher.allowed())]
+        assert len(spelt) > 1 and all(text.startswith(part) for part in spelt)
+        assert tokenizer.decode(matcher.forced_tokens(30)) in (text, text[:-1])
 
 
 def test_control_tokens_and_rows_without_a_token_are_never_allowed(matcher_of, tokenizer, ends):
