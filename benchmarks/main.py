@@ -25,12 +25,14 @@ MODULES = {
     "train": "train.run",
     "engine": "engine.run",
     "long": "long.run",
+    "structured": "structured.run",
+    "jobs": "jobs.run",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
 PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
 # Which benches have an option.
 USED_BY = {
-    "model": ("model", "accuracy", "train", "engine"),
+    "model": ("model", "accuracy", "train", "engine", "structured"),
     "shape": ("model", ON_DEVICE, "accuracy", "train", "engine"),
     "format": ("model", ON_DEVICE, "engine"),
     "device": (ON_DEVICE, "engine"),
@@ -40,16 +42,17 @@ USED_BY = {
     "isa": ("kernels",),
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "repeats": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long"),
-    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long"),
+    "repeats": ("kernels", "model", ON_DEVICE, "train", "engine", "structured"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "structured", "jobs"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "structured", "jobs"),
 }
 
 What = Annotated[
     str,
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
-        "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances."
+        "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances; "
+        "structured: answers held to schemas and grammars; jobs: a corpus of short clips, and kills."
     ),
 ]
 Model = Annotated[

@@ -25,6 +25,10 @@ class AudioError(Qwen2AudioError, ValueError):
         self.sentence = f"{message.rstrip('.')}." if in_python else message
 
 
+class LongClipError(AudioError):
+    """A clip that lasts longer than is heard at once, and is not cut."""
+
+
 class PromptError(Qwen2AudioError, ValueError):
     """Text, messages and clips that do not match."""
 
@@ -51,6 +55,10 @@ class TrainingError(Qwen2AudioError, RuntimeError):
 
 class EvaluationError(Qwen2AudioError, RuntimeError):
     """A test of a checkpoint that cannot go on."""
+
+
+class JobError(Qwen2AudioError, RuntimeError):
+    """A job over a corpus that cannot go on; its rows so far are kept."""
 
 
 class NumericsError(Qwen2AudioError, RuntimeError):

@@ -57,7 +57,7 @@ class Report:
 def more_is_better(unit: str) -> bool:
     """Rates, gains and shares of what is right are better when larger; seconds, bytes, errors and overheads when
     smaller."""
-    return unit.endswith("/s") or unit in ("x faster", "% right")
+    return unit.endswith("/s") or unit in ("x faster", "x the rate", "% right")
 
 
 def table(report: Report) -> Table:

@@ -1,10 +1,11 @@
-"""`qwen2-audio eval calibrate`: the confidence below which a checkpoint's transcripts are flagged."""
+"""`qwen2-audio eval calibrate`: the confidence below which a checkpoint's transcripts are flagged; whether the
+probabilities of decisions mean what they say."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,20 +14,28 @@ import typer
 
 from ..errors import AudioError, ConfigError
 from .exit_codes import SOME_FAILED
-from .terminal import Adapter, Device, DType, Json, Model, Quantize, as_json, load_model, note
+from .terminal import Adapter, Device, DType, Json, Model, Quantize, as_json, counting, load_model, note
 
 if TYPE_CHECKING:
+    from ..api.chat import AudioChat
     from ..evaluate.calibrate import Calibration, Labelled
     from ..evaluate.rows import Selection
 
 NANO, NANO_ROWS = "nano", 300
+DECISIONS, SOUNDS = "decisions", 308
 
 Task = Annotated[
-    str, typer.Argument(metavar="TASK|nano", help="A task of transcripts, such as asr; nano: its own examination.")
+    str,
+    typer.Argument(
+        metavar="TASK|nano|decisions",
+        help="A task of transcripts, such as asr; nano: its own examination; decisions: of nano's held-out sounds.",
+    ),
 ]
 Data = Annotated[Path | None, typer.Option(help="Where the task's rows are, in any layout of `eval list`.")]
 Language = Annotated[str | None, typer.Option("--lang", help="The language that is spoken, for the task asr.")]
-Limit = Annotated[int | None, typer.Option(help="The first N rows; of nano N for each kind of voice.", min=1)]
+Limit = Annotated[
+    int | None, typer.Option(help="The first N rows; of nano N for each kind of voice; sounds to decide about.", min=1)
+]
 Sample = Annotated[int | None, typer.Option(help="N rows, drawn by --seed.", min=1)]
 Seed = Annotated[int, typer.Option(help="Of --sample: the same seed draws the same rows.")]
 FalseAlarms = Annotated[float, typer.Option(help="The share of right transcripts that may be flagged, at most.")]
@@ -58,10 +67,15 @@ def command(
     from ..evaluate.rows import Selection
     from ..evaluate.word_errors import load_levenshtein
 
+    if task in (NANO, DECISIONS) and (data or sample or lang):
+        raise ConfigError(f"The clips of {task} are rendered when it is run; leave --data, --sample and --lang out.")
+    if task == DECISIONS:
+        if out or dry_run:
+            raise ConfigError("decisions are measured and write no settings; leave --out and --dry-run out.")
+        chat = load_model(model, device=device, dtype=dtype, adapter=adapter, quantize=quantize)
+        return _decisions(chat, limit or SOUNDS, json=json)
     load_levenshtein()
     if task == NANO:
-        if data or sample or lang:
-            raise ConfigError("nano's examination is rendered when it is run; leave --data, --sample and --lang out.")
         source = _nano_source(limit or NANO_ROWS)
     else:
         source = _task_source(task, data, lang, Selection(limit, sample, seed))
@@ -82,6 +96,15 @@ def command(
         if written.name != "transcription.json":
             note("It acts as transcription.json in the checkpoint's folder.")
     return SOME_FAILED if source.failed else 0
+
+
+def _decisions(chat: AudioChat, count: int, *, json: bool) -> int:
+    from ..evaluate.nano.decisions import decide_kinds
+
+    with counting("Deciding", count) as advance:
+        found = decide_kinds(chat, count, advance)
+    print(as_json(asdict(found)) if json else "\n".join(found.lines()))
+    return 0
 
 
 @dataclass(frozen=True)

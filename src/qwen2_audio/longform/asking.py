@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -71,6 +71,20 @@ class Task:
         return wording.with_hints(own, language=self.language, prompt=self.prompt)
 
 
+def submit_when_free(
+    model: Model, messages: Sequence[Message], params: SamplingParams, **options: Any
+) -> RequestHandle:
+    """`model.submit`, again and again while its queue is full. Raises BusyError where it stays so for 60 s."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return model.submit(messages, params, **options)
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 class WindowAsker:
     """Asks a model about windows. Its answers do not depend on each other, nor on what was heard before."""
 
@@ -95,14 +109,7 @@ class WindowAsker:
             repetition_penalty=1.0,  # a checkpoint's own would punish what is said twice
             logprobs=0,
         )
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return self._model.submit(messages, params, timeout=self._timeout, raw=self._model.is_base)
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        return submit_when_free(self._model, messages, params, timeout=self._timeout, raw=self._model.is_base)
 
     def segments(self, window: Window, handle: RequestHandle | None) -> list[Segment]:
         """Wait for a window's answer: a segment, or two where it was asked again in halves. Raises the answer's
@@ -191,7 +198,9 @@ def words_of(text: str, answer: Completion) -> tuple[Word, ...]:
     for word in split_words(text):
         end = first + len(word.encode())
         inside = [max(token.logprob, -100.0) for start, stop, token in tokens if start < end and stop > first]
-        words.append(Word(word, None, None, math.exp(sum(inside) / len(inside)) if inside else None))
+        begun = tuple(token.token for start, stop, token in tokens if first <= start < end and stop > start)
+        confidence = math.exp(sum(inside) / len(inside)) if inside else None
+        words.append(Word(word, None, None, confidence, tokens=begun))
         first = end
     return tuple(words)
 

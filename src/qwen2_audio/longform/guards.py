@@ -25,7 +25,7 @@ _FEWEST_WORDS = 12  # of a text whose rate says something
 _SHORTEST_ECHO = 12  # characters of a prompt that nobody says by chance
 _QUIET = 1e-4  # -80 dBFS
 _FEWEST_TO_TELL = 5  # words of a text whose language is believed, where it is told by words and not by its script
-_MAJORITY = 0.9  # of a sound's seconds in one language, for the others to be suspect
+_MAJORITY = 0.9  # of a sound's seconds in one language, for the others to be doubtful
 # A language -> those that a short text in it may be taken for: without kana, without the letters of its own, or alike.
 _TAKEN_FOR = {"ja": ("zh", "yue"), "yue": ("zh",), "uk": ("ru",), "id": ("ms",), "ms": ("id",)}
 _CHARACTER = re.compile(f"[{UNSPACED}]")

@@ -27,6 +27,7 @@ from .settings import TranscriptionSettings
 from .transcript import Segment, Transcript, main_language
 from .vad import missing_reason, speech_detector
 from .windows import Window, Windower
+from .word_times_segments import SegmentTimes
 
 MAX_PENDING = 32  # windows that are asked ahead: 2 MB each
 # A day of sound. The time limit is none, because reading waits for the model.
@@ -95,6 +96,7 @@ def transcribe(
     listening: Listening | None = None,
     *,
     timeout: float | None = None,
+    times: SegmentTimes | None = None,
 ) -> Iterator[Progress | Finished]:
     """Progress of each source, in order of time, then its transcript; sources in their order.
 
@@ -102,16 +104,24 @@ def transcribe(
         model: what is asked.
         sources: pairs of what `audio.io.load` takes and a name for messages.
         timeout: seconds that the model has for a window; a source whose window takes longer ends with TimeoutError.
+        times: with times of words, and speakers; None: without.
 
     Closing the iterator cancels what was asked. Raises ConfigError, before anything is read, for a task that the
-    checkpoint cannot do; errors of a source are in its `Finished`.
+    checkpoint cannot do, and for times of words that it has no aligner for; errors of a source are in its `Finished`.
     """
-    asker, listening = WindowAsker(model, task, settings, timeout), listening or Listening()
-    return _run(asker, _windows(sources, settings, listening), "transcribe" if task.to is None else "translate")
+    asker, listening, times = (
+        WindowAsker(model, task, settings, timeout),
+        listening or Listening(),
+        times or SegmentTimes(),
+    )
+    if times.words is not None:
+        times.words.ensure_available()
+    windows = _windows(sources, settings, listening)
+    return _run(asker, windows, times, "transcribe" if task.to is None else "translate")
 
 
 def _run(
-    asker: WindowAsker, coming: Iterator[_Asked], kind: Literal["transcribe", "translate"]
+    asker: WindowAsker, coming: Iterator[_Asked], times: SegmentTimes, kind: Literal["transcribe", "translate"]
 ) -> Iterator[Progress | Finished]:
     pending, exhausted = deque[_Asked](), False
     try:
@@ -128,7 +138,7 @@ def _run(
             if item.window is None:
                 yield _finished(item, kind)
             elif item.source.error is None:
-                yield from _heard(asker, item)
+                yield from _heard(asker, item, times)
             elif item.handle is not None:
                 item.handle.cancel()
     finally:
@@ -149,11 +159,11 @@ def _submit(asker: WindowAsker, item: _Asked) -> None:
             item.source.error = error
 
 
-def _heard(asker: WindowAsker, item: _Asked) -> Iterator[Progress]:
+def _heard(asker: WindowAsker, item: _Asked, times: SegmentTimes) -> Iterator[Progress]:
     source, window = item.source, item.window
     assert window is not None
     try:
-        segments = asker.segments(window, item.handle)
+        segments = times.applied(window, asker.segments(window, item.handle), source.number)
     except Exception as error:  # out of memory, say: it ends this source, and the others go on
         source.error = error
         return

@@ -28,6 +28,8 @@ class Word:
     start: float | None
     end: float | None
     confidence: float | None = None  # probability
+    speaker: str | None = None
+    tokens: tuple[int, ...] = field(default=(), repr=False)  # ids of those that begin in it
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...datasets.line_log import LineLog, json_line, parse_lines
 from ...errors import EvaluationError, Qwen2AudioError
 from ...types import SamplingParams
 from ..example import Prediction
 from ..in_flight import Submit, answers
-from ..line_log import LineLog, json_line, parse_lines
 from ..question import Model, Question
 from ..score.judgement import Judgement
 from ..task import Task
