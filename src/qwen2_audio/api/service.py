@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.engine import Engine, EngineSettings
 from ..engine.metrics import Stats
@@ -18,6 +18,9 @@ from ..longform.settings import TranscriptionSettings
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..text.chat_template import IM_END
 from ..types import Message, SamplingParams
+
+if TYPE_CHECKING:
+    from .chat import AudioChat
 
 
 class Service:
@@ -130,3 +133,16 @@ class Service:
     def close(self, grace: float = 0.0) -> None:
         """Stop taking requests, let running ones continue for `grace` seconds, and stop the engine."""
         self._thread.close(grace)
+
+
+def service_of(chat: AudioChat, name: str) -> Service:
+    """An engine of its own for a loaded checkpoint, with all that `load` was told. `name`: the model's in the API."""
+    return Service(
+        chat.model,
+        chat.processor,
+        chat.settings,
+        name=name,
+        about=chat.about,
+        draft=chat.draft,
+        transcription=chat.transcription,
+    )
