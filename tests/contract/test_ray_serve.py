@@ -19,6 +19,7 @@ import pytest
 import qwen2_audio as qa
 from kit.clip_files import wav_bytes
 from kit.live_server import live, wait_for
+from qwen2_audio.serve.capabilities import read_capabilities
 from qwen2_audio.serve.settings import Settings
 
 pytest.importorskip("ray.serve")
@@ -89,7 +90,8 @@ def served(tmp_path_factory):
 def test_answers_are_those_of_the_plain_server_and_the_page_is_there(served):
     _, client = served
     m = qa.load("nano")
-    with live(m.service(), Settings(names=("nano",))) as plain, httpx.Client(base_url=plain.url, timeout=120) as other:
+    words = read_capabilities(qa.nano_path())
+    with live(m.service(), Settings(names=("nano",)), words=words) as plain, httpx.Client(base_url=plain.url, timeout=120) as other:
         for clip in CLIPS:
             for question in ("What is that sound?", "Describe it."):
                 body = chat(question, clip.read_bytes(), max_tokens=24)

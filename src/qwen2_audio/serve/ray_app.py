@@ -8,6 +8,7 @@ calls it. Nothing but this package has to be installed on the machines of the cl
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -80,6 +81,7 @@ def run(plan: Plan, cluster: str, address: Address, announce: Callable[[], None]
         ConfigError: Ray or Ray Serve is not installed, or there is no cluster.
     """
     serve = import_serve()
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with connected(cluster):
         serve.start(proxy_location="HeadOnly", http_options={"host": address.host, "port": address.port})
         try:

@@ -178,7 +178,7 @@ class _NoModel:
         """There is nothing to close: Ray Serve ends the replicas."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Collected(Collector):
     """Metrics for prometheus_client to write."""
 
@@ -197,7 +197,7 @@ def merged(texts: Mapping[str, str]) -> bytes:
             for sample in family.samples:
                 into.samples.append(sample._replace(labels={**sample.labels, "replica": replica}))
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(list(metrics.values())))
+    registry.register(_Collected(metrics.values()))
     return generate_latest(registry)
 
 
