@@ -45,8 +45,8 @@ class RayServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._stderr = (folder / "stderr").open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qwen2_audio", "serve", "--model", "nano", "--port", str(self.port), "--ray", "local",
-             "--replicas", "2", "--cpus-per-replica", "0.5"],
+            [sys.executable, "-m", "qwen2_audio", "serve", "--model", "nano", "--port", str(self.port), "--ray",
+             "local", "--replicas", "2", "--cpus-per-replica", "0.5"],
             cwd=folder, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(folder)},
         )  # fmt: skip
@@ -91,7 +91,10 @@ def test_answers_are_those_of_the_plain_server_and_the_page_is_there(served):
     _, client = served
     m = qa.load("nano")
     words = read_capabilities(qa.nano_path())
-    with live(m.service(), Settings(names=("nano",)), words=words) as plain, httpx.Client(base_url=plain.url, timeout=120) as other:
+    with (
+        live(m.service(), Settings(names=("nano",)), words=words) as plain,
+        httpx.Client(base_url=plain.url, timeout=120) as other,
+    ):
         for clip in CLIPS:
             for question in ("What is that sound?", "Describe it."):
                 body = chat(question, clip.read_bytes(), max_tokens=24)

@@ -47,8 +47,8 @@ def import_serve() -> Any:
 def connected(address: str) -> Iterator[Any]:
     """Inside this context the process belongs to a Ray cluster; yields the module `ray`.
 
-    Ray prints what it has to say, such as that a worker died, on the standard output of the program; in here that is the
-    standard error, so that results keep a standard output of their own.
+    Ray prints what it has to say, such as that a worker died, on the standard output of the program; in here that is
+    the standard error, so that results keep a standard output of their own.
 
     Args:
         address: "auto" joins the cluster that runs on this machine or that $RAY_ADDRESS names, and starts a local Ray

@@ -21,7 +21,7 @@ SLACK = 8  # requests that a replica may have whatever the others have: so many 
 OVER_MEAN = 1.25  # a replica may have this many times the mean of all, before it is passed over
 _CLIP_KEYS = ("data", "url", "audio_url", "audio", "input_audio", "file")
 _BEGINNING = 2  # messages that tell conversations without clips apart: the system prompt and the first question
-_FILE_PART = re.compile(rb'content-disposition:[^\r\n]*;\s*filename\*?=[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n', re.I)
+_FILE_PART = re.compile(rb"content-disposition:[^\r\n]*;\s*filename\*?=[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n", re.I)
 
 
 def affinity_key(content_type: str, body: bytes) -> str:

@@ -2,8 +2,8 @@
 
     serve run qwen2_audio.serve.ray_app:build model=nano replicas=2
 
-A RayService file names the same function with the same arguments (deploy/rayservice.yaml), and `qwen2-audio serve --ray`
-calls it. Nothing but this package has to be installed on the machines of the cluster.
+A RayService file names the same function with the same arguments (deploy/rayservice.yaml), and `qwen2-audio serve
+--ray` calls it. Nothing but this package has to be installed on the machines of the cluster.
 """
 
 from __future__ import annotations

@@ -217,5 +217,3 @@ def create_gateway(replicas: Replicas, settings: Settings) -> Starlette:
     )
     app.state.server = state
     return app
-
-

@@ -1,4 +1,4 @@
-"""What a server on Ray Serve consists of: the model and how it is loaded, settings, replicas, and their share of a cluster."""
+"""What a server on Ray Serve consists of: the model and how it is loaded, settings, replicas and what they may use."""
 
 from __future__ import annotations
 

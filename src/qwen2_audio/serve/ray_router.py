@@ -1,7 +1,7 @@
 """Ray Serve's request router for the replicas of the model: `ray_affinity.preferred`, asked in each gateway.
 
-Ray Serve imports `AffinityRouter` by its path, also in processes that it starts. The class is made when it is first asked
-for, because its base is Ray's.
+Ray Serve imports `AffinityRouter` by its path, also in processes that it starts. The class is made when it is first
+asked for, because its base is Ray's.
 """
 
 from __future__ import annotations

