@@ -29,7 +29,7 @@ CLIPS = sorted((qa.nano_path() / "clips").glob("*.wav"))
 
 
 def chat(text: str, clip: bytes | None = None, **fields):
-    parts = [{"type": "text", "text": text}]
+    parts: list[dict] = [{"type": "text", "text": text}]
     if clip is not None:
         data = base64.b64encode(clip).decode()
         parts.insert(0, {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}})

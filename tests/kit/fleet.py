@@ -21,7 +21,7 @@ class Fleet:
         self.dead: set[str] = set()
         self.full = False
         self.asked: list[tuple[str, str, str]] = []  # replica, key, path
-        self.requests = []
+        self.requests: list[WholeRequest] = []
 
     async def ask(self, key, request):
         if self.full:

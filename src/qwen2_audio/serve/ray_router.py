@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 def _make_router() -> type:
     base: Any = import_serve().request_router.RequestRouter
 
-    class AffinityRouter(base):  # type: ignore[misc]
+    class AffinityRouter(base):
         """Sends a request to the replica that its key, the first argument of the call, prefers."""
 
         async def choose_replicas(self, candidate_replicas: Sequence[Any], pending_request: Any = None) -> list[Any]:

@@ -113,7 +113,7 @@ def test_compose_follows_the_specification():
     validator = jsonschema.validators.validator_for(schema)(schema)
     project = compose(ENVIRONMENT)
     validator.validate(project)
-    for breaks in ({"port": []}, {"ports": [{"target": "x"}]}, {"restart": 3}):
+    for breaks in ({"port": []}, {"ports": 443}, {"restart": 3}):
         broken = copy.deepcopy(project)
         broken["services"]["proxy"].update(breaks)
         assert list(validator.iter_errors(broken)), "the schema refuses nothing"
