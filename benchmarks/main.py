@@ -25,6 +25,7 @@ MODULES = {
     "train": "train.run",
     "engine": "engine.run",
     "long": "long.run",
+    "jobs": "jobs.run",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
 PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
@@ -40,15 +41,16 @@ USED_BY = {
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
     "repeats": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long"),
-    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "jobs"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "jobs"),
 }
 
 What = Annotated[
     str,
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
-        "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances."
+        "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances; "
+        "jobs: a corpus of short clips, and kills."
     ),
 ]
 Model = Annotated[

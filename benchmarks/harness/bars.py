@@ -15,6 +15,7 @@ AT_LEAST: dict[str, float] = {
     "engine.nano16_speedup": 4.0,
     "engine.vs_transformers": 3.0,
     "engine.second_turn_ratio": 5.0,
+    "jobs.local_efficiency": 0.85,
     "long.speedup": 2.5,
     "long.vad_x_real_time": 500.0,
 }
@@ -34,6 +35,9 @@ AT_MOST: dict[str, float] = {
     "engine.short_ttft_ratio": 1.0,  # of twice its time on an idle engine plus one chunk
     "engine.overhead_pct": 5.0,
     "engine.nano_overhead_ms": 1.0,
+    "jobs.chaos": 0.0,
+    "jobs.first_result_s": 10.0,
+    "jobs.memory_growth": 10.0,
     "long.wer_excess": 1.5,
     "long.wer_excess_20db": 3.0,
 }

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .inputs.messages import user as user
     from .inputs.processor import AutoProcessor as AutoProcessor
     from .inputs.processor import Qwen2AudioProcessor as Qwen2AudioProcessor
+    from .jobs.run import run_job as run_job
     from .pretrained import Qwen2AudioEncoder as Qwen2AudioEncoder
     from .pretrained import Qwen2AudioForConditionalGeneration as Qwen2AudioForConditionalGeneration
     from .pretrained import Qwen2AudioModel as Qwen2AudioModel
@@ -55,6 +56,7 @@ _WHERE = {
     "checkpoint.locate": ("nano_path",),
     "api.loading": ("load",),
     "api.chat": ("AudioChat",),
+    "jobs.run": ("run_job",),
     "inputs.messages": ("user", "system", "assistant"),
     "types": ("SamplingParams", "Completion", "Chunk", "Usage", "Heard"),
     "errors": (

@@ -53,6 +53,10 @@ class EvaluationError(Qwen2AudioError, RuntimeError):
     """A test of a checkpoint that cannot go on."""
 
 
+class JobError(Qwen2AudioError, RuntimeError):
+    """A job over a corpus that cannot go on; its rows so far are kept."""
+
+
 class NumericsError(Qwen2AudioError, RuntimeError):
     """A computation whose result is NaN or infinite."""
 

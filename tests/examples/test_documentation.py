@@ -46,8 +46,8 @@ def fill(folder):
     (folder / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
     for name in ("dog.flac", "dog.wav", "first.wav", "second.wav", "talk.mp3", "cat.wav"):
         (folder / name).write_bytes((qa.nano_path() / "clips" / "dog.wav").read_bytes())
-    training = (ROOT / "docs" / "training.md").read_text()
-    for name, config in re.findall(r"^```toml\n# (\w+\.toml)\n(.*?)^```", training, re.S | re.M):
+    training, jobs = ((ROOT / "docs" / name).read_text() for name in ("training.md", "jobs.md"))
+    for name, config in re.findall(r"^```toml\n# (\w+\.toml)\n(.*?)^```", training + jobs, re.S | re.M):
         (folder / name).write_text(config)
     example, pair = re.findall(r'^{"messages".*$', training, re.M)
     for name, row in (("train", example), ("eval", example), ("pairs", pair)):

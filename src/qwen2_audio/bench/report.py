@@ -56,7 +56,7 @@ class Report:
 
 def more_is_better(unit: str) -> bool:
     """Rates and gains are better when larger; seconds, bytes, errors and overheads when smaller."""
-    return unit.endswith("/s") or unit == "x faster"
+    return unit.endswith("/s") or unit in ("x faster", "x the rate")
 
 
 def table(report: Report) -> Table:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
-from ..errors import did_you_mean
-from .exit_codes import MISTAKE
-from .main import run_function
+from .group import HELP, run_group
 
 COMMANDS = {
     "list": "which benchmarks there are, for which checkpoint, and where to get their data",
@@ -20,37 +17,17 @@ COMMANDS = {
     "report": "the tables of a run, and report.html",
 }
 PROGRAM = "qwen2-audio eval"
+ABOUT = """How well a checkpoint hears, measured as the benchmarks' authors do.
+---
+Exit status 0: all done; 1: some rows failed, and are named; 2: it could not start; 3: a bar was missed, with --bars."""
 OLD_NAMES = {"--tasks": "", "--count": "--limit"}  # the options of the only command there was; they go in 0.3
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run `qwen2-audio eval ARGUMENTS` and return its exit status."""
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        print(help_text())
-        return 0
-    name, *rest = arguments
-    if name.startswith("-"):
-        name, rest = "run", with_new_names(arguments)
-    if name not in COMMANDS:
-        near = did_you_mean(name, list(COMMANDS))
-        print(f"qwen2-audio: there is no eval {name!r}.{near} See {PROGRAM} --help.", file=sys.stderr)
-        return MISTAKE
-    module = import_module(f".eval_{name}", __package__)
-    text = f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}."
-    return run_function(module.command, list(rest), f"{PROGRAM} {name}", text)
-
-
-def help_text() -> str:
-    """The text of `qwen2-audio eval --help`."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = "\n".join(f"  {name:<{width}}{text}" for name, text in COMMANDS.items())
-    return (
-        f"Usage: {PROGRAM} COMMAND [ARGUMENTS]\n\n"
-        "How well a checkpoint hears, measured as the benchmarks' authors do.\n\n"
-        f"Commands:\n{lines}\n\nOptions:\n  --help  print this; after a command, its own options\n\n"
-        "Exit status 0: all done; 1: some rows failed, and are named; 2: it could not start; 3: a bar was missed, "
-        "with --bars."
-    )
+    if arguments and arguments[0].startswith("-") and arguments[0] not in HELP:
+        arguments = ["run", *with_new_names(arguments)]
+    return run_group("eval", COMMANDS, ABOUT, arguments)
 
 
 def with_new_names(arguments: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "chat": "a conversation in the terminal: text, clips, recordings",
     "transcribe": "sound of any length to text, subtitles and tables, with times",
     "translate": "what is said in sound of any length, in another language",
+    "job": "one question to every clip of a corpus, resumable: run, status, retry, export, plan",
     "info": "a checkpoint's shape and memory, or a clip's length, audio tokens and spectrogram",
     "train": "fine-tune on conversations of your own: sft, dpo, or preview what would be trained on",
     "quantize": "write a checkpoint in 4 or 8 bits, for use on a CPU",
@@ -88,7 +89,7 @@ def root_help() -> str:
 
 def _run_command(name: str, arguments: list[str]) -> int:
     module = import_module(f".{name}", __package__)
-    if name == "eval":  # a group, whose commands have options of their own
+    if name in ("eval", "job"):  # groups, whose commands have options of their own
         return int(module.run(arguments))
     if name == "bench" and (status := module.run_moved(arguments)) is not None:
         return int(status)

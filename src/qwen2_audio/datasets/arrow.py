@@ -8,13 +8,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import AudioError, ConfigError, DatasetError
 from .columns import SOUND
+from .remote import File
 from .row import EmbeddedSound
 
 Found = tuple[dict[str, Any], EmbeddedSound | None, str]  # columns, the sound if its bytes are here, where
@@ -31,16 +33,16 @@ def load_pyarrow() -> ModuleType:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError(
-            "Reading Parquet and Arrow files needs pyarrow: pip install 'qwen2-audio[parquet]'."
+            "Reading or writing Parquet and Arrow needs pyarrow: pip install 'qwen2-audio[parquet]'."
         ) from error
     found: ModuleType = pyarrow
     return found
 
 
-def read_parquet(path: Path) -> Iterator[Found]:
+def read_parquet(path: File) -> Iterator[Found]:
     """The rows of a Parquet file. Raises DatasetError with the file, ConfigError without pyarrow."""
     pyarrow = load_pyarrow()
-    with _errors_of(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
+    with _errors_of(path, pyarrow), pyarrow.parquet.ParquetFile(_seekable(path)) as file:
         audio = _audio_column(file.schema_arrow, pyarrow)
         columns = [field.name for field in file.schema_arrow if field.name != audio]
         if audio is not None and file.schema_arrow.field(audio).type.get_field_index("path") >= 0:
@@ -55,6 +57,17 @@ def read_parquet(path: Path) -> Iterator[Found]:
                     _in_parquet(path, group, index, audio, row) if embedded else None,
                     f"{path.name}, row {number}",
                 )
+
+
+def count_parquet(path: File) -> int:
+    """The rows of a Parquet file, by its end alone. Raises as `read_parquet`."""
+    pyarrow = load_pyarrow()
+    with _errors_of(path, pyarrow), pyarrow.parquet.ParquetFile(_seekable(path)) as file:
+        return int(file.metadata.num_rows)
+
+
+def _seekable(path: File) -> Any:
+    return path if isinstance(path, Path) else path.open()
 
 
 def _rows_of_group(file: Any, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -89,16 +102,16 @@ def _has_bytes(group: Any, audio: str) -> bool:
     return False
 
 
-def _in_parquet(path: Path, group: int, index: int, audio: str | None, row: dict[str, Any]) -> EmbeddedSound:
+def _in_parquet(path: File, group: int, index: int, audio: str | None, row: dict[str, Any]) -> EmbeddedSound:
     name = _name(path, row.get(str(audio)), f"row {index + 1} of group {group + 1}")
-
-    def read() -> bytes:
-        return _bytes_or_error(_sound_in_parquet(path, group, index, str(audio)), name)
-
-    return EmbeddedSound(name, read)
+    return EmbeddedSound(name, partial(_read_from_parquet, path, group, index, str(audio), name))
 
 
-def _name(path: Path, value: Any, number: str) -> str:
+def _read_from_parquet(path: File, group: int, index: int, audio: str, name: str) -> bytes:
+    return _bytes_or_error(_sound_in_parquet(path, group, index, audio), name)
+
+
+def _name(path: File, value: Any, number: str) -> str:
     inner = value.get("path") if isinstance(value, dict) else None
     return f"{path.name}#{inner or number}"
 
@@ -109,22 +122,22 @@ def _bytes_or_error(data: bytes | None, name: str) -> bytes:
     return data
 
 
-def _sound_in_parquet(path: Path, group: int, index: int, audio: str) -> bytes | None:
+def _sound_in_parquet(path: File, group: int, index: int, audio: str) -> bytes | None:
     with _lock:
         sounds, first = _some_sounds(path, group, index // _FEW, audio)
     value = sounds[index - first].as_py()
     return value.get("bytes") if isinstance(value, dict) else value
 
 
-def _some_sounds(path: Path, group: int, part: int, audio: str) -> tuple[Any, int]:
+def _some_sounds(path: File, group: int, part: int, audio: str) -> tuple[Any, int]:
     """The sounds of a row group, or of a large one the `part`-th few; and the first one's number in the group."""
     return _whole_group(path, group, audio) or (_part_of_group(path, group, part, audio), part * _FEW)
 
 
 @lru_cache(maxsize=2)
-def _whole_group(path: Path, group: int, audio: str) -> tuple[Any, int] | None:
+def _whole_group(path: File, group: int, audio: str) -> tuple[Any, int] | None:
     pyarrow = load_pyarrow()
-    with _errors_of(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
+    with _errors_of(path, pyarrow), pyarrow.parquet.ParquetFile(_seekable(path)) as file:
         metadata = file.metadata.row_group(group)
         chunks = [metadata.column(index) for index in range(metadata.num_columns)]
         size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == audio)
@@ -134,9 +147,9 @@ def _whole_group(path: Path, group: int, audio: str) -> tuple[Any, int] | None:
 
 
 @lru_cache(maxsize=4)
-def _part_of_group(path: Path, group: int, part: int, audio: str) -> Any:
+def _part_of_group(path: File, group: int, part: int, audio: str) -> Any:
     pyarrow = load_pyarrow()
-    with _errors_of(path, pyarrow), pyarrow.parquet.ParquetFile(path) as file:
+    with _errors_of(path, pyarrow), pyarrow.parquet.ParquetFile(_seekable(path)) as file:
         for number, batch in enumerate(file.iter_batches(batch_size=_FEW, row_groups=[group], columns=[audio])):
             if number == part:
                 return batch.column(0)
@@ -151,12 +164,12 @@ def read_arrow(path: Path) -> Iterator[Found]:
     pyarrow = load_pyarrow()
     number = 0
     with _errors_of(path, pyarrow):
-        for batch in _batches(pyarrow, path):
+        for place, batch in enumerate(_batches(pyarrow, path)):
             audio = _audio_column(batch.schema, pyarrow)
             rows = _without_bytes(batch, audio, pyarrow)
             for index, row in enumerate(rows):
                 number += 1
-                yield row, _in_arrow(path, batch, index, number, audio, row), f"{path.name}, row {number}"
+                yield row, _in_arrow(_Slot(path, place, index, number), batch, audio, row), f"{path.name}, row {number}"
 
 
 def _batches(pyarrow: ModuleType, path: Path) -> Iterator[Any]:
@@ -182,21 +195,47 @@ def _without_bytes(batch: Any, audio: str | None, pyarrow: ModuleType) -> list[d
     return rows
 
 
-def _in_arrow(
-    path: Path, batch: Any, index: int, number: int, audio: str | None, row: dict[str, Any]
-) -> EmbeddedSound | None:
-    if audio is None:
+@dataclass(frozen=True)
+class _Slot:
+    """Where a row stands in an Arrow file; picklable, so that another process can read its sound."""
+
+    path: Path
+    batch: int
+    index: int  # in the batch
+    number: int  # in the file, from 1, for messages
+
+
+def _in_arrow(slot: _Slot, batch: Any, audio: str | None, row: dict[str, Any]) -> EmbeddedSound | None:
+    if audio is None or not _sounds_of(batch, audio)[slot.index].is_valid:
         return None
+    name = _name(slot.path, row.get(audio), f"row {slot.number}")
+    return EmbeddedSound(name, partial(_read_from_arrow, slot, audio, name))
+
+
+def _sounds_of(batch: Any, audio: str) -> Any:
     column = batch.column(audio)
-    column = column if str(column.type) in ("binary", "large_binary") else column.field("bytes")
-    if not column[index].is_valid:
-        return None
-    name = _name(path, row.get(audio), f"row {number}")
-    return EmbeddedSound(name, lambda: _bytes_or_error(column[index].as_py(), name))
+    return column if str(column.type) in ("binary", "large_binary") else column.field("bytes")
+
+
+def _read_from_arrow(slot: _Slot, audio: str, name: str) -> bytes:
+    with _lock:
+        batch = _batch(slot.path, slot.batch)
+    return _bytes_or_error(_sounds_of(batch, audio)[slot.index].as_py(), name)
+
+
+@lru_cache(maxsize=4)
+def _batch(path: Path, place: int) -> Any:
+    """A batch of a mapped file: nothing of it is in memory before it is read."""
+    pyarrow = load_pyarrow()
+    with _errors_of(path, pyarrow):
+        for number, batch in enumerate(_batches(pyarrow, path)):
+            if number == place:
+                return batch
+    raise DatasetError(f"{path} was changed while it was read: it has become shorter.")
 
 
 @contextmanager
-def _errors_of(path: Path, pyarrow: ModuleType) -> Iterator[None]:
+def _errors_of(path: File, pyarrow: ModuleType) -> Iterator[None]:
     """Makes pyarrow's errors a DatasetError with the file's name."""
     try:
         yield

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import DatasetError, did_you_mean
@@ -163,13 +164,14 @@ def _source(value: Any, finder: SoundFinder, where: str) -> str | EmbeddedSound:
 
 
 def _from_base64(text: str, name: str, where: str) -> EmbeddedSound:
-    def read() -> bytes:
-        try:
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise DatasetError(f"{where}: the clip's 'bytes' are not base64: {error}.") from error
+    return EmbeddedSound(name, partial(_decode_base64, text, where))
 
-    return EmbeddedSound(name, read)
+
+def _decode_base64(text: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DatasetError(f"{where}: the clip's 'bytes' are not base64: {error}.") from error
 
 
 def _seconds(value: Any, name: str, where: str) -> float | None:

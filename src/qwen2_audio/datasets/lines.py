@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from ..errors import DatasetError
 from .columns import CONVERSATION, SOUND, has_any
+from .remote import File
 
 Columns = dict[str, Any]
 _BOM = b"\xef\xbb\xbf"
@@ -20,20 +21,23 @@ _BLOCK = 1 << 16  # bytes; a JSON list is read so much at a time
 _SEPARATORS = re.compile(r"[\s,]*")
 
 
-def open_text(path: Path) -> IO[bytes]:
+def open_text(path: File) -> IO[bytes]:
     """A text file, unpacked if it is gzip's whatever its name. Raises DatasetError where it cannot be opened."""
     try:
         file = path.open("rb")
         if file.read(2) == b"\x1f\x8b":
-            file.close()
-            return gzip.open(path)  # type: ignore[return-value]
+            if isinstance(path, Path):
+                file.close()
+                return gzip.open(path)  # type: ignore[return-value]
+            file.seek(0)
+            return gzip.open(file)  # type: ignore[return-value]
         file.seek(0)
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from error
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}.") from error
     return file
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: File) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file with their numbers, from 1, without their ends. Raises DatasetError, with the line."""
     number = 0
     with open_text(path) as file:
@@ -52,7 +56,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text.rstrip("\r\n")
 
 
-def read_json(path: Path) -> Iterator[tuple[Columns, str]]:
+def read_json(path: File) -> Iterator[tuple[Columns, str]]:
     """The objects of a file of JSON lines, of a JSON list, or of the one list in a JSON object; each with where it is.
 
     Raises DatasetError with file and line.
@@ -80,7 +84,7 @@ def _checked(row: Any, where: str) -> Columns:
     return row
 
 
-def _beginning(path: Path) -> str:
+def _beginning(path: File) -> str:
     """The first character that is not a space, "" in an empty file."""
     for _, line in numbered_lines(path):
         if line.strip():
@@ -88,7 +92,7 @@ def _beginning(path: Path) -> str:
     return ""
 
 
-def _rows_of_object(path: Path) -> list[Any] | None:
+def _rows_of_object(path: File) -> list[Any] | None:
     """The list of rows in a file that is one JSON object, such as {"data": [...]}; None for JSON lines."""
     lines = ((number, line) for number, line in numbered_lines(path) if line.strip())
     _, line = next(lines)
@@ -106,7 +110,7 @@ def _rows_of_object(path: Path) -> list[Any] | None:
     return lists[0] if has_rows and not has_any(whole, (*SOUND, *CONVERSATION)) else None
 
 
-def _list_items(path: Path) -> Iterator[tuple[Columns, str]]:
+def _list_items(path: File) -> Iterator[tuple[Columns, str]]:
     """The objects of a JSON list, of which no more than one and a block are in memory."""
     decoder, blocks = json.JSONDecoder(), _text_blocks(path)
     text, position, number = next(blocks, "").lstrip().removeprefix("["), 0, 0
@@ -137,7 +141,7 @@ def _at_least(count: int, blocks: Iterator[str]) -> str:
     return "".join(parts)
 
 
-def _text_blocks(path: Path) -> Iterator[str]:
+def _text_blocks(path: File) -> Iterator[str]:
     import codecs
 
     decode = codecs.getincrementaldecoder("utf-8-sig")()
@@ -154,7 +158,7 @@ def _text_blocks(path: Path) -> Iterator[str]:
                 return
 
 
-def read_table(path: Path, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, str]]:
+def read_table(path: File, names: Sequence[str] | None = None) -> Iterator[tuple[Columns, str]]:
     """The rows of a table whose first line names the columns, or whose columns are `names`; each with where it is.
 
     Values are text. Raises DatasetError with file and line, also for a row with more or fewer values than columns.
@@ -187,7 +191,7 @@ def read_table(path: Path, names: Sequence[str] | None = None) -> Iterator[tuple
         yield dict(zip(names, values, strict=True)), where
 
 
-def header_of(path: Path) -> list[str]:
+def header_of(path: File) -> list[str]:
     """The values of a table's first line."""
     separator = _separator(path)
     for _, line in numbered_lines(path):
@@ -195,7 +199,7 @@ def header_of(path: Path) -> list[str]:
     return []
 
 
-def _separator(path: Path) -> str:
+def _separator(path: File) -> str:
     for _, line in numbered_lines(path):
         return next((mark for mark in ("\t", ",", ";") if mark in line), ",")
     return ","

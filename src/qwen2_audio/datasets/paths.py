@@ -23,7 +23,7 @@ SOUND_ENDINGS = (
 _FOLDERS = ("", "clips", "audio", "audios", "wav", "wavs")  # where sounds lie beside their list
 SEVERAL = "not, since several files have their name"
 TAKEN = "not, since the file of that name is another row's"
-_URL = re.compile(r"(https?://|data:)", re.IGNORECASE)
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)  # also of object stores
 _SPLITS = {"validation": "dev", "valid": "dev", "val": "dev", "dev": "dev", "test": "test", "train": "train"}
 
 
@@ -34,7 +34,10 @@ class SoundFinder:
         """`roots`: where relative paths start, the likeliest first."""
         self.roots = tuple(dict.fromkeys(roots))
         self.repairs: Counter[str] = Counter()
-        self._way = (0, str(self.roots[0]))  # folders left out, folder put in front: rows of a list mostly agree
+        self._way = (
+            0,
+            str(self.roots[0]) if self.roots else "",
+        )  # folders left out, folder put in front: rows of a list mostly agree
         self._index: dict[str, list[Path]] | None = None
         self._claims: dict[str, str] = {}  # a file that was found by a repair -> the path that it was listed as
 
@@ -44,13 +47,13 @@ class SoundFinder:
         What several files fit equally well, and what would be another row's repaired clip, counts as missing: a wrong
         clip is worse than none.
         """
-        if _URL.match(name):
-            return name
         if name[:7].lower() == "file://":
             try:
                 name = local_path(name)
             except (AudioError, ValueError):
                 return name
+        if _URL.match(name):
+            return name
         if "\0" in name or len(name) > 4096:
             return name
         if os.path.isabs(name) and os.path.isfile(name):
@@ -108,6 +111,17 @@ class SoundFinder:
             for path in sound_files(*self.roots):
                 self._index.setdefault(_stem(path.name), []).append(path)
         return self._index
+
+
+class RemoteFinder(SoundFinder):
+    """Names of a list in an object store: relative ones start at the list's folder. Nothing is searched there."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def find(self, name: str) -> str:
+        return name if _URL.match(name) else f"{self._folder}/{name.removeprefix('./')}"
 
 
 def sound_files(*roots: Path) -> Iterator[Path]:

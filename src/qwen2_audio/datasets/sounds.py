@@ -9,6 +9,7 @@ import numpy as np
 from ..audio.io import SAMPLE_RATE, load_with_notes
 from ..audio.limits import Limits
 from ..errors import AudioError
+from .remote import is_remote, read_remote
 from .row import Sound
 
 ROUNDING = 0.1  # seconds; manifests round a file's length, and nothing is cut off for that
@@ -28,7 +29,13 @@ class LoadedSound:
 
 def load_sound(sound: Sound, *, limits: Limits | None = None) -> LoadedSound:
     """Read and decode a sound. Raises AudioError: no such file, no sound in it, or a part that begins after its end."""
-    source = sound.source if isinstance(sound.source, str) else sound.source.read()
+    source: str | bytes
+    if not isinstance(sound.source, str):
+        source = sound.source.read()
+    elif is_remote(sound.source):
+        source = read_remote(sound.source, (limits or Limits()).max_bytes)
+    else:
+        source = sound.source
     waveform, notes = load_with_notes(source, limits=limits, name=sound.name)
     return LoadedSound(part_of(waveform, sound), notes)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from ..errors import AudioError, DatasetError
 from .paths import SOUND_ENDINGS
+from .remote import File
 from .row import EmbeddedSound
 
 Found = tuple[dict[str, Any], EmbeddedSound | None, str]
@@ -21,13 +22,14 @@ _TEXTS = {"txt": "text", "text": "text", "transcript": "text", "cls": "label"}  
 _LARGEST = 16 << 20  # bytes of a member with columns or text
 
 
-def read_tar(path: Path) -> Iterator[Found]:
+def read_tar(path: File) -> Iterator[Found]:
     """The rows of a tar archive that is not compressed: (columns, sound, where). Raises DatasetError with the file."""
     key: str | None = None
     row: dict[str, Any] = {}
     sound: EmbeddedSound | None = None
     try:
-        with tarfile.open(path, "r:") as archive:  # a member of a compressed one has no place to read it from later
+        # A member of a compressed archive has no place to read it from later.
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 base = member.name.rsplit("/", 1)[-1]
                 if not member.isreg() or base.startswith("."):
@@ -52,24 +54,24 @@ def read_tar(path: Path) -> Iterator[Found]:
         yield row, sound, f"{path.name}, {key}"
 
 
-def _sound(path: Path, member: tarfile.TarInfo) -> EmbeddedSound:
-    name, start, size = f"{path.name}#{member.name}", member.offset_data, member.size
-
-    def read() -> bytes:
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                data = file.read(size)
-        except OSError as error:
-            raise AudioError(f"{name} cannot be read: {error.strerror}.") from error
-        if len(data) < size:
-            raise AudioError(f"{name} is cut off ({len(data):,} of {size:,} bytes are there).")
-        return data
-
-    return EmbeddedSound(name, read)
+def _sound(path: File, member: tarfile.TarInfo) -> EmbeddedSound:
+    name = f"{path.name}#{member.name}"
+    return EmbeddedSound(name, partial(_read_member, path, name, member.offset_data, member.size))
 
 
-def _columns(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dict[str, Any]:
+def _read_member(path: File, name: str, start: int, size: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read(size)
+    except OSError as error:
+        raise AudioError(f"{name} cannot be read: {error.strerror or error}.") from error
+    if len(data) < size:
+        raise AudioError(f"{name} is cut off ({len(data):,} of {size:,} bytes are there).")
+    return data
+
+
+def _columns(path: File, archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dict[str, Any]:
     """What a member beside the sound adds to the row; nothing where its ending is not known."""
     where = f"{path.name}#{member.name}"
     if ending not in _TEXTS and ending != "json":

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..datasets.line_log import replace_file
 from ..errors import ConfigError, EvaluationError, did_you_mean
 from .example import Prediction
-from .line_log import replace_file
 from .task import Task
 
 Row = dict[str, Any]

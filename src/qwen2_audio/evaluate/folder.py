@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..datasets.line_log import json_line, replace_file
 from ..errors import EvaluationError
 from .example import Prediction
-from .line_log import json_line, replace_file
 from .predictions import Row, read_predictions, to_line
 
 RUN, MANIFEST, PREDICTIONS, SPEED = "run.json", "manifest.jsonl", "predictions.jsonl", "speed.json"

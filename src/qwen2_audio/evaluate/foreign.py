@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..datasets.line_log import replace_file
 from ..errors import ConfigError, EvaluationError
 from .example import Prediction
 from .folder import MANIFEST, PREDICTIONS, Identity, enter
 from .layouts.official import group_of
-from .line_log import replace_file
 from .predictions import prediction_key, to_line
 from .score.scorers import SCORERS
 from .task import Task

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..datasets.line_log import LineLog, json_line, parse_lines, replace_file
 from .example import Prediction
-from .line_log import LineLog, json_line, parse_lines, replace_file
 
 _FIELDS = {field.name for field in dataclasses.fields(Prediction)}
 Row = tuple[str, str]  # task and id

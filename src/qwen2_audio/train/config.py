@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
-import types
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar
 
-from ..errors import ConfigError, did_you_mean
+from ..checkpoint import toml_table
+from ..checkpoint.toml_table import read_toml
+from ..errors import ConfigError
 
 Part = Literal["encoder", "projector", "language_model"]
 PARTS: tuple[Part, ...] = ("encoder", "projector", "language_model")
@@ -176,13 +174,7 @@ class TrainConfig:
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
         """Read and check a TOML file. Raises ConfigError with the file's name."""
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ConfigError(f"Cannot read {path}: {reason}.") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not TOML: {error}.") from None
+        table = read_toml(path)
         try:
             return from_table(cls, table)
         except ConfigError as error:
@@ -190,73 +182,5 @@ class TrainConfig:
 
 
 def from_table(kind: type[T], table: dict[str, Any], where: str = "") -> T:
-    """A frozen dataclass of type `kind` from a TOML table; nested tables become nested dataclasses.
-
-    where: path of the table in the file, "data.augment." for example.
-    Raises ConfigError for an unknown key (naming the nearest known one), a missing one, a value of the wrong type.
-    """
-    table = _with_new_names(table, where)
-    hints = get_type_hints(kind)
-    fields = {spec.name: spec for spec in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in table:
-        if key not in fields:
-            raise ConfigError(f"there is no key {where + key!r}.{did_you_mean(key, list(fields))}")
-    for name, spec in fields.items():
-        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        if required and name not in table:
-            raise ConfigError(f"{where + name!r} is missing; every run needs it.")
-    return kind(**{key: _value(hints[key], value, where + key) for key, value in table.items()})
-
-
-def _with_new_names(table: dict[str, Any], where: str) -> dict[str, Any]:
-    """`table` with the new names of RENAMED_KEYS; a warning names each. Raises ConfigError where both are given."""
-    table = dict(table)
-    for old, new in RENAMED_KEYS.items():
-        folder, _, key = old.rpartition(".")
-        if folder + "." != where or key not in table:
-            continue
-        new_key = new.rpartition(".")[2]
-        if new_key in table:
-            raise ConfigError(f"{old} is the old name of {new}, and both are there; keep {new}.")
-        warnings.warn(f"{old} is now {new}; the old name goes in 0.3.", stacklevel=2)  # the CLI prints UserWarnings
-        table[new_key] = table.pop(key)
-    return table
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} is {value!r}; expected a table, [{where}].")
-        return from_table(hint, value, f"{where}.")  # type: ignore[arg-type]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in arguments or not isinstance(value, str):
-            near = did_you_mean(str(value), [str(a) for a in arguments])
-            raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(map(repr, arguments))}.{near}")
-        return value
-    if origin is tuple:
-        return _tuple(arguments, value, where)
-    if origin in (Union, types.UnionType):
-        return _value(next(a for a in arguments if a is not type(None)), value, where)
-    return _plain(hint, value, where)
-
-
-def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(f"{where} is {value!r}; expected a list.")
-    if arguments[-1] is Ellipsis:
-        return tuple(_value(arguments[0], item, where) for item in value)
-    if len(value) != len(arguments):
-        raise ConfigError(f"{where} has {len(value)} values; expected {len(arguments)}.")
-    return tuple(_value(hint, item, where) for hint, item in zip(arguments, value, strict=True))
-
-
-def _plain(hint: type, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-        raise ConfigError(f"{where} is {value!r}; expected {names.get(hint, hint.__name__)}.")
-    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and not where.endswith("_db"):
-        raise ConfigError(f"{where} is {value}; expected 0 or more.")
-    return value
+    """As `toml_table.from_table`, which also knows the names that keys of a run had before."""
+    return toml_table.from_table(kind, table, where, RENAMED_KEYS)

@@ -10,8 +10,10 @@ import typer
 from qwen2_audio.cli import exit_codes
 from qwen2_audio.cli.chat_input import COMMANDS as CHAT_COMMANDS
 from qwen2_audio.cli.eval import COMMANDS as EVAL_COMMANDS
+from qwen2_audio.cli.job import COMMANDS as JOB_COMMANDS
 from qwen2_audio.cli.main import COMMANDS
 
+GROUPS = {"eval": EVAL_COMMANDS, "job": JOB_COMMANDS}
 PAGE = Path(__file__).parents[3] / "docs" / "cli.md"
 
 
@@ -33,7 +35,7 @@ def options_of(module):
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_option_is_documented_and_every_documented_option_is_there(name):
-    modules = [f"eval_{of}" for of in EVAL_COMMANDS] if name == "eval" else [name]
+    modules = [f"{name}_{of}" for of in GROUPS[name]] if name in GROUPS else [name]
     taken = set().union(*map(options_of, modules))
     text = re.sub(r"qwen2-audio \w+ --help|--dtype auto|--tasks nano --count N", "", sections()[name])
     documented = set(re.findall(r"--[a-z][a-z-]*", text))
@@ -50,5 +52,6 @@ def test_the_table_of_exit_statuses_is_the_code_s():
     assert list(map(int, documented)) == sorted(codes) == [0, 1, 2, 3, 130]
 
 
-def test_every_eval_command_is_documented():
-    assert set(re.findall(r"^- `eval (\w+)", sections()["eval"], flags=re.M)) == set(EVAL_COMMANDS)
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_every_command_of_a_group_is_documented(group):
+    assert set(re.findall(rf"^- `{group} (\w+)", sections()[group], flags=re.M)) == set(GROUPS[group])

@@ -8,11 +8,12 @@ import torch
 
 import qwen2_audio as qa
 from kit.evaluation import GREEDY, TASK
+from qwen2_audio.checkpoint.fingerprint import weights_fingerprint
 from qwen2_audio.datasets.row import Sound
 from qwen2_audio.errors import EvaluationError
 from qwen2_audio.evaluate.clips import decode_clip, read_clip
 from qwen2_audio.evaluate.deaf import check_hearing, refuse_deaf
-from qwen2_audio.evaluate.local_model import LocalModel, weights_fingerprint
+from qwen2_audio.evaluate.local_model import LocalModel
 from qwen2_audio.evaluate.question import Answer, Question
 from qwen2_audio.evaluate.task import DeafCheck
 
@@ -111,7 +112,7 @@ def test_a_fingerprint_changes_with_a_weight_and_with_the_options(tmp_path):
 
 
 def test_of_a_large_file_a_sample_is_hashed(tmp_path, monkeypatch):
-    monkeypatch.setattr("qwen2_audio.evaluate.local_model.WHOLE", 1000)
+    monkeypatch.setattr("qwen2_audio.checkpoint.fingerprint.WHOLE", 1000)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(bytes(8 << 20))
     first = weights_fingerprint([tmp_path], {})

@@ -8,9 +8,9 @@ import textwrap
 import numpy as np
 import pytest
 
+from qwen2_audio.datasets.line_log import replace_file
 from qwen2_audio.errors import EvaluationError
 from qwen2_audio.evaluate.example import Prediction
-from qwen2_audio.evaluate.line_log import replace_file
 from qwen2_audio.evaluate.predictions import (
     PredictionLog,
     from_line,

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...datasets.line_log import LineLog, json_line, parse_lines
 from ...errors import ConfigError, EvaluationError, Qwen2AudioError
 from ...types import SamplingParams
 from ..endpoint import EndpointDownError
 from ..example import Prediction
-from ..line_log import LineLog, json_line, parse_lines
 from ..question import Answer, Model, Question
 from ..score.judgement import Judgement
 from ..task import Task

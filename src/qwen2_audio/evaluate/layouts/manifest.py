@@ -26,7 +26,7 @@ _SOURCE = ("source", "subset", "dataset", "split")
 def manifest(task: Task, data: Path) -> Found | None:
     """Rows with a text (asr), or with a question and its answer (qa). Raises DatasetError where the first has none."""
     corpus = open_corpus(data)
-    return Found("manifest", corpus.files, _examples(task, corpus), corpus.finder, KNOWN)
+    return Found("manifest", corpus.paths, _examples(task, corpus), corpus.finder, KNOWN)
 
 
 def _examples(task: Task, corpus: Corpus) -> Iterator[Example]:

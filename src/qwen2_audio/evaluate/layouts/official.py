@@ -40,7 +40,7 @@ def official_jsonl(task: Task, data: Path) -> Found | None:
     if not wanted:
         raise DatasetError(_not_there(task, mine))
     corpus = wanted[0]  # two lists of one task would be two versions of it
-    return Found("official_jsonl", corpus.files, _examples(task, corpus), corpus.finder, KNOWN)
+    return Found("official_jsonl", corpus.paths, _examples(task, corpus), corpus.finder, KNOWN)
 
 
 def _list_name(task: Task) -> str | None:
@@ -64,7 +64,7 @@ def _is_official(path: Path) -> bool:
 
 
 def _has_row_of(task: Task, corpus: Corpus) -> bool:
-    path = corpus.files[0]
+    path = corpus.paths[0]
     return any(_source_of(task, columns, path) is not None for columns, _ in read_json(path))
 
 
@@ -92,7 +92,7 @@ def _is_family(word: str, family: str) -> bool:
 
 
 def _examples(task: Task, corpus: Corpus) -> Iterator[Example]:
-    path = corpus.files[0]
+    path = corpus.paths[0]
     for columns, where in read_json(path):
         source = _source_of(task, columns, path)
         if source is not None:  # clips of other tasks' rows are not looked for

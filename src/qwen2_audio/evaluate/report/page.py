@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...datasets.line_log import replace_file
 from ...datasets.row import Sound
 from ...errors import Qwen2AudioError
 from ..folder import CHECKS, SPEED, Identity, read_json, read_manifest
 from ..layouts.find import find_examples
-from ..line_log import replace_file
 from ..results import Results
 from ..score.score import Scored, measure
 from ..task import Task

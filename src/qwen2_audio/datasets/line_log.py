@@ -9,22 +9,25 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import EvaluationError
+from ..errors import EvaluationError, Qwen2AudioError
 
 SYNC_EVERY = 32  # lines between two fsyncs: a killed process loses none of them, a machine without power these
 T = TypeVar("T")
 
 
 class LineLog:
-    """The lines of a file, and new ones behind them. `lines` are those that were there, without a torn last one."""
+    """The lines of a file, and new ones behind them. `lines` are those that were there, without a torn last one.
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file, or makes it. Raises EvaluationError where another process writes into it, or none can."""
-        self.path = path
+    What goes wrong is raised as `error`: EvaluationError, or what the caller's room raises.
+    """
+
+    def __init__(self, path: Path, error: type[Qwen2AudioError] = EvaluationError) -> None:
+        """Opens the file, or makes it. Raises `error` where another process writes into it, or none can."""
+        self.path, self._error = path, error
         try:
             self._file = path.open("a+b", buffering=0)
-        except OSError as error:
-            raise EvaluationError(f"{path} cannot be written: {error.strerror}; name another folder.") from error
+        except OSError as reason:
+            raise error(f"{path} cannot be written: {reason.strerror}; name another folder.") from reason
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._file.seek(0)
@@ -32,20 +35,20 @@ class LineLog:
             self._size = data.rfind(b"\n") + 1  # bytes of whole lines
             if self._size < len(data):
                 self._file.truncate(self._size)
-        except BlockingIOError as error:
+        except BlockingIOError as reason:
             self._file.close()
-            raise EvaluationError(
+            raise error(
                 f"Another run is writing into {path}; wait for it, or name another folder with --out."
-            ) from error
-        except OSError as error:
+            ) from reason
+        except OSError as reason:
             self._file.close()
-            raise cannot_write(path, error, "nothing was changed") from error
+            raise cannot_write(path, reason, "nothing was changed", error) from reason
         self.lines = data[: self._size]
         self._count = self.lines.count(b"\n")
         self._unsynced = 0
 
     def add(self, line: bytes) -> None:
-        """Append a line, with its end. Raises EvaluationError where there is no room; the file then ends as before."""
+        """Append a line, with its end. Raises `error` where there is no room; the file then ends as before."""
         try:
             written = 0
             while written < len(line):
@@ -53,9 +56,9 @@ class LineLog:
             self._unsynced += 1
             if self._unsynced >= SYNC_EVERY:
                 self._sync()
-        except OSError as error:
+        except OSError as reason:
             self._file.truncate(self._size)
-            raise cannot_write(self.path, error, f"the {self._count} lines before are kept") from error
+            raise cannot_write(self.path, reason, f"the {self._count} lines before are kept", self._error) from reason
         self._size += len(line)
         self._count += 1
 
@@ -106,8 +109,8 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
-def replace_file(path: Path, data: bytes, kept: str) -> None:
-    """Write a file whole or not at all. Raises EvaluationError, which says what is `kept`, where there is no room."""
+def replace_file(path: Path, data: bytes, kept: str, raised: type[Qwen2AudioError] = EvaluationError) -> None:
+    """Write a file whole or not at all. Raises `raised`, which says what is `kept`, where there is no room."""
     new = path.with_name(path.name + ".new")
     try:
         with new.open("wb") as file:
@@ -117,11 +120,11 @@ def replace_file(path: Path, data: bytes, kept: str) -> None:
         os.replace(new, path)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise cannot_write(path, error, kept) from error
+        raise cannot_write(path, error, kept, raised) from error
 
 
-def cannot_write(path: Path, error: OSError, kept: str) -> EvaluationError:
+def cannot_write(
+    path: Path, error: OSError, kept: str, raised: type[Qwen2AudioError] = EvaluationError
+) -> Qwen2AudioError:
     """The error of a full disk, in one sentence."""
-    return EvaluationError(
-        f"{path} cannot be written: {error.strerror}; {kept}. Make room, and run the same command again."
-    )
+    return raised(f"{path} cannot be written: {error.strerror}; {kept}. Make room, and run the same command again.")

@@ -1,0 +1,35 @@
+"""A job's rows as one file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import ConfigError, JobError
+from .folder import ERRORS, PARTS, part_number
+from .formats import write_csv, write_jsonl, write_parquet
+from .status import status_of
+
+_WRITERS = {".jsonl": write_jsonl, ".parquet": write_parquet, ".csv": write_csv}
+
+
+def export(folder: Path, to: Path, *, errors: bool = False) -> int:
+    """Write the answers of all whole parts into one file, in the corpus's order: .jsonl, .parquet or .csv by its name.
+
+    errors: those instead. Returns the rows. Raises ConfigError for another ending, JobError where the folder holds no
+    job or the file cannot be written; it is written whole or not at all.
+    """
+    if to.suffix not in _WRITERS:
+        raise ConfigError(f"{to} ends in {to.suffix!r}; expected {', '.join(_WRITERS)}.")
+    status_of(folder)
+    places = (folder / (ERRORS if errors else PARTS)).glob("part-*")
+    parts = sorted(path for path in places if part_number(path) is not None)
+    new = to.with_name(f".{to.name}.new")
+    try:
+        count = _WRITERS[to.suffix](new, parts)
+        os.replace(new, to)
+    except OSError as error:
+        raise JobError(f"{to} cannot be written: {error.strerror}.") from error
+    finally:
+        new.unlink(missing_ok=True)
+    return count

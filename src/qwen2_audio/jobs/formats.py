@@ -1,0 +1,141 @@
+"""Rows as the bytes of a file: JSON lines, Parquet, CSV; and back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ..datasets.arrow import load_pyarrow
+from ..datasets.line_log import json_line
+from ..errors import JobError
+
+Format = Literal["jsonl", "parquet"]
+Record = dict[str, Any]
+
+
+def to_bytes(rows: Sequence[Record], format: Format, kinds: Mapping[str, str]) -> bytes:
+    """A whole file. `kinds`: of the columns that do not come from the corpus, which so have one type in every part."""
+    return to_jsonl(rows) if format == "jsonl" else to_parquet(rows, kinds)
+
+
+def to_jsonl(rows: Sequence[Record]) -> bytes:
+    return b"".join(json_line(row) for row in rows)
+
+
+def to_parquet(rows: Sequence[Record], kinds: Mapping[str, str]) -> bytes:
+    """Columns of the corpus have the types of their values; where those differ, they are JSON."""
+    pyarrow = load_pyarrow()
+    names = list(dict.fromkeys(name for row in rows for name in row)) or list(kinds)
+    arrays = {name: _array(pyarrow, [row.get(name) for row in rows], kinds.get(name)) for name in names}
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(arrays), sink)
+    return sink.getvalue()
+
+
+def _array(pyarrow: Any, values: list[Any], kind: str | None) -> Any:
+    if kind is not None:
+        return pyarrow.array(values, type=_type(pyarrow, kind))
+    try:
+        return pyarrow.array(values)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+        return pyarrow.array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values])
+
+
+def _type(pyarrow: Any, kind: str) -> Any:
+    text, number, whole = pyarrow.string(), pyarrow.float64(), pyarrow.int64()
+    segment = {
+        "start": number, "end": number, "text": text, "language": text, "confidence": number,
+        "flags": pyarrow.list_(text),
+    }  # fmt: skip
+    return {
+        "text": text,
+        "number": number,
+        "texts": pyarrow.list_(text),
+        "numbers": pyarrow.list_(pyarrow.float32()),
+        "usage": pyarrow.struct([("prompt_tokens", whole), ("audio_tokens", whole), ("completion_tokens", whole)]),
+        "segments": pyarrow.list_(pyarrow.struct(list(segment.items()))),
+    }[kind]
+
+
+def read_rows(path: Path) -> Iterator[Record]:
+    """The rows of a part. Raises JobError for a file that is damaged."""
+    try:
+        if path.suffix == ".jsonl":
+            with path.open("rb") as file:
+                for line in file:
+                    yield json.loads(line)
+        else:
+            pyarrow = load_pyarrow()
+            yield from pyarrow.parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path} cannot be read ({error}); take it out, and its rows are asked again.") from error
+
+
+def count_rows(path: Path) -> int:
+    """The rows of a part, without parsing them."""
+    if path.suffix == ".jsonl":
+        with path.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return int(load_pyarrow().parquet.read_metadata(io.BytesIO(path.read_bytes())).num_rows)
+
+
+def write_csv(path: Path, parts: Sequence[Path]) -> int:
+    """All rows as one table, whose columns are those of any row; lists and tables as JSON. Returns their number."""
+    names = list(dict.fromkeys(name for part in parts for row in read_rows(part) for name in row))
+    count = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        for part in parts:
+            for row in read_rows(part):
+                writer.writerow({name: _cell(value) for name, value in row.items()})
+                count += 1
+    return count
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else "" if value is None else value
+
+
+def write_jsonl(path: Path, parts: Sequence[Path]) -> int:
+    """All rows as JSON lines. Returns their number."""
+    count = 0
+    with path.open("wb") as file:
+        for part in parts:
+            for row in read_rows(part):
+                file.write(json_line(row))
+                count += 1
+    return count
+
+
+def write_parquet(path: Path, parts: Sequence[Path]) -> int:
+    """All rows as one Parquet file, a part a row group. Returns their number. Raises JobError where a column has types
+    that do not go together."""
+    pyarrow = load_pyarrow()
+    tables = [_table(pyarrow, part) for part in parts]  # to find the schema; their rows are read again below
+    try:
+        schema = pyarrow.unify_schemas([table.schema for table in tables], promote_options="permissive")
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise JobError(
+            f"The parts have columns whose types do not go together ({error}); export to JSON lines."
+        ) from error
+    count = 0
+    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        for table in tables:
+            columns = [
+                table[field.name].cast(field.type) if field.name in table.column_names
+                else pyarrow.nulls(table.num_rows, field.type) for field in schema
+            ]  # fmt: skip
+            writer.write_table(pyarrow.table(columns, schema=schema))
+            count += table.num_rows
+    return count
+
+
+def _table(pyarrow: Any, part: Path) -> Any:
+    if part.suffix == ".parquet":
+        return pyarrow.parquet.read_table(io.BytesIO(part.read_bytes()))
+    return pyarrow.parquet.read_table(io.BytesIO(to_parquet(list(read_rows(part)), {})))
