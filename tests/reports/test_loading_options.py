@@ -74,7 +74,7 @@ def test_keys_of_the_config(folder):
     other = load(folder, config=str(folder), attn_implementation={"audio_config": "eager"})
     assert other.config.audio_config._attn_implementation == "eager"
     assert other.config.text_config._attn_implementation == "sdpa"
-    with pytest.raises(ConfigError, match="attn_implementation is 'foo'"):
+    with pytest.raises(ConfigError, match='`attn_implementation="foo"` is not supported'):
         load(folder, attn_implementation={"audio_config": "foo"})
 
 

@@ -87,7 +87,7 @@ def test_attention_by_part():
     assert [m.config._attn_implementation for m in (model.audio_tower, model.language_model)] == ["eager", "sdpa"]
     model.set_attn_implementation("sdpa")
     assert {part._attn_implementation for part in parts} == {"sdpa"}
-    with pytest.raises(ConfigError, match="attn_implementation is 'foo'"):
+    with pytest.raises(ConfigError, match='`attn_implementation="foo"` is not supported'):
         model.set_attn_implementation({"text_config": "foo"})
     assert {part._attn_implementation for part in parts} == {"sdpa"}
 
@@ -146,3 +146,16 @@ def test_changes_while_reading(tmp_path):
 def test_a_missing_folder_is_an_os_error():
     with pytest.raises(OSError, match="No folder"):
         Qwen2AudioConfig.from_pretrained("./nowhere/at/all")
+
+
+def test_labels_of_a_classifier_on_top(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    theirs, ours = (cls(num_labels=5) for cls in (transformers.Qwen2AudioConfig, Qwen2AudioConfig))
+    assert (ours.num_labels, ours.id2label, ours.label2id) == (5, theirs.id2label, theirs.label2id)
+    ours.num_labels = 3
+    ours.save_pretrained(tmp_path)
+    assert Qwen2AudioConfig.from_pretrained(tmp_path).id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+    plain = Qwen2AudioConfig()
+    assert plain.num_labels == 2
+    assert "id2label" not in plain.to_dict()
+    assert Qwen2AudioConfig.from_pretrained(tmp_path, num_labels=4).num_labels == 4

@@ -35,6 +35,9 @@ class Config:
     output_hidden_states = False
     output_attentions = False
     return_dict = True
+    # Of a classifier that somebody puts on top: its labels, two as in the reference until they are set.
+    id2label = {0: "LABEL_0", 1: "LABEL_1"}  # noqa: RUF012  (not a field: written only if it was set)
+    label2id = {"LABEL_0": 0, "LABEL_1": 1}  # noqa: RUF012
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **changes: Any) -> Self:
@@ -73,12 +76,15 @@ class Config:
                     old = part._attn_implementation
                     part._attn_implementation = value.get(name, old) if isinstance(value, dict) else value
             value = (value.get("", self._attn_implementation) if isinstance(value, dict) else value) or "sdpa"
+        elif key == "id2label":
+            value = {int(number): label for number, label in value.items()}  # JSON's keys are strings
         super().__setattr__(key, value)
 
     @classmethod
     def key_names(cls) -> set[str]:
         """The fields, their other names, and the keys that belong to a run."""
         run = {"attn_implementation", "output_hidden_states", "output_attentions", "return_dict"}
+        run |= {"num_labels", "id2label", "label2id"}
         return {item.name for item in fields(cls)} | {*cls.attribute_map} | run
 
     def change(self, changes: dict[str, Any]) -> None:
@@ -118,6 +124,16 @@ class Config:
     @name_or_path.setter
     def name_or_path(self, value: str | Path) -> None:
         self._name_or_path = str(value)
+
+    @property
+    def num_labels(self) -> int:
+        """The labels of a classifier; setting it names them LABEL_0, LABEL_1 and so on."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, value: int) -> None:
+        self.id2label = {number: f"LABEL_{number}" for number in range(value)}
+        self.label2id = {label: number for number, label in self.id2label.items()}
 
     @property
     def use_return_dict(self) -> bool:

@@ -56,7 +56,8 @@ ALL = AttentionMask()
 def check_implementation(name: str) -> str:
     """Return `name` if this machine can run it. Raises ConfigError with what is missing."""
     if name not in IMPLEMENTATIONS:
-        raise ConfigError(f"attn_implementation is {name!r}; expected one of {', '.join(IMPLEMENTATIONS)}.")
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ConfigError(f'Specified `attn_implementation="{name}"` is not supported; expected one of {known}.')
     if name == "flash_attention_2":
         if importlib.util.find_spec("flash_attn") is None:
             raise ConfigError(

@@ -117,7 +117,8 @@ def test_the_whole_model_with_flash_attention(side, monkeypatch):
 
 def test_what_cannot_run_is_refused_by_name(monkeypatch):
     with pytest.raises(
-        ConfigError, match="attn_implementation is 'flash'; expected one of eager, sdpa, flash_attention_2"
+        ConfigError,
+        match='`attn_implementation="flash"` is not supported; expected one of eager, sdpa, flash_attention_2',
     ):
         check_implementation("flash")
     with pytest.raises(ConfigError, match="needs the package flash-attn, which is not installed"):
