@@ -26,6 +26,7 @@ MODULES = {
     "engine": "engine.run",
     "long": "long.run",
     "jobs": "jobs.run",
+    "ray": "jobs.ray_rows",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
 PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
@@ -41,8 +42,8 @@ USED_BY = {
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
     "repeats": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "jobs"),
-    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "jobs"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "jobs", "ray"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "jobs", "ray"),
 }
 
 What = Annotated[
@@ -50,7 +51,7 @@ What = Annotated[
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
         "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances; "
-        "jobs: a corpus of short clips, and kills."
+        "jobs: a corpus of short clips, and kills; ray: a job on a cluster."
     ),
 ]
 Model = Annotated[

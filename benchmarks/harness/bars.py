@@ -16,6 +16,7 @@ AT_LEAST: dict[str, float] = {
     "engine.vs_transformers": 3.0,
     "engine.second_turn_ratio": 5.0,
     "jobs.local_efficiency": 0.85,
+    "jobs.ray_efficiency": 0.85,
     "long.speedup": 2.5,
     "long.vad_x_real_time": 500.0,
 }
@@ -36,6 +37,7 @@ AT_MOST: dict[str, float] = {
     "engine.overhead_pct": 5.0,
     "engine.nano_overhead_ms": 1.0,
     "jobs.chaos": 0.0,
+    "jobs.ray_overhead_ms": 5.0,
     "jobs.first_result_s": 10.0,
     "jobs.memory_growth": 10.0,
     "long.wer_excess": 1.5,

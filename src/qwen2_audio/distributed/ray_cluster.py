@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from ..errors import ConfigError
@@ -50,6 +50,8 @@ def connected(address: str) -> Iterator[Any]:
     Ray prints what it has to say, such as that a worker died, on the standard output of the program; in here that is
     the standard error, so that results keep a standard output of their own.
 
+    Where the process has joined one before, that is used, and not left.
+
     Args:
         address: "auto" joins the cluster that runs on this machine or that $RAY_ADDRESS names, and starts a local Ray
             where there is none; "local" starts one; else where the cluster's head is, as `ray.init` takes it.
@@ -59,11 +61,14 @@ def connected(address: str) -> Iterator[Any]:
     """
     ray = import_ray()
     with _stdout_to_stderr():
-        _join(ray, address)
+        is_ours = not ray.is_initialized()
+        if is_ours:
+            _join(ray, address)
         try:
             yield ray
         finally:
-            ray.shutdown()
+            if is_ours:
+                ray.shutdown()
 
 
 def _join(ray: Any, address: str) -> None:
@@ -96,7 +101,8 @@ def _stdout_to_stderr() -> Iterator[None]:
     saved = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # of Python's own there may be another than the descriptor's
+            yield
     finally:
         sys.stdout.flush()
         os.dup2(saved, 1)
