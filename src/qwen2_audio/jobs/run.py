@@ -93,12 +93,13 @@ class Job:
             with _Run(self, corpus, folder, job_file) as run:
                 return run.to_end()
 
-    def start(self, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
-        """The runner at work."""
-        runner = self.runner
-        if runner is None:
-            runner = InProcesses(self.config.workers) if self.config.workers else InThisProcess()
-        return runner.run(Work(self.config, self.factory, self.options), rows, ready)
+
+def _start(job: Job, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
+    """The job's runner at work."""
+    runner = job.runner
+    if runner is None:
+        runner = InProcesses(job.config.workers) if job.config.workers else InThisProcess()
+    return runner.run(Work(job.config, job.factory, job.options), rows, ready)
 
 
 class _Run:
@@ -130,7 +131,7 @@ class _Run:
         first = next(rows, None)  # no worker is started where nothing is left to do
         if first is not None:
             threading.Thread(target=self._count, daemon=True).start()
-            outcomes = job.start(_chained(first, rows), self._ready)
+            outcomes = _start(job, _chained(first, rows), self._ready)
             with contextlib.closing(outcomes):
                 for outcome in outcomes:
                     self._keep(outcome)

@@ -46,14 +46,14 @@ class Suspects:
         rows = list(rows)
         given_up = []
         for row in rows:
-            suspect = self._asked.pop(row.number, None) or Suspect(row, 0)
-            suspect.together = max(1, len(rows) // SHRINK)
-            suspect.strikes += len(rows) == 1
-            if suspect.strikes >= (STRIKES_CRASHED if crashed else STRIKES_KILLED):
-                sentence = f"It killed its worker {suspect.strikes} times while it was alone with it, by {how}."
+            doubted = self._asked.pop(row.number, None) or Suspect(row, 0)
+            doubted.together = max(1, len(rows) // SHRINK)
+            doubted.strikes += len(rows) == 1
+            if doubted.strikes >= (STRIKES_CRASHED if crashed else STRIKES_KILLED):
+                sentence = f"It killed its worker {doubted.strikes} times while it was alone with it, by {how}."
                 given_up.append(Outcome(row.number, error=sentence, kind=KIND))
             else:
-                self._waiting.append(suspect)
+                self._waiting.append(doubted)
         return given_up
 
     def take(self) -> list[JobRow]:
@@ -62,9 +62,9 @@ class Suspects:
         while self._waiting and len(taken) < self._waiting[0].together:
             if taken and self._waiting[0].together != self._asked[taken[0].number].together:
                 break
-            suspect = self._waiting.popleft()
-            self._asked[suspect.row.number] = suspect
-            taken.append(suspect.row)
+            doubted = self._waiting.popleft()
+            self._asked[doubted.row.number] = doubted
+            taken.append(doubted.row)
         return taken
 
     def answered(self, number: int) -> None:
