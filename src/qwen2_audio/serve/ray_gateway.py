@@ -109,13 +109,13 @@ class Gateway:
         headers = [(name, value) for name, value in scope["headers"] if name.lower() not in _NOT_PASSED_ON]
         if body:
             headers.append((b"content-length", str(len(body)).encode()))
-        whole = WholeRequest(scope["method"], route_path(scope), scope["query_string"], tuple(headers), body)
+        forwarded = WholeRequest(scope["method"], route_path(scope), scope["query_string"], tuple(headers), body)
         del body
         seconds = self._settings.deadline if scope["method"] == "POST" else _PROBE_SECONDS
-        await run_while_connected(request, self._relay(key, whole, _Relayed(send), arrived + seconds))
+        await run_while_connected(request, self._relay(key, forwarded, _Relayed(send), arrived + seconds))
 
     async def _relay(self, key: str, request: WholeRequest, relayed: _Relayed, end: float) -> None:
-        """Passes on a whole response. `end`: when its first part must be there, by the event loop's clock."""
+        """Passes on one response. `end`: when its first part must be there, by the event loop's clock."""
         for tries_left in reversed(range(_TRIES)):
             try:
                 await self._try(key, request, relayed, end)
