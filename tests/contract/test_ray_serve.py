@@ -19,7 +19,10 @@ import pytest
 import qwen2_audio as qa
 from kit.clip_files import wav_bytes
 from kit.live_server import live, wait_for
+from qwen2_audio.distributed.ray_cluster import connected, import_serve
 from qwen2_audio.serve.capabilities import read_capabilities
+from qwen2_audio.serve.ray_app import application
+from qwen2_audio.serve.ray_plan import Plan
 from qwen2_audio.serve.settings import Settings
 
 pytest.importorskip("ray.serve")
@@ -175,3 +178,31 @@ def test_a_second_question_about_a_clip_is_fast_because_it_goes_where_the_clip_i
               if line.startswith("qwen2_audio_cached_tokens_total{")]  # fmt: skip
     assert sum(cached) > 10 * 700, "the prefix of every second question"
     assert ratio >= 3
+
+
+def test_an_update_lets_running_streams_finish(tmp_path, monkeypatch):
+    """The same application under another name: new requests go to the new replica, and no stream breaks off."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    serve = import_serve()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def deploy(name: str) -> None:
+        plan = Plan({"name": "nano"}, Settings(names=(name,), grace=60.0), cpus=0.5)
+        serve.run(application(plan), name="qwen2-audio", route_prefix="/")
+
+    with connected("local"), httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+        deploy("nano")
+        ends: dict[int, list[str]] = {}
+        begun = threading.Semaphore(0)
+        threads = [threading.Thread(target=stream, args=(client, number, ends, begun)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        assert begun.acquire(timeout=60)
+        deploy("renamed")
+        for thread in threads:
+            thread.join(120)
+        assert list(ends.values()) == [["length", "done"]] * 8
+        assert [entry["id"] for entry in client.get("/v1/models").json()["data"]] == ["renamed"]
+        serve.shutdown()
