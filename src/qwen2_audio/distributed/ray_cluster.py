@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -20,6 +21,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # without it each actor without a GPU prints a warning about the future
     "RAY_DEDUP_LOGS": "1",
 }
+_AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 _STORE_BYTES = 256 << 20  # of a local Ray's shared memory: a container has 64 MB, and rows and requests are small
 
 
@@ -61,14 +63,18 @@ def connected(address: str) -> Iterator[Any]:
     """
     ray = import_ray()
     with _stdout_to_stderr():
-        is_ours = not ray.is_initialized()
-        if is_ours:
-            _join(ray, address)
+        if ray.is_initialized():
+            yield ray
+            return
+        before = {name: os.environ.get(name) for name in _AUTH}
         try:
+            _join(ray, address)
             yield ray
         finally:
-            if is_ours:
-                ray.shutdown()
+            ray.shutdown()
+            for name, value in before.items():  # another cluster has another token
+                os.environ.pop(name, None)
+                os.environ.update({} if value is None else {name: value})
 
 
 def _join(ray: Any, address: str) -> None:
@@ -86,8 +92,14 @@ def _join(ray: Any, address: str) -> None:
         except ConnectionError:  # none runs here
             pass
     if "RAY_AUTH_MODE" not in os.environ:  # otherwise Ray writes a token into the home folder, and says so
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_AUTH_TOKEN", _local_token())
     ray.init(address="local", include_dashboard=False, object_store_memory=_STORE_BYTES, **options)
+
+
+@functools.cache
+def _local_token() -> str:
+    """What the processes of a local Ray know each other by. Ray keeps the first one that a process has used."""
+    return secrets.token_hex(32)
 
 
 def _first_line(error: BaseException) -> str:

@@ -71,10 +71,9 @@ def children(name: str) -> list[int]:
 
 
 @pytest.mark.timeout(180)
-def test_two_workers_of_which_one_is_killed_give_the_rows_of_the_local_run(tmp_path, monkeypatch, capfd):
+def test_two_workers_of_which_one_is_killed_give_the_rows_of_the_local_run(tmp_path, capfd):
     """Two actors with nano on a Ray of their own; 25 s, most of which is Ray's start and loading."""
     pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     manifest(tmp_path, 60)
     summary = run_job(job(tmp_path, "local", workers=0), runner=InThisProcess())
     assert summary.exit_status == 0
@@ -105,7 +104,7 @@ def test_a_killed_driver_leaves_a_job_that_goes_on(tmp_path):
         "workers = 2\nrows_per_part = 16\n[sampling]\ntemperature = 0.0\nmax_tokens = 12\n"
     )
     command = [sys.executable, "-m", "qwen2_audio", "job", "run", "job.toml", "--ray", "local"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
