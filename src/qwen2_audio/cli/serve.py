@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
+_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11", "llguidance")
 
 
 def command(
@@ -70,6 +70,12 @@ def command(
     max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip.", min=1)] = 25,
     max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
     max_clip_seconds: Annotated[int, typer.Option(help="Longest clip to transcribe.", min=1)] = 14_400,
+    max_logprobs: Annotated[
+        int,
+        typer.Option(
+            help="Most tokens to name beside one in logprobs; -1: the whole vocabulary, which is slow.", min=-1
+        ),
+    ] = 20,
     max_concurrency: Annotated[int, typer.Option(help="Most requests at a time, queued ones included.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Most seconds from a request to the end of its answer.")] = 600.0,
     keep_alive: Annotated[
@@ -123,6 +129,7 @@ def command(
         clip_bytes=max_clip_mb << 20,
         clips=max_clips,
         clip_seconds=max_clip_seconds,
+        logprobs=max_logprobs,
         concurrency=max_concurrency,
         deadline=deadline,
         keep_alive=keep_alive,
@@ -165,7 +172,9 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     from ..api.service import service_of
     from ..checkpoint.locate import api_name, find
 
-    return service_of(load(), api_name(find(model)))
+    service = service_of(load(), api_name(find(model)))
+    service.set_up_grammars()
+    return service
 
 
 def _api_keys(options: list[str] | None) -> tuple[str, ...]:

@@ -141,6 +141,7 @@ def _load_app(plan: Plan) -> tuple[ASGIApp, Any]:
     where = find(plan.load.get("name"))
     capabilities = read_capabilities(Path(where))
     backend = service_of(load(**plan.load), api_name(where))
+    backend.set_up_grammars()
     checked = replace(plan.settings, api_keys=(), hosts=(), origins=())  # by the gateway
     return create_app(backend, checked, capabilities), backend.close
 
