@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.engine import Engine, EngineSettings
 from ..engine.metrics import Stats
@@ -25,6 +25,9 @@ from ..text.chat_template import IM_END
 from ..types import Ending, Message, PoolingParams, SamplingParams
 from .decisions import PendingDecision, Question, ask_all
 from .embedding import input_of, prompt_of
+
+if TYPE_CHECKING:
+    from .chat import AudioChat
 
 
 class Service:
@@ -224,3 +227,16 @@ class Service:
     def close(self, grace: float = 0.0) -> None:
         """Stop taking requests, let running ones continue for `grace` seconds, and stop the engine."""
         self._thread.close(grace)
+
+
+def service_of(chat: AudioChat, name: str) -> Service:
+    """An engine of its own for a loaded checkpoint, with all that `load` was told. `name`: the model's in the API."""
+    return Service(
+        chat.model,
+        chat.processor,
+        chat.settings,
+        name=name,
+        about=chat.about,
+        draft=chat.draft,
+        transcription=chat.transcription,
+    )

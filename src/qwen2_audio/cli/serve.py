@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ from .terminal import note
 if TYPE_CHECKING:
     from ..api.chat import AudioChat
     from ..serve.backend import Backend
+    from ..serve.ray_plan import Plan
+    from ..serve.run import Address
     from ..serve.settings import Settings
 
 KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
@@ -92,11 +95,19 @@ def command(
         typer.Option(help="A smaller checkpoint that proposes tokens (speculative decoding).", show_default=False),
     ] = None,
     num_speculative_tokens: Annotated[int, typer.Option(help="Most tokens that the draft proposes a step.", min=1)] = 4,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Serve replicas on a Ray cluster: its address, or auto: the one here, else a new one."),
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="With --ray: copies of the model.", min=1)] = 1,
+    cpus_per_replica: Annotated[float, typer.Option(help="With --ray: cores for each of them.")] = 1.0,
+    gpus_per_replica: Annotated[float, typer.Option(help="With --ray: GPUs for each of them.")] = 0.0,
 ) -> None:
     _check_installed()
     from ..checkpoint.locate import find
     from ..serve.app import create_app
     from ..serve.capabilities import read_capabilities
+    from ..serve.ray_plan import Plan
     from ..serve.run import Address, listening, serve
     from ..serve.settings import FetchPolicy, Settings
 
@@ -130,6 +141,11 @@ def command(
         fetch=fetch,
     )
     speculative = {"draft": draft, "num_speculative_tokens": num_speculative_tokens}
+    if ray is not None:
+        options = {"name": model, "device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize}
+        plan = Plan(options | speculative, settings, replicas, cpus=cpus_per_replica, gpus=gpus_per_replica)
+        _serve_on_ray(plan, ray, address)
+        return
     load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **speculative)
     if not terminal.is_first():
         load()  # raises typer.Exit when the first process ends
@@ -141,23 +157,26 @@ def command(
         serve(app, address, listener)
 
 
-def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
-    """The checkpoint with its engine. Its name in the API: nano, owner/name, or the last part of its folder."""
-    from ..api.service import Service
-    from ..checkpoint.locate import NANO, find, nano_path
+def _serve_on_ray(plan: Plan, cluster: str, address: Address) -> None:
+    from ..checkpoint.locate import api_name, find
+    from ..serve.ray_app import run
+    from ..serve.run import listening
 
-    loaded, where = load(), find(model)
-    folder = Path(where)
-    name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
-    service = Service(
-        loaded.model,
-        loaded.processor,
-        loaded.settings,
-        name=name,
-        about=loaded.about,
-        draft=loaded.draft,
-        transcription=loaded.transcription,
-    )
+    if address.certificate is not None:
+        raise ConfigError("--ray takes no certificate: a proxy before the cluster ends TLS (deploy/compose.yaml).")
+    with listening(address) as listener:  # so that a port in use fails at once; Ray Serve opens it again
+        url, port = address.at(listener), listener.getsockname()[1]
+    name = plan.settings.names[0] if plan.settings.names else api_name(find(plan.load["name"]))
+    note(f"Starting {plan.replicas} replica{'s' if plan.replicas > 1 else ''} of {name}.")
+    run(plan, cluster, replace(address, port=port), lambda: _announce(url, plan.settings, name))
+
+
+def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
+    """The checkpoint with its engine."""
+    from ..api.service import service_of
+    from ..checkpoint.locate import api_name, find
+
+    service = service_of(load(), api_name(find(model)))
     service.set_up_grammars()
     return service
 

@@ -157,12 +157,12 @@ class _RequestRecord:
     def __init__(self, scope: Scope) -> None:
         self.id = f"req_{uuid.uuid4().hex}"
         self.method = scope["method"]
-        self.path = _route_path(scope)
+        self.path = route_path(scope)
         self.started = time.monotonic()
         self.status = _GONE
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
     """The path as the router sees it: without the prefix that the application is mounted below."""
     path: str = scope["path"]
     below = path.removeprefix(scope.get("root_path", ""))
@@ -171,7 +171,7 @@ def _route_path(scope: Scope) -> str:
 
 def _without_trailing_slash(scope: Scope) -> Scope:
     """ "/v1/models/" is "/v1/models": a redirect would name this server's address and not the proxy's."""
-    path = _route_path(scope)
+    path = route_path(scope)
     surplus = len(path) - len(path.rstrip("/"))
     if not surplus or not path.strip("/") or path.startswith("/static/"):
         return scope
