@@ -25,24 +25,26 @@ MODULES = {
     "train": "train.run",
     "engine": "engine.run",
     "long": "long.run",
+    "structured": "structured.run",
     "jobs": "jobs.run",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
 PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
 # Which benches have an option.
 USED_BY = {
-    "model": ("model", "accuracy", "train", "engine"),
+    "model": ("model", "accuracy", "train", "engine", "structured"),
     "shape": ("model", ON_DEVICE, "accuracy", "train", "engine"),
     "format": ("model", ON_DEVICE, "engine"),
     "device": (ON_DEVICE, "engine"),
     "profile": ("model",),
     "method": ("train",),
+    "rows": ("long",),
     "isa": ("kernels",),
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "repeats": ("kernels", "model", ON_DEVICE, "train", "engine"),
-    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "jobs"),
-    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "jobs"),
+    "repeats": ("kernels", "model", ON_DEVICE, "train", "engine", "structured"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "structured", "jobs"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "structured", "jobs"),
 }
 
 What = Annotated[
@@ -50,7 +52,7 @@ What = Annotated[
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
         "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances; "
-        "jobs: a corpus of short clips, and kills."
+        "structured: answers held to schemas and grammars; jobs: a corpus of short clips, and kills."
     ),
 ]
 Model = Annotated[
@@ -73,6 +75,7 @@ Device = Annotated[
     ),
 ]
 Method = Annotated[str | None, typer.Option(help="train: some of lora,full.")]
+Rows = Annotated[str | None, typer.Option(help="long: some of its rows, such as speedup,wer_excess.")]
 Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all of the fast ones.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
 Png = Annotated[Path | None, typer.Option("--png", help="Also draw a picture to this file (needs matplotlib).")]
@@ -98,6 +101,7 @@ def command(
     format: Format = None,
     device: Device = None,
     method: Method = None,
+    rows: Rows = None,
     isa: Isa = None,
     json: Json = None,
     png: Png = None,
@@ -113,7 +117,7 @@ def command(
     options: dict[str, Any] = {
         "model": model, "shape": shape, "format": format, "profile": profile, "method": method, "isa": isa,
         "peer_python": peer_python, "repeats": repeats, "peer": peer, "threads": threads, "quick": quick or None,
-        "device": device,
+        "device": device, "rows": rows,
     }  # fmt: skip
     what = ON_DEVICE if what == "model" and device is not None else what
     if png is not None and what not in PICTURES:
@@ -144,6 +148,8 @@ def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]
     for name in ("format", "method"):
         if name in given:
             given[f"{name}s"] = tuple(given.pop(name).split(","))
+    if "rows" in given:
+        given["rows"] = tuple(given["rows"].split(","))
     if "model" in given:
         given["model"] = Path(given["model"])
     module = import_module(f"benchmarks.{MODULES[what]}")

@@ -33,11 +33,11 @@ from qwen2_audio.types import SamplingParams
 from ..harness.engine_prompts import clip_prompt, random_text_prompt
 from ..harness.id_tokenizer import ids_in
 from ..harness.prompt_ids import question_ids_for
+from ..harness.timed_engine import ModelClock, TimedEngine, decode_rate, scripted
 from ..harness.torch_worker import run_torch_worker
 from ..harness.worker_loop import settle, timed
 from .options import SPARE_TOKENS
 from .scripts import QUESTIONS, script, with_errors
-from .timed_engine import ModelClock, TimedEngine, decode_rate, scripted
 
 Measured = dict[str, Any]
 CHUNK = 1024  # positions a step, where prefill is not measured and only precedes decoding

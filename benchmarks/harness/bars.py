@@ -17,7 +17,10 @@ AT_LEAST: dict[str, float] = {
     "engine.second_turn_ratio": 5.0,
     "jobs.local_efficiency": 0.85,
     "long.speedup": 2.5,
+    "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
+    "long.words_in_place": 97.0,
+    "long.find_fact": 80.0,
 }
 AT_MOST: dict[str, float] = {
     **{f"w8.error.{shape}": 0.008 for shape in SHAPES},
@@ -35,11 +38,20 @@ AT_MOST: dict[str, float] = {
     "engine.short_ttft_ratio": 1.0,  # of twice its time on an idle engine plus one chunk
     "engine.overhead_pct": 5.0,
     "engine.nano_overhead_ms": 1.0,
+    "structured.overhead_pct": 3.0,
+    "structured.overhead_worst_pct": 3.0,
+    "structured.compile_ms": 5.0,
+    "embed.batch_equal": 1e-5,
     "jobs.chaos": 0.0,
     "jobs.first_result_s": 10.0,
     "jobs.memory_growth": 10.0,
     "long.wer_excess": 1.5,
     "long.wer_excess_20db": 3.0,
+    "long.word_start_ms": 40.0,
+    "long.cuts_in_speech": 2.0,
+    "long.cuts_in_speech_10db": 5.0,
+    "long.unaccounted": 0.0,
+    "long.memory_growth": 10.0,
 }
 # Times better than transformers on the same checkpoint, in fp32: expected from computing valid frames only.
 RATIOS: dict[str, float] = {

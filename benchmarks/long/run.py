@@ -1,116 +1,93 @@
-"""`python -m benchmarks long`: a long recording against its utterances alone, with the bundled nano.
+"""`python -m benchmarks long`: recordings whose words and times are known, with the bundled nano.
 
 long.wer_excess         points of word errors more than the same utterances alone, clean; _20db in pink noise
 long.segment_start_ms   from an utterance's start to the nearest segment's, median
-long.vad_x_real_time    seconds of sound a second of one thread
-long.speedup            the recording against the same windows one after another
+long.words_in_place     of the right words, within 0.5 s of the truth
+long.word_start_ms      from words' starts to the truth, of sentences that the aligner was not trained on
+long.cuts_in_speech     windows that end inside a phone, of monologues with hardly a pause; _10db in pink noise
+long.unaccounted        samples of random files that are neither heard nor said to be skipped
+long.speedup            an hour against the same windows one after another
+long.vad_x_real_time    seconds of sound in which speech is found, a second of one thread
+long.memory_growth      ten hours against one
+long.find_fact          facts said once in ten minutes that are found by parts
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import torch
-
-from qwen2_audio.api.chat import AudioChat
-from qwen2_audio.api.loading import load
 from qwen2_audio.bench import machine
 from qwen2_audio.bench.report import Report, Row
-from qwen2_audio.errors import ConfigError
-from qwen2_audio.evaluate.nano.world.utterance import plain
-from qwen2_audio.evaluate.word_errors import word_error_rate
-from qwen2_audio.inputs.messages import user
-from qwen2_audio.longform.transcript import Transcript
-from qwen2_audio.longform.vad import missing_reason, speech_detector
-from qwen2_audio.types import SamplingParams
+from qwen2_audio.errors import ConfigError, did_you_mean
 
-from ..harness.rows import row_of
-from .recording import RATE, Recording, record
+from . import cuts, recognition, speed
+from .session import Session
 
-_SECONDS, _QUICK_SECONDS = 3600.0, 60.0
-_BLOCK = 1 << 17
-_PARAMS = SamplingParams(temperature=0.0, repetition_penalty=1.0, max_tokens=80)
+Measure = Callable[[Session, str], Row | list[Row]]
+PREFIX = "long."
+
+
+def _elsewhere(module: str, session: Session, name: str) -> list[Row]:
+    """Rows of a file that is not written yet; none until then."""
+    try:
+        found = import_module(f".{module}", __package__)
+    except ModuleNotFoundError:
+        session.progress(f"{name} is left out: it is not written yet")
+        return []
+    rows: list[Row] = found.rows(session)
+    return rows
+
+
+ROWS: dict[str, Measure] = {  # in this order: those that take long are last
+    "vad_x_real_time": speed.vad_speed,
+    "speedup": speed.speedup,
+    "wer_excess": recognition.wer_excess,
+    "wer_excess_20db": partial(recognition.wer_excess, decibels=20.0),
+    "segment_start_ms": recognition.segment_starts,
+    "words_in_place": recognition.words_in_place,
+    "word_start_ms": partial(_elsewhere, "word_times"),
+    "cuts_in_speech": cuts.cuts_in_speech,
+    "cuts_in_speech_10db": partial(cuts.cuts_in_speech, decibels=10.0),
+    "unaccounted": cuts.unaccounted,
+    "find_fact": partial(_elsewhere, "find_fact"),
+    "memory_growth": speed.memory_growth,
+}
 
 
 @dataclass(frozen=True)
 class Options:
     """How much to measure."""
 
-    quick: bool = False  # a minute instead of an hour
+    rows: tuple[str, ...] = tuple(ROWS)  # names, with or without "long." in front
+    quick: bool = False  # minutes of sound instead of hours
     threads: int | None = None  # None: one a physical core
 
     def __post_init__(self) -> None:
+        names = tuple(row.strip().removeprefix(PREFIX) for row in self.rows)
+        for name in names:
+            if name not in ROWS:
+                raise ConfigError(
+                    f"There is no row {name!r}; expected some of {', '.join(ROWS)}.{did_you_mean(name, ROWS)}"
+                )
+        object.__setattr__(self, "rows", names)
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}; expected at least 1.")
 
 
 def run(options: Options, progress: Callable[[str], None] = lambda line: None) -> Report:
-    """Measure. Raises EvaluationError without the synthesisers, ConfigError without jiwer or silero-vad."""
-    if (reason := missing_reason()) is not None:
-        raise ConfigError(reason)
-    threads = options.threads or machine.physical_cores()
-    progress("the recording")
-    clean = record(_QUICK_SECONDS if options.quick else _SECONDS)
-    rows = [vad_speed(clean.samples)]
-    torch.set_num_threads(threads)
-    chat = load("nano", device="cpu", dtype="float32", enable_prefix_caching=False)
-    for name, recording in (("", clean), ("_20db", clean.in_noise(20.0))):
-        progress(f"heard{name}")
-        started = time.perf_counter()
-        talk = chat.transcribe(recording.samples)
-        together = time.perf_counter() - started
-        rows.append(excess(f"long.wer_excess{name}", chat, recording, talk))
-        if not name:
-            rows.append(segment_starts(recording, talk))
-            rows.append(speedup(chat, recording, talk, together))
-    about: dict[str, Any] = machine.describe(threads) | {"ours": version("qwen2-audio"), "peer": None}
-    length = f"{len(clean.samples) / RATE:,.0f} s, {len(clean.texts)} utterances"
-    about |= {"checkpoint": f"nano on a recording of {length}", "dtype": "float32"}
+    """Measure. Raises EvaluationError without the synthesisers, ConfigError without rapidfuzz or silero-vad."""
+    session = Session(quick=options.quick, threads=options.threads, progress=progress)
+    rows = list[Row]()
+    for name, measure in ROWS.items():
+        if name in options.rows:
+            measured = measure(session, PREFIX + name)
+            rows += measured if isinstance(measured, list) else [measured]
+    about: dict[str, Any] = machine.describe(session.threads) | {"ours": version("qwen2-audio"), "peer": None}
+    length = f"{session.amounts.recording / 60:.0f} minutes"
+    about |= {"checkpoint": f"nano on {length} of synthetic speech", "dtype": "float32"}
     return Report(about, rows)
-
-
-def excess(name: str, chat: AudioChat, recording: Recording, talk: Transcript) -> Row:
-    """Word errors of the whole recording, as one text, less those of its utterances alone."""
-    asked = [[user("Transcribe the speech.", audio=clip)] for clip in recording.utterances()]
-    answers = [completion.text for completion in chat.batch(asked, _PARAMS)]
-    references = [plain(text) for text in recording.texts]
-    alone = 100 * word_error_rate(list(zip(references, map(plain, answers), strict=True)))
-    heard = " ".join(plain(segment.text) for segment in talk.segments)
-    whole = 100 * word_error_rate([(" ".join(references), heard)])
-    return row_of(name, "points", [whole - alone], note=f"{whole:.2f} % whole, {alone:.2f} % alone")
-
-
-def segment_starts(recording: Recording, talk: Transcript) -> Row:
-    starts = np.array([segment.start for segment in talk.segments])
-    errors = [float(np.abs(starts - start / RATE).min()) for start, _ in recording.spans]
-    note = f"{len(talk.segments)} segments of {len(recording.texts)} utterances"
-    return row_of("long.segment_start_ms", "ms", [1000 * float(np.median(errors))], note=note)
-
-
-def speedup(chat: AudioChat, recording: Recording, talk: Transcript, together: float) -> Row:
-    """The time of the same windows asked one after another, against that of the whole."""
-    started = time.perf_counter()
-    for segment in talk.segments:
-        clip = recording.samples[round(segment.start * RATE) : round(segment.end * RATE)]
-        chat.chat([user("Transcribe the speech.", audio=clip)], _PARAMS)
-    alone = time.perf_counter() - started
-    return row_of(
-        "long.speedup", "x faster", [alone / together], note=f"{together:.1f} s together, {alone:.1f} s alone"
-    )
-
-
-def vad_speed(samples: np.ndarray) -> Row:
-    """Seconds of sound for each second of one thread; torch's threads are changed."""
-    torch.set_num_threads(1)
-    detector = speech_detector()
-    assert detector is not None
-    detector.push(samples[:_BLOCK])
-    started = time.process_time()
-    for start in range(0, len(samples), _BLOCK):
-        detector.push(samples[start : start + _BLOCK])
-    return row_of("long.vad_x_real_time", "s/s", [len(samples) / RATE / (time.process_time() - started)])

@@ -16,6 +16,7 @@ from .stages import (
     find_mistakes,
     fine_tune,
     join_both,
+    make_aligner,
     make_clips,
     prefer,
     pretrain,
@@ -37,6 +38,7 @@ STAGES = {
     "voices": widen,
     "mistakes": find_mistakes,
     "dpo": prefer,
+    "aligner": make_aligner,
 }
 SHARED = ("encoder", "language", "joint", "sft", "voices")  # each process takes its part of every batch
 

@@ -7,8 +7,6 @@ other heads are thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,6 +15,7 @@ from qwen2_audio.audio.mel import num_encoder_frames
 from qwen2_audio.evaluate.nano.mix import Clip
 from qwen2_audio.model.attention import ALL
 from qwen2_audio.model.encoder import Qwen2AudioEncoder
+from qwen2_audio.train.aligner import distance, greedy
 from qwen2_audio.train.precision import fast_bfloat16
 
 from .batches import CLASSES, LETTERS, NO_SEX, EncoderBatch, EncoderStream
@@ -112,25 +111,6 @@ def judge(network: Listener, library: Library, count: int) -> dict[str, float]:
         "kind": sums["kind"] / min(count, len(library)),
         "sex": sums["sex"] / max(1, sums["people"]),
     }
-
-
-def greedy(logits: torch.Tensor) -> Iterator[int]:
-    """The best path [E, letters] without repeats and blanks."""
-    before = 0
-    for best in logits.argmax(-1).tolist():
-        if best and best != before:
-            yield best
-        before = best
-
-
-def distance(one: list[int], two: list[int]) -> int:
-    """Edits between two sequences."""
-    row = list(range(len(two) + 1))
-    for i, left in enumerate(one, 1):
-        before, row[0] = row[0], i
-        for j, right in enumerate(two, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (left != right))
-    return row[-1]
 
 
 @torch.no_grad()

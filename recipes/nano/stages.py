@@ -122,6 +122,21 @@ def prefer(plan: Plan) -> None:
         finish(trained, plan.work / "checkpoint")
 
 
+def make_aligner(plan: Plan) -> None:
+    """Times of words: a head on the finished encoder, or on the shipped nano's where there is none."""
+    from qwen2_audio.checkpoint.locate import nano_path
+    from qwen2_audio.pretrained import Qwen2AudioEncoder
+
+    from .aligner import make
+
+    check_engines(training=True)
+    finished = plan.work / "checkpoint"
+    folder = finished if finished.is_dir() else nano_path()
+    plan.work.mkdir(parents=True, exist_ok=True)
+    path = (finished if finished.is_dir() else plan.work) / "aligner.safetensors"
+    print(f"{make(Qwen2AudioEncoder.from_pretrained(folder), plan.seed, path)}\n{path}")
+
+
 def configured(name: str, model: str, plan: Plan) -> TrainConfig:
     """The stage's config, `configs/<name>.toml`, with the paths and the length of this plan, in a precision that this
     CPU is fast at."""

@@ -25,6 +25,10 @@ class AudioError(Qwen2AudioError, ValueError):
         self.sentence = f"{message.rstrip('.')}." if in_python else message
 
 
+class LongClipError(AudioError):
+    """A clip that lasts longer than is heard at once, and is not cut."""
+
+
 class PromptError(Qwen2AudioError, ValueError):
     """Text, messages and clips that do not match."""
 

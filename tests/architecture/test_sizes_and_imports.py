@@ -24,6 +24,7 @@ FIXED_SIGNATURES = {
     "from_pretrained",
     "generate",
     "load",
+    "transcribe",  # one keyword for each option of the command
 }
 
 

@@ -116,7 +116,8 @@ def test_what_browsers_and_phones_record(client):
     ("fields", "param"),
     [
         ({"language": "klingon"}, "language"),
-        ({"timestamp_granularities": ["word"], "response_format": "verbose_json"}, "timestamp_granularities[0]"),
+        ({"timestamp_granularities": ["word"], "response_format": "verbose_json"}, "timestamp_granularities"),
+        ({"timestamp_granularities": ["phone"], "response_format": "verbose_json"}, "timestamp_granularities[0]"),
         ({"timestamp_granularities": ["segment"]}, "timestamp_granularities"),
         ({"response_format": "diarized_json"}, "response_format"),
         ({"stream": True, "response_format": "srt"}, "response_format"),

@@ -18,6 +18,10 @@ from qwen2_audio.longform.wording import LANGUAGES
 from qwen2_audio.serve.convert import messages_of
 from qwen2_audio.serve.media import Link
 from qwen2_audio.serve.protocol import NEUTRAL, ChatRequest, SpeechRequest, StreamOptions, parse_chat
+from qwen2_audio.serve.routes.decisions import DecisionsRequest, SystemOneRequest
+from qwen2_audio.serve.routes.embeddings import EmbeddingRequest
+from qwen2_audio.serve.routes.responses import ResponsesRequest
+from qwen2_audio.serve.routes.tokenize import TokenizeRequest
 from qwen2_audio.serve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +58,7 @@ def documented():
 @pytest.fixture
 def here(tmp_path):
     (tmp_path / "dog.wav").write_bytes(wav_bytes())
+    (tmp_path / "meeting.wav").write_bytes(wav_bytes(35.0))
     (tmp_path / "talk.mp3").write_bytes(encoded("mp3", "libmp3lame"))
     return tmp_path
 
@@ -63,7 +68,7 @@ def test_programs(documented, here, number):
     program = blocks("python http")[number].replace("http://127.0.0.1:8000", documented.url)
     done = warm.run(["-c", program], folder=here, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "heard" in done.stdout or "transcript.text.done" in done.stdout
+    assert any(word in done.stdout for word in ("heard", "transcript.text.done", "dog", "seconds")), done.stdout
 
 
 @pytest.mark.parametrize("number", range(len(blocks("sh http"))))
@@ -74,7 +79,9 @@ def test_commands(documented, here, number):
         blocks("sh http")[number].replace("http://127.0.0.1:8000", documented.url).replace("curl ", "curl -sS --fail ")
     )
     done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, cwd=here, timeout=60)
-    assert done.returncode == 0 and "heard" in done.stdout, done.stderr
+    assert done.returncode == 0 and any(word in done.stdout for word in ("heard", "label_mass", "token_strs")), (
+        done.stderr
+    )
 
 
 def test_there_are_examples():
@@ -106,6 +113,26 @@ def test_every_field_of_speech_is_documented():
     assert found == {*SpeechRequest.model_fields, "file"}
     codes = next(row[1] for row in table("curl http://127.0.0.1:8000/v1/audio") if row[0] == "`language`")
     assert re.findall(r"\b[a-z]{2,3}\b", codes.partition(": ")[2].partition(";")[0]) == sorted(LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [
+        ("print(first.output_text", ResponsesRequest),
+        ("print(sound[", EmbeddingRequest),
+        ("print(decision.answers", DecisionsRequest),
+        ("curl http://127.0.0.1:8000/v1/systemone", SystemOneRequest),
+        ("curl http://127.0.0.1:8000/tokenize", TokenizeRequest),
+    ],
+)
+def test_every_field_of_the_other_routes_is_documented(heading, model):
+    assert names(table(heading)) - {"tokenize"} == set(model.model_fields)
+
+
+def test_every_path_is_documented(documented):
+    paths = {route.path for route in documented.app.routes} - {"/", "/static"}
+    paths = {re.sub(r":\w+", "", path) for path in paths}
+    assert {path for row in table("| path |") for path in re.findall(r" (/[\w/{}]+)`", row[0])} - {"/"} == paths
 
 
 def test_every_code_of_an_error_is_documented():

@@ -11,7 +11,7 @@ import webvtt
 from openai.types.audio import TranscriptionVerbose
 
 from kit.clip_files import encoded, wav_bytes
-from kit.fake_backend import FakeBackend
+from kit.fake_backend import FakeBackend, Metronome
 from kit.live_server import live
 from qwen2_audio.longform import transcribe as module
 from qwen2_audio.serve.long_audio import is_long
@@ -49,6 +49,20 @@ def test_verbose_json(client, says):
     assert answer.language == "german" and answer.duration == pytest.approx(75)
     starts = [segment.start for segment in answer.segments]
     assert len(starts) == 3 and starts == sorted(starts) and answer.segments[-1].end == pytest.approx(75)
+
+
+@pytest.mark.parametrize("clip", [LONG, wav_bytes(1.0)], ids=["long", "short"])
+def test_words_with_their_times(client, says, monkeypatch, clip):
+    options = {"response_format": "verbose_json", "timestamp_granularities": ["word", "segment"], "file": clip}
+    with pytest.raises(openai.BadRequestError, match="Times of words need an aligner") as refused:
+        create(client, **options)
+    assert refused.value.param == "timestamp_granularities"
+    monkeypatch.setattr(FakeBackend, "aligner", Metronome())
+    answer = create(client, **options)
+    starts = [word.start for word in answer.words]
+    assert starts == sorted(starts) and starts[:3] == pytest.approx([0.0, 0.2, 0.4])
+    assert " ".join(word.word for word in answer.words) == answer.text
+    assert create(client, response_format="verbose_json", file=clip).words is None
 
 
 def test_subtitles(client, says):

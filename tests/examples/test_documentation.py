@@ -11,6 +11,7 @@ import pytest
 
 import qwen2_audio as qa
 from kit import warm
+from kit.clip_files import wav_bytes
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "recipes" / "nano" / "README.md"]
@@ -46,9 +47,12 @@ def fill(folder):
     (folder / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
     for name in ("dog.flac", "dog.wav", "first.wav", "second.wav", "talk.mp3", "cat.wav"):
         (folder / name).write_bytes((qa.nano_path() / "clips" / "dog.wav").read_bytes())
+    (folder / "meeting.mp3").write_bytes(wav_bytes(35.0))
     training, jobs = ((ROOT / "docs" / name).read_text() for name in ("training.md", "jobs.md"))
     for name, config in re.findall(r"^```toml\n# (\w+\.toml)\n(.*?)^```", training + jobs, re.S | re.M):
         (folder / name).write_text(config)
+    structured = (ROOT / "docs" / "structured.md").read_text()
+    (folder / "sound.json").write_text(re.findall(r"^```json\n(.*?)^```", structured, re.S | re.M)[0])
     example, pair = re.findall(r'^{"messages".*$', training, re.M)
     for name, row in (("train", example), ("eval", example), ("pairs", pair)):
         (folder / f"{name}.jsonl").write_text(row + "\n")

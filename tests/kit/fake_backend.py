@@ -12,14 +12,52 @@ import threading
 import time
 from collections.abc import Iterator
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
+
+from qwen2_audio.api.decisions import Asked, PendingDecision, ask_all
 from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import RequestHandle
-from qwen2_audio.errors import BusyError, ContextLengthError
+from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.longform.settings import TranscriptionSettings
+from qwen2_audio.longform.word_times import WordSpan
 from qwen2_audio.text.chat_template import check_messages
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, TokenLogprob, Usage
+
+VECTOR = np.full(4, 0.5, np.float32)
+
+
+def ended(chunk: Chunk) -> RequestHandle:
+    """A request of which all that comes is `chunk`."""
+    handle = RequestHandle(1, lambda _: None)
+    handle.put(chunk)
+    return handle
+
+
+def one_of(asked: Asked) -> TokenLogprob:
+    """The likeliest token where a question is answered: the first letter."""
+    ids = asked.requests[0][1].logprob_token_ids
+    letters = tuple(TokenLogprob(token, chr(token), bytes([token]), -1.0 - place) for place, token in enumerate(ids))
+    return TokenLogprob(ids[0], chr(ids[0]), bytes([ids[0]]), -1.0, asked=letters)
+
+
+class NoAligner:
+    """Of a checkpoint that has none."""
+
+    def ensure_available(self) -> None:
+        raise ConfigError("Times of words need an aligner, and fake has none.")
+
+
+class Metronome:
+    """Each word where its number says: a tenth of a second long, every fifth of a second."""
+
+    def ensure_available(self) -> None:
+        pass
+
+    def words(self, samples, words, start=0.0) -> list[WordSpan | None]:
+        return [WordSpan(start + n / 5, start + n / 5 + 0.1, 0.9) for n in range(len(words))]
 
 
 class FakeBackend:
@@ -30,6 +68,7 @@ class FakeBackend:
     defaults = MappingProxyType({"max_tokens": 256, "temperature": 0.0, "top_p": 1.0, "top_k": 50})
     version = "0.0.fake"
     transcription = TranscriptionSettings()
+    aligner: Any = NoAligner()
 
     def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
         self.waiting, self.delay = waiting, delay
@@ -41,7 +80,10 @@ class FakeBackend:
         self._stats = Stats()
         self._lock = threading.Lock()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False) -> RequestHandle:
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False, ending="answer") -> RequestHandle:
         params = params or SamplingParams()
         sources = check_messages(messages)
         with self._lock:
@@ -53,6 +95,29 @@ class FakeBackend:
         deadline = None if timeout is None else time.monotonic() + timeout
         threading.Thread(target=self._run, args=(handle, messages, sources, params, deadline), daemon=True).start()
         return handle
+
+    def submit_embedding(self, source, params, *, timeout=None, priority=0) -> RequestHandle:
+        clips = () if source.message is None else check_messages([source.message])
+        heard = tuple(load_clip(clip, number).heard for number, clip in enumerate(clips, 1))
+        return ended(Chunk("", "stop", Usage(20, sum(clip.tokens for clip in heard), 0), heard, embedding=VECTOR))
+
+    def submit_decisions(self, messages, questions, *, timeout=None, priority=0) -> list[PendingDecision]:
+        asked = ask_all(messages, questions, lambda text: list(text.encode()), {0})
+        return [
+            PendingDecision(one, [ended(Chunk("", "stop", Usage(20, 0, 1), logprobs=(one_of(one),)))]) for one in asked
+        ]
+
+    def prompt(self, messages, *, ending="answer"):
+        raise NotImplementedError
+
+    def encode(self, text, *, add_special_tokens=False) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids) -> str:
+        return bytes(ids).decode()
+
+    def token_texts(self, ids) -> list[str]:
+        return [chr(token) for token in ids]
 
     def stats(self) -> Stats:
         return self._stats.snapshot()

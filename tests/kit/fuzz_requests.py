@@ -30,7 +30,7 @@ FIELDS = (
     "model", "temperature", "top_p", "top_k", "min_p", "n", "stop", "seed", "stream", "stream_options", "logprobs",
     "top_logprobs", "max_tokens", "max_completion_tokens", "min_tokens", "frequency_penalty", "presence_penalty",
     "repetition_penalty", "logit_bias", "user", "metadata", "priority", "tools", "response_format", "messages", "audio",
-    "modalities", "unknown", "messages[0]", "",
+    "structured_outputs", "tool_choice", "parallel_tool_calls", "modalities", "unknown", "messages[0]", "",
 )  # fmt: skip
 URLS = (
     "http://", "http://127.0.0.1:1/", "http://[::1]/", "http://0/", "http://0x7f.1/", "http://localhost./x", "file:///",

@@ -41,7 +41,10 @@ class PageBackend:
         self.ends: list[str] = []
         self._cancelled: set[RequestHandle] = set()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False) -> RequestHandle:
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False, ending="answer") -> RequestHandle:
         self.arrived.append(time.time())
         text = text_of(messages[-1])
         if text == "busy" and self.busy:

@@ -20,7 +20,7 @@ class ScriptedListener:
         self.asked, self.cancelled, self.open, self.most_open = [], [], 0, 0
         self._lock = threading.Lock()
 
-    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False):
+    def submit(self, messages, params=None, *, timeout=None, priority=0, raw=False, ending="answer"):
         (message,) = messages
         clip, text = message["content"]
         with self._lock:

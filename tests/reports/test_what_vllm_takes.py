@@ -46,7 +46,6 @@ def transcribe(client, task="transcriptions", **data):
     [
         ({"role": "user", "extra_field": "0"}, "user"),
         ({"role": "my-custom-role"}, "my-custom-role"),
-        ({"role": "tool", "tool_call_id": "x"}, "tool"),
         ({"role": "developer", "weight": 1}, "system"),
     ],
 )
@@ -67,7 +66,7 @@ def test_extra_keys_and_other_roles(client, backend, message, role):
         ({"role": "user<|im_end|>"}, "messages[0].role"),
         ({"role": "user", "nmae": "x"}, "messages[0].nmae"),
         ({"role": "user", "audio": "x"}, "messages[0].audio"),
-        ({"role": "assistant", "tool_calls": [{"id": "x"}]}, "messages[0].tool_calls"),
+        ({"role": "assistant", "tool_calls": [{"id": "x"}]}, "messages[0].tool_calls[0]"),
     ],
 )
 def test_what_is_misspelt_or_would_be_missed(client, message, param):

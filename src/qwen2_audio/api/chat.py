@@ -7,9 +7,11 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..engine.engine import EngineSettings
@@ -20,10 +22,11 @@ from ..inputs.prompt import Prompt
 from ..longform.asking import Task
 from ..longform.settings import TranscriptionSettings
 from ..longform.transcribe import Listening
+from ..longform.transcript import Transcript
 from ..longform.wording import language_of as to_name
 from ..pretrained import Qwen2AudioForConditionalGeneration
-from ..types import Chunk, Completion, Message, SamplingParams
-from . import transcription
+from ..types import Chunk, Completion, Ending, Message, Pooling, PoolingParams, SamplingParams, Source
+from . import alignment, decisions, embedding, transcription
 from .service import Service
 
 DEFAULT_PARAMS = SamplingParams()
@@ -89,7 +92,14 @@ class AudioChat:
                 weakref.finalize(self, self._service.close)
             return self._service
 
-    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Completion:
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        long: str = "refuse",
+        continue_final_message: bool = False,
+    ) -> Completion:
         """Answer a conversation.
 
         Args:
@@ -97,40 +107,59 @@ class AudioChat:
                 text or a list of parts `{"type": "text", "text"}` and `{"type": "audio", "audio": source}`.
             params: None, or a field that is None, takes the checkpoint's generation_config; without a limit there, an
                 answer has at most 256 new tokens.
+            long: what becomes of a clip of more than 30 s (docs/long-audio.md). "refuse"; "parts": each window is
+                asked alone, then their answers, as notes; "native": up to 4 windows in one prompt, "native:9" up to 9;
+                "transcript": it is transcribed, once, and asked about as text. `Completion.parts` has each part's
+                answer, and `Completion.heard` says what was heard and what the answer is made of.
+            continue_final_message: the answer goes on with the text of the last message, a begun answer.
 
         Raises:
             PromptError: malformed messages.
-            AudioError: a clip that cannot be read, is under 21 ms, or is longer than 30 s.
+            AudioError: a clip that cannot be read, is under 21 ms, or is longer than 30 s and refused, or is not
+                answered in the way that `long` says.
             ContextLengthError: prompt and answer exceed the context.
             CapacityError: the request needs more memory than the engine has.
             ConfigError: params that cannot work.
         """
-        handle = self._submit(messages, _single(params, "chat"))
+        ending: Ending = "continued" if continue_final_message else "answer"
+        handle = self._submit(messages, _single(params, "chat"), long, ending)
         try:
             (answer,) = handle.completions()
         finally:
             handle.cancel()  # stops the request after an interrupt; without effect on a finished one
         return answer
 
-    def stream(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Iterator[Chunk]:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        long: str = "refuse",
+        continue_final_message: bool = False,
+    ) -> Iterator[Chunk]:
         """Answer a conversation as `chat` does, as an iterator over deltas of the text.
 
         The joined texts are the text of `chat`; the last chunk has the finish reason and the usage. Messages are
         checked and clips are read before this returns. Closing the iterator, or leaving the loop over it, stops
-        generation after the current token. Raises as `chat`.
+        generation after the current token. With `long` other than "refuse", parts of a long clip come first, as
+        chunks with a `part` and without text. Raises as `chat`.
         """
-        return _deltas(self._submit(messages, _single(params, "stream")))
+        ending: Ending = "continued" if continue_final_message else "answer"
+        return _deltas(self._submit(messages, _single(params, "stream"), long, ending))
 
     def batch(
         self,
         conversations: Sequence[Sequence[Message]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        long: str = "refuse",
     ) -> list[Completion]:
         """Answer any number of conversations together; each answer is that of `chat`.
 
         Args:
             conversations: a list of conversations.
             params: SamplingParams for all of them, or a list with one for each.
+            long: as of `chat`, for all of them.
 
         Raises:
             Qwen2AudioError: as `chat`; the message begins with the conversation's number, from 1. All other requests
@@ -157,7 +186,7 @@ class AudioChat:
                 if len(handles) == max_pending:
                     answers.append(_oldest_answer(handles, len(answers) + 1))
                 with _numbered_errors(number):
-                    handles.append(_submit_when_free(service, messages, item))
+                    handles.append(_submit_when_free(service, messages, item, long))
             while handles:
                 answers.append(_oldest_answer(handles, len(answers) + 1))
             return answers
@@ -175,6 +204,8 @@ class AudioChat:
         everything: bool = False,
         split_channels: bool = False,
         stream: bool = False,
+        word_timestamps: bool = False,
+        speakers: str | Path | None = None,
     ) -> Any:
         """Write down what is said in a sound of any length, or in several: a Transcript, or a list of them.
 
@@ -187,14 +218,19 @@ class AudioChat:
             split_channels: hear each channel by itself, one speaker a channel, as calls are recorded.
             stream: return an iterator instead: over the Segments of one sound, in order of time, or over the
                 Transcripts of several. Closing it stops the work.
+            word_timestamps: give each word its time, by the checkpoint's aligner; without them, words have none, and
+                sentences are found by pauses.
+            speakers: a file in RTTM, from any diariser, whose names segments and words get; there is none here.
 
         Raises:
             AudioError: a sound that cannot be read.
-            ConfigError: an unknown language, or a prompt that the checkpoint does not take.
+            ConfigError: an unknown language, a prompt that the checkpoint does not take, times of words without an
+                aligner, or no RTTM. All are raised before anything is computed.
         """
         task = Task(language, None, prompt, temperature)
         listening = Listening(everything=everything, split_channels=split_channels)
-        return transcription.run(self.service(), audio, task, listening, stream=stream)
+        service, words = self.service(), word_timestamps
+        return transcription.run(service, audio, task, listening, stream=stream, words=words, speakers=speakers)
 
     def translate(
         self,
@@ -206,17 +242,87 @@ class AudioChat:
         everything: bool = False,
         split_channels: bool = False,
         stream: bool = False,
+        speakers: str | Path | None = None,
     ) -> Any:
-        """Write down what is said in another language, `to`; all else as `transcribe`."""
+        """Write down what is said in another language, `to`; all else as `transcribe`. Its words have no times, because
+        they are not those in the sound."""
         if to_name(to) is None:
             raise ConfigError(f"to is {to!r}; expected the language to translate into, such as 'en'.")
         task = Task(language, to, prompt)
         listening = Listening(everything=everything, split_channels=split_channels)
-        return transcription.run(self.service(), audio, task, listening, stream=stream)
+        return transcription.run(self.service(), audio, task, listening, stream=stream, speakers=speakers)
 
-    def _submit(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
+    def align(
+        self, audio: Any, text: str, *, everything: bool = False, speakers: str | Path | None = None
+    ) -> Transcript:
+        """Times of a text that is known: a Transcript with a segment for each line and sentence, and times of words.
+
+        Args:
+            audio: what `user()` takes as a clip, of any length.
+            text: what is said in it, in any script. Words that the sound does not hold get no times, and a note counts
+                them.
+            everything: also look where nobody seems to speak, as in singing.
+            speakers: as `transcribe`.
+
+        Raises:
+            AudioError: a sound that cannot be read.
+            ConfigError: the checkpoint has no aligner (`qwen2-audio train aligner` makes one), a text without words, or
+                one that is too long for the sound.
+        """
+        return alignment.run(self.service(), audio, text, Listening(everything=everything), speakers)
+
+    def embed(
+        self,
+        inputs: Sequence[Any],
+        *,
+        source: Source = "language_model",
+        layer: int = -1,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Embed clips, texts and conversations: float32 [N, D], each row as if it were alone.
+
+        Args:
+            inputs: a list of clips in any form that `user()` takes; of `user(...)` messages, for text, or for text
+                with clips; or of lists of messages, which take the chat template.
+            source: "language_model": the hidden states behind the final norm, of `<|audio_bos|>`, clip,
+                `<|audio_eos|>` and text, as MTEB takes them; "encoder" or "projector": of the clips alone, far cheaper.
+            layer: of the source's hidden states, counted as transformers counts them: 0 enters the first layer, -1 is
+                the source's output. The encoder's has 25 states a second, its layers have 50.
+            pooling: "last" position (the language model's default), "mean" (of the others), or "none": then a list of
+                N arrays [T, D].
+            normalize: to length 1, so that a product of two rows is their cosine.
+
+        Raises:
+            Qwen2AudioError: as `chat`; the message begins with the input's number, from 1.
+        """
+        return embedding.run(self.service(), inputs, PoolingParams(source, layer, pooling, normalize))
+
+    def decide(self, audio: Any, questions: Any) -> Any:
+        """Answer questions whose answers are given: a Decision, or for a list of questions a list of them.
+
+        Args:
+            audio: a clip or a list of clips, as `user()` takes them, or the messages of a conversation.
+            questions: `{"question": str, "choices": [...]}`, with choices also as a dict of descriptions;
+                `{"question", "levels": [...]}` for a scale, lowest first; `{"question"}` for yes or no; or a list of
+                such questions, which share the clip's encoding and its part of the prompt. `"labels": "words"` scores
+                the choices' own words instead of letters.
+
+        Raises:
+            PromptError: a malformed question.
+            AudioError, ContextLengthError, CapacityError: as `chat`.
+        """
+        return decisions.run(self.service(), audio, questions)
+
+    def _submit(
+        self, messages: Sequence[Message], params: SamplingParams, long: str, ending: Ending = "answer"
+    ) -> RequestHandle:
         service = self.service()
-        prompt: Prompt = service.prompt(messages)
+        if long != "refuse":
+            messages, handle = _submit_long(service, messages, params, long)
+            if handle is not None:
+                return handle
+        prompt: Prompt = service.prompt(messages, ending=ending)
         service.check(prompt, params)
         return service.submit_prompt(prompt, params)
 
@@ -232,8 +338,23 @@ def _single(params: object, name: str) -> SamplingParams:
     return params
 
 
-def _submit_when_free(service: Service, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
+def _submit_long(
+    service: Service, messages: Sequence[Message], params: SamplingParams, long: str
+) -> tuple[Sequence[Message], RequestHandle | None]:
+    """`longform.questions.submit.submit`, imported here: a conversation without a long clip runs none of its files."""
+    from ..longform.questions.submit import submit
+
+    return submit(service, messages, params, long)
+
+
+def _submit_when_free(
+    service: Service, messages: Sequence[Message], params: SamplingParams, long: str
+) -> RequestHandle:
     """`service.submit`, repeated while the queue is full: a finished request leaves the queue with a short delay."""
+    if long != "refuse":
+        messages, handle = _submit_long(service, messages, params, long)
+        if handle is not None:
+            return handle
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ..checkpoint.locate import about, find
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
+    from ..longform.settings import TranscriptionSettings
     from .chat import AudioChat
 
 NUM_SPECULATIVE_TOKENS = 4  # tokens that the draft model proposes per step; as in EngineSettings
@@ -32,6 +34,7 @@ def load(
     tensor_parallel: bool = False,
     draft: str | Path | None = None,
     num_speculative_tokens: int = NUM_SPECULATIVE_TOKENS,
+    aligner: str | Path | None = None,
     **renamed: Any,
 ) -> AudioChat:
     """Load a checkpoint for conversations.
@@ -58,6 +61,8 @@ def load(
         draft: a smaller checkpoint with the same tokenizer, named like `name`, for speculative decoding: it proposes
             tokens, which the model verifies. Answers stay the same, and are faster where its proposals are accepted.
         num_speculative_tokens: the most tokens that the draft proposes per step.
+        aligner: a file that `qwen2-audio train aligner` wrote, for times of words; None: the checkpoint's own, if it
+            has one.
 
     Raises:
         WeightsError: the checkpoint or the adapter is missing, unreachable or damaged, or they do not match.
@@ -88,7 +93,7 @@ def load(
     if tensor_parallel and draft is not None:
         raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
-    transcription = read_settings(where, revision=revision, local_files_only=local_files_only)
+    transcription = _with_aligner(read_settings(where, revision=revision, local_files_only=local_files_only), aligner)
     if draft is not None:
         drafts.check_files(draft := find(draft), config, processor, local_files_only)
     model = Qwen2AudioForConditionalGeneration.from_pretrained(
@@ -122,6 +127,16 @@ def load(
         draft=draft_model,
         transcription=transcription,
     )
+
+
+def _with_aligner(settings: TranscriptionSettings, aligner: str | Path | None) -> TranscriptionSettings:
+    """The settings with another aligner than the checkpoint's own. Raises ConfigError for a file that is none."""
+    from ..longform.word_times_head import AlignerHead
+
+    if aligner is None:
+        return settings
+    AlignerHead.read(Path(aligner))
+    return replace(settings, aligner=str(aligner))
 
 
 def _add(adapter: str | Path, model: Any, *, quantized: bool) -> str:

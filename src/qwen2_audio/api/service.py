@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ..engine.engine import Engine, EngineSettings
@@ -10,21 +13,26 @@ from ..engine.metrics import Stats
 from ..engine.request import RequestHandle
 from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
+from ..errors import BusyError, PromptError
 from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..longform.settings import TranscriptionSettings
+from ..longform.word_times import Aligner
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..text.chat_template import IM_END
-from ..types import Message, SamplingParams
+from ..types import Ending, Message, PoolingParams, SamplingParams
+from .decisions import PendingDecision, Question, ask_all
+from .embedding import input_of, prompt_of
 
 
 class Service:
     """Answers conversations from any number of threads.
 
     Attributes: `name`, `about`, `context` (positions of prompt and answer), `defaults` (the fields of SamplingParams
-    that the checkpoint's generation_config sets), `transcription` (how it transcribes).
+    that the checkpoint's generation_config sets), `transcription` (how it transcribes), `aligner` (finds times of words
+    where the checkpoint has a head for that, as its `ensure_available` says).
     """
 
     def __init__(
@@ -42,6 +50,8 @@ class Service:
         ids differ."""
         self.name, self.about = name, about
         self.transcription = transcription or TranscriptionSettings()
+        path = self.transcription.aligner
+        self.aligner = Aligner(model.audio_tower, None if path is None else Path(path), name)
         self.context = int(model.config.text_config.max_position_embeddings)
         self._processor, self._template = processor, prompts.custom_template(processor)
         self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None
@@ -74,6 +84,10 @@ class Service:
 
         return __version__
 
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes in a prompt."""
+        return len(self._processor.tokenizer.encode_plain(text)[0])
+
     def submit(
         self,
         messages: Sequence[Message],
@@ -82,6 +96,7 @@ class Service:
         timeout: float | None = None,
         priority: int = 0,
         raw: bool = False,
+        ending: Ending = "answer",
     ) -> RequestHandle:
         """Submit a conversation to the engine and return at once. Its clips are read on other threads.
 
@@ -89,6 +104,7 @@ class Service:
             timeout: seconds until the request ends with finish_reason "deadline"; None: no limit.
             priority: requests with a lower number are scheduled first.
             raw: the one message is a clip and the prompt of a base checkpoint; no chat template frames it.
+            ending: "continued": the answer goes on with the text of the last message.
 
         Raises:
             PromptError: malformed messages.
@@ -96,10 +112,16 @@ class Service:
 
         Later errors (AudioError, ContextLengthError, ConfigError, CapacityError) are the `error` of the last chunks.
         """
-        sources = self._check(messages, raw)
+        sources, params = self._check(messages, raw), params or SamplingParams()
+
+        def prepare() -> Prompt:
+            if params.constraint is not None:
+                self._engine.compile(params)
+            return self.prompt(messages, raw=raw, ending=ending)
+
         return self._thread.submit(
-            lambda: self.prompt(messages, raw=raw),
-            params or SamplingParams(),
+            prepare,
+            params,
             timeout=timeout,
             priority=priority,
             quick=not sources,
@@ -113,15 +135,87 @@ class Service:
         """Submit a conversation whose prompt was built already, by `prompt`."""
         return self._thread.submit(lambda: prompt, params, quick=True)
 
-    def prompt(self, messages: Sequence[Message], *, raw: bool = False) -> Prompt:
+    def submit_embedding(
+        self, source: Any, params: PoolingParams, *, timeout: float | None = None, priority: int = 0
+    ) -> RequestHandle:
+        """Submit an EmbeddingInput, or what `input_of` makes one of; its last Chunk has the embedding.
+
+        Raises BusyError; later errors are those of `submit`.
+        """
+        return self._thread.submit(
+            lambda: prompt_of(input_of(source), self._processor, self._template, self._log_mels),
+            params,
+            timeout=timeout,
+            priority=priority,
+        )
+
+    def submit_decisions(
+        self,
+        messages: Sequence[Message],
+        questions: Sequence[Question],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[PendingDecision]:
+        """Submit questions about one conversation, whose clips are read once. Raises as `submit`."""
+        tokenizer, built, lock = self._processor.tokenizer, list[Prompt](), Lock()
+        asked = ask_all(messages, questions, lambda text: tokenizer.encode_plain(text)[0], self._engine.eos_ids)
+        for item in asked:
+            self._check(item.messages, raw=False)
+
+        def prompt(messages: Sequence[Message], answer: str) -> Prompt:
+            with lock:
+                if not built:
+                    built.append(self.prompt(messages))
+            new = prompts.reword_prompt(built[0], messages, self._processor, self._template)
+            return new.with_ids([*new.ids, *tokenizer.encode_plain(answer)[0]]) if answer else new
+
+        submit = partial(self._thread.submit, timeout=timeout, priority=priority)
+        pending: list[PendingDecision] = []
+        try:
+            for item in asked:
+                pending.append(PendingDecision(item, []))
+                for answer, params in item.requests:
+                    pending[-1].handles.append(submit(partial(prompt, item.messages, answer), params))
+        except BusyError:
+            for one in pending:
+                one.cancel()
+            raise
+        return pending
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token; U+FFFD where it is a part of a character. Raises PromptError for other ids."""
+        tokenizer = self._processor.tokenizer
+        if wrong := [token for token in ids if not 0 <= token < len(tokenizer)]:
+            raise PromptError(f"There is no token {wrong[0]}; expected ids from 0 to {len(tokenizer) - 1}.")
+        return [tokenizer.token_bytes(token).decode("utf-8", "replace") for token in ids]
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Ids of a text as it stands; with `add_special_tokens`, a control token in it is one, as in a prompt."""
+        tokenizer = self._processor.tokenizer
+        return list(tokenizer(text)["input_ids"]) if add_special_tokens else tokenizer.encode_plain(text)[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, control tokens included. Raises PromptError as `token_texts`."""
+        self.token_texts(ids)
+        return str(self._processor.tokenizer.decode(list(ids)))
+
+    def prompt(self, messages: Sequence[Message], *, raw: bool = False, ending: Ending = "answer") -> Prompt:
         """Build a conversation's prompt, or a base checkpoint's, and load its clips. Raises PromptError, AudioError."""
         if raw:
             return prompts.build_base_prompt(messages, self._processor, self._log_mels)
-        return prompts.build_prompt(messages, self._processor, self._template, self._log_mels)
+        return prompts.build_prompt(messages, self._processor, self._template, self._log_mels, ending=ending)
 
-    def check(self, prompt: Prompt, params: SamplingParams) -> None:
+    def check(self, prompt: Prompt, params: SamplingParams | PoolingParams) -> None:
         """Raises ContextLengthError, CapacityError or ConfigError if the engine would refuse this request."""
         self._engine.check_request(prompt, params)
+
+    def set_up_grammars(self) -> None:
+        """Have ready what the first answer with a schema or a grammar would wait for, about a second.
+
+        Raises ConfigError where llguidance is not installed.
+        """
+        self._engine.set_up_grammars()
 
     def stats(self) -> Stats:
         """The engine's counters."""

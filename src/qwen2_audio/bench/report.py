@@ -55,8 +55,9 @@ class Report:
 
 
 def more_is_better(unit: str) -> bool:
-    """Rates and gains are better when larger; seconds, bytes, errors and overheads when smaller."""
-    return unit.endswith("/s") or unit in ("x faster", "x the rate")
+    """Rates, gains and shares of what is right are better when larger; seconds, bytes, errors and overheads when
+    smaller."""
+    return unit.endswith("/s") or unit in ("x faster", "x the rate", "% right")
 
 
 def table(report: Report) -> Table:

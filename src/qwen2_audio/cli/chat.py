@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Qwen2AudioError
-from ..types import Chunk, Message, SamplingParams
-from . import terminal
+from ..longform.questions.policy import BY_PARTS, Policy, parse_policy
+from ..longform.questions.wording import note_line
+from ..types import Chunk, Message, Part, SamplingParams
+from . import long_clips, terminal
 from .chat_input import COMMANDS, ChatCommand, Turn, parse, seconds_of, unheard_files
-from .terminal import heard_line, note
+from .terminal import note
 
 if TYPE_CHECKING:
     from ..api.chat import AudioChat
+    from ..longform.questions.recordings import Conversation as Recorded
 
 HELP = "A line is text, clips (paths or URLs), or clips and then text.\n" + "\n".join(
     f"  {name:<6} {text}" for name, text in COMMANDS.items()
@@ -30,12 +34,17 @@ def command(
     top_k: terminal.TopK = None,
     seed: terminal.Seed = None,
     system: terminal.System = None,
+    long: long_clips.Long = "parts",
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
 ) -> int:
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
-    conversation = Conversation(terminal.load_model(model, device, dtype, adapter, quantize), params, system)
+    policy = parse_policy(long)
+    chat = terminal.load_model(model, device, dtype, adapter, quantize)
+    if policy.kind == "transcript":
+        long_clips.keep_transcripts(chat, adapter, quantize)
+    conversation = Conversation(chat, params, system, policy)
     interactive = sys.stdin.isatty()
     note(HELP if interactive else "Reading lines from stdin.")
     refused = False
@@ -75,8 +84,9 @@ class Conversation:
     chat: AudioChat
     params: SamplingParams
     system: str | None = None
+    policy: Policy = BY_PARTS  # of clips that are longer than is heard at once
     messages: list[Message] = field(default_factory=list)
-    clips: int = 0  # in `messages`
+    parts: list[Part] = field(default_factory=list)  # of the last such clip
 
     def __post_init__(self) -> None:
         self.restart()
@@ -85,7 +95,7 @@ class Conversation:
         from ..inputs.messages import system
 
         self.messages = [] if self.system is None else [system(self.system)]
-        self.clips = 0
+        self.parts = []
 
     def handle(self, line: str) -> bool:
         """Process a line; False for /quit. Raises Qwen2AudioError, after which the conversation is as before."""
@@ -102,6 +112,8 @@ class Conversation:
         if command.name == "/new":
             self.restart()
             note("A new conversation.")
+        elif command.name == "/parts":
+            note("".join(map(note_line, self.parts)).rstrip("\n") or "No clip of more than 30 s was heard yet.")
         elif command.name == "/help":
             note(HELP)
         elif command.name == "/rec":
@@ -113,29 +125,51 @@ class Conversation:
         return command.name != "/quit"
 
     def _answer(self, text: str | None, sources: list[Any], names: list[str]) -> None:
-        from ..audio import SAMPLE_RATE
         from ..inputs.clip import load_clip
         from ..inputs.messages import assistant, user
+        from ..longform.questions.recordings import read_conversation
+        from ..longform.questions.submit import check
+        from ..longform.transcribe import LIMITS
 
-        clips = [load_clip(source, self.clips + number) for number, source in enumerate(sources, 1)]
-        waveforms = [(clip.waveform, SAMPLE_RATE) for clip in clips]
-        messages = [*self.messages, user(text, audio=waveforms or None)]
-        chunks = self.chat.stream(messages, self.params)
-        for name, clip in zip(names, clips, strict=True):
-            note(heard_line(name, clip.heard.seconds, clip.heard.tokens))
-        answer = _print_until_interrupted(chunks)
+        turn = user(text, audio=sources or None)
+        read = read_conversation([*self.messages, turn], LIMITS, load=True)
+        assert read is not None
+        with closing(read):
+            if read.recordings and self.policy.kind == "refuse":
+                load_clip(read.recordings[0].source, read.recordings[0].number)  # says so
+            if read.recordings:
+                check(read, self.policy)
+            long_clips.announce(read, names, self.policy)
+            if read.recordings:
+                self._answer_long(read, turn, text)
+                return
+            answer = _print_until_interrupted(self.chat.stream(read.messages, self.params), spinner=True)
         if answer:
-            self.messages = [*messages, assistant(answer)]
-            self.clips += len(clips)
+            self.messages = [*read.messages, assistant(answer)]
         else:
             note("(no answer; this turn is dropped)")
 
+    def _answer_long(self, read: Recorded, turn: Message, text: str | None) -> None:
+        """Later turns have notes in the place of a clip that was heard by parts, so that they take seconds."""
+        from ..inputs.messages import assistant
 
-def _print_until_interrupted(chunks: Iterator[Chunk]) -> str:
+        parts = list[Part]()
+        chunks = self.chat.stream(read.messages, self.params, long=self.policy.value)
+        answer = _print_until_interrupted(long_clips.without_parts(chunks, read, self.policy, parts))
+        if not answer:
+            note("(no answer; this turn is dropped)")
+            return
+        self.parts = parts
+        if self.policy.kind == "parts":
+            turn = long_clips.remembered(text, parts)
+        self.messages = [*self.messages, turn, assistant(answer)]
+
+
+def _print_until_interrupted(chunks: Iterator[Chunk], *, spinner: bool = False) -> str:
     """Print an answer as it arrives, and return it. Ctrl-C stops the answer, not the program."""
     texts: list[str] = []
     try:
-        with terminal.waiting("Listening"):
+        with terminal.waiting("Listening") if spinner else nullcontext():
             chunk = next(chunks)
         while chunk.finish_reason is None:
             texts.append(chunk.text)

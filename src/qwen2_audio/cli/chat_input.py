@@ -12,6 +12,7 @@ from ..errors import AudioError, PromptError, did_you_mean
 COMMANDS = {
     "/rec": "[SECONDS] record from the microphone (5 s), and send it",
     "/new": "start a new conversation",
+    "/parts": "what was heard in each part of the last clip of more than 30 s",
     "/help": "show this",
     "/quit": "leave; end of file does too",
 }

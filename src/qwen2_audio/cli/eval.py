@@ -14,6 +14,7 @@ COMMANDS = {
     "score": "score the answers of a run, or another project's file of answers, again; no model",
     "judge": "let a language model judge the answers of a run that have no single right one",
     "compare": "two runs on their common rows: differences with intervals, and the rows that flipped",
+    "calibrate": "the confidence below which a checkpoint's transcripts are doubtful, found on clips with their texts",
     "report": "the tables of a run, and report.html",
 }
 PROGRAM = "qwen2-audio eval"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError, DatasetError
+from ..longform.questions.policy import parse_policy
 from .exit_codes import OUT_OF_BOUNDS, SOME_FAILED
 from .terminal import Adapter, Device, DType, Quantize, is_first, load_model, note, waiting
 
@@ -61,6 +62,14 @@ DeafCheckOption = Annotated[
     bool,
     typer.Option("--deaf-check/--no-deaf-check", help="Stop where exchanging clips hardly changes the answers."),
 ]
+Long = Annotated[
+    str,
+    typer.Option(
+        "--long",
+        help="Hear clips over 30 s whole: parts, native, native:9, transcript. Another protocol than the official "
+        "one, refuse, which hears their first 30 s.",
+    ),
+]
 Bars = Annotated[bool, typer.Option("--bars", help="nano only: exit with 3 where a bar of its table is missed.")]
 
 
@@ -82,14 +91,15 @@ def command(
     lang: Language = None,
     before: Before = None,
     in_flight: InFlight = None,
+    long: Long = "refuse",
     deaf_check: DeafCheckOption = True,
     bars: Bars = False,
 ) -> int:
     if tasks.strip() == NANO:
-        if data or base_url or sample or shard or adapter or quantize:
+        if data or base_url or sample or shard or adapter or quantize or long != "refuse":
             raise ConfigError(
                 "The task nano renders its own clips and loads a checkpoint's folder; --data, --base-url, --sample, "
-                "--shard, --adapter and --quantize are for the other tasks."
+                "--shard, --adapter, --quantize and --long are for the other tasks."
             )
         return examine_nano(model, before, limit or NANO_ROWS, out, bars=bars)
     if before is not None or bars:
@@ -98,6 +108,7 @@ def command(
     from ..evaluate.results import try_scoring
     from ..evaluate.rows import Selection, parse_shard
 
+    parse_policy(long)
     selection = Selection(limit, sample, seed, parse_shard(shard))
     found = find_rows(tasks, data, lang)
     for task, examples in found:
@@ -117,7 +128,7 @@ def command(
     asked.in_flight = in_flight or asked.in_flight
     try:
         found = [fitted(asked, *pair) for pair in found]
-        runs = ask(asked, found, selection, data or Path(), out, deaf_check=deaf_check)
+        runs = ask(asked, found, selection, data or Path(), out, deaf_check=deaf_check, long=long)
     finally:
         asked.close()
     for run in runs:
@@ -167,6 +178,7 @@ def ask(
     out: Path,
     *,
     deaf_check: bool,
+    long: str = "refuse",
 ) -> list[TaskRun]:
     """Run with a progress bar on stderr."""
     from rich.console import Console
@@ -189,7 +201,7 @@ def ask(
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars = {task.id: progress.add_task(task.id, total=len(selection.rows(examples))) for task, examples in tasks}
         run = Run(
-            shard_folder(out, selection.shard), model, selection, deaf_check, str(data.resolve()),
+            shard_folder(out, selection.shard), model, selection, deaf_check, long, str(data.resolve()),
             tell=lambda sentence: progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True),
             advance=lambda prediction: progress.advance(bars[prediction.task]),
         )  # fmt: skip

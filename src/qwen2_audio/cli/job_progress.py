@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from .sound_progress import clock
+from ..longform.questions.wording import clock
 
 if TYPE_CHECKING:
     from ..jobs.progress import Progress

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .sound_progress import clock
+from ..longform.questions.wording import clock
 from .terminal import Json, as_json
 
 if TYPE_CHECKING:

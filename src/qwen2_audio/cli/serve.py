@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11")
+_REQUIRED_PACKAGES = ("starlette", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "h11", "llguidance")
 
 
 def command(
@@ -67,6 +67,12 @@ def command(
     max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip.", min=1)] = 25,
     max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
     max_clip_seconds: Annotated[int, typer.Option(help="Longest clip to transcribe.", min=1)] = 14_400,
+    max_logprobs: Annotated[
+        int,
+        typer.Option(
+            help="Most tokens to name beside one in logprobs; -1: the whole vocabulary, which is slow.", min=-1
+        ),
+    ] = 20,
     max_concurrency: Annotated[int, typer.Option(help="Most requests at a time, queued ones included.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Most seconds from a request to the end of its answer.")] = 600.0,
     keep_alive: Annotated[
@@ -112,6 +118,7 @@ def command(
         clip_bytes=max_clip_mb << 20,
         clips=max_clips,
         clip_seconds=max_clip_seconds,
+        logprobs=max_logprobs,
         concurrency=max_concurrency,
         deadline=deadline,
         keep_alive=keep_alive,
@@ -138,7 +145,7 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     loaded, where = load(), find(model)
     folder = Path(where)
     name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
-    return Service(
+    service = Service(
         loaded.model,
         loaded.processor,
         loaded.settings,
@@ -147,6 +154,8 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
         draft=loaded.draft,
         transcription=loaded.transcription,
     )
+    service.set_up_grammars()
+    return service
 
 
 def _api_keys(options: list[str] | None) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from ..longform.questions.wording import clock
+
 _EVERY = 0.2  # s between two lines
 
 
@@ -49,10 +51,3 @@ def line(name: str, position: float, seconds: float | None, elapsed: float) -> s
         return text
     speed = position / elapsed
     return f"{text}, {speed:.1f} times as fast as it is, {clock((seconds - position) / speed)} left"
-
-
-def clock(seconds: float) -> str:
-    """As 0:07, 12:30 or 1:02:03."""
-    whole = round(seconds)
-    minutes = f"{whole // 60 % 60:02}:{whole % 60:02}"
-    return f"{whole // 3600}:{minutes}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"

@@ -34,7 +34,11 @@ CharactersPerSecond = Annotated[float | None, typer.Option(help="Subtitles stay 
 Force = Annotated[bool, typer.Option("--force", help="Write files that exist already.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit status 1 where a segment is flagged, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
-WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Times of words; not in this version.", hidden=True)]
+WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Times of words, by the checkpoint's aligner.")]
+Speakers = Annotated[str | None, typer.Option(help="RTTM of a diariser: who speaks, for segments and words.")]
+Aligner = Annotated[
+    str | None, typer.Option(help="File of `train aligner`; default the checkpoint's own.", show_default=False)
+]
 
 
 def command(
@@ -57,6 +61,8 @@ def command(
     strict: Strict = False,
     quiet: Quiet = False,
     word_timestamps: WordTimes = False,
+    speakers: Speakers = None,
+    aligner: Aligner = None,
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
     device: terminal.Device = "auto",

@@ -18,6 +18,7 @@ from .terminal import note
 
 if TYPE_CHECKING:
     from ..longform.cues import CueShape
+    from ..longform.speakers import Turn
     from ..longform.transcribe import Finished, Progress
     from ..longform.transcript import Transcript
 
@@ -48,6 +49,7 @@ class Wanted:
     strict: bool = False
     quiet: bool = False
     word_timestamps: bool = False
+    speakers: str | None = None
     json: bool = False
 
     @property
@@ -61,7 +63,8 @@ class Wanted:
 def run_options(options: Mapping[str, Any]) -> int:
     """`run` with a command's options by their names: those of `Wanted`, and those that say what is loaded."""
     wanted = {name: value for name, value in options.items() if name in Wanted.__dataclass_fields__}
-    loading = {name: options[name] for name in ("model", "device", "dtype", "adapter", "quantize")}
+    names = ("model", "device", "dtype", "adapter", "quantize", "aligner")
+    loading = {name: options[name] for name in names if name in options}
     return run(Wanted(**wanted), loading)
 
 
@@ -71,11 +74,10 @@ def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
         terminal.load_model(**loading)  # exits when the first process ends
     from ..longform.asking import Task
     from ..longform.transcribe import Listening, transcribe
+    from ..longform.word_times_segments import SegmentTimes
 
     if wanted.word_timestamps:
-        raise ConfigError(
-            "Times of words need an aligner, which this version does not have; leave out --word-timestamps."
-        )
+        check_aligner(loading["model"], loading["aligner"])
     if wanted.channels not in ("mix", "split"):
         raise ConfigError(f"--channels is {wanted.channels!r}; expected mix or split.")
     sounds = sounds_of(wanted.sounds)
@@ -85,14 +87,41 @@ def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
     todo = [sound for sound in sounds if not writer.is_done(sound)]
     if not todo:
         return 0
+    turns = turns_of(wanted.speakers, todo, alone=len(sounds) == 1)
     chat = terminal.load_model(**loading)
     settings = chat.transcription
+    if settings.min_confidence is None and not wanted.quiet:
+        note("Doubtful segments are not flagged: this checkpoint has no threshold for that; eval calibrate finds one.")
     if wanted.window is not None:
         settings = replace(settings, window_seconds=wanted.window)
     if wanted.merge_gap is not None:
         settings = replace(settings, merge_gap=wanted.merge_gap, merge=True)
-    events = transcribe(chat.service(), [(sound.source, sound.name) for sound in todo], task, settings, listening)
+    service = chat.service()
+    times = SegmentTimes(service.aligner if wanted.word_timestamps else None, turns)
+    pairs = [(sound.source, sound.name) for sound in todo]
+    events = transcribe(service, pairs, task, settings, listening, times=times)
     return _follow(events, todo, writer, wanted)
+
+
+def check_aligner(model: str | None, aligner: str | None) -> None:
+    """Raises ConfigError, before a model is loaded, where its folder has no aligner and none is given."""
+    from ..checkpoint.locate import find
+    from ..longform.settings import ALIGNER
+    from ..longform.word_times import missing_aligner
+
+    folder = Path(find(model))
+    if aligner is None and folder.is_dir() and not (folder / ALIGNER).is_file():
+        raise ConfigError(missing_aligner(str(folder)))
+
+
+def turns_of(path: str | None, sounds: list[Sound], *, alone: bool) -> list[tuple[Turn, ...]] | None:
+    """Who speaks in each of the sounds, by a file in RTTM; None without one. Raises ConfigError."""
+    if path is None:
+        return None
+    from ..longform.speakers import Speakers
+
+    known = Speakers.read(path)
+    return [known.turns_of(sound.name, alone=alone) for sound in sounds]
 
 
 def _follow(events: Iterator[Progress | Finished], sounds: list[Sound], writer: _Writer, wanted: Wanted) -> int:
@@ -149,8 +178,9 @@ class _Writer:
             raise ConfigError("Several formats are files, not one text; give --output FOLDER.")
         if wanted.json and wanted.format is not None and self._folder is None:
             raise ConfigError("--json and --format both say what stdout gets; leave one of them out, or give --output.")
-        if "ctm" in self._formats:
-            raise ConfigError("ctm holds a time for each word, and this version gives none; choose another format.")
+        if "ctm" in self._formats and not wanted.word_timestamps:
+            needs = "give --word-timestamps" if wanted.to is None else "a translation's words have none"
+            raise ConfigError(f"ctm holds a time for each word; {needs}, or choose another format.")
         if self._folder is not None:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -178,6 +208,7 @@ class _Writer:
         """A segment has come."""
         if self._as_it_comes and segment.text:
             label = "" if segment.channel is None else f"Channel {segment.channel + 1}: "
+            label = label if segment.speaker is None else f"{segment.speaker}: "
             print(label + " ".join(segment.text.split()), flush=True)
 
     def finish(self, sound: Sound, talk: Transcript) -> Exception | None:

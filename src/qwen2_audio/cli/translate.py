@@ -30,6 +30,7 @@ def command(
     force: transcribe.Force = False,
     strict: transcribe.Strict = False,
     quiet: transcribe.Quiet = False,
+    speakers: transcribe.Speakers = None,
     model: terminal.Model = None,
     adapter: terminal.Adapter = None,
     device: terminal.Device = "auto",

@@ -78,20 +78,24 @@ class BlockManager:
 
     def lookup(self, keys: Keys[int]) -> int:
         """Positions of `keys` that are cached now, for a sequence with one more key; they become most recently used."""
-        chain, part = self._find(keys)
+        chain, part = self._find(keys, len(keys) + 1)
         for node in ([part[0]] if part else []) + chain[::-1]:
             if node.block in self._idle:
                 self._idle.move_to_end(node.block)
         return len(chain) * self.size + (part[1] if part else 0)
 
-    def num_new_blocks(self, keys: Keys[int]) -> int:
-        """How much `free` falls once a sequence with these keys is allocated and extended to all of them."""
-        in_use = sum(self._users[node.block] > 0 for node in self._chain(keys[:-1]))
+    def num_new_blocks(self, keys: Keys[int], cacheable: int | None = None) -> int:
+        """How much `free` falls once a sequence with these keys is allocated and extended to all of them.
+
+        `cacheable`: how many of them may be cached ones; None: all but the last.
+        """
+        shared = keys[: len(keys) - 1 if cacheable is None else cacheable]
+        in_use = sum(self._users[node.block] > 0 for node in self._chain(shared))
         return self._count(len(keys)) - in_use
 
     def allocate(self, sequence: Sequence) -> BlockCopy | None:
-        """Give a sequence without blocks the cached blocks of its longest prefix. One position
-        at least stays uncomputed.
+        """Give a sequence without blocks the cached blocks of its longest prefix, up to `cacheable` positions. One
+        position at least stays uncomputed.
 
         Sets `computed`, and `cached` if it never ran. If a cached block matches only in part, a new block is taken and
         returned as the copy's target: the caller copies before the next pass and then calls `copied`; until then the
@@ -99,7 +103,7 @@ class BlockManager:
         whenever it would have without the copy.
         """
         assert not sequence.blocks and sequence not in self._tips
-        chain, part = self._find(sequence.prefix_keys[:-1])
+        chain, part = self._find(sequence.prefix_keys[: sequence.cacheable], len(sequence.prefix_keys))
         for node in chain:
             self._acquire(node.block)
         sequence.blocks = [node.block for node in chain]
@@ -205,17 +209,17 @@ class BlockManager:
             node = child
         return chain
 
-    def _find(self, keys: Keys[int]) -> tuple[list[_Node], tuple[_Node, int] | None]:
+    def _find(self, keys: Keys[int], total: int) -> tuple[list[_Node], tuple[_Node, int] | None]:
         """The full published blocks that `keys` start with; a block that continues as the rest does, and how far.
 
-        The latter only if its copy, itself and all other blocks of `keys` and one more key fit.
+        The latter only if its copy, itself and all other blocks of `total` positions fit.
         """
         chain = self._chain(keys)
         at = len(chain) * self.size
         part = (chain[-1] if chain else self._root).nearest(tuple(keys[at : at + self.size]))
         if part is not None:
             idle = sum(node.block in self._idle for node in (*chain, part[0]))
-            if self._count(len(keys) + 1) - len(chain) > self.free - idle:
+            if self._count(total) - len(chain) > self.free - idle:
                 part = None
         return chain, part
 

@@ -1,6 +1,7 @@
 """The engine: requests in, deltas of answers out, one step at a time.
 
     submit -> waiting -> prefill in chunks -> decode, a token a step -> one terminal delta, whatever happened
+                                           -> hidden states, where they are wanted in place of an answer
 
 A step: late requests end, clips are encoded for a while, the scheduler decides what is computed, the model runner
 computes it, each sequence that is at its end takes its next token. Not thread-safe: `thread.EngineThread` is.
@@ -15,7 +16,7 @@ import torch
 from ..inputs.prompt import Prompt
 from ..native.paged import storage_for
 from ..text.tokenizer import Tokenizer
-from ..types import FinishReason, SamplingParams
+from ..types import FinishReason, PoolingParams, SamplingParams
 from .block_manager import BlockManager
 from .encoder_cache import EncoderCache
 from .executor.forward_batch import ForwardOutput
@@ -24,15 +25,19 @@ from .executor.tp_worker import TPDriver
 from .metrics import Stats, StepTimer
 from .model_interface import EngineModel
 from .output_processor import NOTHING, Responses, SequenceState, Taken
+from .prompt_outputs import ClipEmbedder, HiddenStates, PromptLogprobs, check_pooling, layer_of
 from .request import Request, RequestHandle, Sequence
-from .sampler import Sampler
-from .scheduler import Limits, Scheduler, SchedulerOutput, StepSizeController
+from .sampler import Sampler, TokenChooser
+from .scheduler import Limits, ScheduledSequence, Scheduler, SchedulerOutput, StepSizeController
 from .settings import EngineSettings as EngineSettings
 from .settings import OptionsResolver, RequestOptions
 from .speculative.decoder import SpeculativeDecoder
 from .speculative.draft_model import DraftModel, check_same_tokens, same_encoder
+from .speculative.forced_tokens import ForcedTokens
 from .speculative.prompt_lookup import PromptLookup
 from .speculative.proposer import Proposer
+from .structured.constrained_sampler import ConstrainedSampler, GrammarMask
+from .structured.grammar import Grammars
 
 ENCODER_SECONDS = 0.05  # of encoder work a step, while other answers wait for their next token
 STEP_SECONDS = 0.15  # that a step with prefill should take, while other answers wait for their next token
@@ -59,24 +64,33 @@ class Engine:
             draft = draft if self.settings.num_speculative_tokens else None
         self._model = model
         self._options = OptionsResolver(model, tokenizer)
+        self._grammars = Grammars(tokenizer, int(model.config.text_config.vocab_size))
+        self._forced_tokens = ForcedTokens()
         budget = self.settings.encoder_cache_bytes if self.settings.enable_prefix_caching else 0
         self._encoder_cache = EncoderCache(model, budget, self.stats)
         self._runner = self._make_runner(draft)
         self._speculative = self._make_speculative(draft)
         self._step_size = StepSizeController(STEP_SECONDS, self.settings.max_num_batched_tokens)
+        self._tokenizer = tokenizer
         self._responses = Responses(tokenizer, self.stats)
         self._timer = StepTimer(self.stats)
         self._encoder_errors: list[tuple[Sequence, Exception]] = []  # found while the scheduler was at work
+        self._clip_embedder = ClipEmbedder(model)
         self._scheduler = self._make_scheduler()
 
     @property
     def idle(self) -> bool:
         return not len(self._responses)
 
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return self._options.eos_ids
+
     def submit(
         self,
         prompt: Prompt,
-        params: SamplingParams,
+        params: SamplingParams | PoolingParams,
         handle: RequestHandle,
         *,
         deadline: float | None = None,
@@ -89,6 +103,9 @@ class Engine:
         """
         if self.idle:
             self._check_weights()
+        if isinstance(params, PoolingParams):
+            self._submit_pooling(prompt, params, handle, deadline, priority)
+            return
         resolved = self._options.resolve(params)
         limit = self._options.limit(prompt, params, resolved)
         max_time = resolved.options.config.max_time
@@ -107,9 +124,44 @@ class Engine:
             self._scheduler.add(sequence)
         self.stats.submitted += 1
 
-    def check_request(self, prompt: Prompt, params: SamplingParams) -> None:
+    def _submit_pooling(
+        self, prompt: Prompt, params: PoolingParams, handle: RequestHandle, deadline: float | None, priority: int
+    ) -> None:
+        self.check_request(prompt, params)
+        params, keys = layer_of(self._model, params), prompt.prefix_keys(self._model.config.audio_token_index)
+        number = self.stats.submitted
+        request = Request(number, prompt, keys, SamplingParams(), handle, 0, "stop", deadline, priority, pooling=params)
+        self._scheduler.check_capacity(request)
+        sequence, state = Sequence(request, 0, list(keys)), self._responses.new_state(None, frozenset(), ())
+        state.prompt_output = sequence.prompt_output = HiddenStates(params, len(keys))
+        self._encoder_cache.acquire(request)
+        self._responses.add(handle, {sequence: state})
+        if params.source == "language_model":
+            self._scheduler.add(sequence)
+        else:
+            self._clip_embedder.add(sequence)
+        self.stats.submitted += 1
+
+    def check_request(self, prompt: Prompt, params: SamplingParams | PoolingParams) -> None:
         """Raises what `submit` would, except for a full queue. From any thread."""
-        self._options.limit(prompt, params, self._options.resolve(params))
+        if isinstance(params, PoolingParams):
+            check_pooling(self._model, prompt, params)
+            self._options.check_fits(prompt)
+        else:
+            self._options.limit(prompt, params, self._options.resolve(params))
+            self.compile(params)
+
+    def compile(self, params: SamplingParams) -> None:
+        """Prepare what the answer is held to, where that takes time. From any thread.
+
+        Raises ConfigError for what cannot be honoured.
+        """
+        if params.constraint is not None:
+            self._grammars.matcher(params.constraint, self._options.resolve(params).eos_ids)
+
+    def set_up_grammars(self) -> None:
+        """What the first `compile` would do once, in about a second: the tokenizer's tokens, as a tree of bytes."""
+        self._grammars.set_up(self._options.eos_ids)
 
     def cancel(self, handle: RequestHandle) -> None:
         """End the unfinished answers of a request. Does nothing for an unknown or finished one."""
@@ -129,6 +181,10 @@ class Engine:
         started = self._timer.start()
         self._end_late_requests(started)
         self._encode_clips()
+        if self._clip_embedder.jobs:
+            seconds = ENCODER_SECONDS if self._scheduler.num_running else STEP_SECONDS
+            for sequence, error in self._clip_embedder.run(seconds, self._responses.__contains__):
+                self._finish(sequence, "stop" if error is None else "error", error=error)
         if self._speculative is not None:
             self._speculative.propose(self._responses)
         output = self._schedule()
@@ -181,14 +237,32 @@ class Engine:
             return
         self._count_pass(output, time.monotonic() - started)
         self._scheduler.mark_computed(output)
-        end = 0
+        end = column = 0
         for item, count in zip(scheduled, num_logits, strict=True):
             rows, end = range(end, end + count), end + count
-            if count and item.sequence in self._responses:
-                try:
+            columns, column = range(column, column + item.count), column + item.count
+            if item.sequence not in self._responses:
+                continue
+            try:
+                if item.sequence.prompt_output is not None:
+                    rows = self._take_outputs(item, result, rows, columns)
+                if rows:
                     self._take_tokens(item.sequence, result, rows)
-                except Exception as error:  # one sequence's error does not end the others
-                    self._fail(item.sequence, error)
+            except Exception as error:  # one sequence's error does not end the others
+                self._fail(item.sequence, error)
+
+    def _take_outputs(self, item: ScheduledSequence, result: ForwardOutput, rows: range, columns: range) -> range:
+        """Take what is wanted of the prompt's positions. Returns the rows from which tokens are sampled."""
+        sequence = item.sequence
+        assert sequence.prompt_output is not None
+        sequence.prompt_output.take(item.start, result, rows, columns)
+        if not item.last:
+            return rows[:0]
+        sequence.prompt_output = None  # it is complete
+        if sequence.request.max_new_tokens:
+            return rows[-1:]
+        self._finish(sequence, "stop")
+        return rows[:0]
 
     def _take_tokens(self, sequence: Sequence, result: ForwardOutput, rows: range) -> None:
         drafts, sequence.draft_token_ids = sequence.draft_token_ids, []
@@ -235,7 +309,7 @@ class Engine:
             return True
         last_audio = max(i for i, key in enumerate(request.prefix_keys) if key < 0)
         try:
-            cached = self._scheduler.block_manager.lookup(sequence.prefix_keys[:-1])
+            cached = self._scheduler.block_manager.lookup(sequence.prefix_keys[: sequence.cacheable])
             return cached > last_audio or self._encoder_cache.ready(request)
         except Exception as error:  # the encoder's; the sequence ends when the scheduler is done
             self._encoder_errors.append((sequence, error))
@@ -264,11 +338,26 @@ class Engine:
     # -- how it is put together
 
     def _make_state(self, sequence: Sequence, resolved: RequestOptions) -> SequenceState:
-        sampler = None
-        if not resolved.greedy:
-            vocab_size = self._model.config.text_config.vocab_size
+        sampler: TokenChooser | None = None
+        vocab_size = self._model.config.text_config.vocab_size
+        if sequence.request.params.constraint is not None:
+            matcher = self._grammars.matcher_of(sequence.request.params, resolved.eos_ids)
+            drawn = None
+            if not resolved.greedy:
+                mask = GrammarMask(matcher)
+                drawn = Sampler(sequence, resolved.options, vocab_size, self._model.device, mask)
+            sampler = ConstrainedSampler(matcher, drawn)
+            self._forced_tokens.matchers[sequence] = matcher
+            self._speculative = self._speculative or self._speculative_of([])
+        elif not resolved.greedy:
             sampler = Sampler(sequence, resolved.options, vocab_size, self._model.device)
-        return self._responses.new_state(sampler, resolved.eos_ids, self._options.stop_strings(sequence.request.params))
+        params = sequence.request.params
+        state = self._responses.new_state(sampler, resolved.eos_ids, self._options.stop_strings(params))
+        if params.prompt_logprobs is not None and sequence.index == 0:
+            audio_id = self._model.config.audio_token_index
+            state.prompt_output = PromptLogprobs(sequence.request.prompt, params, audio_id, self._tokenizer)
+            sequence.prompt_output = state.prompt_output
+        return state
 
     def _make_runner(self, draft: EngineModel | None) -> ModelRunner:
         model = self._model
@@ -291,7 +380,10 @@ class Engine:
             proposers.append(
                 DraftModel(draft, blocks, self.settings, self.stats, encoder_cache=shared, eos_ids=eos_ids)
             )
-        return SpeculativeDecoder(proposers) if proposers else None
+        return self._speculative_of(proposers) if proposers else None
+
+    def _speculative_of(self, proposers: list[Proposer]) -> SpeculativeDecoder:
+        return SpeculativeDecoder([self._forced_tokens, *proposers], self._forced_tokens.matchers)
 
     def _make_scheduler(self) -> Scheduler:
         block_manager = BlockManager(self._runner.storage.blocks, self._runner.storage.block)

@@ -13,8 +13,9 @@ from ..text.tokenizer import Tokenizer
 from ..types import Chunk, FinishReason, TokenLogprob, Usage
 from .executor.forward_batch import ForwardOutput
 from .metrics import Stats
+from .prompt_outputs import PromptOutput
 from .request import RequestHandle, Sequence
-from .sampler import Sampler, logprob_of
+from .sampler import TokenChooser, logprob_of
 
 
 class OutputProcessor:
@@ -70,15 +71,16 @@ class SequenceState:
     """What the engine knows of a sequence beyond its place in the KV cache."""
 
     output: OutputProcessor
-    sampler: Sampler | None  # None: greedy, so that a batch of such rows needs one argmax
+    sampler: TokenChooser | None  # None: greedy, so that a batch of such rows needs one argmax
     tokenizer: Tokenizer
     tokens: list[int] = field(default_factory=list)  # of the answer, where the next one depends on them
     last_token_time: float = 0.0
+    prompt_output: PromptOutput | None = None  # what was taken of the prompt
 
     def take(self, sequence: Sequence, result: ForwardOutput, rows: range, drafts: list[int]) -> Taken:
         """Take the next token, and the ones behind it as long as `drafts` were right. `rows` of `result` are those of
         this sequence. Raises NumericsError for logits that are no numbers."""
-        alternatives, max_new_tokens = sequence.request.params.logprobs, sequence.request.max_new_tokens
+        params, max_new_tokens = sequence.request.params, sequence.request.max_new_tokens
         text, num_accepted = "", 0
         logprobs: tuple[TokenLogprob, ...] = ()
         for num_accepted, row in enumerate(rows):
@@ -89,11 +91,12 @@ class SequenceState:
                     "or load the model in float32."
                 )
             if self.sampler is not None:
-                token = self.sampler.choose(self.tokens, result.logits[row])
+                token = self.sampler.choose(self.tokens, result.logits[row], token)
                 self.tokens.append(token)
             sequence.prefix_keys.append(token)
-            if alternatives is not None:
-                logprobs += (logprob_of(token, result.logits[row], alternatives, self.tokenizer),)
+            if params.logprobs is not None:
+                logits, asked = result.logits[row], params.logprob_token_ids
+                logprobs += (logprob_of(token, logits, params.logprobs, self.tokenizer, asked=asked),)
             text += self.output.push(token)
             if self.output.finish_reason is not None or self.output.tokens >= max_new_tokens:
                 break
@@ -120,7 +123,7 @@ class Responses:
     def __contains__(self, sequence: Sequence) -> bool:
         return sequence in self._states
 
-    def new_state(self, sampler: Sampler | None, eos_ids: frozenset[int], stop: Strings[str]) -> SequenceState:
+    def new_state(self, sampler: TokenChooser | None, eos_ids: frozenset[int], stop: Strings[str]) -> SequenceState:
         """The state of an answer that ends at `eos_ids` and `stop`; `sampler` None: greedy."""
         return SequenceState(
             OutputProcessor(self._tokenizer, eos_ids, stop, self._token_texts), sampler, self._tokenizer
@@ -169,7 +172,8 @@ class Responses:
         error: Exception | None = None,
     ) -> None:
         """Send the rest of the text and the one terminal delta. By then the sequence must be gone elsewhere."""
-        request, output = sequence.request, self._states.pop(sequence).output
+        request, state = sequence.request, self._states.pop(sequence)
+        output = state.output
         rest = taken.text + output.end(reason)
         finish_reason = output.finish_reason if error is None else "error"
         assert finish_reason is not None
@@ -183,7 +187,10 @@ class Responses:
         if rest or taken.logprobs:
             tokens = output.tokens
             request.handle.put(Chunk(rest, index=sequence.index, logprobs=taken.logprobs, num_tokens=tokens))
-        request.handle.put(Chunk("", finish_reason, usage, heard, sequence.index, error=error))
+        last = Chunk("", finish_reason, usage, heard, sequence.index, error=error)
+        if state.prompt_output is not None and finish_reason in ("stop", "length", "context"):
+            state.prompt_output.put_into(last)
+        request.handle.put(last)
 
 
 def usage_of(sequence: Sequence, output: OutputProcessor) -> Usage:

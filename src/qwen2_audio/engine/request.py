@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..types import Chunk, Completion, FinishReason, SamplingParams, TokenLogprob, Usage
+from ..types import Chunk, Completion, FinishReason, PoolingParams, SamplingParams, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from ..inputs.prompt import Prompt
+    from .prompt_outputs import PromptOutput
 
 
 class RequestHandle:
@@ -106,6 +107,7 @@ class RequestHandle:
 def completions_of(chunks: abc.Sequence[Chunk], answers: int) -> list[Completion]:
     """Join the deltas of one request. Raises the error that an answer ended with."""
     completions = []
+    parts = tuple(chunk.part for chunk in chunks if chunk.part is not None)
     for index in range(answers):
         own = [chunk for chunk in chunks if chunk.index == index]
         last = own[-1]
@@ -114,7 +116,8 @@ def completions_of(chunks: abc.Sequence[Chunk], answers: int) -> list[Completion
         assert last.finish_reason is not None and last.usage is not None
         logprobs: tuple[TokenLogprob, ...] = tuple(logprob for chunk in own for logprob in chunk.logprobs)
         text = "".join(chunk.text for chunk in own)
-        completions.append(Completion(text, last.finish_reason, last.usage, last.heard, logprobs))
+        prompt = last.prompt_logprobs
+        completions.append(Completion(text, last.finish_reason, last.usage, last.heard, logprobs, prompt, parts))
     return completions
 
 
@@ -127,11 +130,12 @@ class Request:
     prefix_keys: list[int]  # the prompt's ids; a negative digest of the clip stands at each of its positions
     params: SamplingParams
     handle: RequestHandle
-    max_new_tokens: int
+    max_new_tokens: int  # 0: it ends with its prefill
     length_reason: FinishReason  # of an answer with that many tokens: "length", or "context"
     deadline: float | None = None  # time.monotonic() at which it ends
     priority: int = 0  # lower goes first
     arrived: float = field(default_factory=time.monotonic)
+    pooling: PoolingParams | None = None  # it ends with its prefill, and hidden states are taken of it
 
 
 @dataclass(eq=False)
@@ -149,6 +153,13 @@ class Sequence:
     cached: int = 0  # prompt positions found in the prefix cache when it first started
     begun: bool = False  # it ran before; then a preemption put it back in line
     draft_token_ids: list[int] = field(default_factory=list)  # proposed behind the known tokens, for the next step
+    prompt_output: PromptOutput | None = None  # what is still to be taken of the prompt's positions
+
+    @property
+    def cacheable(self) -> int:
+        """How many of its first positions may come from the prefix cache: those from which nothing is wanted."""
+        known = len(self.prefix_keys) - 1
+        return known if self.prompt_output is None else min(known, self.prompt_output.start)
 
     @property
     def num_uncomputed(self) -> int:

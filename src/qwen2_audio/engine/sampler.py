@@ -5,7 +5,8 @@ Nothing in here depends on what else is in the batch. V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence as Ids
+from typing import Any, Protocol
 
 import torch
 
@@ -19,12 +20,29 @@ from ..types import SamplingParams, TokenLogprob
 from .request import Sequence
 
 
+class TokenChooser(Protocol):
+    """Draws the tokens of one sequence."""
+
+    def choose(self, answer_ids: list[int], logits: torch.Tensor, likeliest: int) -> int:
+        """The token that follows the prompt and `answer_ids`: from the model's logits, fp32 [V], and the likeliest."""
+
+
 class Sampler:
     """Draws the tokens of one sequence. Attribute `plain`: greedy, and from the logits as they are, so that a batch of
     such rows needs one argmax."""
 
-    def __init__(self, sequence: Sequence, options: Options, vocabulary: int, device: torch.device) -> None:
-        """`options`: the request's, resolved as `generate` does. Raises ConfigError for ids outside the vocabulary."""
+    def __init__(
+        self,
+        sequence: Sequence,
+        options: Options,
+        vocabulary: int,
+        device: torch.device,
+        constraint: LogitsProcessor | None = None,
+    ) -> None:
+        """`options`: the request's, resolved as `generate` does; `constraint`: what its answer is held to.
+
+        Raises ConfigError for ids outside the vocabulary.
+        """
         request = sequence.request
         params, length = request.params, len(request.prompt.ids)
         config = options.config
@@ -34,16 +52,14 @@ class Sampler:
         min_length = config.min_length + request.prompt.num_uncounted if config.min_length else 0
         lengths = Lengths(length, request.max_new_tokens, min_length, config.min_new_tokens or 0)
         ids = torch.tensor([request.prompt.ids], device=device) if _needs_prompt(config) else torch.empty(1, 0)
-        self._processors = processors.build(
-            options, processors.PromptRows(ids, None, lengths), answer_processors(params, length)
-        )
+        asked = answer_processors(params, length) + ([] if constraint is None else [constraint])
+        self._processors = processors.build(options, processors.PromptRows(ids, None, lengths), asked)
         self.plain = not self._processors and not config.do_sample
         self._generator: torch.Generator | None = None
         if config.do_sample and params.seed is not None:
             self._generator = torch.Generator(device).manual_seed(_seed(params.seed, sequence.index))
 
-    def choose(self, answer_ids: list[int], logits: torch.Tensor) -> int:
-        """The token that follows the prompt and `answer_ids`, from the model's logits, fp32 [V]."""
+    def choose(self, answer_ids: list[int], logits: torch.Tensor, likeliest: int) -> int:
         scores = logits[None]
         if self._processors:
             ids = torch.tensor([[*self._prompt, *answer_ids]], device=self._device)
@@ -66,18 +82,32 @@ def _seed(first: int, index: int) -> int:
     return first + index if first + index < 1 << 64 else first + index - (1 << 64)
 
 
-def logprob_of(token: int, logits: torch.Tensor, alternatives: int, tokenizer: Tokenizer) -> TokenLogprob:
-    """How likely `token` was by the model's own logits [V], and the `alternatives` likeliest tokens."""
+def logprob_of(
+    token: int,
+    logits: torch.Tensor,
+    alternatives: int,
+    tokenizer: Tokenizer,
+    *,
+    asked: Ids[int] = (),
+    rank: bool = False,
+) -> TokenLogprob:
+    """How likely `token` was by the model's own logits [V], and the `alternatives` likeliest tokens, and those `asked`
+    for. `rank`: also the places among all tokens."""
     shares = logits.log_softmax(-1)
     best, ids = shares.topk(min(alternatives, len(shares)))
-    top = tuple(_named(i, p, tokenizer) for i, p in zip(ids.tolist(), best.tolist(), strict=True))
+    top = tuple(
+        _named(i, p, tokenizer, place if rank else None)
+        for place, (i, p) in enumerate(zip(ids.tolist(), best.tolist(), strict=True), 1)
+    )
+    others = tuple(_named(i, float(shares[i]), tokenizer) for i in asked)
+    place = int((shares > shares[token]).sum()) + 1 if rank else None
     one = _named(token, float(shares[token]), tokenizer)
-    return TokenLogprob(one.token, one.text, one.data, one.logprob, top)
+    return TokenLogprob(one.token, one.text, one.data, one.logprob, top, place, others)
 
 
-def _named(token: int, logprob: float, tokenizer: Tokenizer) -> TokenLogprob:
+def _named(token: int, logprob: float, tokenizer: Tokenizer, rank: int | None = None) -> TokenLogprob:
     data = tokenizer.token_bytes(token)
-    return TokenLogprob(token, data.decode("utf-8", "replace"), data, logprob)
+    return TokenLogprob(token, data.decode("utf-8", "replace"), data, logprob, rank=rank)
 
 
 def _needs_prompt(config: Any) -> bool:

@@ -19,6 +19,7 @@ from .request import Request, Sequence
 LOOK_AHEAD = 4  # sequences without room that are asked whether they are ready, so that their clips are encoded by then
 EVEN_SHARE = 4  # a quarter of the prefill budget is divided evenly
 PREFILL_SHARE = 8  # prefill gets at least an eighth of a step, however many sequences decode
+LOGITS_POSITIONS = 128  # a step of a sequence whose prompt's log-probabilities are wanted: 80 MB of 156,032 logits each
 FEWEST_POSITIONS, MOST_POSITIONS = 32, 1024  # of a step whose size is learnt
 
 
@@ -238,11 +239,11 @@ class Scheduler:
             prompt_end = len(other.request.prefix_keys)
             if other.computed >= prompt_end or other.prefix_keys[:size] != keys[:size]:
                 continue
-            shared = min(common_prefix(other.prefix_keys, keys), len(keys) - 1)
+            shared = min(common_prefix(other.prefix_keys, keys), sequence.cacheable)
             shared_end = min(
                 -(-shared // size) * size, prompt_end
             )  # its block is published when it is full, or at the end
-            if other.computed < shared_end and self.block_manager.lookup(keys[:-1]) < shared:
+            if other.computed < shared_end and self.block_manager.lookup(keys[: sequence.cacheable]) < shared:
                 return True
         return False
 
@@ -253,7 +254,8 @@ class Scheduler:
 
     def _fits(self, sequence: Sequence) -> bool:
         """There are blocks for all of its keys, and then one for each running sequence, which it will need next."""
-        return self.block_manager.num_new_blocks(sequence.prefix_keys) + len(self._running) <= self.block_manager.free
+        more = self.block_manager.num_new_blocks(sequence.prefix_keys, sequence.cacheable)
+        return more + len(self._running) <= self.block_manager.free
 
     def _start(self, sequence: Sequence) -> list[BlockCopy]:
         copy = self.block_manager.allocate(sequence)
@@ -274,7 +276,7 @@ class Scheduler:
         decoding = {scheduled.sequence for scheduled in decodes}
         prefilling = [sequence for sequence in self._running if sequence not in decoding][:budget]
         prefilling.sort(key=lambda sequence: (sequence.request.priority, sequence.num_uncomputed))
-        shares = share_out(budget, [sequence.num_uncomputed for sequence in prefilling])
+        shares = share_out(budget, [_most_positions(sequence) for sequence in prefilling])
         return [
             ScheduledSequence(sequence, sequence.computed, share)
             for sequence, share in zip(prefilling, shares, strict=True)
@@ -291,6 +293,12 @@ def share_out(budget: int, needs: list[int]) -> list[int]:
         shares[index] += more
         rest -= more
     return shares
+
+
+def _most_positions(sequence: Sequence) -> int:
+    """Of its uncomputed ones, how many a step may compute: fewer where each has a row of logits, for their memory."""
+    output = sequence.prompt_output
+    return min(sequence.num_uncomputed, LOGITS_POSITIONS) if output and output.with_logits else sequence.num_uncomputed
 
 
 def _order(sequence: Sequence) -> tuple[int, int, int]:

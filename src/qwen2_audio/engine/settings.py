@@ -155,8 +155,20 @@ class OptionsResolver:
         return resolved
 
     def limit(self, prompt: Prompt, params: SamplingParams, resolved: RequestOptions) -> Limit:
-        """Raises ContextLengthError and ConfigError as `limit` does."""
+        """Raises ContextLengthError and ConfigError as `limit` does, and ConfigError for ids outside the vocabulary."""
+        vocabulary = self._model.config.text_config.vocab_size
+        outside = [token for token in params.logprob_token_ids if not 0 <= token < vocabulary]
+        if outside:
+            raise ConfigError(f"logprob_token_ids has {outside[0]}; expected ids from 0 to {vocabulary - 1}.")
         return limit(prompt, params, resolved.options.config, self._context)
+
+    def check_fits(self, prompt: Prompt) -> None:
+        """Raises ContextLengthError for a prompt that is longer than the context, with no answer behind it."""
+        if len(prompt.ids) > self._context:
+            raise ContextLengthError(
+                f"It takes {len(prompt.ids)} positions, {prompt.audio_tokens} of them sound, and the model's context "
+                f"holds {self._context}; shorten it, or embed its parts."
+            )
 
     def stop_strings(self, params: SamplingParams) -> tuple[str, ...]:
         """The caller's stop strings and the checkpoint's."""

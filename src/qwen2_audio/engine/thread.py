@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ..errors import BusyError, ConfigError
 from ..inputs.prompt import Prompt
 from ..native.openmp import team_leaver
-from ..types import Chunk, FinishReason, SamplingParams
+from ..types import Chunk, FinishReason, PoolingParams, SamplingParams
 from .engine import Engine
 from .metrics import Stats
 from .request import RequestHandle
@@ -30,7 +30,7 @@ class _Prepared:
     """A request on its way to the engine."""
 
     prompt: Prompt
-    params: SamplingParams
+    params: SamplingParams | PoolingParams
     handle: RequestHandle
     deadline: float | None
     priority: int
@@ -58,7 +58,7 @@ class EngineThread:
     def submit(
         self,
         prepare: Callable[[], Prompt],
-        params: SamplingParams,
+        params: SamplingParams | PoolingParams,
         *,
         timeout: float | None = None,
         priority: int = 0,
@@ -125,7 +125,7 @@ class EngineThread:
     def _prepare(
         self,
         prepare: Callable[[], Prompt],
-        params: SamplingParams,
+        params: SamplingParams | PoolingParams,
         handle: RequestHandle,
         deadline: float | None,
         priority: int,

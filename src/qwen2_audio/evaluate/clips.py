@@ -32,7 +32,7 @@ class EncodedClip:
 class HeardClip:
     """A clip's samples, and how much of it they are."""
 
-    waveform: np.ndarray  # float32 [S], 16 kHz, at most 480,000
+    waveform: np.ndarray  # float32 [S], 16 kHz, at most 480,000 unless it is whole
     seconds: float  # of the clip
     notes: tuple[str, ...] = ()  # sentences on what of its file was lost
 
@@ -55,11 +55,11 @@ def read_clip(sound: Sound) -> EncodedClip:
     return EncodedClip(data, sound, digest.hexdigest())
 
 
-def decode_clip(clip: EncodedClip) -> HeardClip:
-    """The first 30 s of a clip, as the official run's feature extractor keeps them. Raises AudioError."""
+def decode_clip(clip: EncodedClip, *, whole: bool = False) -> HeardClip:
+    """The first 30 s of a clip, as the official run's feature extractor keeps them; or all of it. Raises AudioError."""
     waveform, notes = load_with_notes(clip.data, limits=LIMITS, name=clip.sound.name)
     part = part_of(waveform, clip.sound)
-    return HeardClip(part[:WINDOW_SAMPLES], len(part) / SAMPLE_RATE, notes)
+    return HeardClip(part if whole else part[:WINDOW_SAMPLES], len(part) / SAMPLE_RATE, notes)
 
 
 def _bytes_of(sound: Sound) -> bytes:

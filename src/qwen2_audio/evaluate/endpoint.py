@@ -91,7 +91,10 @@ class Endpoint:
         request = _request(question)
         while True:
             extra = {name: request[name] for name in EXTRA if name in request and name not in self.dropped}
-            plain = {name: value for name, value in request.items() if name not in EXTRA and name not in self.dropped}
+            extra |= request.get("extra_body", {})
+            plain = {
+                name: value for name, value in request.items() if name not in (*EXTRA, "extra_body", *self.dropped)
+            }
             try:
                 return self._client.chat.completions.create(model=self.name, extra_body=extra, **plain)
             except self._openai.BadRequestError as error:
@@ -146,6 +149,8 @@ def _request(question: Question) -> dict[str, Any]:
         "min_tokens": params.min_tokens, "repetition_penalty": params.repetition_penalty,
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
+    if question.long != "refuse":
+        given["extra_body"] = {"long": question.long}  # a server that does not take it refuses the row
     return {"messages": [*messages, {"role": "user", "content": content}], **given}
 
 

@@ -16,6 +16,7 @@ from .predictions import Row, read_predictions, to_line
 RUN, MANIFEST, PREDICTIONS, SPEED = "run.json", "manifest.jsonl", "predictions.jsonl", "speed.json"
 CHECKS = "checks.json"  # by task: what the deaf check measured, what differs from the official run
 SHARD = "shard-{}-of-{}"
+OVER_LONG = "first 30 s"  # what is heard of a longer clip, as in the official run
 
 
 @dataclass(frozen=True)

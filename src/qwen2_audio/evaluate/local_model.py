@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..errors import NumericsError
 from ..inputs import prompt as prompts
 from ..inputs.collate import to_tensors
 from ..inputs.prompt import Prompt
+from ..longform.questions.submit import submit
+from ..types import Message
 from .question import Answer, Form, Question, form_of
 from .registry.warnings import CheckpointFacts
 from .task import Task
@@ -54,7 +56,12 @@ class LocalModel:
         )
 
     def submit(self, question: Question) -> Callable[[], Answer]:
-        handle = self._service.submit(question.messages(), question.params, raw=question.form == "base")
+        messages: Sequence[Message] = question.messages()
+        handle = None
+        if question.long != "refuse":
+            messages, handle = submit(self._service, messages, question.params, question.long)
+        if handle is None:
+            handle = self._service.submit(messages, question.params, raw=question.form == "base")
 
         def wait() -> Answer:
             try:

@@ -23,11 +23,13 @@ TRANSCRIBE = "Transcribe the speech."
 class Question:
     """A clip and what is asked about it."""
 
-    waveform: np.ndarray | None  # float32 [S], 16 kHz, at most 30 s; None: the prompt alone, as judges are asked
+    # float32 [S], 16 kHz, at most 30 s unless `long` says how it is heard; None: the prompt alone, as judges are asked
+    waveform: np.ndarray | None
     prompt: str | None
     params: SamplingParams
     form: Form = "chat"  # base: <|audio_bos|><|AUDIO|><|audio_eos|> and the prompt, without a chat template
     system: str | None = None
+    long: str = "refuse"  # how a waveform of more than 30 s is heard, as `AudioChat.chat` takes it
 
     def messages(self) -> list[Message]:
         """The conversation. The form "base" has one message."""
@@ -89,13 +91,15 @@ def fitted(model: Model, task: Task, examples: Sequence[Example]) -> tuple[Task,
     return in_chat, rows
 
 
-def question_of(task: Task, example: Example, waveform: np.ndarray, form: Form, key: str) -> Question:
+def question_of(
+    task: Task, example: Example, waveform: np.ndarray, form: Form, key: str, long: str = "refuse"
+) -> Question:
     """A row's question. Where the task draws its answers, the seed comes from the row's `key`, so that it is asked the
     same way whenever it is asked."""
     params = task.decoding
     if params.temperature != 0 and params.seed is None:
         params = replace(params, seed=int(key[:8], 16) & 0x7FFFFFFF)
-    return Question(waveform, example.prompt, params, form, task.system)
+    return Question(waveform, example.prompt, params, form, task.system, long)
 
 
 def decoding_of(params: SamplingParams) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import EvaluationError
 from .example import Example, Prediction
-from .folder import PREDICTIONS, Identity, merge_shards, read_identity, write_json
+from .folder import OVER_LONG, PREDICTIONS, Identity, merge_shards, read_identity, write_json
 from .judge.judging import read_judgements
 from .predictions import read_predictions
 from .registry.tasks import TASKS, find_task
@@ -91,5 +91,7 @@ def _about(identity: Identity, task: Task) -> dict[str, str]:
     """For the signature: what decided the answers."""
     about = identity.tasks[task.id]
     named = {"list": about.get("list"), "form": about.get("form"), "ckpt": f"{identity.model}@{identity.fingerprint}"}
+    if (over_long := about.get("over_long", OVER_LONG)) != OVER_LONG:
+        named["over_long"] = over_long
     settings = {name: str(value) for name, value in identity.settings.items()}
     return {name: value for name, value in {**named, **settings}.items() if value}

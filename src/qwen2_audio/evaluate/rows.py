@@ -79,8 +79,13 @@ class ReadRow:
     error: str | None = None
 
 
-def read_row(index: int, example: Example, log: Answers, key_of: Callable[[Example, str], str]) -> ReadRow:
-    """A clip is decoded only where its answer is not there yet; errors are tried again. Raises nothing of a clip's."""
+def read_row(
+    index: int, example: Example, log: Answers, key_of: Callable[[Example, str], str], *, whole: bool = False
+) -> ReadRow:
+    """A clip is decoded only where its answer is not there yet; errors are tried again. Raises nothing of a clip's.
+
+    `whole`: all of it is heard, and not only what the official run hears.
+    """
     sha1 = ""
     try:
         encoded = read_clip(example.sound)
@@ -89,19 +94,21 @@ def read_row(index: int, example: Example, log: Answers, key_of: Callable[[Examp
         known = log.latest.get((example.task, example.id))
         if known is not None and known.key == key and known.error is None:
             return ReadRow(index, example, sha1, key, known=known)
-        return ReadRow(index, example, sha1, key, decode_clip(encoded))
+        return ReadRow(index, example, sha1, key, decode_clip(encoded, whole=whole))
     except Qwen2AudioError as error:
         return ReadRow(index, example, sha1, key_of(example, sha1), error=getattr(error, "sentence", "") or str(error))
 
 
-def read_rows(rows: Iterable[tuple[int, Example]], read: Callable[[int, Example], ReadRow]) -> Iterator[ReadRow]:
-    """`rows` in their order, read by other threads, AHEAD of them at most before they are asked for."""
+def read_rows(
+    rows: Iterable[tuple[int, Example]], read: Callable[[int, Example], ReadRow], ahead: int = AHEAD
+) -> Iterator[ReadRow]:
+    """`rows` in their order, read by other threads, `ahead` of them at most before they are asked for."""
     with ThreadPoolExecutor(READERS, thread_name_prefix="qwen2-audio-read") as pool:
         futures: deque[Future[ReadRow]] = deque()
         try:
             for index, example in rows:
                 futures.append(pool.submit(read, index, example))
-                if len(futures) > AHEAD:
+                if len(futures) > ahead:
                     yield futures.popleft().result()
             while futures:
                 yield futures.popleft().result()

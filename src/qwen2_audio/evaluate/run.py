@@ -7,8 +7,7 @@ import json
 import resource
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import Any
 
 from ..errors import ConfigError, EvaluationError, Qwen2AudioError
 from .deaf import check_hearing, refuse_deaf
-from .endpoint import EndpointDownError
 from .example import Example, Prediction
 from .folder import (
     CHECKS,
     MANIFEST,
+    OVER_LONG,
     PREDICTIONS,
     SPEED,
     Identity,
@@ -31,13 +30,14 @@ from .folder import (
     write_json,
     write_manifest,
 )
+from .in_flight import Submit, answers
 from .predictions import PredictionLog
 from .question import Answer, Model, Question, decoding_of, question_of
 from .registry.warnings import warnings_for
-from .rows import ReadRow, Selection, key_maker, read_row, read_rows
+from .rows import AHEAD, ReadRow, Selection, key_maker, read_row, read_rows
 from .task import Task
 
-OVER_LONG = "first 30 s"  # what is heard of a longer clip, as in the official run
+WHOLE_CLIPS = 4  # that are read ahead, and that the model works on, where clips of any length are heard whole
 Tell = Callable[[str], None]
 Advance = Callable[[Prediction], None]
 
@@ -78,6 +78,7 @@ class Run:
     model: Model
     selection: Selection = field(default_factory=Selection)
     hearing_check: bool = True
+    long: str = "refuse"  # how clips over 30 s are heard whole; "refuse": as officially, their first 30 s are heard
     data: str = ""  # where the rows are, for the report's players
     tell: Tell = lambda _: None
     advance: Advance = lambda _: None
@@ -88,6 +89,12 @@ class Run:
         Raises EvaluationError for a folder of another run, a model that does not hear, a server that is down, and a
         full disk; ConfigError for what no row could be asked with. All answers so far are kept.
         """
+        for task, _ in tasks:
+            if self.long != "refuse" and self.model.form(task) == "base":
+                raise ConfigError(
+                    f"{task.id} is asked in bare prompts, about one window; --long is for questions to chat "
+                    "checkpoints. Leave it out."
+                )
         identity = Identity(
             self.model.name, self.model.fingerprint, self.model.settings,
             {task.id: self._about(task, examples) for task, examples in tasks}, self.selection.shard,
@@ -119,7 +126,7 @@ class Run:
             "form": self.model.form(task),
             "system": task.system,
             "decoding": decoding_of(task.decoding),
-            "over_long": OVER_LONG,
+            "over_long": OVER_LONG if self.long == "refuse" else f"whole, by {self.long}",
             "list": list_fingerprint(examples),
         }
 
@@ -129,6 +136,11 @@ class Run:
             sentences.append(
                 f"{task.id} is asked in bare prompts officially, and a server takes chat messages only: figures are "
                 "comparable among servers, not with the published ones."
+            )
+        if self.long != "refuse":
+            sentences.append(
+                f"{task.id} is asked with --long {self.long}: clips over 30 s are heard whole, where the official run "
+                "hears the first 30 s. This is another protocol: figures are not comparable with the published ones."
             )
         for sentence in sentences:
             self.tell(sentence)
@@ -169,7 +181,10 @@ class Run:
         refuse_deaf(self.model.name, task.id, hearing)
 
     def _key_of(self, task: Task) -> Callable[[Example, str], str]:
-        return key_maker(task.id, {**decoding_of(task.decoding), "system": task.system}, self.model.fingerprint)
+        decides = {**decoding_of(task.decoding), "system": task.system}
+        if self.long != "refuse":
+            decides["long"] = self.long
+        return key_maker(task.id, decides, self.model.fingerprint)
 
 
 class _Unanswered:
@@ -183,7 +198,6 @@ def _ask_rows(
 ) -> TaskRun:
     """A bounded number of rows is with the model at a time, while the clips of the next ones are read."""
     done, form, model = TaskRun(task.id, len(rows)), run.model.form(task), run.model
-    waiting: deque[tuple[ReadRow, Callable[[], Answer]]] = deque()
     started: float | None = None
 
     def record(row: ReadRow, answer: Answer | str) -> None:
@@ -196,13 +210,12 @@ def _ask_rows(
         if prediction.error is not None:
             done.failed.append(prediction)
 
-    def finish() -> None:
-        row, wait = waiting.popleft()
-        record(row, _answer_or_error(wait))
+    whole = run.long != "refuse"
+    read = partial(read_row, log=log, key_of=run._key_of(task), whole=whole)
 
-    read = partial(read_row, log=log, key_of=run._key_of(task))
-    try:
-        for row in read_rows(rows, read):
+    def questions() -> Iterator[tuple[ReadRow, Submit]]:
+        nonlocal started
+        for row in read_rows(rows, read, WHOLE_CLIPS if whole else AHEAD):
             manifest[task.id, row.example.id] = _manifest_row(row)
             done.cut += row.known.heard < row.known.seconds if row.known else bool(row.clip and row.clip.is_cut)
             done.damaged += row.clip.notes if row.clip else ()
@@ -212,51 +225,17 @@ def _ask_rows(
                 record(row, row.error or "")
             else:
                 started = time.monotonic() if started is None else started
-                question = question_of(task, row.example, row.clip.waveform, form, row.key)
-                waiting.append((row, _asked(partial(model.submit, question))))
-                if len(waiting) >= model.in_flight:
-                    finish()
-        while waiting:
-            finish()
-    except EndpointDownError:
-        while waiting:  # answers that were on their way
-            row, wait = waiting.popleft()
-            answer = _answer_if_any(wait)
-            if answer is not None:
-                record(row, answer)
-        raise
+                question = question_of(task, row.example, row.clip.waveform, form, row.key, run.long)
+                yield row, partial(model.submit, question)
+
+    for row, answer in answers(questions(), min(model.in_flight, WHOLE_CLIPS) if whole else model.in_flight):
+        record(row, _sentence(answer) if isinstance(answer, Qwen2AudioError) else answer)
     done.seconds = 0.0 if started is None else time.monotonic() - started
     return done
 
 
-def _asked(submit: Callable[[], Callable[[], Answer]]) -> Callable[[], Answer]:
-    """What waits for the answer; a question that is refused at once is an answer that raises."""
-    try:
-        return submit()
-    except Qwen2AudioError as error:
-        refusal = error
-
-        def wait() -> Answer:
-            raise refusal
-
-        return wait
-
-
-def _answer_or_error(wait: Callable[[], Answer]) -> Answer | str:
-    """The answer, or the sentence of an error that is this row's alone."""
-    try:
-        return wait()
-    except (EvaluationError, ConfigError):
-        raise
-    except Qwen2AudioError as error:
-        return getattr(error, "sentence", "") or str(error)
-
-
-def _answer_if_any(wait: Callable[[], Answer]) -> Answer | None:
-    try:
-        return wait()
-    except Qwen2AudioError:
-        return None
+def _sentence(error: Qwen2AudioError) -> str:
+    return getattr(error, "sentence", "") or str(error)
 
 
 def _prediction(row: ReadRow, answer: Answer | str) -> Prediction:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -208,6 +210,47 @@ class PrefixAllowed:
         # If no beam of a prompt has a token left, allow the returned ids with score 0.
         exhausted = masked.amax(1).isneginf().view(-1, self.num_beams).all(1).repeat_interleave(self.num_beams)
         return torch.where(exhausted[:, None], mask, masked)
+
+
+def only_allowed(allowed: Tensor, scores: Tensor) -> Tensor:
+    """`scores` [B, V] with the tokens banned that are not `allowed`, bool [B, V]. Where something else has banned all
+    that are allowed, they come back with the score 0."""
+    masked = scores.masked_fill(~allowed, BANNED)
+    exhausted = masked.amax(1).isneginf()
+    return torch.where(exhausted[:, None] & allowed, 0.0, masked)
+
+
+class AnswerMatcher(Protocol):
+    """How far one answer has come in a grammar; `engine.structured.grammar` makes them."""
+
+    def copy(self) -> Self: ...
+
+    def advance(self, token: int) -> None:
+        """The answer has gone on with `token`. After its end, any token is taken."""
+
+    def allowed(self) -> np.ndarray:
+        """Bool [V]: the tokens that the answer may go on with."""
+
+
+@dataclass
+class GrammarConstraint:
+    """Allows only tokens with which a row's answer is still the beginning of a text that a grammar accepts.
+
+    It reads the whole answer at each token: what the engine does in one look at a time is held to this.
+    """
+
+    matcher: AnswerMatcher  # at the beginning of an answer
+    prompt: int | None = None  # columns of the prompt, which the grammar does not see; None: `generate` says
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        answers = input_ids[:, self.prompt :].tolist()
+        return only_allowed(torch.stack([self._allowed(ids) for ids in answers]).to(scores.device), scores)
+
+    def _allowed(self, answer: list[int]) -> Tensor:
+        matcher = self.matcher.copy()
+        for token in answer:
+            matcher.advance(token)
+        return torch.from_numpy(matcher.allowed())
 
 
 @dataclass

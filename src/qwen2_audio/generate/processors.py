@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,9 @@ def build(
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
 ) -> list[LogitsProcessor]:
     """The processors of one call. A processor of `users` replaces the built-in one of its class, or is added."""
+    users = [
+        replace(user, prompt=prompt.lengths.prompt) if isinstance(user, c.GrammarConstraint) else user for user in users
+    ]
     builtin = [*_from_prompt(options.config, prompt)]
     if prefix_allowed_tokens_fn is not None:
         builtin.append(

@@ -11,8 +11,10 @@ import numpy as np
 from ..audio import mel
 from ..audio.io import SAMPLE_RATE, SoundWarning, load_with_notes, name_of
 from ..audio.limits import Limits
-from ..errors import AudioError
+from ..errors import AudioError, LongClipError
 from ..types import Heard
+
+BY_PARTS = ", or ask with long='parts', which hears it window by window"  # what callers of m.chat can do
 
 
 # A clip of more than a window is refused. Up to 600 s are decoded so that the message can say how long the clip is.
@@ -21,9 +23,10 @@ class _ClipLimits(Limits):
 
     def check_seconds(self, seconds: float, name: str) -> None:
         if seconds > self.max_seconds:
-            raise AudioError(
+            raise LongClipError(
                 f"{name} lasts more than {self.max_seconds:,g} s, and {mel.WINDOW_SECONDS} s are heard at a time; "
-                "nothing is cut off here. Split it into clips of at most 30 s."
+                "nothing is cut off here. Split it into clips of at most 30 s",
+                in_python=f"{BY_PARTS}.",
             )
 
 
@@ -73,11 +76,10 @@ def clip_from_waveform(waveform: np.ndarray, name: str, notes: tuple[str, ...] =
     seconds = len(waveform) / SAMPLE_RATE
     over = len(waveform) - mel.WINDOW_SAMPLES
     if over > mel.WINDOW_TOLERANCE * SAMPLE_RATE:
-        raise AudioError(
+        raise LongClipError(
             f"{name} lasts {seconds:.6g} s, and {mel.WINDOW_SECONDS} s are heard at a time; nothing is cut off here. "
             "Split it into clips of at most 30 s",
-            in_python=" and pass them as a list; windows for long audio are not built yet. "
-            "(Qwen2AudioProcessor keeps the first 30 s.)",
+            in_python=f" and pass them as a list{BY_PARTS}. (Qwen2AudioProcessor keeps the first 30 s.)",
         )
     if over > 0:
         notes = (*notes, f"{name} lasts {seconds:.6g} s; its first {mel.WINDOW_SECONDS} s are heard, a whole window.")

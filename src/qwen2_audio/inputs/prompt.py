@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any
@@ -22,7 +22,7 @@ from ..text.chat_template import AUDIO, AUDIO_BOS, AUDIO_EOS, AudioSlot, Segment
 from ..text.rendering import TemplateInputs, builtin_view, render, render_template
 from ..text.template_files import choose_template
 from ..text.tokenizer import Tokenizer
-from ..types import Heard, Message
+from ..types import Ending, Heard, Message
 from .clip import AudioClip, load_clip
 from .processor import Qwen2AudioProcessor
 
@@ -64,6 +64,12 @@ class Prompt:
     def digests(self) -> list[int]:
         """A negative number for each clip, the hash of its log-mel."""
         return [digest(clip, frames) for clip, frames in zip(self.clips, self.frames, strict=True)]
+
+    def with_ids(self, ids: list[int]) -> Prompt:
+        """Other ids with as many positions for the same clips, whose digests are not computed again."""
+        prompt = replace(self, ids=ids)
+        prompt.__dict__["digests"] = self.digests
+        return prompt
 
     def prefix_keys(self, audio_id: int) -> list[int]:
         """The ids [T] with each audio position replaced by its clip's digest: the key of the prefix cache."""
@@ -130,6 +136,8 @@ def build_prompt(
     processor: Qwen2AudioProcessor,
     template: str | None = None,
     log_mels: LogMels | None = None,
+    *,
+    ending: Ending = "answer",
 ) -> Prompt:
     """Render and encode a conversation, and load its clips.
 
@@ -138,6 +146,7 @@ def build_prompt(
         processor: its tokenizer and feature extractor are used.
         template: a Jinja chat template; None: the built-in one.
         log_mels: computes the log-mels [mel bins, F_i] of waveforms; None: `audio.mel.log_mel`, on the CPU.
+        ending: how the prompt ends.
 
     Raises:
         PromptError: malformed messages, or a template that cannot render them.
@@ -146,12 +155,29 @@ def build_prompt(
     messages = chat.without_nones(messages)
     template = template_for(messages, processor, template)
     clips = [load_clip(source, number) for number, source in enumerate(check_conversation(messages, template), 1)]
-    segments = (
-        chat.render_segments(messages, add_generation_prompt=True)
-        if template is None
-        else _segments_of_template(template, messages, processor.tokenizer)
+    return _prompt_of(_segments(messages, processor, template, ending), clips, processor, log_mels)
+
+
+def reword_prompt(
+    prompt: Prompt, messages: Sequence[Message], processor: Qwen2AudioProcessor, template: str | None = None
+) -> Prompt:
+    """The prompt of a conversation with the clips of `prompt`, in the same order; they are not read again."""
+    messages = chat.without_nones(messages)
+    template = template_for(messages, processor, template)
+    check_conversation(messages, template)
+    segments = _segments(messages, processor, template, "answer")
+    ids, _ = encode_segments(segments, processor.tokenizer, [clip.tokens for clip in prompt.heard])
+    return prompt.with_ids(ids)
+
+
+def _segments(
+    messages: Sequence[Message], processor: Qwen2AudioProcessor, template: str | None, ending: Ending
+) -> Iterable[Segment]:
+    if template is not None:
+        return _segments_of_template(template, messages, processor.tokenizer, ending)
+    return chat.render_segments(
+        messages, add_generation_prompt=ending == "answer", continue_final_message=ending == "continued"
     )
-    return _prompt_of(segments, clips, processor, log_mels)
 
 
 def build_base_prompt(
@@ -169,6 +195,26 @@ def build_base_prompt(
     prompt = "".join(part.get("text", "") for part in messages[0]["content"])
     segments = base_prefix(AudioSlot(1, sources[0], "the clip")) + split_controls(prompt, _LANGUAGE_TAG)
     return _prompt_of(segments, [clip], processor, log_mels)
+
+
+def build_plain_prompt(message: Message, processor: Qwen2AudioProcessor, log_mels: LogMels | None = None) -> Prompt:
+    """A message as it stands, in no template: each clip between `<|audio_bos|>` and `<|audio_eos|>`, and its texts.
+
+    So MTEB embeds this model's inputs (its wrapper of Qwen2-Audio). Raises PromptError for a malformed or empty
+    message, and AudioError as `build_prompt`.
+    """
+    clips = [load_clip(source, number) for number, source in enumerate(chat.check_messages([message]), 1)]
+    content, segments = message["content"], list[Segment]()
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        if part.get("type", "text") == "text" and "text" in part:
+            segments.append(Segment(part["text"]))
+        else:
+            number = sum(segment.slot is not None for segment in segments) + 1
+            segments += base_prefix(AudioSlot(number, None, f"part {number}"))
+    prompt = _prompt_of(segments, clips, processor, log_mels)
+    if not prompt.ids:
+        raise PromptError("The text is empty; nothing would reach the model.")
+    return prompt
 
 
 def base_prefix(slot: AudioSlot) -> list[Segment]:
@@ -194,7 +240,9 @@ def _prompt_of(
     return Prompt(ids, mels, [clip.frames for clip in clips], tuple(clip.heard for clip in clips))
 
 
-def _segments_of_template(template: str, messages: Sequence[Message], tokenizer: Tokenizer) -> Iterator[Segment]:
+def _segments_of_template(
+    template: str, messages: Sequence[Message], tokenizer: Tokenizer, ending: Ending
+) -> Iterator[Segment]:
     """The segments of a conversation in the Jinja source `template`.
 
     The template is rendered with sentinels in place of the texts, so that control tokens in a text cannot act.
@@ -205,7 +253,13 @@ def _segments_of_template(template: str, messages: Sequence[Message], tokenizer:
     sentinels = _Sentinels(controls)
     with_sentinels = [sentinels.of_message(message) for message in messages]
     inputs = _inputs_of(tokenizer)
-    rendered = render_template(template, with_sentinels, add_generation_prompt=True, inputs=inputs)
+    rendered = render_template(
+        template,
+        with_sentinels,
+        add_generation_prompt=ending == "answer",
+        continue_final_message=ending == "continued",
+        inputs=inputs,
+    )
     rendered_texts, clips, texts = set[int](), iter(slots), sentinels.texts
     if rendered.count(AUDIO) != len(slots):
         raise PromptError(

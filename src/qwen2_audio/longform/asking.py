@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -71,6 +71,20 @@ class Task:
         return wording.with_hints(own, language=self.language, prompt=self.prompt)
 
 
+def submit_when_free(
+    model: Model, messages: Sequence[Message], params: SamplingParams, **options: Any
+) -> RequestHandle:
+    """`model.submit`, again and again while its queue is full. Raises BusyError where it stays so for 60 s."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return model.submit(messages, params, **options)
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
 class WindowAsker:
     """Asks a model about windows. Its answers do not depend on each other, nor on what was heard before."""
 
@@ -95,14 +109,7 @@ class WindowAsker:
             repetition_penalty=1.0,  # a checkpoint's own would punish what is said twice
             logprobs=0,
         )
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return self._model.submit(messages, params, timeout=self._timeout, raw=self._model.is_base)
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        return submit_when_free(self._model, messages, params, timeout=self._timeout, raw=self._model.is_base)
 
     def segments(self, window: Window, handle: RequestHandle | None) -> list[Segment]:
         """Wait for a window's answer: a segment, or two where it was asked again in halves. Raises the answer's
@@ -110,6 +117,10 @@ class WindowAsker:
         first = self._segment(window, handle, self._task.temperature)
         if not self._task.recover or not _hard(first):
             return [first]
+        return [_with_raw(segment, first) for segment in self._recovered(window, first)]
+
+    def _recovered(self, window: Window, first: Segment) -> list[Segment]:
+        """A window whose first answer is flagged, asked again: in halves, then warmer; else that answer."""
         if window.seconds < _SHORTEST_HALVED:
             return [self._warmer(window, first)]
         halves = [(half, self.submit(half)) for half in window.halves()]
@@ -146,21 +157,24 @@ class WindowAsker:
         logprobs = [max(token.logprob, -100.0) for token in answer.logprobs]
         mean = sum(logprobs) / len(logprobs) if logprobs else None
         confidence = None if mean is None else math.exp(mean)
+        expected = wording.code_of(self._task.to or self._task.language)
         flags = guards.flags_of(
             text,
             seconds=window.seconds,
             tokens=answer.usage.completion_tokens,
             finish_reason=answer.finish_reason,
             asked=tuple(filter(None, (self._question, self._task.prompt))),
-            confidence=confidence,
-            min_confidence=self._settings.min_confidence,
+            refused=refused,
+            expected=expected,
         )
+        if guards.low_confidence(confidence, self._settings.min_confidence):
+            flags = (*flags, "low_confidence")
         return replace(
             segment,
             text=text,
-            language=wording.code_of(self._task.to or self._task.language) or language or language_of_text(text),
+            language=expected or language or language_of_text(text),
             confidence=confidence,
-            flags=("refusal", *flags) if refused else flags,
+            flags=flags,
             raw=answer.text if answer.text.strip() != text else None,
             words=words_of(text, answer),
             tokens=tuple(token.token for token in answer.logprobs),
@@ -184,7 +198,9 @@ def words_of(text: str, answer: Completion) -> tuple[Word, ...]:
     for word in split_words(text):
         end = first + len(word.encode())
         inside = [max(token.logprob, -100.0) for start, stop, token in tokens if start < end and stop > first]
-        words.append(Word(word, None, None, math.exp(sum(inside) / len(inside)) if inside else None))
+        begun = tuple(token.token for start, stop, token in tokens if first <= start < end and stop > start)
+        confidence = math.exp(sum(inside) / len(inside)) if inside else None
+        words.append(Word(word, None, None, confidence, tokens=begun))
         first = end
     return tuple(words)
 
@@ -197,6 +213,13 @@ def _spoken(window: Window) -> tuple[int, int]:
     origin = window.start // FRAME
     first, last = (origin + int(likely[0])) * FRAME, (origin + int(likely[-1]) + 1) * FRAME
     return max(window.start, first), min(window.end, last)
+
+
+def _with_raw(segment: Segment, first: Segment) -> Segment:
+    """A segment in place of a window's first answer, which it keeps as `raw`, so that no text is lost silently."""
+    if segment.raw is not None or segment.text == first.text:
+        return segment
+    return replace(segment, raw=first.raw or first.text)
 
 
 def _hard(segment: Segment) -> bool:

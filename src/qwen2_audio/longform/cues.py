@@ -39,7 +39,7 @@ class Cue:
     end: int
     lines: tuple[str, ...]  # none of them is empty
     speaker: str | None = None
-    estimated: bool = False  # a time inside of a segment was derived from the lengths of its words
+    estimated: bool = False  # a time was derived from pauses, or from the lengths of words
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def cues_of(transcript: Transcript, shape: CueShape | None) -> list[Cue]:
             continue
         speaker = segment.speaker or (None if segment.channel is None else f"Channel {segment.channel + 1}")
         if shape is None or shape == CueShape():
-            cues.append(Cue(round(segment.start * 1000), round(segment.end * 1000), lines, speaker))
+            start, end = round(segment.start * 1000), round(segment.end * 1000)
+            cues.append(Cue(start, end, lines, speaker, segment.timing == "estimated"))
         else:
             cues += _shaped(segment, shape, speaker)
     return _in_order(cues, None if shape is None else shape.max_characters_per_second)
@@ -89,7 +90,7 @@ def _shaped(segment: Segment, shape: CueShape, speaker: str | None) -> Iterable[
         part, words = words[:count], words[count:]
         text = "".join(word.text for word in part)
         lines = _wrap(text, shape.max_line_width)
-        inner = estimated and (bool(words) or part[0].start > segment.start)
+        inner = segment.timing == "estimated" or (estimated and (bool(words) or part[0].start > segment.start))
         yield Cue(round(part[0].start * 1000), round(part[-1].end * 1000), tuple(lines), speaker, inner)
 
 

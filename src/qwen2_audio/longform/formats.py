@@ -57,7 +57,7 @@ def _srt(transcript: Transcript, shape: CueShape | None) -> str:
 def _vtt(transcript: Transcript, shape: CueShape | None) -> str:
     """WebVTT (W3C)."""
     cues = cues_of(transcript, shape)
-    note = "NOTE Times inside of segments are estimated from the texts' lengths.\n\n"
+    note = "NOTE Some times are estimated, from pauses and the texts' lengths.\n\n"
     parts = ["WEBVTT\n\n", note if any(cue.estimated for cue in cues) else ""]
     for cue in cues:
         voice = "" if cue.speaker is None else f"<v {_escape(' '.join(cue.speaker.split()))}>"
@@ -194,7 +194,8 @@ def _whisper_segment(number: int, segment: Segment) -> dict[str, Any]:
 
 
 def _word(word: Word) -> dict[str, Any]:
-    return {"word": word.text, **_times(word), "probability": word.confidence}
+    speaker = {} if word.speaker is None else {"speaker": word.speaker}
+    return {"word": word.text, **_times(word), "probability": word.confidence, **speaker}
 
 
 def _times(word: Word) -> dict[str, float | None]:

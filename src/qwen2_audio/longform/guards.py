@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 from ..types import FinishReason
-from .transcript import UNSPACED
+from .text_language import language_of_text
+from .transcript import UNSPACED, Segment
 
+ORDER = ("silence", "repetition", "length", "echo", "refusal", "rate", "language", "low_confidence")
 HARD = frozenset({"repetition", "length", "echo", "rate"})
 _TIMES = 4  # that a pattern stands at the end of a text, until it is a loop
 _LONGEST_WORDS, _LONGEST_CHARACTERS = 8, 12  # of a pattern
@@ -19,6 +24,10 @@ _MOST_WORDS, _MOST_CHARACTERS = 9.0, 15.0  # a second; nobody speaks faster
 _FEWEST_WORDS = 12  # of a text whose rate says something
 _SHORTEST_ECHO = 12  # characters of a prompt that nobody says by chance
 _QUIET = 1e-4  # -80 dBFS
+_FEWEST_TO_TELL = 5  # words of a text whose language is believed, where it is told by words and not by its script
+_MAJORITY = 0.9  # of a sound's seconds in one language, for the others to be doubtful
+# A language -> those that a short text in it may be taken for: without kana, without the letters of its own, or alike.
+_TAKEN_FOR = {"ja": ("zh", "yue"), "yue": ("zh",), "uk": ("ru",), "id": ("ms",), "ms": ("id",)}
 _CHARACTER = re.compile(f"[{UNSPACED}]")
 
 
@@ -29,18 +38,29 @@ def flags_of(
     tokens: int,
     finish_reason: FinishReason,
     asked: tuple[str, ...] = (),
-    confidence: float | None = None,
-    min_confidence: float | None = None,
+    refused: bool = False,
+    expected: str | None = None,
 ) -> tuple[str, ...]:
-    """All flags of an answer, in a fixed order."""
+    """The flags of an answer that its text, its end and what was asked tell, in the order of ORDER.
+
+    `text` is the transcript, "" where the checkpoint `refused`; `expected`: the code of the language that it should be
+    in, None where that is not known.
+    """
     found = {
         "repetition": repetition(text, tokens),
         "length": finish_reason in ("length", "context"),
         "echo": any(echo(text, prompt) for prompt in asked),
+        "refusal": refused,
         "rate": rate(text, seconds),
-        "low_confidence": confidence is not None and min_confidence is not None and confidence < min_confidence,
+        "language": expected is not None and other_language(language_of_text(text), expected, text),
     }
     return tuple(name for name, is_so in found.items() if is_so)
+
+
+def low_confidence(confidence: float | None, threshold: float | None) -> bool:
+    """Whether a confidence is below the checkpoint's threshold; never where there is none: of another model it says
+    nothing."""
+    return confidence is not None and threshold is not None and confidence < threshold
 
 
 def silence(peak: float) -> bool:
@@ -85,6 +105,33 @@ def rate(text: str, seconds: float) -> bool:
     words = len(_CHARACTER.sub(" ", text).split())
     long_enough = words + characters / 2 >= _FEWEST_WORDS
     return long_enough and (words > _MOST_WORDS * seconds or characters > _MOST_CHARACTERS * seconds)
+
+
+def other_language(language: str | None, expected: str, text: str) -> bool:
+    """Whether a text, whose language by itself is `language`, is in another one than expected, and long enough to
+    tell."""
+    if language is None or language == expected or language in _TAKEN_FOR.get(expected, ()):
+        return False
+    return len(text.split()) >= _FEWEST_TO_TELL or re.search("[a-z]", text.lower()) is None
+
+
+def flag_other_languages(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments of a sound, with `language` on those in another one than at least 90 % of its seconds with text."""
+    seconds = Counter[str]()
+    for segment in segments:
+        if segment.language is not None and segment.text:
+            seconds[segment.language] += round(1000 * (segment.end - segment.start))
+    ((most, share),) = seconds.most_common(1) or [("", 0)]
+    if share < _MAJORITY * max(seconds.total(), 1):
+        return list(segments)
+    return [
+        with_flag(segment, "language") if other_language(segment.language, most, segment.text) else segment
+        for segment in segments
+    ]
+
+
+def with_flag(segment: Segment, flag: str) -> Segment:
+    return replace(segment, flags=tuple(sorted({*segment.flags, flag}, key=ORDER.index)))
 
 
 def _plain(text: str) -> str:

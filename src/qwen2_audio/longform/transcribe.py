@@ -22,10 +22,12 @@ from ..audio.mel import SAMPLE_RATE
 from ..engine.request import RequestHandle
 from ..errors import AudioError, Qwen2AudioError
 from .asking import Model, Task, WindowAsker
+from .guards import flag_other_languages
 from .settings import TranscriptionSettings
 from .transcript import Segment, Transcript, main_language
 from .vad import missing_reason, speech_detector
 from .windows import Window, Windower
+from .word_times_segments import SegmentTimes
 
 MAX_PENDING = 32  # windows that are asked ahead: 2 MB each
 # A day of sound. The time limit is none, because reading waits for the model.
@@ -94,6 +96,7 @@ def transcribe(
     listening: Listening | None = None,
     *,
     timeout: float | None = None,
+    times: SegmentTimes | None = None,
 ) -> Iterator[Progress | Finished]:
     """Progress of each source, in order of time, then its transcript; sources in their order.
 
@@ -101,16 +104,24 @@ def transcribe(
         model: what is asked.
         sources: pairs of what `audio.io.load` takes and a name for messages.
         timeout: seconds that the model has for a window; a source whose window takes longer ends with TimeoutError.
+        times: with times of words, and speakers; None: without.
 
     Closing the iterator cancels what was asked. Raises ConfigError, before anything is read, for a task that the
-    checkpoint cannot do; errors of a source are in its `Finished`.
+    checkpoint cannot do, and for times of words that it has no aligner for; errors of a source are in its `Finished`.
     """
-    asker, listening = WindowAsker(model, task, settings, timeout), listening or Listening()
-    return _run(asker, _windows(sources, settings, listening), "transcribe" if task.to is None else "translate")
+    asker, listening, times = (
+        WindowAsker(model, task, settings, timeout),
+        listening or Listening(),
+        times or SegmentTimes(),
+    )
+    if times.words is not None:
+        times.words.ensure_available()
+    windows = _windows(sources, settings, listening)
+    return _run(asker, windows, times, "transcribe" if task.to is None else "translate")
 
 
 def _run(
-    asker: WindowAsker, coming: Iterator[_Asked], kind: Literal["transcribe", "translate"]
+    asker: WindowAsker, coming: Iterator[_Asked], times: SegmentTimes, kind: Literal["transcribe", "translate"]
 ) -> Iterator[Progress | Finished]:
     pending, exhausted = deque[_Asked](), False
     try:
@@ -127,7 +138,7 @@ def _run(
             if item.window is None:
                 yield _finished(item, kind)
             elif item.source.error is None:
-                yield from _heard(asker, item)
+                yield from _heard(asker, item, times)
             elif item.handle is not None:
                 item.handle.cancel()
     finally:
@@ -148,11 +159,11 @@ def _submit(asker: WindowAsker, item: _Asked) -> None:
             item.source.error = error
 
 
-def _heard(asker: WindowAsker, item: _Asked) -> Iterator[Progress]:
+def _heard(asker: WindowAsker, item: _Asked, times: SegmentTimes) -> Iterator[Progress]:
     source, window = item.source, item.window
     assert window is not None
     try:
-        segments = asker.segments(window, item.handle)
+        segments = times.applied(window, asker.segments(window, item.handle), source.number)
     except Exception as error:  # out of memory, say: it ends this source, and the others go on
         source.error = error
         return
@@ -165,7 +176,7 @@ def _heard(asker: WindowAsker, item: _Asked) -> Iterator[Progress]:
 
 def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished:
     source = end.source
-    segments = sorted(source.segments, key=lambda segment: segment.start)
+    segments = flag_other_languages(sorted(source.segments, key=lambda segment: segment.start))
     notes = [*source.stream.notes]
     if (reason := missing_reason()) is not None:
         notes.append(reason)
@@ -216,13 +227,20 @@ def _cut(
 
 
 def _common(spans: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """The parts that lie in a span of every list; each list is in order."""
+    """The parts that lie in a span of every list; each list is in order and its spans are disjoint."""
     common = spans[0] if spans else []
     for others in spans[1:]:
-        common = [
-            (max(start, first), min(end, last))
-            for start, end in common
-            for first, last in others
-            if max(start, first) < min(end, last)
-        ]
+        common = list(_overlaps(common, others))
     return common
+
+
+def _overlaps(left: list[tuple[int, int]], right: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    i = j = 0
+    while i < len(left) and j < len(right):
+        start, end = max(left[i][0], right[j][0]), min(left[i][1], right[j][1])
+        if start < end:
+            yield start, end
+        if left[i][1] <= right[j][1]:  # the one that ends first meets nothing more
+            i += 1
+        else:
+            j += 1

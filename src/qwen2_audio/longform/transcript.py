@@ -28,6 +28,8 @@ class Word:
     start: float | None
     end: float | None
     confidence: float | None = None  # probability
+    speaker: str | None = None
+    tokens: tuple[int, ...] = field(default=(), repr=False)  # ids of those that begin in it
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Segment:
     language: str | None = None  # ISO 639 code; None: not known
     confidence: float | None = None  # mean probability of its tokens, geometric
     flags: tuple[str, ...] = ()  # why the text may be wrong: names of `longform.guards`
-    raw: str | None = None  # the model's own words, where `text` is not all of them
+    raw: str | None = None  # the model's own words, where `text` is not all of them, or its first ones, if asked again
     words: tuple[Word, ...] = ()
     timing: Timing = "window"  # where `start` and `end` come from: the window's, pauses, or an aligner
     channel: int | None = None  # of a sound whose channels are heard one by one, from 0

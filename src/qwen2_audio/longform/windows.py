@@ -70,16 +70,20 @@ class Windower:
         detector: SpeechDetector | None,
         *,
         everything: bool = False,
+        by_runs: bool = False,
         channel: int | None = None,
     ) -> None:
         """`everything`: windows are contiguous and nothing is skipped; else they hold the runs of speech, which only
-        a `detector` finds: without one, everything is heard."""
+        a `detector` finds: without one, everything is heard. `by_runs`, beside `everything`: runs of speech have their
+        windows as without it, and what lies between them has windows of its own."""
         self.skipped: list[tuple[int, int]] = []
         self.total = 0
         self._detector, self._channel = detector, channel
         self._limit = round(settings.window_seconds * SAMPLE_RATE)
         self._merge_gap = round(settings.merge_gap * SAMPLE_RATE) if settings.merge else -1
-        self._runs = None if everything or detector is None else _Runs(round(settings.pad * SAMPLE_RATE))
+        spoken = detector is not None and (by_runs or not everything)
+        self._runs = _Runs(round(settings.pad * SAMPLE_RATE)) if spoken else None
+        self._fills = everything
         self._incoming: list[np.ndarray] = []
         self._sound = _Recent()
         self._done = 0  # samples that are in a window or skipped
@@ -115,9 +119,9 @@ class Windower:
 
     def _contiguous(self, *, last: bool) -> Iterator[Window]:
         while self._sound.end - self._done > self._limit + _TOLERANCE:
-            yield self._emit(self._done, self._cut(self._done))
+            yield self._window(self._cut(self._done))
         if last and self._sound.end - self._done >= SHORTEST:
-            yield self._emit(self._done, min(self._sound.end, self._done + self._limit))
+            yield self._window(self._sound.end)
         self._sound.drop(self._done)
 
     # -- runs of speech
@@ -130,23 +134,28 @@ class Windower:
         earliest = self._sound.end if last else self._runs.earliest(self._sound.known)  # that a later run can begin
         begun = self._runs.begun  # where the run begins that goes on
         if begun is not None and self._group is not None and not self._fits(begun, self._runs.reached):
-            yield self._emit(*self._group)
+            yield from self._emit(*self._group)
         while begun is not None and self._runs.reached - begun > self._limit + _TOLERANCE:
-            yield self._emit(begun, cut := self._cut(begun))
+            yield from self._emit(begun, cut := self._cut(begun))
             begun = self._runs.begun = cut
         if self._group is not None and (last or (begun is None and earliest - self._group[1] > self._merge_gap)):
-            yield self._emit(*self._group)
+            yield from self._emit(*self._group)
         needed = [earliest, begun, None if self._group is None else self._group[0]]
-        self._sound.drop(min(position for position in needed if position is not None))
+        first = min(position for position in needed if position is not None)  # of the windows that may come
+        while self._fills and first - self._done > self._limit:
+            yield self._window(self._cut(self._done))
+        if self._fills and last:
+            yield from self._leave(self._sound.end)
+        self._sound.drop(min(first, self._done) if self._fills else first)
 
     def _add_run(self, start: int, end: int) -> Iterator[Window]:
         if self._group is not None and self._fits(start, end):
             self._group = (self._group[0], end)
             return
         if self._group is not None:
-            yield self._emit(*self._group)
+            yield from self._emit(*self._group)
         while end - start > self._limit + _TOLERANCE:
-            yield self._emit(start, cut := self._cut(start))
+            yield from self._emit(start, cut := self._cut(start))
             start = cut
         self._group = (start, end)
 
@@ -163,12 +172,26 @@ class Windower:
         search = min(_SEARCH if len(window.speech) else _SEARCH_BY_ENERGY, self._limit // 3)
         return start + _quietest(window, self._limit - search, self._limit)
 
-    def _emit(self, start: int, end: int) -> Window:
+    def _emit(self, start: int, end: int) -> Iterator[Window]:
+        """A window of speech, behind those of what lies before it."""
         self._group = None
-        self._skip_to(start)
-        end = min(end, start + self._limit)
-        self._done = end
-        return self._sound.window(start, end, self._channel)
+        yield from self._leave(start)
+        yield self._window(end)  # with the samples before `start` that make no window by themselves
+
+    def _leave(self, position: int) -> Iterator[Window]:
+        """What lies before `position` in no window: skipped, or heard."""
+        if not self._fills:
+            self._skip_to(position)
+            return
+        while position - self._done > self._limit:
+            yield self._window(self._cut(self._done))
+        if position - self._done >= SHORTEST:
+            yield self._window(position)
+
+    def _window(self, end: int) -> Window:
+        """From where the last one ended to `end`, or as far as a window reaches."""
+        start, self._done = self._done, min(end, self._done + self._limit)
+        return self._sound.window(start, self._done, self._channel)
 
     def _skip_to(self, position: int) -> None:
         if position > self._done:

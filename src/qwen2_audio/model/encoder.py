@@ -14,7 +14,7 @@ on up to two mel frames after the clip: `encode` needs `frames_needed(L)` mel fr
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any
 
 import torch
@@ -217,8 +217,13 @@ class Qwen2AudioEncoder(nn.Module):
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
 
-    def encode_in_steps(self, input_features: torch.Tensor, lengths: list[int]) -> Generator[None, None, torch.Tensor]:
-        """`encode` as a generator that yields before each layer, so that the caller can do other work in between."""
+    def encode_in_steps(
+        self, input_features: torch.Tensor, lengths: list[int], *, states: list[torch.Tensor] | None = None
+    ) -> Generator[None, None, torch.Tensor]:
+        """`encode` as a generator that yields before each layer, so that the caller can do other work in between.
+
+        `states` gets the input of the first layer and the output of each layer, as the layers have them.
+        """
         needed = max((frames_needed(n, self.window) for n in lengths), default=0)
         if input_features.shape[-1] < needed:
             raise AudioError(
@@ -241,10 +246,33 @@ class Qwen2AudioEncoder(nn.Module):
             x, spans = torch.cat(clips, dim=1), frames  # [1, sum of E, d]
         for layer in self._layers_to_run():
             yield
+            if states is not None:
+                states.append(x)
             x, _ = layer(x, ALL, spans)
+        if states is not None:
+            states.append(x)
         if spans is None:
             return self._pool(x).flatten(0, 1)
         return torch.cat([self._pool(clip)[0] for clip in x.split(frames, dim=1)])
+
+    def states(self, input_features: torch.Tensor, length: int, layers: Collection[int]) -> dict[int, torch.Tensor]:
+        """What some layers say of one clip, before the pooling: 50 frames a second.
+
+        Args:
+            input_features: [1, mel bins, F], as `encode` takes them.
+            length: valid mel frames L, at most the window.
+            layers: 0 for the convolutions, k for the k-th layer. No layer behind the last of them is computed.
+
+        Returns:
+            For each of `layers` its output [E, d].
+        """
+        x = self._embed(input_features, num_encoder_frames(length))
+        found = {0: x[0]} if 0 in layers else {}
+        for number, layer in enumerate(self.layers[: max(layers)], 1):
+            x, _ = layer(x, ALL, None)
+            if number in layers:
+                found[number] = x[0]
+        return found
 
     def _embed(self, mel: torch.Tensor, frames: int) -> torch.Tensor:
         """Convolutions and position embeddings: [A, mel bins, F] -> [A, frames, d]."""

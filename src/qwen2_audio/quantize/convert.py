@@ -30,7 +30,8 @@ from .scheme import HEAD, KEY, Scheme
 from .scheme import untied as untied_config
 from .search import Loss
 
-FILES_ALONG = (*TOKENIZER_FILES, *FEATURE_FILES, "generation_config.json")
+TRANSCRIPTION_FILES = ("transcription.json", "aligner.safetensors")  # an aligner tells itself whether it still fits
+FILES_ALONG = (*TOKENIZER_FILES, *FEATURE_FILES, "generation_config.json", *TRANSCRIPTION_FILES)
 PATTERNS = (*weights.PATTERNS, *FILES_ALONG)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..types import Chunk, Completion, FinishReason, Heard, TokenLogprob, Usage
+from .tools import ToolUse, answer_message
 
 # Our finish reasons in OpenAI's words. An answer that ends for any other reason is sent as an error.
 OPENAI_FINISH_REASON: dict[FinishReason, str] = {"stop": "stop", "length": "length", "context": "length"}
@@ -32,18 +33,26 @@ class Envelope:
         }  # fmt: skip
 
 
-def completion_body(envelope: Envelope, answers: Sequence[Completion], *, logprobs: bool) -> dict[str, Any]:
-    """The body of a response that is not streamed."""
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
-            "logprobs": logprobs_body(answer.logprobs) if logprobs else None,
-            **finish_fields(answer.finish_reason),
-        }
-        for index, answer in enumerate(answers)
-    ]
-    return envelope.with_choices(choices, usage=usage_body([a.usage for a in answers], answers[0].heard))
+def completion_body(
+    envelope: Envelope, answers: Sequence[Completion], *, logprobs: bool, use: ToolUse | None = None, echo: str = ""
+) -> dict[str, Any]:
+    """The body of a response that is not streamed. `use`: the tools that the answers may call. `echo`: text that stands
+    before each answer."""
+    choices = []
+    for index, answer in enumerate(answers):
+        message: dict[str, Any] = {"role": "assistant", "content": echo + answer.text, "refusal": None}
+        reason = None
+        if use is not None:
+            message, reason = answer_message(answer, use)
+        shown = logprobs_body(answer.logprobs) if logprobs else None
+        finish = finish_fields(answer.finish_reason) if reason is None else {"finish_reason": reason}
+        choices.append({"index": index, "message": message, "logprobs": shown, **finish})
+    more: dict[str, Any] = {}
+    if prompt := answers[0].prompt_logprobs:
+        more["prompt_logprobs"] = prompt_logprobs_body(prompt)
+    if parts := answers[0].parts:
+        more["parts"] = [part.to_dict() for part in parts]
+    return envelope.with_choices(choices, usage=usage_body([a.usage for a in answers], answers[0].heard), **more)
 
 
 def delta_choice(chunk: Chunk, delta: dict[str, Any], *, logprobs: bool, last: bool = False) -> dict[str, Any]:
@@ -66,6 +75,19 @@ def logprobs_body(tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
     """The `logprobs` of a choice."""
     content = [{**_token(token), "top_logprobs": [_token(other) for other in token.top]} for token in tokens]
     return {"content": content, "refusal": None}
+
+
+def prompt_logprobs_body(tokens: Iterable[TokenLogprob | None]) -> list[dict[str, Any] | None]:
+    """vLLM's `prompt_logprobs`: for each position of the prompt, its token and the likeliest ones by their ids."""
+    return [
+        None
+        if token is None
+        else {
+            str(one.token): {"logprob": max(one.logprob, MIN_LOGPROB), "rank": one.rank, "decoded_token": one.text}
+            for one in (token, *token.top)
+        }
+        for token in tokens
+    ]
 
 
 def _token(token: TokenLogprob) -> dict[str, Any]:

@@ -24,6 +24,10 @@ from .metrics import Metrics
 from .middleware import RequestMiddleware
 from .routes.audio import AudioRoutes
 from .routes.chat import ChatRoutes
+from .routes.decisions import DecisionRoutes
+from .routes.embeddings import EmbeddingRoutes
+from .routes.responses import ResponseRoutes
+from .routes.tokenize import TokenizeRoutes
 from .settings import Settings
 from .state import State
 
@@ -49,10 +53,19 @@ def create_app(
     state = State(backend, settings or Settings())
     capabilities = capabilities or general_capabilities(is_base=backend.is_base)
     chat, audio, info = ChatRoutes(state), AudioRoutes(state), _InfoRoutes(state, capabilities)
+    decisions, tokens, responses = DecisionRoutes(state), TokenizeRoutes(state), ResponseRoutes(state)
     routes: list[Route | Mount] = [
         Route("/v1/chat/completions", chat.complete, methods=["POST"]),
+        Route("/v1/responses", responses.create, methods=["POST"]),
+        Route("/v1/responses/{id}", responses.retrieve, methods=["GET"]),
+        Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
         Route("/v1/audio/transcriptions", audio.transcribe, methods=["POST"]),
         Route("/v1/audio/translations", audio.translate, methods=["POST"]),
+        Route("/v1/embeddings", EmbeddingRoutes(state).embed, methods=["POST"]),
+        Route("/v1/decisions", decisions.decisions, methods=["POST"]),
+        Route("/v1/systemone", decisions.systemone, methods=["POST"]),
+        Route("/tokenize", tokens.tokenize, methods=["POST"]),
+        Route("/detokenize", tokens.detokenize, methods=["POST"]),
         Route("/v1/models", info.models),
         Route("/v1/models/{name:path}", info.model),
         Route("/samples/{number:int}", capabilities.sample),
@@ -88,7 +101,7 @@ def _cors(settings: Settings) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=list(settings.origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],  # OpenAI's client sends a dozen of its own, such as x-stainless-arch
             expose_headers=["x-request-id", "retry-after"],
         )

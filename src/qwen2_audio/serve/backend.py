@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..api.decisions import PendingDecision, Question
 from ..engine.request import RequestHandle
 from ..longform.settings import TranscriptionSettings
-from ..types import Message, SamplingParams
+from ..longform.word_times import WordTimer
+from ..types import EmbeddingInput, Ending, Message, PoolingParams, SamplingParams
 
 if TYPE_CHECKING:
     from ..engine.metrics import Stats
+    from ..inputs.prompt import Prompt
 
 
 class Backend(Protocol):
@@ -41,8 +44,15 @@ class Backend(Protocol):
         """How the checkpoint transcribes clips of any length."""
 
     @property
+    def aligner(self) -> WordTimer:
+        """Finds times of words; `ensure_available` raises ConfigError where the checkpoint has no head for that."""
+
+    @property
     def version(self) -> str:
         """The version of this package."""
+
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes in a prompt."""
 
     def submit(
         self,
@@ -52,6 +62,7 @@ class Backend(Protocol):
         timeout: float | None = None,
         priority: int = 0,
         raw: bool = False,
+        ending: Ending = "answer",
     ) -> RequestHandle:
         """Queues a conversation and returns at once; a clip is `{"type": "audio", "audio": bytes}`.
 
@@ -60,6 +71,33 @@ class Backend(Protocol):
         ConfigError or ContextLengthError for faults that show before the clips are decoded, and BusyError if the queue
         is full. A later fault ends each answer with an error.
         """
+
+    def submit_embedding(
+        self, source: EmbeddingInput, params: PoolingParams, *, timeout: float | None = None, priority: int = 0
+    ) -> RequestHandle:
+        """Queues what is to be embedded; the last chunk has the embedding. Raises as `submit`."""
+
+    def submit_decisions(
+        self,
+        messages: Sequence[Message],
+        questions: Sequence[Question],
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> list[PendingDecision]:
+        """Queues questions about one conversation, whose clips are read once. Raises as `submit`."""
+
+    def prompt(self, messages: Sequence[Message], *, ending: Ending = "answer") -> Prompt:
+        """A conversation's prompt, with its clips loaded. Raises PromptError, AudioError."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Ids of a text; with `add_special_tokens` a control token in it is one."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids. Raises PromptError for ids that are no tokens."""
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token. Raises PromptError as `decode`."""
 
     def stats(self) -> Stats:
         """A copy of the engine's counters."""

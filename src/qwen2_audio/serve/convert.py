@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..audio.formats import format_of
+from ..engine.structured import tool_calls
 from ..errors import ConfigError, PromptError, did_you_mean
+from ..longform.questions.policy import Policy, parse_policy
 from ..text.chat_template import ROLES, check_role
-from ..types import Message, SamplingParams
+from ..types import Ending, Message, SamplingParams
 from .errors import ApiError
 from .media import Link, from_base64, from_data_url
 from .protocol import ChatRequest, Sampling, json_type
 from .settings import Settings
+from .structured import constraint_of
+from .tools import calls_as_text, params_for, tool_use_of, with_tools
 
+ALL_TOKENS = 1 << 31  # more than any vocabulary has
 RENAMED_ROLES = {"developer": "system"}
 # input_audio.format is not read: the clip's bytes say what it is. Raw samples have no header, and these formats promise
 # them.
@@ -23,7 +28,6 @@ _RAW_FORMATS = ("pcm", "pcm16", "raw", "l16", "s16le", "g711_ulaw", "g711_alaw",
 _MESSAGE_KEYS = ("role", "content", "name")
 # Keys of a message without which it would say something else, and that do not reach the model.
 _REFUSED_KEYS = (
-    "tool_calls",
     "function_call",
     "audio",
     "audio_url",
@@ -53,20 +57,24 @@ class _MessageConverter:
         if "name" in fields:
             _text(fields["name"], f"{where}.name")
         content = fields.get("content")
-        if content is None and role == "assistant":  # an answer that was nothing but calls of tools, or empty
+        if content is None and role in ("assistant", "tool"):  # nothing but calls, or nothing came back
             content = ""
+        if "tool_calls" in fields and role != "assistant":
+            param = f"{where}.tool_calls"
+            raise _invalid(f"{param} stands in a turn of {role}; only the assistant calls.", param)
         if isinstance(content, str):
-            return {"role": role, "content": _text(content, f"{where}.content")}
+            text = _text(content, f"{where}.content")
+            return _with_calls({"role": role, "content": text}, fields.get("tool_calls"), where)
         if not isinstance(content, list):
             raise _invalid(f"{where} has no content; expected a string or a list of parts.", f"{where}.content")
         parts = [self.convert_part(part, f"{where}.content[{number}]") for number, part in enumerate(content)]
-        return {"role": role, "content": parts}
+        return _with_calls({"role": role, "content": parts}, fields.get("tool_calls"), where)
 
     def convert_part(self, part: Any, where: str) -> dict[str, Any]:
         if not isinstance(part, dict):
             raise _invalid(f"{where} is {json_type(part)}; expected an object with a type.", where)
         part = _without_nulls(part)
-        kind = part.get("type", next((key for key in _KINDS if key in part), None))
+        kind = _kind(part)
         if kind not in _KINDS:
             raise _invalid(
                 f"{where} has the type {kind!r}; the model takes {', '.join(_KINDS)}."
@@ -132,6 +140,25 @@ class _MessageConverter:
         return Link(url, param)
 
 
+def _kind(part: Mapping[str, Any]) -> Any:
+    return part.get("type", next((key for key in _KINDS if key in part), None))
+
+
+def _with_calls(message: Message, calls: Any, where: str) -> Message:
+    """The turn with the assistant's calls behind its text, or with what a tool gave back, in Qwen2.5's words."""
+    role, content = message["role"], message["content"]
+    if role == "tool":
+        role, (before, _, after) = "user", tool_calls.response_words("|").partition("|")
+    elif calls:
+        before, after = "", ("\n" if content else "") + calls_as_text(calls, f"{where}.tool_calls")
+    else:
+        return message
+    if isinstance(content, str):
+        return {"role": role, "content": before + content + after}
+    texts = [[{"type": "text", "text": text}] if text else [] for text in (before, after)]
+    return {"role": role, "content": [*texts[0], *content, *texts[1]]}
+
+
 def _role(role: Any, where: str) -> str:
     """The role as the chat template has it. ApiError unless it is one of OpenAI's, or another word."""
     if isinstance(role, str):
@@ -147,21 +174,50 @@ def _role(role: Any, where: str) -> str:
 
 def messages_of(request: ChatRequest, settings: Settings) -> list[Message]:
     """The conversation; a clip is its bytes, or a Link that `media.fetch_links` replaces. ApiError names the field."""
-    if not request.messages:
-        raise _invalid("messages is empty; expected at least one message.", "messages")
+    messages, use = conversation_of(request.messages, settings), tool_use_of(request)
+    if use is None:
+        return messages
+    if request.echo:
+        raise _invalid("echo has no place beside tools; leave one of them out.", "echo")
+    return with_tools(messages, use)
+
+
+def conversation_of(messages: Sequence[Any], settings: Settings, field: str = "messages") -> list[Message]:
+    """The conversation in a field of a request, as `messages_of`."""
+    if not messages:
+        raise _invalid(f"{field} is empty; expected at least one message.", field)
+    converter, converted = _MessageConverter(settings), []
+    for number, message in enumerate(messages):
+        where = f"{field}[{number}]"
+        if not isinstance(message, dict):
+            raise _invalid(f"{where} is {json_type(message)}; expected an object with a role.", where)
+        converted.append(converter.convert(message, where))
+    return converted
+
+
+def parts_of(parts: Sequence[Any], settings: Settings, field: str) -> list[dict[str, Any]]:
+    """The parts of a message in a field of a request, as `messages_of`."""
     converter = _MessageConverter(settings)
-    return [converter.convert(message, f"messages[{number}]") for number, message in enumerate(request.messages)]
+    return [converter.convert_part(part, f"{field}[{number}]") for number, part in enumerate(parts)]
 
 
-def clip_params(messages: Sequence[Message]) -> list[str]:
-    """The request's field of each clip of a conversation from `messages_of`, such as `messages[0].content[1]`."""
+def clip_params(messages: Sequence[Any], field: str = "messages") -> list[str]:
+    """The request's field of each clip of messages that were converted, such as `messages[0].content[1]`."""
     return [
-        f"messages[{number}].content[{index}]"
+        f"{field}[{number}].content[{index}]"
         for number, message in enumerate(messages)
-        if not isinstance(message["content"], str)
+        if isinstance(message.get("content"), list)
         for index, part in enumerate(message["content"])
-        if part["type"] == "audio"
+        if _kind(_without_nulls(part)) != "text"
     ]
+
+
+def long_of(request: ChatRequest) -> Policy:
+    """What becomes of a clip of more than 30 s. ApiError for another value."""
+    try:
+        return parse_policy(request.long)
+    except ConfigError as error:
+        raise _invalid(str(error), "long") from error
 
 
 def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
@@ -172,17 +228,56 @@ def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
         raise _invalid("stream_options was given without stream; leave it out, or set stream.", "stream_options")
     if request.top_logprobs is not None and not request.logprobs:
         raise _invalid("top_logprobs was given without logprobs; set logprobs to true.", "top_logprobs")
+    if request.prompt_logprobs is not None and request.stream:
+        raise _invalid("prompt_logprobs are not streamed; leave out stream.", "prompt_logprobs")
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
         raise _invalid("max_tokens and max_completion_tokens differ; give one of them.", "max_tokens")
+    stop, form, use = tuple(request.stop), constraint_of(request)[0], tool_use_of(request)
+    answer = {"stop": stop, **(form if use is None else params_for(use, form, stop))}
     return sampling_params(
         request,
         max_tokens=request.max_completion_tokens or request.max_tokens,
         min_tokens=request.min_tokens,
         logit_bias=_logit_bias(request.logit_bias or {}),
-        stop=tuple(request.stop),
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        logprobs=_alternatives(request.top_logprobs or 0, "top_logprobs", settings) if request.logprobs else None,
+        prompt_logprobs=(
+            None
+            if request.prompt_logprobs is None
+            else _alternatives(request.prompt_logprobs, "prompt_logprobs", settings)
+        ),
         n=request.n,
+        **answer,
     )
+
+
+def ending_of(request: ChatRequest) -> Ending:
+    """How the prompt ends. ApiError for two ends at once."""
+    if not request.continue_final_message:
+        return "answer" if request.add_generation_prompt else "closed"
+    if request.add_generation_prompt and "add_generation_prompt" in request.model_fields_set:
+        message = "continue_final_message goes on with the last message, and add_generation_prompt begins an answer; "
+        raise _invalid(message + "give one of them.", "continue_final_message")
+    return "continued"
+
+
+def echo_of(request: ChatRequest, messages: Sequence[Message]) -> str:
+    """What `echo` puts before the answer: the text of the last message, if it is an assistant's, as the answer is."""
+    if not request.echo or messages[-1]["role"] != "assistant":
+        return ""
+    content = messages[-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _alternatives(asked: int, param: str, settings: Settings) -> int:
+    """How many tokens are named beside one; -1 asks for all. ApiError for more than the operator allows."""
+    allowed = settings.logprobs
+    if allowed != -1 and not 0 <= asked <= allowed:
+        what = "all tokens" if asked == -1 else str(asked)
+        raise _invalid(
+            f"{param} asks for {what}, and this server names at most {allowed} tokens beside one (--max-logprobs).",
+            param,
+        )
+    return ALL_TOKENS if asked == -1 else asked
 
 
 def sampling_params(request: Sampling, **others: Any) -> SamplingParams:

@@ -16,6 +16,7 @@ from ..errors import (
     CapacityError,
     ConfigError,
     ContextLengthError,
+    LongClipError,
     PromptError,
     Qwen2AudioError,
 )
@@ -92,6 +93,8 @@ def as_api_error(error: BaseException, retry: int = 2, clip_params: Sequence[str
             param, message = None, str(error)
             if isinstance(error, AudioError):
                 message = error.sentence
+                if isinstance(error, LongClipError):
+                    message += ' In a chat completion, "long": "parts" hears it window by window.'
                 param = clip_params[error.clip - 1] if error.clip and error.clip <= len(clip_params) else None
             return ApiError(message, status=status, code=code, headers=headers, param=param)
     log.error("A request failed", exc_info=error)

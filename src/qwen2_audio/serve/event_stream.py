@@ -106,13 +106,20 @@ class ChatEvents:
     """Encodes chunks of chat answers as events: role, text, finish; at the end usage, if the request asks for it."""
 
     def __init__(
-        self, envelope: Envelope, *, logprobs: bool, usage: bool, running: RequestHandle | None = None
+        self,
+        envelope: Envelope,
+        *,
+        logprobs: bool,
+        usage: bool,
+        running: RequestHandle | None = None,
+        echo: str = "",
     ) -> None:
-        """`running`: the request, whose usage so far is in every event."""
+        """`running`: the request, whose usage so far is in every event. `echo`: text that stands before each answer."""
         self.envelope = envelope
         self.logprobs = logprobs
         self.usage = usage or running is not None
         self._running = running
+        self._role = {"role": "assistant", "content": echo}
         self._tokens: dict[int, int] = {}  # of each answer so far
         self._started: set[int] = set()  # indices of answers whose role was sent
         self._usages: list[Usage] = []
@@ -134,21 +141,31 @@ class ChatEvents:
             self._started.add(chunk.index)
             events += self._event(delta_choice(Chunk("", index=chunk.index), self._role, logprobs=False))
         self._count(chunk)
-        if chunk.text or chunk.logprobs:
-            events += self._event(delta_choice(chunk, {"content": chunk.text}, logprobs=self.logprobs))
+        if chunk.part is not None:
+            events += self._event(delta_choice(chunk, {}, logprobs=False), part=chunk.part.to_dict())
+        logprobs = self.logprobs
+        for delta in self._deltas(chunk):
+            events += self._event(delta_choice(chunk, delta, logprobs=logprobs))
+            logprobs = False  # they are told once
         if chunk.finish_reason is not None:
-            events += self._event(delta_choice(chunk, {}, logprobs=False, last=True))
+            events += self._event(self._last_choice(chunk))
             self._usages += [] if chunk.usage is None else [chunk.usage]
         return events
+
+    def _deltas(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """What `chunk` adds to the message."""
+        return [{"content": chunk.text}] if chunk.text or chunk.logprobs else []
+
+    def _last_choice(self, chunk: Chunk) -> dict[str, Any]:
+        return delta_choice(chunk, {}, logprobs=False, last=True)
 
     def _count(self, chunk: Chunk) -> None:
         tokens = chunk.num_tokens if chunk.usage is None else chunk.usage.completion_tokens
         self._tokens[chunk.index] = max(tokens, self._tokens.get(chunk.index, 0))
 
-    _role = {"role": "assistant", "content": ""}  # noqa: RUF012  a constant
-
-    def _event(self, choice: dict[str, Any]) -> bytes:
-        if self._running is None:
-            return encode_event(self.envelope.with_choices([choice], **({"usage": None} if self.usage else {})))
-        usage = running_usage(self._running.prompt_usage, sum(self._tokens.values()))
-        return encode_event(self.envelope.with_choices([choice], usage=usage))
+    def _event(self, choice: dict[str, Any], **more: Any) -> bytes:
+        if self._running is not None:
+            more["usage"] = running_usage(self._running.prompt_usage, sum(self._tokens.values()))
+        elif self.usage:
+            more["usage"] = None
+        return encode_event(self.envelope.with_choices([choice], **more))

@@ -1,10 +1,11 @@
-"""Transcriptions of clips that are longer than a window: on a thread of their own, segments as they come."""
+"""Transcriptions of clips that are longer than a window, or with times of words: on a thread of their own, segments as
+they come."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..longform.asking import Task
 from ..longform.formats import verbose_object, write
 from ..longform.transcribe import Finished, Listening, Progress, transcribe
 from ..longform.transcript import Transcript, join_texts
+from ..longform.word_times_segments import SegmentTimes
 from ..longform.wording import LANGUAGES
 from ..types import Chunk
 from .backend import Backend
@@ -56,15 +58,17 @@ def is_long(clip: bytes) -> bool:
 
 
 async def answer(request: Request, state: State, clip: bytes, speech: SpeechRequest, task: Task) -> Response:
-    """The response to a transcription, or with `task.to` a translation, of a long clip. ApiError for fields that
+    """The response to a transcription, or with `task.to` a translation, of a clip. ApiError for fields that
     would not act on it."""
     for name in _OF_ONE_ANSWER:
         if getattr(speech, name) is not None:
-            message = f"{name} acts on clips of at most 30 s; leave it out for a longer one."
+            message = f"{name} acts on clips of at most 30 s without times of words; leave it out."
             raise ApiError(message, param=name, code="unsupported_value")
     if speech.include:
-        raise ApiError("include is for clips of at most 30 s; leave it out.", param="include", code="unsupported_value")
-    work = _Work(state.backend, clip, task, state.settings)
+        message = "include is for clips of at most 30 s without times of words; leave it out."
+        raise ApiError(message, param="include", code="unsupported_value")
+    times = SegmentTimes(state.backend.aligner if "word" in speech.timestamp_granularities else None)
+    work = _Work(_steps(state.backend, clip, task, state.settings, times), state.settings)
     if speech.stream:
         end = asyncio.get_running_loop().time() + state.settings.clip_seconds
         return EventStream(_stream(work, speech), work.handle, state.settings, end)
@@ -73,17 +77,22 @@ async def answer(request: Request, state: State, clip: bytes, speech: SpeechRequ
     return _formatted(transcript, speech)
 
 
+def _steps(
+    backend: Backend, clip: bytes, task: Task, settings: Settings, times: SegmentTimes
+) -> Iterator[Progress | Finished]:
+    listening = Listening(limits=Limits(max_seconds=settings.clip_seconds, deadline=settings.clip_seconds))
+    source = [(clip, "The file")]
+    return transcribe(backend, source, task, backend.transcription, listening, timeout=settings.deadline, times=times)
+
+
 class _Work:
     """A transcription on a thread. Attribute: `handle`, whose `cancel` stops it."""
 
-    def __init__(self, backend: Backend, clip: bytes, task: Task, settings: Settings) -> None:
+    def __init__(self, steps: Iterator[Progress | Finished], settings: Settings) -> None:
         self._settings = settings
         self._stopped = threading.Event()
         self.handle = RequestHandle(1, lambda _: self._stopped.set())
         self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Progress | Finished | Exception]()
-        listening = Listening(limits=Limits(max_seconds=settings.clip_seconds, deadline=settings.clip_seconds))
-        transcription = backend.transcription
-        steps = transcribe(backend, [(clip, "The file")], task, transcription, listening, timeout=settings.deadline)
         threading.Thread(target=self._run, args=(steps,), name="long audio", daemon=True).start()
 
     async def events(self) -> AsyncGenerator[Progress | Finished, None]:
@@ -138,7 +147,8 @@ def _formatted(transcript: Transcript, speech: SpeechRequest) -> Response:
         return JSONResponse({"text": transcript.text, "usage": _usage(transcript)})
     if speech.response_format == "verbose_json":
         language = LANGUAGES.get(transcript.language or "", UNKNOWN).lower()
-        return JSONResponse({**verbose_object(transcript), "language": language})
+        words = "word" in speech.timestamp_granularities
+        return JSONResponse({**verbose_object(transcript, words=words), "language": language})
     if speech.response_format == "text":
         return PlainTextResponse(transcript.text + "\n")
     return PlainTextResponse(write(transcript, _FORMATS[speech.response_format]))

@@ -18,13 +18,9 @@ from .errors import ApiError
 
 # field -> values that change nothing, reason why other values are refused
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), "no tools are called"),
-    "tool_choice": (("none", "auto"), "no tools are called"),
-    "functions": (([],), "no functions are called"),
-    "function_call": (("none", "auto"), "no functions are called"),
-    "parallel_tool_calls": ((True, False), "no tools are called"),
+    "functions": (([],), "its name is tools today"),
+    "function_call": (("none", "auto"), "its name is tool_choice today"),
     "modalities": ((["text"],), "answers are text; it does not speak"),
-    "response_format": (({"type": "text"},), "answers are not held to a JSON schema"),
     "store": ((False,), "nothing is stored"),
     "service_tier": (("auto", "default"), "there is one tier"),
     "verbosity": (("medium",), "ask for it in the prompt"),
@@ -37,10 +33,22 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "include_stop_str_in_output": ((False,), "a stop string is not part of the answer"),
     "skip_special_tokens": ((True,), "control tokens are not text"),
     "spaces_between_special_tokens": ((True, False), "control tokens are not text"),
-    "add_generation_prompt": ((True,), "the answer is always a turn of its own"),
-    "continue_final_message": ((False,), "the answer is always a turn of its own"),
     "add_special_tokens": ((False,), "the chat template has them all"),
-    "echo": ((False,), "the answer is the answer alone"),
+}
+
+
+# Fields that clients of older servers send -> what they are called today.
+RENAMED = {
+    "guided_json": "structured_outputs.json",
+    "guided_regex": "structured_outputs.regex",
+    "guided_choice": "structured_outputs.choice",
+    "guided_grammar": "structured_outputs.grammar",
+    "guided_json_object": "structured_outputs.json_object",
+    "guided_whitespace_pattern": "structured_outputs.whitespace_pattern",
+    "json_schema": "response_format.json_schema",
+    "regex": "structured_outputs.regex",
+    "choice": "structured_outputs.choice",
+    "grammar": "structured_outputs.grammar",
 }
 
 
@@ -64,6 +72,51 @@ class StreamOptions(_Fields):
     include_obfuscation: Literal[False] = False
 
 
+class NamedSchema(_Fields):
+    """A JSON schema with its name."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")  # None: any object
+    strict: bool | None = None  # it is kept in any case
+
+
+class ResponseFormat(_Fields):
+    """What the answer is held to, as OpenAI spells it."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+
+class StructuredOutputs(_Fields):
+    """What the answer is held to, as vLLM spells it: one of the first five, and how JSON is written."""
+
+    json_schema: Any = Field(default=None, alias="json")  # checked in structured.py
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    disable_any_whitespace: bool | None = None
+    disable_additional_properties: bool | None = None
+    whitespace_pattern: str | None = None
+
+
+class Function(_Fields):
+    """A function that an answer may call."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # JSON schema of its arguments; None: any object
+    strict: bool | None = None  # true: a schema that cannot be honoured is refused also where no call has to be made
+
+
+class FunctionTool(_Fields):
+    """A tool as OpenAI spells it."""
+
+    type: Literal["function"]
+    function: Function
+
+
 class Sampling(_Fields):
     """Sampling fields that chat and audio requests share."""
 
@@ -79,6 +132,13 @@ class Sampling(_Fields):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
 
 
+class Body(_Fields):
+    """The body of a request that draws no answer; routes have their own."""
+
+    model: str | None = None
+    priority: Annotated[int, Field(ge=0, le=1000)] = 0  # as in ChatRequest
+
+
 class ChatRequest(Sampling):
     """POST /v1/chat/completions."""
 
@@ -90,9 +150,19 @@ class ChatRequest(Sampling):
     stream: bool = False
     stream_options: StreamOptions | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=-1)] | None = None  # -1: all tokens; the server has a limit
+    prompt_logprobs: Annotated[int, Field(ge=-1)] | None = None  # vLLM's, and the next three
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    echo: bool = False
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None  # vLLM's
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
+    tool_choice: Any = None  # checked in tools.py
+    parallel_tool_calls: bool = True
     priority: Annotated[int, Field(ge=0, le=1000)] = 0  # vLLM's: a higher value waits longer
+    long: str = "refuse"  # what becomes of a clip of more than 30 s; checked in convert.py
     user: Annotated[str, Field(max_length=256)] | None = None  # this and the next two are only logged
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
@@ -105,7 +175,7 @@ class SpeechRequest(Sampling):
     to_language: str | None = None  # vLLM's, of translations
     prompt: Annotated[str, Field(max_length=4000)] | None = None
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
-    timestamp_granularities: list[Literal["segment"]] = []
+    timestamp_granularities: list[Literal["segment", "word"]] = []
     include: list[Literal["logprobs"]] = []
     stream: bool = False
     stream_include_usage: bool = True  # vLLM's, and the next one: usage in the last event, and in every event
@@ -113,7 +183,7 @@ class SpeechRequest(Sampling):
     chunking_strategy: Literal["auto"] | None = None  # accepted: a clip is one window and so one chunk
 
 
-_Request = TypeVar("_Request", bound=Sampling)
+_Request = TypeVar("_Request", bound=BaseModel)
 
 
 def parse_chat(fields: Any) -> ChatRequest:
@@ -126,6 +196,14 @@ def parse_chat(fields: Any) -> ChatRequest:
 def parse_speech(fields: Mapping[str, Any]) -> SpeechRequest:
     """Validates the fields of a form. ApiError names the field that is wrong."""
     return _validated(SpeechRequest, dict(fields))
+
+
+def parse_body(model: type[_Request], fields: Any) -> _Request:
+    """Validates a body of JSON; a field that is null counts as absent. ApiError names the field that is wrong."""
+    if not isinstance(fields, dict):
+        needed = [name for name, item in model.model_fields.items() if item.is_required()]
+        raise ApiError(f"The body is {json_type(fields)}; expected an object with {' and '.join(map(repr, needed))}.")
+    return _validated(model, {name: value for name, value in fields.items() if value is not None})
 
 
 def without_neutral(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +235,8 @@ def _explain(errors: ValidationError, fields: dict[str, Any], known: list[str]) 
     error = errors.errors(include_url=False, include_context=False)[0]
     param = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:80]}" for key in error["loc"]).lstrip(".")
     if error["type"] == "extra_forbidden":
-        near = did_you_mean(str(error["loc"][-1])[:80], known)
+        today = RENAMED.get(param)
+        near = did_you_mean(str(error["loc"][-1])[:80], known) if today is None else f" It is {today} today."
         return ApiError(
             f"{param} is not a field that this server honours.{near}", param=param, code="unknown_parameter"
         )

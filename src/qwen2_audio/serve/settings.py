@@ -46,8 +46,10 @@ class Settings:
     max_reserved_bytes: int = 1024 * _MEGABYTE  # of all open requests: their bodies and the clips they link to
     clip_bytes: int = 25 * _MEGABYTE  # of one encoded clip
     clip_seconds: float = 4 * 3600.0  # of a clip to transcribe or translate
+    stored_bytes: int = 256 * _MEGABYTE  # of responses that later requests may go on with, clips included
     clips: int = 64  # in one request
     answers: int = 16  # maximum of n
+    logprobs: int = 20  # tokens named beside one, with their log-probabilities; -1: as many as are asked for
     concurrency: int = 256  # open requests, queued ones included
     connections: int = 1024  # open connections
     deadline: float = 600.0  # s from a request's arrival to the end of its answer
@@ -62,10 +64,9 @@ class Settings:
         for name in ("hosts", "origins"):  # browsers send them in lower case
             object.__setattr__(self, name, tuple(value.lower() for value in getattr(self, name)))
         object.__setattr__(self, "hosts", tuple(_without_port(host) for host in self.hosts))
-        _at_least(self, grace=0)
-        _above_zero(
-            self, *(item.name for item in fields(self) if item.type in ("int", "float") and item.name != "grace")
-        )
+        _at_least(self, grace=0, logprobs=-1)
+        numbers = [item.name for item in fields(self) if item.type in ("int", "float")]
+        _above_zero(self, *(name for name in numbers if name not in ("grace", "logprobs")))
         if not all(self.api_keys):
             raise ConfigError("One of the API keys is empty; leave it out, or give it a value.")
         if not all(key.isascii() and key.isprintable() and " " not in key for key in self.api_keys):

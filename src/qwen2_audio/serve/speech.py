@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ConfigError
 from ..longform import wording
+from ..longform.word_times import WordTimer
 from .errors import ApiError
 
 UNKNOWN = "unknown"  # language in verbose_json where neither the request, the answer nor the transcript tells
@@ -15,6 +16,14 @@ def language_of(code: str | None, param: str = "language") -> str | None:
         return wording.language_of(code, param)
     except ConfigError as error:
         raise ApiError(str(error), param=param) from error
+
+
+def check_aligner(aligner: WordTimer) -> None:
+    """ApiError where the checkpoint cannot tell when words are said."""
+    try:
+        aligner.ensure_available()
+    except ConfigError as error:
+        raise ApiError(str(error), param="timestamp_granularities", code="unsupported_value") from error
 
 
 def question(*, to: str | None, language: str | None, prompt: str | None, base: bool) -> str:

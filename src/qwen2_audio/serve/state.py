@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..engine.request import RequestHandle
-from ..types import Chunk, Message, SamplingParams
+from ..types import Chunk, Ending, Message, SamplingParams
 from .backend import Backend
 from .errors import ApiError, busy, shutting_down, too_slow
 from .settings import Settings
@@ -82,20 +82,26 @@ class State:
         priority: int = 0,
         clip_params: Sequence[str] = (),
         raw: bool = False,
+        ending: Ending = "answer",
     ) -> tuple[RequestHandle, AsyncGenerator[Chunk, None]]:
         """Submits a conversation to the model: the request's handle, and its chunks as `stream_reader.stream` has them.
 
         `arrived`: the request's arrival by the event loop's clock, in seconds; the deadline counts from there.
         `clip_params`: the request's field of each clip, for errors.
-        `raw`: as `Backend.submit` takes it.
+        `raw`, `ending`: as `Backend.submit` takes them.
         """
-        seconds_left = arrived + self.settings.deadline - asyncio.get_running_loop().time()
-        if seconds_left <= 0:
+        timeout = self.seconds_left(arrived)
+        handle = self.backend.submit(messages, params, timeout=timeout, priority=priority, raw=raw, ending=ending)
+        return handle, stream(handle, self.settings, clip_params)
+
+    def seconds_left(self, arrived: float) -> float:
+        """Until a request's deadline. ApiError if it has passed, or the server is shutting down."""
+        seconds = arrived + self.settings.deadline - asyncio.get_running_loop().time()
+        if seconds <= 0:
             raise too_slow(self.settings.deadline)
         if self.closing:
             raise shutting_down(self.settings.retry)
-        handle = self.backend.submit(messages, params, timeout=seconds_left, priority=priority, raw=raw)
-        return handle, stream(handle, self.settings, clip_params)
+        return seconds
 
     async def close(self) -> None:
         """Gives running answers the grace to finish, then ends them. Further calls do nothing."""

@@ -140,7 +140,7 @@ def _check_ends_in_text(message: Message) -> None:
     content = message["content"]
     if not content and not isinstance(content, str):
         raise PromptError("The final message has no text to continue; give it some, or use add_generation_prompt.")
-    if not isinstance(content, str) and _is_clip(message, content[-1]):
+    if not isinstance(content, str) and is_clip(message, content[-1]):
         raise PromptError("The final message ends in a clip, not in text to continue; put its text last.")
 
 
@@ -153,9 +153,9 @@ def _content_segments(message: Message, index: int, clips: int, *, trained: bool
         where = f"message {index + 1}, part {part_index + 1}"
         if not isinstance(part, dict):
             raise PromptError(f"In {where}: found a {type(part).__name__}, expected a dict with 'text' or 'audio'.")
-        if _is_clip(message, part):
+        if is_clip(message, part):
             clips += 1
-            yield from _clip_segments(AudioSlot(clips, _source_of(part), where))
+            yield from _clip_segments(AudioSlot(clips, source_of(part), where))
         elif "text" in part:
             yield Segment(_text_of(part, where), trained=trained)
         else:
@@ -165,7 +165,8 @@ def _content_segments(message: Message, index: int, clips: int, *, trained: bool
             )
 
 
-def _is_clip(message: Message, part: dict[str, Any]) -> bool:
+def is_clip(message: Message, part: dict[str, Any]) -> bool:
+    """Whether a part of a message's content is a clip."""
     return "audio" in part or "audio_url" in part or "audio" in (message.get("type"), part.get("type"))
 
 
@@ -177,7 +178,8 @@ def _clip_segments(slot: AudioSlot) -> Iterator[Segment]:
     yield Segment("\n")
 
 
-def _source_of(part: dict[str, Any]) -> Any:
+def source_of(part: dict[str, Any]) -> Any:
+    """The source of a part that is a clip; None where it names none."""
     for key in SOURCE_KEYS:
         source = part.get(key)
         if key == "audio_url" and isinstance(source, dict):

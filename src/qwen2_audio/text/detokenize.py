@@ -87,9 +87,9 @@ class StopBuffer:
             end, negative_length = min(stops)  # the earliest end; of equal ends, the longest stop string
             self._held, self.stopped = "", True
             return text[: end + negative_length]
-        overlap = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - overlap :]
-        return text[: len(text) - overlap]
+        num_held = max((overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - num_held :]
+        return text[: len(text) - num_held]
 
     def flush(self) -> str:
         """The text that was held back, when no more text follows."""
@@ -97,7 +97,7 @@ class StopBuffer:
         return rest
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest suffix of `text` that is a proper prefix of `stop`: ("is a S", "STOP") -> 1."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

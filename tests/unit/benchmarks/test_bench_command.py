@@ -123,7 +123,8 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
     [
         (
             ["everything"],
-            "There is no bench 'everything'; expected one of kernels, model, accuracy, train, engine, long, jobs.",
+            "There is no bench 'everything'; expected one of "
+            "kernels, model, accuracy, train, engine, long, structured, jobs.",
         ),
         (["model", "--isa", "avx2"], "--isa is an option of bench kernels; leave it out for bench model."),
         (["model", "--peer-python", "x"], "--peer-python is an option of bench kernels; leave it out for bench model."),
@@ -133,7 +134,8 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         ),
         (
             ["accuracy", "--quick"],
-            "--quick is an option of bench kernels, model, train, engine, long, jobs; leave it out for bench accuracy.",
+            "--quick is an option of bench kernels, model, train, engine, long, structured, jobs; "
+            "leave it out for bench accuracy.",
         ),
         (
             ["kernels", "--device", "cpu"],

@@ -13,9 +13,9 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import main as bench
-from benchmarks.engine.timed_engine import ModelClock, TimedEngine
 from benchmarks.harness.devices import device_timed, random_model
 from benchmarks.harness.engine_prompts import random_text_prompt
+from benchmarks.harness.timed_engine import ModelClock, TimedEngine
 from benchmarks.model import device_run as device
 from benchmarks.model.device_run import Amounts, Options, rows
 from benchmarks.model.device_worker import Session, _greedy

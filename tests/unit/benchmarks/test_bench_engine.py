@@ -17,12 +17,12 @@ from benchmarks.engine.options import Amounts, Options, clip_lengths
 from benchmarks.engine.plot import better, by_running
 from benchmarks.engine.run import latency_rows
 from benchmarks.engine.scripts import script, with_errors
-from benchmarks.engine.timed_engine import ModelClock, Step, decode_rate
 from benchmarks.engine.worker import Session
 from benchmarks.harness import bars
 from benchmarks.harness.engine_prompts import clip_prompt, random_text_prompt
 from benchmarks.harness.id_tokenizer import ids_in
 from benchmarks.harness.rows import row_of
+from benchmarks.harness.timed_engine import ModelClock, Step, decode_rate
 from qwen2_audio.bench.clips import clip_variant
 from qwen2_audio.bench.report import Row
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig

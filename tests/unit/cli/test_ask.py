@@ -74,7 +74,7 @@ def test_clips_are_read_before_the_model_is_loaded(cli, wav_file, monkeypatch):
     status, out, err = cli("ask", wav_file("good.wav"), "nope.wav")
     assert (status, out) == (2, "")
     assert "No such file: 'nope.wav'" in err
-    status, _, err = cli("ask", wav_file("long.wav", 31.0))
+    status, _, err = cli("ask", wav_file("long.wav", 31.0), "--long", "refuse")
     assert status == 2
     assert "lasts 31 s, and 30 s are heard at a time" in err
 

@@ -179,12 +179,40 @@ def test_without_a_synthesiser_one_sentence_says_so(cli, monkeypatch):
 
 
 @spoken
-def test_without_jiwer_one_sentence_says_how_to_install_it_before_anything_is_asked(cli, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "jiwer", None)
+def test_without_rapidfuzz_one_sentence_says_how_to_install_it_before_anything_is_asked(cli, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "rapidfuzz.distance", None)
     status, _, err = cli("eval", "run", "nano", "--model", "nano", "--limit", "1", "--out", tmp_path / "report")
     assert status == 2
-    assert err == "qwen2-audio: Counting word errors needs jiwer: pip install 'qwen2-audio[eval]'.\n"
+    assert err == "qwen2-audio: Counting word errors needs rapidfuzz: pip install 'qwen2-audio[eval]'.\n"
     assert not (tmp_path / "report").exists()
+
+
+def test_calibrate_writes_what_it_shows(cli, tmp_path, own_list, monkeypatch):
+    monkeypatch.setattr("qwen2_audio.evaluate.calibrate.FEWEST", 1)
+    model = shutil.copytree(qa.nano_path(), tmp_path / "mine", ignore=shutil.ignore_patterns("clips"))
+    with own_list.open("a") as file:
+        file.write(json.dumps({"audio": "sum.wav", "text": "Something else is said."}) + "\n")
+        file.write(json.dumps({"audio": "gone.wav", "text": "Nothing."}) + "\n")
+    ask = ("eval", "calibrate", "asr", "--model", model, "--data", own_list)
+    before = (model / "transcription.json").read_bytes()
+    status, out, err = cli(*ask, "--dry-run")
+    assert (model / "transcription.json").read_bytes() == before
+    assert status == 1 and "1 rows are left out, the first of them" in err and "gone.wav" in err
+    assert "It flags " in out and " of 1 wrong and 0 of 3 right ones" in out and "words wrong" in out
+    status, out, err = cli(*ask, "--json", "--limit", "4")
+    found = json.loads(out)
+    assert status == 0 and found["file"] == str(model / "transcription.json") and found["right"] == 3
+    written = json.loads((model / "transcription.json").read_text())
+    assert written == {**json.loads(before), "min_confidence": found["threshold"]}
+    status, _, err = cli(*ask, "--limit", "4", "--out", tmp_path / "named.json")
+    assert status == 0 and json.loads((tmp_path / "named.json").read_text()) == written
+    assert f"in {tmp_path / 'named.json'}." in err and "It acts as transcription.json" in err
+
+
+def test_calibrate_refuses_what_has_no_transcripts(cli, own_list):
+    assert "meld has no transcripts" in cli("eval", "calibrate", "meld", "--data", own_list)[2]
+    assert "leave --data, --sample and --lang out" in cli("eval", "calibrate", "nano", "--data", own_list)[2]
+    assert "There is no task 'nanno'" in cli("eval", "calibrate", "nanno")[2]
 
 
 @spoken

@@ -78,7 +78,7 @@ def test_left_out_rows_are_told_at_the_end(cli, run_file, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["sfx"], "There is no training 'sfx'; expected sft, dpo, preview, overfit. Did you mean 'sft'?"),
+        (["sfx"], "There is no training 'sfx'; expected sft, dpo, preview, overfit, aligner. Did you mean 'sft'?"),
         (["sft", "--more"], "stepz = 1\n"),
     ],
 )

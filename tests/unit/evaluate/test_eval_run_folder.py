@@ -17,6 +17,7 @@ from qwen2_audio.datasets.row import EmbeddedSound, Sound
 from qwen2_audio.errors import ConfigError, EvaluationError
 from qwen2_audio.evaluate.folder import merge_shards, read_manifest, shard_folder
 from qwen2_audio.evaluate.predictions import read_predictions
+from qwen2_audio.evaluate.results import read_results, score_results
 from qwen2_audio.evaluate.rows import Selection, parse_shard
 from qwen2_audio.evaluate.run import Run
 
@@ -75,6 +76,32 @@ def test_a_clip_over_30_s_is_cut_and_counted(tmp_path):
     assert (found.seconds, found.heard, done.cut) == (35.0, 30.0, 1)
     assert run(tmp_path / "out", examples).cut == 1  # also where the answer was there
     assert json.loads((tmp_path / "out" / "run.json").read_text())["tasks"]["asr"]["over_long"] == "first 30 s"
+
+
+def test_a_clip_over_30_s_is_heard_whole_by_another_protocol(tmp_path):
+    (tmp_path / "long.wav").write_bytes(wav_bytes(35.0))
+    examples = [replace(small_list(tmp_path, 1)[0], sound=Sound(str(tmp_path / "long.wav")))]
+
+    class Listening(KnowingModel):
+        questions = ()
+
+        def submit(self, question):
+            self.questions = (*self.questions, question)
+            return super().submit(question)
+
+    model, told = Listening(examples), []
+    options = {"long": "parts", "hearing_check": False, "tell": told.append}
+    assert run(tmp_path / "out", examples, model, **options).cut == 0
+    (found,), (question,) = read_predictions(tmp_path / "out" / PREDICTIONS), model.questions
+    assert (found.seconds, found.heard, len(question.waveform), question.long) == (35.0, 35.0, 35 * 16_000, "parts")
+    assert "another protocol: figures are not comparable" in told[-1]
+    (scored,) = score_results(read_results(tmp_path / "out"))["tasks"].values()
+    assert "over_long:whole, by parts" in scored["signature"]
+    with pytest.raises(EvaluationError, match="with over_long 'whole, by parts', and this run asks with 'first 30 s'"):
+        run(tmp_path / "out", examples)
+    model.form = lambda task: "base"
+    with pytest.raises(ConfigError, match="asr is asked in bare prompts, about one window; --long is for questions"):
+        run(tmp_path / "base", examples, model, **options)
 
 
 def test_a_part_of_a_file_and_bytes_in_a_table(tmp_path):

@@ -16,7 +16,7 @@ def test_more_than_a_window_is_refused_with_its_seconds(wav_file):
     with pytest.raises(AudioError, match=r"talk\.wav lasts 31\.5 s, and 30 s are heard at a time") as refusal:
         load_clip(path)
     assert "Split it into clips of at most 30 s and pass them as a list" in str(refusal.value)
-    assert "windows for long audio are not built yet" in str(refusal.value)
+    assert "or ask with long='parts', which hears it window by window" in str(refusal.value)
     assert "Qwen2AudioProcessor keeps the first 30 s" in str(refusal.value)
 
 

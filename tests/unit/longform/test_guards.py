@@ -48,9 +48,50 @@ def test_silence():
 def test_flags_have_an_order_and_change_no_text():
     flags = guards.flags_of(
         "Transcribe the speech. " + "no " * 60, seconds=1.0, tokens=60, finish_reason="length",
-        asked=("Transcribe the speech.",), confidence=0.2, min_confidence=0.5,
+        asked=("Transcribe the speech.",), refused=True, expected="fr",
     )  # fmt: skip
-    assert flags == ("repetition", "length", "echo", "rate", "low_confidence")
-    assert set(flags) - {"low_confidence"} == guards.HARD
-    assert guards.flags_of("Hello.", seconds=1.0, tokens=3, finish_reason="stop", confidence=0.2) == ()
-    assert Segment(0, 1, "x").flags == ()
+    assert flags == ("repetition", "length", "echo", "refusal", "rate")
+    assert set(flags) - {"refusal"} == guards.HARD
+    text = "this is what we have in the house"
+    assert guards.flags_of(text, seconds=9, tokens=8, finish_reason="stop", expected="fr") == ("language",)
+    assert guards.flags_of(text, seconds=9, tokens=8, finish_reason="stop", expected="en") == ()
+    assert guards.flags_of(text, seconds=9, tokens=8, finish_reason="stop") == ()
+    segment = guards.with_flag(Segment(0, 1, "x", flags=("length", "low_confidence")), "language")
+    assert segment.flags == ("length", "language", "low_confidence")
+
+
+def test_low_confidence_needs_a_threshold():
+    assert guards.low_confidence(0.5, 0.6) and not guards.low_confidence(0.6, 0.6)
+    assert not guards.low_confidence(0.01, None) and not guards.low_confidence(None, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "expected", "other"),
+    [
+        ("this is what we have in it", "en", "fr", True),
+        ("this is what we have in it", "en", "en", False),
+        ("Maria de la Cruz", "ro", "en", False),  # too short to tell
+        ("この話です", "ja", "en", True),
+        ("東京", "zh", "ja", False),  # without kana
+        ("在东京", "zh", "ko", True),
+        ("semua orang akan bisa untuk itu", "id", "ms", False),
+        ("x y z", None, "en", False),
+    ],
+)
+def test_another_language_than_expected(text, found, expected, other):
+    assert guards.other_language(found, expected, text) is other
+
+
+def segments_in(*languages):
+    return [
+        Segment(n, n + seconds, "one two three four five", language) for n, (language, seconds) in enumerate(languages)
+    ]
+
+
+def test_a_segment_in_another_language_than_nine_tenths_of_the_sound():
+    marked = guards.flag_other_languages(segments_in(("de", 91), ("fr", 9), (None, 500)))
+    assert [segment.flags for segment in marked] == [(), ("language",), ()]
+    assert [s.flags for s in guards.flag_other_languages(segments_in(("de", 89), ("fr", 11)))] == [(), ()]
+    assert guards.flag_other_languages([]) == []
+    silent = Segment(0, 900, "", "fr")
+    assert guards.flag_other_languages([silent, *segments_in(("de", 3))])[0].flags == ()

@@ -140,6 +140,7 @@ def test_a_loop_is_asked_again_in_halves():
     (talk,) = transcripts(run(model, sound(0.2, seconds=3.0)))
     assert talk.text == "number 20 number 20" and [s.flags for s in talk.segments] == [(), ()]
     first, second = talk.segments
+    assert first.raw == second.raw == "and so " * 40  # the first answer is kept
     assert first.end <= second.start and len(model.asked[0][0]) > 3 * RATE
     assert len(model.asked) == 3 and all(asked[2].temperature == 0 for asked in model.asked)
 
@@ -153,6 +154,33 @@ def test_a_half_that_loops_is_asked_warmer_with_a_fixed_seed():
     assert talk.text == "number 20 number 20" and {s.temperature for s in talk.segments} == {0.4}
     assert [asked[2].temperature for asked in model.asked] == [0, 0, 0, 0.2, 0.4, 0.2, 0.4]
     assert len({asked[2].seed for asked in model.asked}) == 1
+
+
+def test_a_short_window_is_asked_warmer_at_once():
+    def loops(samples, params):
+        return number(samples) if params.temperature else ("and so " * 40, "length", -0.1)
+
+    model = ScriptedListener(loops)
+    (talk,) = transcripts(run(model, sound(0.2, seconds=0.5)))
+    assert [asked[2].temperature for asked in model.asked] == [0, 0.2]
+    assert talk.segments[0].raw == "and so " * 40 and talk.segments[0].flags == ()
+
+
+def test_a_text_in_another_language_than_asked_for_is_flagged_and_not_asked_again():
+    model = ScriptedListener(lambda s, p: "this is what we have in the house")
+    (talk,) = transcripts(run(model, sound(0.2), task=Task("fr")))
+    assert talk.segments[0].flags == ("language",) and len(model.asked) == 1
+    (talk,) = transcripts(run(model, sound(0.2), task=Task("fr", "en")))
+    assert talk.segments[0].flags == ()
+
+
+def test_a_segment_in_another_language_than_all_the_others():
+    def polyglot(samples, params):
+        return "c'est que vous êtes dans le jardin" if "30" in number(samples) else "this is what we have in the house"
+
+    events = run(ScriptedListener(polyglot), sound(*[0.2] * 12, 0.3))
+    (talk,) = transcripts(events)
+    assert [s.flags for s in talk.segments] == [()] * 12 + [("language",)] and talk.language == "en"
 
 
 def test_a_loop_that_stays_is_kept_and_flagged():
@@ -257,6 +285,14 @@ def test_one_speaker_a_channel():
     (talk,) = transcripts(run(ScriptedListener(by_peak), (stereo, RATE), listening=Listening(split_channels=True)))
     assert [(s.text, s.channel) for s in talk.segments] == [("number 20", 0), ("number 40", 1), ("number 30", 0)]
     assert all(end - start < 0.9 for start, end in talk.skipped)  # what one channel holds is not skipped
+
+
+def test_what_all_channels_skip():
+    spans = [[(0, 10), (20, 30), (40, 50)], [(5, 25), (26, 45), (49, 60)], [(0, 100)]]
+    assert module._common(spans) == [(5, 10), (20, 25), (26, 30), (40, 45), (49, 50)]
+    assert module._common([]) == [] and module._common([[(1, 2)], []]) == []
+    many = [(2 * n, 2 * n + 1) for n in range(100_000)]  # a day of calls, in a moment
+    assert module._common([many, many]) == many
 
 
 def test_without_a_detector_everything_is_heard_and_it_is_said(monkeypatch):

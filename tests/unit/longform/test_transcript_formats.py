@@ -183,7 +183,7 @@ def test_cues_that_a_viewer_can_read():
     assert all(len(line) <= 42 for cue in cues for line in cue.lines) and all(len(cue.lines) <= 2 for cue in cues)
     assert cues[0].lines[-1].endswith("dog.")  # it ends with the sentence, and not where it is full
     assert cues[0].start == 10_000 and cues[-1].end == 20_000 and all(cue.estimated for cue in cues)
-    assert "NOTE Times inside of segments are estimated" in write(talk, "vtt", CueShape(max_seconds=4))
+    assert "NOTE Some times are estimated" in write(talk, "vtt", CueShape(max_seconds=4))
     balanced = cues_of(
         Transcript((Segment(0, 3, "one two three four five six seven eight nine ten"),), 3.0), CueShape(40, 2)
     )

@@ -39,8 +39,8 @@ def sound(*parts, seed=0):
     )
 
 
-def windows_of(samples, config=DEFAULT, *, detector="marked", everything=False, blocks=()):
-    windower = Windower(config, Marked() if detector else None, everything=everything)
+def windows_of(samples, config=DEFAULT, *, detector="marked", everything=False, by_runs=False, blocks=()):
+    windower = Windower(config, Marked() if detector else None, everything=everything, by_runs=by_runs)
     windows = []
     for block in np.split(samples, sorted(blocks)):
         windows += windower.push(block)
@@ -198,9 +198,32 @@ test_every_second_of_1000_files_is_accounted_for = pytest.mark.exhaustive(
 )
 
 
-def test_memory_is_bounded():
+def test_by_runs_nothing_is_skipped_and_speech_has_its_windows():
+    samples = sound((1, 0), (2, 0.5), (1.5, 0.05), (3, 0.5), (70, 0.05), (1, 0.5), (0.01, 0))
+    one_each = TranscriptionSettings(merge=False)
+    speech, _ = windows_of(samples, one_each)
+    all_of_it, skipped = windows_of(samples, one_each, everything=True, by_runs=True)
+    assert skipped == [] and len(all_of_it) == len(speech) + 5  # the pauses, the second of which is cut twice
+    spans = {(window.start, window.end) for window in all_of_it}
+    assert spans >= {(window.start, window.end) for window in speech}
+
+
+@settings(max_examples=25)
+@given(parts=parts, merge=st.booleans(), seconds=st.sampled_from([30.0, 8.0]), pad=st.sampled_from([0.0, 0.19, 0.2]))
+def test_by_runs_every_sample_is_in_one_window(parts, merge, seconds, pad):
+    samples = sound(*parts, seed=len(parts))
+    config = TranscriptionSettings(merge=merge, window_seconds=seconds, pad=pad)
+    windows, skipped = windows_of(samples, config, everything=True, by_runs=True)
+    assert sum(end - start for start, end in skipped) < SHORTEST
+    again, _ = windows_of(samples, config, everything=True, by_runs=True, blocks=[len(samples) // 3])
+    assert [(w.start, w.end) for w in again] == [(w.start, w.end) for w in windows]
+
+
+@pytest.mark.parametrize("by_runs", [False, True])
+def test_memory_is_bounded(by_runs):
     """Four hours of silence, then of speech: never more than a window and what is looked at together is kept."""
-    windower, block, most = Windower(DEFAULT, Marked()), np.zeros(60 * RATE, np.float32), 0
+    windower = Windower(DEFAULT, Marked(), everything=by_runs, by_runs=by_runs)
+    block, most = np.zeros(60 * RATE, np.float32), 0
     for minute in range(240):
         windower.push(block if minute < 120 else block + 0.5)
         most = max(most, len(windower._sound._samples) + sum(map(len, windower._incoming)))

@@ -71,7 +71,7 @@ def test_clips_that_are_named(url):
         ({"role": "user", "content": 7}, "messages[0].content", "no content"),
         ({"role": "user", "content": []}, "messages[0].content", "no content"),
         ({"role": "user", "content": "hi", "nmae": "me"}, "messages[0].nmae", "Did you mean 'name'"),
-        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "messages[0].tool_calls", "would not reach"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{}]}, "messages[0].tool_calls[0]", "call of a function"),
         (user("hi"), "messages[0].content[0]", "expected an object"),
         (user({"type": "text"}), "messages[0].content[0].text", "missing"),
         (user({"type": "text", "text": 7}), "messages[0].content[0].text", "is a number"),

@@ -35,10 +35,13 @@ class ForwardBatch:
         embeds: torch.Tensor | None = None,
         *,
         ids: torch.Tensor | None = None,
+        states: list[torch.Tensor] | None = None,
+        every_layer: bool = False,
     ) -> torch.Tensor:
         """Compute the new positions from their embeddings [1, N, H] or their ids int64 [1, N].
 
-        Returns logits [L, V] with L = sum of num_logits.
+        Returns logits [L, V] with L = sum of num_logits. `states` gets the hidden states [N, H] behind the final norm;
+        with `every_layer`, first those that enter each layer.
         """
         given = ids if embeds is None else embeds
         assert given is not None
@@ -54,7 +57,10 @@ class ForwardBatch:
             position_ids=step.positions.to(given.device),
             past_key_values=step,
             logits_to_keep=logits_to_keep,
+            output_hidden_states=every_layer,
         )
+        if states is not None:
+            states += [state[0] for state in out.hidden_states or (out.last_hidden_state,)]
         return out.logits.view(-1, out.logits.shape[-1])  # type: ignore[no-any-return]
 
     def numbers(self) -> list[int]:
@@ -80,16 +86,17 @@ class ForwardOutput:
 
     logits: torch.Tensor  # float32 [L, V]
     greedy: list[tuple[int, bool]]  # the likeliest token, and whether its logit is a finite number
+    hidden: Sequence[torch.Tensor] = ()  # [N, H] each: what `ForwardBatch.run` puts into `states`, if that is wanted
 
     @classmethod
-    def of(cls, logits: torch.Tensor) -> Self:
-        """From float32 logits [L, V]."""
+    def of(cls, logits: torch.Tensor, hidden: Sequence[torch.Tensor] = ()) -> Self:
+        """From float32 logits [L, V] and what `hidden` holds."""
         if not len(logits):
-            return cls(logits, [])
+            return cls(logits, [], hidden)
         if logits.device.type == "cpu":  # NumPy's argmax takes a tenth of the time of torch's, and finds NaN as well
             rows = logits.numpy()
             tokens: list[int] = rows.argmax(-1).tolist()
             best = [rows.item(row, token) for row, token in enumerate(tokens)]
         else:
             best, tokens = (column.tolist() for column in logits.max(-1))
-        return cls(logits, list(zip(tokens, map(math.isfinite, best), strict=True)))
+        return cls(logits, list(zip(tokens, map(math.isfinite, best), strict=True)), hidden)

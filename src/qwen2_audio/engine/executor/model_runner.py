@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 
 import torch
@@ -69,8 +70,9 @@ class ModelRunner:
     def run(self, scheduled: list[ScheduledSequence]) -> tuple[ForwardOutput, tuple[int, ...]]:
         """Compute the scheduled positions.
 
-        Returns the output at the L positions behind which a token is sampled, sequence after sequence, and how many
-        each sequence has: its last known token and its draft tokens, or none while its prompt is not at its end.
+        Returns the output at the L positions that need logits, sequence after sequence, and how many each sequence
+        has: its last known token and its draft tokens, or none while its prompt is not at its end; and those that it
+        wants of its prompt.
         """
         ids = list(chain.from_iterable(_token_ids(item, self._audio_id) for item in scheduled))
         has_audio = self._audio_id in ids
@@ -83,17 +85,25 @@ class ModelRunner:
         output = None
         if self._graph_runner is not None and not has_audio:
             output = self._graph_runner.run(batch, ids)
-        return output or self._run_packed(scheduled if has_audio else [], batch, ids), tuple(batch.num_logits)
+        layers = [taken.layer for item in scheduled if (taken := item.sequence.prompt_output) and not taken.with_logits]
+        with_audio = scheduled if has_audio else []
+        return output or self._run_packed(with_audio, batch, ids, layers), tuple(batch.num_logits)
 
-    def _run_packed(self, with_audio: list[ScheduledSequence], batch: ForwardBatch, ids: list[int]) -> ForwardOutput:
+    def _run_packed(
+        self, with_audio: list[ScheduledSequence], batch: ForwardBatch, ids: list[int], layers: list[int]
+    ) -> ForwardOutput:
+        """`layers`: those whose hidden states are wanted."""
         tokens = torch.frombuffer(array("q", ids), dtype=torch.int64).view(1, -1).to(self._device)
+        states: list[torch.Tensor] = []
+        every_layer = any(layer != -1 for layer in layers)
+        run = partial(batch.run, self._model, self.storage, states=states if layers else None, every_layer=every_layer)
         if self._driver is None and not with_audio:
-            return ForwardOutput.of(batch.run(self._model, self.storage, ids=tokens).float())
+            return ForwardOutput.of(run(ids=tokens).float(), states)
         embeds = self._embed(tokens)
         self._insert_audio(with_audio, embeds)
         with nullcontext() if self._driver is None else self._driver.running(batch, embeds):
-            logits = batch.run(self._model, self.storage, embeds)
-        return ForwardOutput.of(logits.float())
+            logits = run(embeds)
+        return ForwardOutput.of(logits.float(), states)
 
     def _insert_audio(self, scheduled: list[ScheduledSequence], embeds: torch.Tensor) -> None:
         """Replace the embeddings [1, N, H] of audio positions by the encoder's."""
@@ -117,9 +127,13 @@ def audio_before(request: Request, end: int, start: int = 0) -> int:
 
 
 def num_logits_of(scheduled: ScheduledSequence) -> int:
-    """For how many of the scheduled positions, the last ones, a token is sampled."""
-    num_drafts = scheduled.start + scheduled.count - len(scheduled.sequence.prefix_keys)
-    return num_drafts + 1 if num_drafts >= 0 else 0
+    """For how many of the scheduled positions, the last ones, logits are needed: a token is sampled from them, or the
+    request wants them of its prompt."""
+    sequence, end = scheduled.sequence, scheduled.start + scheduled.count
+    num_drafts = end - len(sequence.prefix_keys)
+    sampled = num_drafts + 1 if num_drafts >= 0 and sequence.request.max_new_tokens else 0
+    output = sequence.prompt_output
+    return sampled if output is None else max(sampled, output.num_logits(scheduled.start, end))
 
 
 def weights_version(model: EngineModel) -> int:

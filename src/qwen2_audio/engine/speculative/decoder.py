@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Proposers
+from typing import TYPE_CHECKING
 
 from ..request import Sequence
 from .proposer import AcceptanceHistory, Proposer
+
+if TYPE_CHECKING:
+    from ..structured.grammar import AnyMatcher
 
 
 class SpeculativeDecoder:
     """Asks the first proposer; for the answers that it has nothing for, the next one."""
 
-    def __init__(self, proposers: Proposers[Proposer]) -> None:
+    def __init__(self, proposers: Proposers[Proposer], matchers: Mapping[Sequence, AnyMatcher] | None = None) -> None:
+        """`matchers`: of the sequences that are held to a grammar, which draft tokens must fit."""
         self._proposers = proposers
+        self._matchers: Mapping[Sequence, AnyMatcher] = {} if matchers is None else matchers
         self._histories: dict[Sequence, list[AcceptanceHistory]] = {}  # one for each proposer
         self._source: dict[Sequence, int] = {}  # which proposer the draft tokens of a sequence are from
 
@@ -30,6 +36,9 @@ class SpeculativeDecoder:
                 # The last token that may come needs no draft: it is sampled anyway.
                 wanted[sequence] = min(allowed, sequence.request.max_new_tokens - sequence.num_generated - 1)
             proposer.propose(wanted)
+            for sequence in without:
+                if (matcher := self._matchers.get(sequence)) is not None and sequence.draft_token_ids:
+                    del sequence.draft_token_ids[matcher.num_accepted(sequence.draft_token_ids) :]
             self._source |= {sequence: index for sequence in without if sequence.draft_token_ids}
 
     def update(self, sequence: Sequence, num_proposed: int, num_accepted: int) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...datasets.line_log import LineLog, json_line, parse_lines
-from ...errors import ConfigError, EvaluationError, Qwen2AudioError
+from ...errors import EvaluationError, Qwen2AudioError
 from ...types import SamplingParams
-from ..endpoint import EndpointDownError
 from ..example import Prediction
-from ..question import Answer, Model, Question
+from ..in_flight import Submit, answers
+from ..question import Model, Question
 from ..score.judgement import Judgement
 from ..task import Task
 from .forms import FORMS, JudgeForm
@@ -139,39 +139,20 @@ def _ask(
     record: Callable[[_Item, str], None],
     run: JudgeRun,
 ) -> None:
-    waiting: deque[tuple[_Item, Callable[[], Answer]]] = deque()
-
-    def finish() -> None:
-        item, wait = waiting.popleft()
-        try:
-            reply = wait().text
-        except (EvaluationError, ConfigError):
-            raise
-        except Qwen2AudioError as error:
-            run.failed.append(f"{item.prediction.task} {item.prediction.id}: {error}")
-            return
-        record(item, reply)
-        run.asked += 1
-
-    try:
+    def questions() -> Iterator[tuple[_Item, Submit]]:
         for item in items:
             if item.key in replies:
                 run.kept += 1
                 record(item, replies[item.key])
-                continue
-            waiting.append((item, judge.submit(item.question)))
-            if len(waiting) >= judge.in_flight:
-                finish()
-        while waiting:
-            finish()
-    except EndpointDownError:
-        while waiting:  # replies that were on their way
-            item, wait = waiting.popleft()
-            try:
-                record(item, wait().text)
-            except Qwen2AudioError:
-                continue
-        raise
+            else:
+                yield item, partial(judge.submit, item.question)
+
+    for item, answer in answers(questions(), judge.in_flight):
+        if isinstance(answer, Qwen2AudioError):
+            run.failed.append(f"{item.prediction.task} {item.prediction.id}: {answer}")
+        else:
+            record(item, answer.text)
+            run.asked += 1
 
 
 def read_judgements(

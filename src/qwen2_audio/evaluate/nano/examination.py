@@ -11,7 +11,7 @@ import numpy as np
 
 from ...api.loading import load
 from ...types import Message, SamplingParams
-from ..word_errors import load_jiwer
+from ..word_errors import load_levenshtein
 from .questions import Question, questions
 from .speech.engines import check_engines
 from .tally import Tally
@@ -40,13 +40,13 @@ class Listener:
 def examine(folders: Sequence[Path], count: int) -> list[Tally]:
     """Ask each checkpoint the same questions, `count` a row, with a progress bar on stderr.
 
-    Raises EvaluationError where a synthesiser is missing, ConfigError where jiwer is.
+    Raises EvaluationError where a synthesiser is missing, ConfigError where rapidfuzz is.
     """
     from rich.console import Console
     from rich.progress import track
 
     check_engines()
-    load_jiwer()
+    load_levenshtein()
     listeners, tallies = [Listener(folder) for folder in folders], [Tally() for _ in folders]
     batches, total = _batches(questions(count)), -(-count * ROWS // BATCH)
     for batch in track(batches, f"asking {folders[0]}", total=total, console=Console(stderr=True)):

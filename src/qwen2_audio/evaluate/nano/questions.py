@@ -19,6 +19,7 @@ from .world.utterance import Utterance, plain
 
 Rng = np.random.Generator
 UNNAMEABLE = ("noise", "silence", "tone", "voice")  # kinds of which nano should say that it cannot tell
+TRANSCRIPTS = {"nano.asr.wer": "seen", "nano.asr_unseen_variant.wer": "variant", "nano.asr_unseen_voice.wer": "voice"}
 ABSTAINING_PHRASES = ("cannot make out", "only hear noise", "only silence", "plain tone", "do not know")
 
 Judge = Callable[[str, str], bool]
@@ -70,6 +71,14 @@ def _question(rows: tuple[str, ...], wave: Samples, clip: Clip, text: str, truth
 
 def _sentence(rng: Rng) -> Utterance:
     return held_out_sentence(rng, "test")
+
+
+def clips_to_transcribe(count: int) -> Iterator[tuple[Samples, Clip]]:
+    """The clips of speech alone that are to be written down: `count` by seen voices, by unseen variants and by unseen
+    voices."""
+    for row, group in TRANSCRIPTS.items():
+        for i in range(count):
+            yield render_speech("test", i, group, _sentence, about=row)
 
 
 def _transcripts(row: str, group: str, count: int, *, mixed: bool = False) -> Iterator[Question]:
@@ -131,9 +140,8 @@ def _beyond(count: int) -> Iterator[Question]:
 
 def questions(count: int) -> Iterator[Question]:
     """The whole examination, `count` questions a row."""
-    yield from _transcripts("nano.asr.wer", "seen", count)
-    yield from _transcripts("nano.asr_unseen_variant.wer", "variant", count)
-    yield from _transcripts("nano.asr_unseen_voice.wer", "voice", count)
+    for row, group in TRANSCRIPTS.items():
+        yield from _transcripts(row, group, count)
     yield from _sounds(count)
     yield from _answers("nano.voice_chat.accuracy", "seen", count, known_question)
     yield from _answers("nano.voice_chat_unseen.accuracy", "variant", count, known_question)

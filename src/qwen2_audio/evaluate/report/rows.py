@@ -9,8 +9,9 @@ from ..score.echoes import has_echo
 from ..score.health import is_loop, is_other_language
 from ..score.score import Scored, row_values
 from ..score.scorers import SCORERS
-from ..score.transcripts import align, transcript_tokens
+from ..score.transcripts import transcript_tokens
 from ..task import Task
+from ..word_errors import align
 from .figures import shown, unit
 from .markup import tag, text
 from .players import Players

@@ -7,37 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ...errors import ConfigError
 from ..example import Prediction
 from ..normalize.official import TAG, chain, tokens
 from ..task import Task
+from ..word_errors import align
 from .echoes import without_echo
 from .judgement import Judgement
 from .measure import Array, Measure, Scores
 
 COLUMNS = ("substitutions", "deletions", "insertions", "reference_tokens")
-Operation = tuple[
-    str, str, str
-]  # "equal", "replace", "delete" or "insert"; the reference's token, the answer's; "" for none
-
-
-def align(reference: Sequence[str], answer: Sequence[str]) -> list[Operation]:
-    """The answer's tokens beside the reference's, with the fewest errors. Raises ConfigError without rapidfuzz."""
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError as error:
-        raise ConfigError("Counting word errors needs rapidfuzz: pip install 'qwen2-audio[eval]'.") from error
-    aligned: list[Operation] = []
-    for piece in Levenshtein.opcodes(reference, answer):
-        left, right = reference[piece.src_start : piece.src_end], answer[piece.dest_start : piece.dest_end]
-        count = max(len(left), len(right))
-        left, right = [*left, *[""] * (count - len(left))], [*right, *[""] * (count - len(right))]
-        aligned += [(piece.tag, a, b) for a, b in zip(left, right, strict=True)]
-    return aligned
 
 
 def plain_tokens(text: str, *, characters: bool) -> list[str]:
-    """Lower-case words without punctuation but apostrophes, or their characters: what most papers and jiwer count."""
+    """Lower-case words without punctuation but apostrophes, or their characters: what most papers count."""
     text = TAG.sub(" ", text).lower()
     kept = "".join(c if c == "'" or not unicodedata.category(c).startswith("P") else " " for c in text)
     words = kept.split()

@@ -21,7 +21,7 @@ from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
 from ..protocol import SpeechRequest, parse_speech
-from ..speech import UNKNOWN, language_of, question
+from ..speech import UNKNOWN, check_aligner, language_of, question
 from ..state import State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 from ..transcripts import (
@@ -69,7 +69,9 @@ class AudioRoutes:
         language = language_of(speech.language)
         to = (language_of(speech.to_language, "to_language") or ENGLISH) if translate else None
         raw = state.backend.is_base
-        if await asyncio.to_thread(long_audio.is_long, form.file):
+        if "word" in speech.timestamp_granularities:
+            await asyncio.to_thread(check_aligner, state.backend.aligner)
+        if "word" in speech.timestamp_granularities or await asyncio.to_thread(long_audio.is_long, form.file):
             question(to=to, language=language, prompt=speech.prompt, base=raw)  # refuses what it does not take
             task = Task(language, to, speech.prompt, speech.temperature or 0.0)
             return await long_audio.answer(request, state, form.file, speech, task)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,13 +13,17 @@ from starlette.responses import JSONResponse, Response
 from ...types import Message, SamplingParams
 from ..answers import Envelope, completion_body
 from ..bodies import check_content_type, parse_json, read_body
-from ..convert import clip_params, messages_of, params_of
+from ..convert import clip_params, echo_of, ending_of, long_of, messages_of, params_of
 from ..event_stream import ChatEvents, EventStream, prepend
+from ..long_questions import long_question
 from ..media import fetch_links, links_of
 from ..protocol import ChatRequest, StreamOptions, parse_chat
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
-from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
+from ..stream_reader import collect, run_while_connected, stream, wait_for_first_chunk
+from ..structured import check_constraint, constraint_of
+from ..tool_events import ToolEvents
+from ..tools import tool_use_of
 
 log = logging.getLogger(__name__)
 _PARSE_IN_THREAD = 64 << 10  # bytes; a larger body is parsed in a thread, so that other requests need not wait
@@ -37,22 +42,32 @@ class ChatRoutes:
         body = await read_body(request, state.settings)
         in_thread = asyncio.to_thread(_parse, body, state.settings) if len(body) > _PARSE_IN_THREAD else None
         chat, messages, params = await in_thread if in_thread else _parse(body, state.settings)
+        policy = None if chat.long == "refuse" else long_of(chat)
         del body
         state.check_model(chat.model)
+        if params.constraint is not None:
+            await asyncio.to_thread(check_constraint, params, constraint_of(chat)[1] or "tools")
         _log_labels(chat)
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
-        handle, chunks = state.submit(messages, params, arrived, chat.priority, clip_params(messages))
+        use, ending, echo = tool_use_of(chat), ending_of(chat), echo_of(chat, messages)
+        clips = clip_params(chat.messages)
+        if policy is None or (long := await long_question(state, messages, params, policy, chat.priority)) is None:
+            handle, chunks = state.submit(messages, params, arrived, chat.priority, clips, ending=ending)
+        else:
+            handle, chunks = long, stream(long, state.settings, clips)
+            arrived += state.settings.clip_seconds  # the deadline is each part's
         envelope = Envelope(state.names[0], "chat.completion.chunk" if chat.stream else "chat.completion")
         if not chat.stream:
             async with aclosing(chunks):
                 answers = await run_while_connected(request, collect(chunks, handle.answers))
-            return JSONResponse(completion_body(envelope, answers, logprobs=chat.logprobs))
+            return JSONResponse(completion_body(envelope, answers, logprobs=chat.logprobs, use=use, echo=echo))
         first = await wait_for_first_chunk(chunks, request, state.settings)
         asked = chat.stream_options or StreamOptions()
         running = handle if asked.continuous_usage_stats else None
-        events = ChatEvents(envelope, logprobs=chat.logprobs, usage=asked.include_usage, running=running)
+        options: dict[str, Any] = {"logprobs": chat.logprobs, "usage": asked.include_usage, "running": running}
+        events = ChatEvents(envelope, **options, echo=echo) if use is None else ToolEvents(envelope, use, **options)
         return EventStream(events.encode(prepend(first, chunks)), handle, state.settings, arrived)
 
 

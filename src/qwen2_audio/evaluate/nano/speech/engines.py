@@ -49,8 +49,9 @@ def say(text: str, voice: Voice, manner: Manner) -> Array:
         samples, rate = festival(text, voice.name, manner.pitch, manner.pace)
     else:
         samples, rate = flite(text, voice.name, manner.pitch, manner.pace)
-    spoken = soxr.resample(samples, rate * manner.formant_scale, RATE, quality="MQ")
-    return _trim_silence(np.asarray(spoken, np.float64))
+    spoken = np.asarray(soxr.resample(samples, rate * manner.formant_scale, RATE, quality="MQ"), np.float64)
+    start, end = speech_span(spoken)
+    return spoken[start:end]
 
 
 def espeak(text: str, name: str, pitch: float = 50, pace: float = 1.0) -> tuple[Array, int]:
@@ -134,9 +135,10 @@ def _read_written(write: Callable[[str], object]) -> tuple[Array, int]:
             return samples / 32768.0, file.getframerate()
 
 
-def _trim_silence(x: Array) -> Array:
+def speech_span(x: Array) -> tuple[int, int]:
+    """The first sample of the words in [n] at 16 kHz, with 0.06 s before them, and the end, with 0.06 s behind."""
     loud = np.flatnonzero(np.abs(x) > QUIET * np.abs(x).max(initial=0.0))
     if not len(loud):
-        return x
+        return 0, len(x)
     margin = int(MARGIN * RATE)
-    return x[max(0, loud[0] - margin) : loud[-1] + margin]
+    return max(0, int(loud[0]) - margin), int(loud[-1]) + margin

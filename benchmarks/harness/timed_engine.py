@@ -14,7 +14,7 @@ import torch
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.text.tokenizer import Tokenizer
 
-from ..harness.id_tokenizer import IdTokenizer
+from .id_tokenizer import IdTokenizer
 
 
 class ModelClock:

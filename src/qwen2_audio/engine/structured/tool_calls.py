@@ -1,0 +1,236 @@
+"""Calls of tools in the words of Qwen2.5: how tools are described, how an answer calls them, what holds it to that.
+
+    <tool_call>
+    {"name": "set_light", "arguments": {"room": "kitchen", "on": true}}
+    </tool_call>
+
+The language model of Qwen2-Audio was not trained on these words, its successors were. No tag is one token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...errors import ConfigError
+from ...text.detokenize import overlap
+from .grammar import ONE_SPACE, check
+
+BEGIN, END = "<tool_call>", "</tool_call>"
+MOST_CALLS = 16  # in one answer that has to call
+_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
+_ABOUT = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+TOOLS
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>"""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function that an answer may call."""
+
+    name: str  # letters, digits, _ and -
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = None  # JSON schema of its arguments; None: any object
+    strict: bool = False  # a call that the answer makes of its own will keeps to the schema too, or is refused
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """As JSON, in the form that the model reads."""
+        fields = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": {key: value for key, value in fields.items() if value is not None}}
+
+
+def system_words(tools: Sequence[Tool]) -> str:
+    """What the system turn says of the tools, behind all else that it says and an empty line."""
+    return _ABOUT.replace("TOOLS", "\n".join(json.dumps(tool.described, ensure_ascii=False) for tool in tools))
+
+
+def call_words(name: str, arguments: str) -> str:
+    """A call in an answer; `arguments` as JSON."""
+    return f'{BEGIN}\n{{"name": {json.dumps(name)}, "arguments": {arguments}}}\n{END}'
+
+
+def response_words(content: str) -> str:
+    """What a tool gave back, in a turn of the user."""
+    return f"<tool_response>\n{content}\n</tool_response>"
+
+
+def calls_grammar(tools: Sequence[Tool], *, most: int = MOST_CALLS, otherwise: Mapping[str, Any] | None = None) -> str:
+    """A Lark grammar of an answer that is one to `most` calls of `tools` and nothing else, or JSON of the schema
+    `otherwise`."""
+    lines = ["start: calls" if otherwise is None else "start: calls | answer"]
+    lines.append(f'calls: call ("\\n" call){{0,{most - 1}}}' if most > 1 else "calls: call")
+    lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
+    for number, tool in enumerate(tools):
+        head, _, tail = call_words(tool.name, "|").partition("|")
+        lines.append(f"call_{number}: {json.dumps(head)} arguments_{number} {json.dumps(tail)}")
+        lines.append(f"arguments_{number}: {_json(arguments_schema(tool))}")
+    if otherwise is not None:
+        lines.append(f"answer: {_json(otherwise)}")
+    return "\n".join(lines)
+
+
+def as_can_be_held(tool: Tool) -> Tool:
+    """`tool`, with any arguments where its schema cannot be honoured and it is not strict."""
+    if tool.strict or tool.parameters is None:
+        return tool
+    try:
+        check(("grammar", calls_grammar([tool], most=1)))
+    except ConfigError:
+        return replace(tool, parameters=None)
+    return tool
+
+
+def arguments_schema(tool: Tool) -> dict[str, Any]:
+    """The schema of a tool's arguments, which are an object even where it does not say so."""
+    return {"type": "object", **(tool.parameters or {})}
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    own = schema.get("x-guidance")
+    return "%json " + json.dumps({**schema, "x-guidance": {**ONE_SPACE, **(own if isinstance(own, dict) else {})}})
+
+
+@dataclass(frozen=True)
+class CallDelta:
+    """What is new of a call."""
+
+    index: int  # of the call within its answer
+    name: str | None = None  # in the first delta of a call, which has no arguments yet
+    arguments: str = ""  # JSON, to be joined to what came before
+
+
+class ToolCallParser:
+    """Divides the text of one answer, as it comes, into what it says and what it calls.
+
+    The result does not depend on how the text is divided into pushes. A tag is never passed on, nor a part of one, and
+    white space beside calls is dropped. What begins like a call and is none of a known tool is text.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        """`names` of the tools."""
+        self.num_calls = 0
+        self._names = names
+        self._text = ""  # that is not divided yet
+        self._space = ""  # that is held back, as a call may follow
+        self._step = self._find_tag
+        self._braces = _Braces()
+
+    def push(self, text: str) -> tuple[str, list[CallDelta]]:
+        """Take text; returns what the answer says and calls with it."""
+        self._text += text
+        said, calls = "", list[CallDelta]()
+        while True:
+            step, length = self._step, len(self._text)
+            for item in self._step():
+                if isinstance(item, str):
+                    said += item
+                else:
+                    calls.append(item)
+            if self._step == step and len(self._text) == length:
+                return said, calls
+
+    def flush(self) -> str:
+        """The answer has ended: the rest of what it says."""
+        rest, self._text = self._text, ""
+        if self._step == self._read_head:
+            rest = BEGIN + rest
+        elif self._step == self._find_end:
+            rest = _behind_braces(rest)
+            rest = "" if END.startswith(rest) else rest
+        space, self._space = self._space, ""
+        return space + rest if rest.strip() or not self.num_calls else ""
+
+    # -- steps: each takes what it can of the text, and says which one is next
+
+    def _find_tag(self) -> Iterator[str | CallDelta]:
+        said, tag, rest = self._text.partition(BEGIN)
+        if tag:
+            self._text, self._step = rest, self._read_head
+        else:
+            held = overlap(said, BEGIN)
+            said, self._text = said[: len(said) - held], said[len(said) - held :]
+        yield self._say(said)
+
+    def _read_head(self) -> Iterator[str | CallDelta]:
+        head = _HEAD.match(self._text)
+        name = _string(head[1]) if head else None
+        if head and name in self._names:
+            self._text, self._step = self._text[head.end() :], self._read_arguments
+            self._space, self._braces = "", _Braces()
+            yield CallDelta(self.num_calls, name)
+            self.num_calls += 1
+        elif head or END in self._text:
+            self._step = self._find_tag
+            yield self._say(BEGIN)
+
+    def _read_arguments(self) -> Iterator[str | CallDelta]:
+        count = self._braces.take(self._text)
+        arguments, self._text = self._text[:count], self._text[count:]
+        if arguments:
+            yield CallDelta(self.num_calls - 1, arguments=arguments)
+        if self._braces.closed:
+            self._step = self._find_end
+
+    def _find_end(self) -> Iterator[str | CallDelta]:
+        between, tag, rest = self._text.partition(END)
+        if tag:
+            self._text, self._step = rest, self._find_tag
+            yield self._say(_behind_braces(between))
+
+    def _say(self, text: str) -> str:
+        """What of `text` can be passed on: all but the white space at its end."""
+        text = self._space + text
+        said = text.rstrip()
+        self._space = text[len(said) :]
+        return said
+
+
+class _Braces:
+    """Finds the end of a JSON object, as its text comes. Attribute `closed`: it has ended."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._depth = 0
+        self._in_string = self._escaped = False
+
+    def take(self, text: str) -> int:
+        """How many characters of `text` belong to the object."""
+        for count, letter in enumerate(text):
+            if self.closed:
+                return count
+            if self._in_string:
+                self._in_string = self._escaped or letter != '"'
+                self._escaped = letter == "\\" and not self._escaped
+            elif letter == '"':
+                self._in_string = True
+            elif letter in "{}":
+                self._depth += 1 if letter == "{" else -1
+                self.closed = self._depth == 0
+        return len(text)
+
+
+def _behind_braces(text: str) -> str:
+    """What stands between a call's arguments and its end, but for the brace that belongs there."""
+    return text.strip().removeprefix("}").strip()
+
+
+def _string(text: str) -> str | None:
+    try:
+        value: str = json.loads(text)
+    except ValueError:
+        return None
+    return value

@@ -1,0 +1,165 @@
+"""POST /v1/embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...engine.request import RequestHandle
+from ...types import Chunk, EmbeddingInput, Message, Pooling, PoolingParams, Source, Usage
+from ..answers import heard_body
+from ..bodies import check_content_type, parse_json, read_body
+from ..convert import clip_params, conversation_of
+from ..errors import ApiError
+from ..media import fetch_links, links_of
+from ..protocol import Body, parse_body
+from ..settings import Settings
+from ..state import RESERVATION, Reservation, State
+from ..stream_reader import run_while_connected, stream
+
+MOST_INPUTS = 2048  # of one request, as OpenAI has it
+AHEAD = 64  # inputs of one request that are queued at a time, so that others find room
+
+
+class EmbeddingRequest(Body):
+    """OpenAI's fields, vLLM's `messages`, and what `m.embed` takes."""
+
+    input: str | list[str] | list[int] | list[list[int]] | None = None
+    messages: list[Any] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    source: Source = "language_model"
+    layer: int = -1
+    pooling: Pooling | None = None
+    use_activation: bool = True  # vLLM's name: normalise to length 1
+    add_generation_prompt: bool = False
+    user: Annotated[str, Field(max_length=256)] | None = None  # accepted; nothing is done for it
+
+
+class EmbeddingRoutes:
+    """Embeds texts, and conversations with clips."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def embed(self, request: Request) -> Response:
+        """POST /v1/embeddings."""
+        state, arrived = self._state, asyncio.get_running_loop().time()
+        check_content_type(request, "application/json")
+        asked = parse_body(EmbeddingRequest, parse_json(await read_body(request, state.settings)))
+        state.check_model(asked.model)
+        messages, inputs = _inputs(asked, state.settings)
+        params = PoolingParams(asked.source, asked.layer, asked.pooling, asked.use_activation)
+        if links := links_of(messages):
+            reservation: Reservation = request.scope[RESERVATION]
+            await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
+        work = self._embed_all(inputs, params, arrived, asked.priority, clip_params(messages))
+        chunks = await run_while_connected(request, work)
+        _check_dimensions(asked.dimensions, chunks[0].embedding.shape[-1])
+        return JSONResponse(await asyncio.to_thread(_body, chunks, asked.encoding_format, state.names[0]))
+
+    async def _embed_all(
+        self,
+        inputs: Sequence[EmbeddingInput],
+        params: PoolingParams,
+        arrived: float,
+        priority: int,
+        clips: Sequence[str],
+    ) -> list[Chunk]:
+        """The last chunk of each input."""
+        state, done = self._state, list[Chunk]()
+        running: deque[RequestHandle] = deque()
+        try:
+            for source in inputs:
+                if len(running) == AHEAD:
+                    done.append(await self._last_chunk(running.popleft(), clips))
+                timeout = state.seconds_left(arrived)
+                handle = state.backend.submit_embedding(source, params, timeout=timeout, priority=priority)
+                running.append(handle)
+            while running:
+                done.append(await self._last_chunk(running.popleft(), clips))
+        finally:
+            for handle in running:  # after an error
+                handle.cancel()
+        return done
+
+    async def _last_chunk(self, handle: RequestHandle, clips: Sequence[str]) -> Chunk:
+        async with aclosing(stream(handle, self._state.settings, clips)) as chunks:
+            return [chunk async for chunk in chunks][-1]
+
+
+def _inputs(asked: EmbeddingRequest, settings: Settings) -> tuple[list[Message], list[EmbeddingInput]]:
+    """The conversation, whose clips may be links yet, and what is to be embedded. ApiError for none or both."""
+    if (asked.input is None) == (asked.messages is None):
+        what = "nothing" if asked.input is None else "input and messages"
+        raise ApiError(f"The request has {what}; expected input, or messages for clips.", param="input")
+    if asked.messages is not None:
+        messages = conversation_of(asked.messages, settings)
+        # One message of a user is embedded as it stands, as MTEB does and `m.embed` for `user(...)`.
+        if len(messages) == 1 and messages[0]["role"] == "user" and not asked.add_generation_prompt:
+            return messages, [EmbeddingInput(message=messages[0])]
+        ending = asked.add_generation_prompt
+        return messages, [EmbeddingInput(conversation=tuple(messages), add_generation_prompt=ending)]
+    if asked.add_generation_prompt:
+        raise ApiError("add_generation_prompt belongs to messages; leave it out.", param="add_generation_prompt")
+    values: Any = asked.input
+    if isinstance(values, str) or (values and isinstance(values[0], int)):
+        values = [values]
+    if not 1 <= len(values) <= MOST_INPUTS:
+        raise ApiError(f"input has {len(values)} texts; expected 1 to {MOST_INPUTS}.", param="input")
+    if not all(values):
+        raise ApiError("input has an empty text; every input needs at least one character.", param="input")
+    return [], [_text_input(value) for value in values]
+
+
+def _text_input(value: str | list[int]) -> EmbeddingInput:
+    if isinstance(value, str):
+        return EmbeddingInput(message={"role": "user", "content": value})
+    return EmbeddingInput(ids=tuple(value))
+
+
+def _check_dimensions(dimensions: int | None, width: int) -> None:
+    if dimensions not in (None, width):
+        raise ApiError(
+            f"dimensions is {dimensions}, and the embedding has {width}; the model was not trained for shorter ones.",
+            param="dimensions",
+            code="unsupported_value",
+        )
+
+
+def _body(chunks: Sequence[Chunk], encoding: str, model: str) -> dict[str, Any]:
+    data = []
+    for index, chunk in enumerate(chunks):
+        vector: np.ndarray = chunk.embedding
+        if encoding == "float":
+            written: Any = vector.tolist()
+        else:
+            written = base64.b64encode(vector.astype("<f4").tobytes()).decode()
+        shape = {"shape": list(vector.shape)} if vector.ndim == 2 else {}  # of pooling "none": positions, width
+        data.append({"object": "embedding", "index": index, "embedding": written, **shape})
+    return {"object": "list", "data": data, "model": model, "usage": _usage(chunks)}
+
+
+def _usage(chunks: Sequence[Chunk]) -> dict[str, Any]:
+    usages = [chunk.usage or Usage(0, 0, 0) for chunk in chunks]
+    heard = [clip for chunk in chunks for clip in chunk.heard]
+    prompt = sum(usage.prompt_tokens for usage in usages)
+    return {
+        "prompt_tokens": prompt,
+        "total_tokens": prompt,
+        "prompt_tokens_details": {
+            "audio_tokens": sum(usage.audio_tokens for usage in usages),
+            "cached_tokens": sum(usage.cached_tokens for usage in usages),
+            "audio_seconds": round(sum(clip.seconds for clip in heard), 3),
+        },
+        "heard": heard_body(heard),
+    }

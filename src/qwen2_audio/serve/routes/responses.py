@@ -1,0 +1,252 @@
+"""POST /v1/responses: OpenAI's newer form of a chat, complete or streamed; GET and DELETE /v1/responses/{id}."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...engine.request import completions_of
+from ...types import Chunk, Completion, FinishReason, Heard, Message, SamplingParams, TokenLogprob, Usage
+from ..answers import heard_body, logprobs_body
+from ..bodies import check_content_type, parse_json, read_body
+from ..convert import clip_params, conversation_of, sampling_params
+from ..errors import ApiError
+from ..event_stream import EventStream, prepend
+from ..input_items import messages_of_input
+from ..media import fetch_links, links_of
+from ..protocol import Sampling, parse_body
+from ..response_store import ResponseStore, StoredResponse
+from ..state import RESERVATION, Reservation, State
+from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
+
+# Fields that ask for what is not here -> values that ask for nothing.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "tools": ([],), "tool_choice": ("auto", "none"), "parallel_tool_calls": (True, False), "background": (False,),
+    "truncation": ("disabled",), "service_tier": ("auto", "default"), "reasoning": ({},), "max_tool_calls": (0,),
+    "stream_options": ({}, {"include_obfuscation": False}),
+}  # fmt: skip
+
+
+class ResponsesRequest(Sampling):
+    """OpenAI's fields that this server honours, and vLLM's sampling fields."""
+
+    input: str | list[Any]
+    instructions: str | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    previous_response_id: str | None = None
+    store: bool = True
+    stream: bool = False
+    text: dict[str, Any] = Field(default_factory=dict)
+    include: list[Literal["message.output_text.logprobs"]] = Field(default_factory=list)
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
+    prompt_cache_key: str | None = None  # without effect: the cache finds prompts by their content
+    user: Annotated[str, Field(max_length=256)] | None = None  # these two are accepted; nothing is done for them
+    safety_identifier: Annotated[str, Field(max_length=256)] | None = None
+
+
+@dataclass
+class _Body:
+    """A response, as it grows."""
+
+    asked: ResponsesRequest
+    model: str
+    id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
+    message_id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def with_logprobs(self) -> bool:
+        return bool(self.asked.include) or self.asked.top_logprobs is not None
+
+    def part(self, text: str, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+        content = logprobs_body(logprobs)["content"] if self.with_logprobs else []
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": content}
+
+    def item(self, status: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "type": "message", "id": self.message_id, "role": "assistant", "status": status, "content": parts,
+        }  # fmt: skip
+
+    def response(self, status: str, output: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        asked = self.asked
+        return {
+            "id": self.id, "object": "response", "created_at": self.created, "status": status, "model": self.model,
+            "output": output, "error": None, "incomplete_details": None, "instructions": asked.instructions,
+            "max_output_tokens": asked.max_output_tokens, "metadata": asked.metadata, "parallel_tool_calls": False,
+            "previous_response_id": asked.previous_response_id, "store": asked.store, "temperature": asked.temperature,
+            "text": {"format": {"type": "text"}}, "tool_choice": "none", "tools": [], "top_p": asked.top_p,
+            "truncation": "disabled", "usage": None, **more,
+        }  # fmt: skip
+
+    def ended(self, answer: Completion) -> dict[str, Any]:
+        """The whole response."""
+        status = _status(answer.finish_reason)
+        details = None if status == "completed" else {"reason": "max_output_tokens"}
+        item = self.item(status, [self.part(answer.text, answer.logprobs)])
+        usage = _usage(answer.usage, answer.heard)
+        return self.response(status, [item], incomplete_details=details, usage=usage)
+
+
+def _status(reason: FinishReason) -> str:
+    return "completed" if reason == "stop" else "incomplete"
+
+
+def _usage(usage: Usage, heard: Sequence[Heard]) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.prompt_tokens - usage.cached_tokens,
+            "audio_tokens": usage.audio_tokens,
+        },
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.total_tokens,
+        "heard": heard_body(heard),
+    }
+
+
+class ResponseRoutes:
+    """Answers requests of the Responses API."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._store = ResponseStore(state.settings.stored_bytes)
+
+    async def create(self, request: Request) -> Response:
+        """POST /v1/responses."""
+        state, arrived = self._state, asyncio.get_running_loop().time()
+        check_content_type(request, "application/json")
+        asked = parse_body(ResponsesRequest, _without_neutral(parse_json(await read_body(request, state.settings))))
+        state.check_model(asked.model)
+        params = _params(asked)
+        earlier = self._earlier(asked.previous_response_id)
+        new = conversation_of(messages_of_input(asked.input), state.settings, "input")
+        if links := links_of(new):
+            reservation: Reservation = request.scope[RESERVATION]
+            await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
+        system = [] if asked.instructions is None else [{"role": "system", "content": asked.instructions}]
+        messages = [*system, *earlier, *new]
+        # Clips of earlier turns were heard then; an error about a clip is about one of these.
+        clips = ["previous_response_id"] * len(clip_params(earlier)) + clip_params(new, "input")
+        handle, chunks = state.submit(messages, params, arrived, clip_params=clips)
+        body = _Body(asked, state.names[0])
+        if asked.stream:
+            first = await wait_for_first_chunk(chunks, request, state.settings)
+            events = self._events(prepend(first, chunks), body, [*earlier, *new])
+            return EventStream(events, handle, state.settings, arrived)
+        async with aclosing(chunks):
+            (answer,) = await run_while_connected(request, collect(chunks, 1))
+        return JSONResponse(self._keep(body, answer, [*earlier, *new]))
+
+    async def retrieve(self, request: Request) -> Response:
+        """GET /v1/responses/{id}."""
+        return JSONResponse(self._stored(request.path_params["id"]).body)
+
+    async def delete(self, request: Request) -> Response:
+        """DELETE /v1/responses/{id}."""
+        identifier = request.path_params["id"]
+        if not self._store.delete(identifier):
+            raise _unknown(identifier, "id")
+        return JSONResponse({"id": identifier, "object": "response", "deleted": True})
+
+    def _stored(self, identifier: str, param: str = "id") -> StoredResponse:
+        stored = self._store.get(identifier)
+        if stored is None:
+            raise _unknown(identifier, param)
+        return stored
+
+    def _earlier(self, identifier: str | None) -> list[Message]:
+        return [] if identifier is None else self._stored(identifier, "previous_response_id").messages
+
+    def _keep(self, body: _Body, answer: Completion, messages: list[Message]) -> dict[str, Any]:
+        """The whole response, which is stored if the request wants it."""
+        kept = body.ended(answer)
+        if body.asked.store:
+            said = {"role": "assistant", "content": answer.text}
+            self._store.put(StoredResponse(kept, [*messages, said]))
+        return kept
+
+    async def _events(self, chunks: AsyncIterator[Chunk], body: _Body, messages: list[Message]) -> AsyncIterator[bytes]:
+        """The events of the whole stream."""
+        number, seen = 0, list[Chunk]()
+        at = {"item_id": body.message_id, "output_index": 0, "content_index": 0}
+
+        def event(kind: str, **fields: Any) -> bytes:
+            nonlocal number
+            number += 1
+            data = json.dumps(
+                {"type": kind, "sequence_number": number - 1, **fields}, ensure_ascii=False, allow_nan=False
+            )
+            return f"event: {kind}\ndata: {data}\n\n".encode()
+
+        running = body.response("in_progress", [])
+        yield event("response.created", response=running)
+        yield event("response.in_progress", response=running)
+        yield event("response.output_item.added", output_index=0, item=body.item("in_progress", []))
+        yield event("response.content_part.added", **at, part=body.part("", ()))
+        async for chunk in chunks:
+            seen.append(chunk)
+            if chunk.text or (chunk.logprobs and body.with_logprobs):
+                part = body.part(chunk.text, chunk.logprobs)
+                yield event("response.output_text.delta", **at, delta=part["text"], logprobs=part["logprobs"])
+        (answer,) = completions_of(seen, 1)
+        kept = self._keep(body, answer, messages)
+        (item,) = kept["output"]
+        (part,) = item["content"]
+        yield event("response.output_text.done", **at, text=part["text"], logprobs=part["logprobs"])
+        yield event("response.content_part.done", **at, part=part)
+        yield event("response.output_item.done", output_index=0, item=item)
+        yield event(f"response.{kept['status']}", response=kept)
+
+
+def _params(asked: ResponsesRequest) -> SamplingParams:
+    if asked.max_completion_tokens is not None and asked.max_output_tokens not in (None, asked.max_completion_tokens):
+        raise ApiError("max_output_tokens and max_completion_tokens differ; give one.", param="max_output_tokens")
+    with_logprobs = asked.include or asked.top_logprobs is not None
+    return sampling_params(
+        asked,
+        max_tokens=asked.max_output_tokens or asked.max_completion_tokens,
+        logprobs=(asked.top_logprobs or 0) if with_logprobs else None,
+    )
+
+
+def _without_neutral(fields: Any) -> Any:
+    """Without fields that ask for nothing. ApiError for those that ask for what is not here."""
+    if not isinstance(fields, dict):
+        return fields
+    for name, neutral in _NEUTRAL.items():
+        value = fields.get(name)
+        if isinstance(value, dict):
+            value = {key: inner for key, inner in value.items() if inner is not None}
+        if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
+            raise ApiError(f"{name} cannot be honoured by /v1/responses.", param=name, code="unsupported_value")
+    text = fields.get("text") or {}
+    kind = text.get("format") if isinstance(text, dict) else None
+    if kind not in (None, {"type": "text"}):
+        raise ApiError(
+            "text.format cannot be honoured by /v1/responses; use /v1/chat/completions with response_format.",
+            param="text.format",
+            code="unsupported_value",
+        )
+    return {name: value for name, value in fields.items() if name not in _NEUTRAL}
+
+
+def _unknown(identifier: str, param: str) -> ApiError:
+    return ApiError(
+        f"There is no response {identifier[:80]!r} here: it was not stored, or it has been forgotten.",
+        status=404,
+        param=param,
+        code="response_not_found",
+    )

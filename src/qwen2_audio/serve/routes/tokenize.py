@@ -1,0 +1,84 @@
+"""POST /tokenize and /detokenize, as vLLM has them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ...types import Ending
+from ..bodies import check_content_type, parse_json, read_body
+from ..convert import clip_params, conversation_of
+from ..errors import ApiError, as_api_error
+from ..media import fetch_links, links_of
+from ..protocol import Body, parse_body
+from ..state import RESERVATION, Reservation, State
+from ..stream_reader import run_while_connected
+
+
+class TokenizeRequest(Body):
+    """A `prompt`, text as it stands; or `messages`, a conversation with its clips."""
+
+    prompt: str | None = None
+    messages: list[Any] | None = None
+    add_special_tokens: bool = True  # of a prompt: <|im_start|> and its like in it are control tokens
+    add_generation_prompt: bool = True  # of messages, and the next one
+    continue_final_message: bool = False
+    return_token_strs: bool = False
+
+
+class DetokenizeRequest(Body):
+    tokens: Annotated[list[int], Field(max_length=1 << 20)]
+
+
+class TokenizeRoutes:
+    """Text to ids and back."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize."""
+        asked = parse_body(TokenizeRequest, await self._fields(request))
+        backend = self._state.backend
+        self._state.check_model(asked.model)
+        if (asked.prompt is None) == (asked.messages is None):
+            what = "nothing" if asked.prompt is None else "prompt and messages"
+            raise ApiError(f"The request has {what}; expected prompt, or messages.", param="prompt")
+        if asked.prompt is None:
+            ids = await self._ids_of_messages(request, asked)
+        else:
+            ids = await asyncio.to_thread(backend.encode, asked.prompt, add_special_tokens=asked.add_special_tokens)
+        texts = await asyncio.to_thread(backend.token_texts, ids) if asked.return_token_strs else None
+        return JSONResponse({"count": len(ids), "max_model_len": backend.context, "tokens": ids, "token_strs": texts})
+
+    async def _ids_of_messages(self, request: Request, asked: TokenizeRequest) -> list[int]:
+        both = asked.add_generation_prompt and "add_generation_prompt" in asked.model_fields_set
+        if asked.continue_final_message and both:
+            message = "continue_final_message and add_generation_prompt exclude each other; give one of them."
+            raise ApiError(message, param="continue_final_message")
+        settings = self._state.settings
+        messages = conversation_of(asked.messages or [], settings)
+        if links := links_of(messages):
+            reservation: Reservation = request.scope[RESERVATION]
+            await run_while_connected(request, fetch_links(links, settings, reservation.reserve))
+        open_end: Ending = "answer" if asked.add_generation_prompt else "closed"
+        ending: Ending = "continued" if asked.continue_final_message else open_end
+        try:
+            prompt = await asyncio.to_thread(self._state.backend.prompt, messages, ending=ending)
+        except Exception as error:
+            raise as_api_error(error, settings.retry, clip_params(messages)) from error
+        return prompt.ids
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /detokenize."""
+        asked = parse_body(DetokenizeRequest, await self._fields(request))
+        self._state.check_model(asked.model)
+        return JSONResponse({"prompt": await asyncio.to_thread(self._state.backend.decode, asked.tokens)})
+
+    async def _fields(self, request: Request) -> Any:
+        check_content_type(request, "application/json")
+        return parse_json(await read_body(request, self._state.settings))

@@ -1,0 +1,99 @@
+"""/v1/embeddings with OpenAI's client against a tiny checkpoint behind the real engine."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+import qwen2_audio as qa
+from kit.clip_files import wav_bytes
+from kit.live_server import live
+from qwen2_audio.api.service import Service
+from qwen2_audio.serve.settings import Settings
+
+openai = pytest.importorskip("openai")
+SOUND = {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav_bytes()).decode(), "format": "wav"}}
+
+
+@pytest.fixture(scope="module")
+def client(tiny_chat):
+    service = Service(tiny_chat.model, tiny_chat.processor, name="tiny")
+    with (
+        live(service, Settings(grace=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=30) as client,
+    ):
+        yield client
+
+
+def test_texts_in_both_encodings(client, tiny_chat):
+    texts = ["a dog barks", "rain on a roof"]
+    found = client.embeddings.create(model="tiny", input=texts)  # the client asks for base64, and decodes it
+    plain = client.embeddings.create(model="tiny", input=texts, encoding_format="float")
+    expected = tiny_chat.embed([qa.user(text) for text in texts])
+    for answer in (found, plain):
+        assert [one.index for one in answer.data] == [0, 1] and answer.object == "list" and answer.model == "tiny"
+        np.testing.assert_allclose([one.embedding for one in answer.data], expected, atol=1e-6)
+    ids = [tiny_chat.processor.tokenizer(text)["input_ids"] for text in texts]
+    assert found.usage.prompt_tokens == found.usage.total_tokens == sum(map(len, ids))
+    as_ids = client.embeddings.create(model="tiny", input=ids)
+    np.testing.assert_allclose([one.embedding for one in as_ids.data], expected, atol=1e-6)
+    one = client.embeddings.create(model="tiny", input=texts[0], dimensions=32)
+    np.testing.assert_allclose(one.data[0].embedding, expected[0], atol=1e-6)
+
+
+def embed(client, **body):
+    return client.post("/embeddings", body=body, cast_to=object)
+
+
+def test_clips_by_messages(client, tiny_chat):
+    message = {"role": "user", "content": [SOUND]}
+    found = embed(client, messages=[message])
+    expected = tiny_chat.embed([wav_bytes()])[0]
+    np.testing.assert_allclose(found["data"][0]["embedding"], expected, atol=1e-6)
+    assert found["usage"]["prompt_tokens_details"]["audio_tokens"] == 25
+    assert found["usage"]["heard"] == [{"seconds": 1.0, "tokens": 25}]
+    framed = embed(client, messages=[message], add_generation_prompt=True)
+    assert framed["usage"]["prompt_tokens"] > found["usage"]["prompt_tokens"]
+    options = {"source": "encoder", "pooling": "none", "use_activation": False}
+    states = embed(client, messages=[message], **options)["data"][0]
+    expected = tiny_chat.embed([wav_bytes()], source="encoder", pooling="none", normalize=False)[0]
+    np.testing.assert_allclose(states["embedding"], expected, atol=1e-5)
+    packed = embed(client, messages=[message], encoding_format="base64", **options)["data"][0]
+    values = np.frombuffer(base64.b64decode(packed["embedding"]), "<f4").reshape(packed["shape"])
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({}, "input", "nothing; expected input"),
+        ({"input": "a", "messages": [{"role": "user", "content": "b"}]}, "input", "input and messages"),
+        ({"input": []}, "input", "0 texts"),
+        ({"input": ["a", ""]}, "input", "empty text"),
+        ({"input": [["a"]]}, "input", ""),
+        ({"input": [[9999]]}, None, "holds the id 9999"),
+        ({"input": "a", "dimensions": 16}, "dimensions", "dimensions is 16, and the embedding has 32"),
+        ({"input": "a", "encoding_format": "bytes"}, "encoding_format", ""),
+        ({"input": "a", "layer": 9}, None, "layer is 9"),
+        ({"input": "a", "source": "encoder"}, None, "there is no clip"),
+        ({"input": "a", "normalize": True}, "normalize", "not a field"),
+        ({"input": "a", "truncate_prompt_tokens": 5}, "truncate_prompt_tokens", "not a field"),
+        ({"input": "a", "add_generation_prompt": True}, "add_generation_prompt", "belongs to messages"),
+        ({"input": "a", "model": "other"}, "model", "no model 'other'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]", "image_url"),
+        (
+            {"messages": [{"role": "user", "content": [
+                {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]}]},
+            "messages[0].content[0]", "",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(client, body, param, message):
+    with pytest.raises(openai.APIStatusError) as refused:
+        embed(client, **body)
+    assert refused.value.status_code in (400, 404)
+    error = refused.value.body
+    assert message in error["message"]
+    assert param is None or error["param"].startswith(param)

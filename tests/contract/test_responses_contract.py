@@ -1,0 +1,159 @@
+"""/v1/responses by OpenAI's own client: create, stream, go on, forget."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from kit.clip_files import wav_bytes
+from kit.fake_backend import FakeBackend
+from kit.live_server import live
+from qwen2_audio.serve.response_store import ResponseStore, StoredResponse
+from qwen2_audio.serve.settings import Settings
+
+openai = pytest.importorskip("openai")
+DATA = base64.b64encode(wav_bytes()).decode()
+SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
+
+
+@pytest.fixture(scope="module")
+def fake():
+    return FakeBackend()
+
+
+@pytest.fixture(scope="module")
+def client(fake):
+    with (
+        live(fake, Settings(grace=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client,
+    ):
+        yield client
+
+
+def test_a_text(client, fake):
+    found = client.responses.create(model="fake", input="say one two", instructions="Be brief.", metadata={"a": "b"})
+    assert (found.output_text, found.status, found.object) == ("one two", "completed", "response")
+    assert found.metadata == {"a": "b"} and found.usage.output_tokens == 2
+    assert found.usage.total_tokens == found.usage.input_tokens + 2
+    assert [m["role"] for m in fake.seen[-1][0]] == ["system", "user"]
+
+
+def test_clips_in_every_form(client):
+    forms = [
+        SOUND,
+        {"type": "input_file", "file_data": f"data:audio/wav;base64,{DATA}", "filename": "dog.wav"},
+        {"type": "input_file", "file_data": DATA},
+    ]
+    content = [*forms, {"type": "input_text", "text": "What is it?"}]
+    found = client.responses.create(model="fake", input=[{"role": "user", "content": content}])
+    assert found.output_text == "I heard 1 s and 1 s and 1 s"
+    assert found.usage.input_tokens_details.audio_tokens == 75 and len(found.usage.heard) == 3
+
+
+def test_cut_short_is_incomplete(client):
+    found = client.responses.create(model="fake", input="say one two three", max_output_tokens=2)
+    assert (found.output_text, found.status) == ("one two", "incomplete")
+    assert found.incomplete_details.reason == "max_output_tokens"
+
+
+def test_logprobs(client):
+    options = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    (item,) = client.responses.create(model="fake", input="say one two", **options).output
+    assert [len(one.top_logprobs) for one in item.content[0].logprobs] == [2, 2]
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_streamed_events_add_up_to_the_whole(client, most):
+    options = {} if most is None else {"max_output_tokens": most}
+    with client.responses.stream(model="fake", input="say one two three", **options) as stream:
+        events = list(stream)
+    kinds = [event.type for event in events]
+    end = "response.completed" if most is None else "response.incomplete"
+    assert kinds[:4] == [
+        "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
+    ]  # fmt: skip
+    assert kinds[-4:] == [
+        "response.output_text.done", "response.content_part.done", "response.output_item.done", end,
+    ]  # fmt: skip
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    whole = events[-1].response
+    assert "".join(deltas) == whole.output_text == ("one two three" if most is None else "one two")
+    assert len({event.item_id for event in events if hasattr(event, "item_id")}) == 1
+    assert client.responses.retrieve(whole.id).output_text == whole.output_text
+
+
+def test_a_conversation_goes_on(client, fake):
+    content = [SOUND, {"type": "input_text", "text": "What is it?"}]
+    first = client.responses.create(model="fake", input=[{"role": "user", "content": content}], instructions="Once.")
+    second = client.responses.create(model="fake", input="say sure", previous_response_id=first.id)
+    messages = fake.seen[-1][0]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"], "instructions are not kept"
+    assert messages[1]["content"] == first.output_text and messages[0]["content"][0]["audio"] == wav_bytes()
+    assert second.previous_response_id == first.id
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError, match="no response"):
+        client.responses.create(model="fake", input="say sure", previous_response_id=first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.delete(first.id)
+
+
+def test_what_is_not_stored_is_not_there(client):
+    found = client.responses.create(model="fake", input="say one", store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(found.id)
+
+
+def test_an_error_in_the_middle_of_a_stream(client):
+    with pytest.raises(openai.APIError), client.responses.stream(model="fake", input="break") as stream:
+        list(stream)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": []}, "input"),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]},
+            "input[0].content[0].file_id",
+        ),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]}, "input[0].content[0]"),
+        ({"tools": [{"type": "function", "name": "f"}]}, "tools"),
+        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"background": True}, "background"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"reasoning": {"effort": "low"}}, "reasoning"),
+        ({"inptu": "x"}, "inptu"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"model": "other"}, "model"),
+        ({"previous_response_id": "resp_x"}, "previous_response_id"),
+    ],
+)
+def test_what_is_wrong_is_named(client, fields, param):
+    with pytest.raises(openai.APIStatusError) as refused:
+        client.post("/responses", cast_to=object, body={"input": "say one", **fields})
+    assert refused.value.status_code in (400, 404)
+    assert refused.value.body["param"] == param
+
+
+def test_the_store_stays_within_its_bounds():
+    def response(number, size):
+        return StoredResponse({"id": f"r{number}"}, [{"role": "user", "content": "x" * size}])
+
+    store = ResponseStore(10_000)
+    for number in range(5):
+        store.put(response(number, 2000))
+    assert store.nbytes <= 10_000 and store.get("r0") is None and store.get("r1") is None
+    assert store.get("r2") is not None
+    store.put(response(5, 2000))
+    assert store.get("r3") is None and store.get("r2") is not None, "the least recently used one goes"
+    store.put(response(6, 20_000))
+    assert store.get("r6") is None and store.get("r5") is not None
+    assert store.delete("r5") and not store.delete("r5")
+    assert store.nbytes == sum(store.get(name).nbytes for name in ("r2", "r4"))

@@ -1,0 +1,98 @@
+"""Answers that are free until they say a trigger, and then held to a grammar until it is complete."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tokenizers import pre_tokenizers
+from tokenizers.models import BPE
+
+from kit.small_processor import CONFIG, CONTROL
+from qwen2_audio.engine.structured.grammar import Grammars
+from qwen2_audio.errors import ConfigError
+from qwen2_audio.text.tokenizer import Tokenizer
+from qwen2_audio.text.tokenizer_files import byte_level_bpe
+from qwen2_audio.types import SamplingParams
+
+pytest.importorskip("llguidance")
+
+GRAMMAR = ("grammar", r'start: "<t>" /[0-9]{2}/ "."')
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """Every byte a token, and some pairs, of which two hold more than the trigger's beginning or end."""
+    vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    pairs = [("Ġ", "<"), (">", "7"), ("a", "<"), (".", "Ġ")]
+    vocab |= {a + b: len(vocab) + number for number, (a, b) in enumerate(pairs)}
+    backend = byte_level_bpe(BPE(vocab, pairs))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.add_special_tokens(CONTROL)
+    return Tokenizer(backend, CONFIG)
+
+
+@pytest.fixture
+def matcher(tokenizer):
+    ends = frozenset([tokenizer.convert_tokens_to_ids("<|im_end|>")])
+    return Grammars(tokenizer, len(tokenizer)).triggered("<t>", GRAMMAR, ends)
+
+
+def allowed(matcher, tokenizer) -> str:
+    mask = matcher.allowed()
+    assert mask.tolist() == [matcher.accepts(token) for token in range(len(tokenizer))]
+    return "" if mask.all() else "".join(sorted(tokenizer.decode([token]) for token in np.flatnonzero(mask)))
+
+
+@pytest.mark.parametrize("before", ["", " ", "a", "é ", "<<t", "<t <t", "b\n" * 40])
+def test_from_the_trigger_to_the_end_of_the_grammar(matcher, tokenizer, before):
+    for token in tokenizer.encode(f"{before}<t"):
+        assert allowed(matcher, tokenizer) == ""
+        matcher.advance(token)
+    matcher.advance(tokenizer.encode(">")[0])
+    assert allowed(matcher, tokenizer) == "0123456789" and not matcher.free
+    matcher.advance(tokenizer.encode("4")[0])
+    copied = matcher.copy()
+    matcher.advance(tokenizer.encode("2")[0])
+    assert allowed(matcher, tokenizer) == "." and allowed(copied, tokenizer) == "0123456789"
+    assert tokenizer.decode(matcher.forced_tokens(4)) in ("", ".")
+    matcher.advance(tokenizer.encode(".")[0])
+    assert matcher.free and allowed(matcher, tokenizer) == ""
+    for token in tokenizer.encode(" <t>7"):
+        matcher.advance(token)
+    assert allowed(matcher, tokenizer) == "0123456789"
+
+
+def test_a_trigger_that_goes_on_otherwise_is_text(matcher, tokenizer):
+    """The model has said it by then: nothing is refused afterwards."""
+    ids = tokenizer.encode("x<t>7")
+    assert tokenizer.decode(ids[-1:]) == ">7"
+    vocabulary = tokenizer.get_vocab()
+    odd = [vocabulary["<"], vocabulary["t"]]
+    for token in odd:
+        matcher.advance(token)
+    matcher._make = lambda before: (_ for _ in ()).throw(AssertionError) if before else Refusing()
+    matcher.advance(vocabulary[">"])
+    assert matcher.free
+
+
+class Refusing:
+    complete = False
+
+    def num_accepted(self, tokens):
+        return 0
+
+
+def test_a_character_that_began_before_is_no_text_in_front(matcher, tokenizer):
+    """A token that holds the rest of a character and the trigger's beginning: then the answer stays free."""
+    matcher._token_bytes = [*matcher._token_bytes]
+    odd = tokenizer.encode("z")[0]
+    matcher._token_bytes[odd] = b"\xa9<t>"
+    matcher.advance(odd)
+    assert matcher.free
+
+
+def test_params():
+    with pytest.raises(ConfigError, match="trigger is '<t>'"):
+        SamplingParams(trigger="<t>", regex="a")
+    with pytest.raises(ConfigError, match="trigger is ''"):
+        SamplingParams(trigger="", grammar="start: x")

@@ -1,0 +1,181 @@
+"""Tools of a request: what of them stands in the conversation, what the answer is held to, and what of it is a call."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+
+import pytest
+
+from qwen2_audio.engine.structured.tool_calls import call_words, system_words
+from qwen2_audio.serve.answers import Envelope, completion_body
+from qwen2_audio.serve.convert import clip_params, messages_of, params_of
+from qwen2_audio.serve.errors import ApiError
+from qwen2_audio.serve.protocol import parse_chat
+from qwen2_audio.serve.settings import Settings
+from qwen2_audio.serve.tool_events import ToolEvents
+from qwen2_audio.serve.tools import tool_use_of
+from qwen2_audio.text.chat_template import DEFAULT_SYSTEM
+from qwen2_audio.types import Chunk, Completion, TokenLogprob, Usage
+
+SOUND = base64.b64encode(b"sound").decode()
+CLIP = {"type": "input_audio", "input_audio": {"data": SOUND}}
+F = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {}}}}}
+G = {"type": "function", "function": {"name": "g", "description": "Does G."}}
+HI = [{"role": "user", "content": "hi"}]
+
+
+def chat(messages=HI, **fields):
+    return parse_chat({"messages": messages, **fields})
+
+
+def converted(messages, **fields):
+    return messages_of(chat(messages, **fields), Settings())
+
+
+def test_the_system_turn_describes_the_tools():
+    words = system_words(tool_use_of(chat(tools=[F, G])).tools)
+    assert '"description": "Does G."' in words
+    system = {"role": "system", "content": f"{DEFAULT_SYSTEM}\n\n{words}"}
+    assert converted(HI, tools=[F, G]) == [system, *HI]
+    own = [{"role": "developer", "content": "Be brief."}, *HI]
+    assert converted(own, tools=[F, G])[0] == {"role": "system", "content": f"Be brief.\n\n{words}"}
+    parts = [{"role": "system", "content": [{"type": "text", "text": "Be brief."}, CLIP]}, *HI]
+    assert converted(parts, tools=[F, G])[0]["content"][-1] == {"type": "text", "text": f"\n\n{words}"}
+    for none in ({"tools": []}, {"tools": [F], "tool_choice": "none"}, {}):
+        assert converted(HI, **none) == HI
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [G]}}
+    assert '"f"' not in converted(HI, tools=[F, G], tool_choice=allowed)[0]["content"]
+
+
+def test_earlier_calls_and_what_came_back():
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":"ö"}'}}
+    f, g = call_words("f", '{"a": "ö"}'), call_words("g", "{}")
+    messages = [
+        *HI,
+        {"role": "assistant", "content": None, "tool_calls": [call, {"function": {"name": "g", "arguments": ""}}]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+        {"role": "tool", "content": [{"type": "text", "text": "listen"}, CLIP]},
+        {"role": "assistant", "content": "So.", "tool_calls": [call]},
+        {"role": "assistant", "content": [{"type": "text", "text": "So."}], "tool_calls": [call]},
+        {"role": "tool", "content": None},
+    ]
+    messages[1]["tool_calls"][1]["function"]["arguments"] = None
+    before, after = ({"type": "text", "text": text} for text in ("<tool_response>\n", "\n</tool_response>"))
+    assert converted(messages)[1:] == [
+        {"role": "assistant", "content": f"{f}\n{g}"},
+        {"role": "user", "content": "<tool_response>\n42\n</tool_response>"},
+        {
+            "role": "user",
+            "content": [before, {"type": "text", "text": "listen"}, {"type": "audio", "audio": b"sound"}, after],
+        },
+        {"role": "assistant", "content": f"So.\n{f}"},
+        {"role": "assistant", "content": [{"type": "text", "text": "So."}, {"type": "text", "text": f"\n{f}"}]},
+        {"role": "user", "content": "<tool_response>\n\n</tool_response>"},
+    ]
+    assert clip_params(chat([*messages, {"role": "user", "content": [CLIP]}], tools=[F]).messages) == [
+        "messages[3].content[1]", "messages[7].content[0]",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "user", "content": "a", "tool_calls": [{}]}, "messages[0].tool_calls"),
+        ({"role": "assistant", "tool_calls": "f"}, "messages[0].tool_calls"),
+        ({"role": "assistant", "tool_calls": [3]}, "messages[0].tool_calls[0]"),
+        ({"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]}, "messages[0].tool_calls[0]"),
+        ({"role": "assistant", "tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name"),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+    ],
+)
+def test_calls_that_are_none(message, param):
+    with pytest.raises(ApiError) as error:
+        converted([message])
+    assert error.value.param == param
+
+
+def test_what_the_answer_is_held_to():
+    def params(**fields):
+        return params_of(chat(tools=[F, G], **fields), Settings())
+
+    assert (params().constraint[0], params().trigger, params().stop) == ("grammar", "<tool_call>", ())
+    assert params(tool_choice="none").constraint is None
+    odd = {"type": "function", "function": {"name": "odd", "parameters": {"not": {}}}}
+    free = params_of(chat(tools=[odd]), Settings()).constraint[1]
+    assert '"not"' not in free and '"odd' in free.replace("\\", "")
+    strict = {**odd, "function": {**odd["function"], "strict": True}}
+    assert '"not"' in params_of(chat(tools=[strict]), Settings()).constraint[1]
+    assert params(parallel_tool_calls=False, stop=["x"]).stop == ("x", "</tool_call>")
+    kind, both = params(tool_choice="required").constraint
+    assert kind == "grammar" and "call_1" in both and "{0,15}" in both
+    assert "{0," not in params(tool_choice="required", parallel_tool_calls=False).constraint[1]
+    named = params(tool_choice={"type": "function", "function": {"name": "g"}}).constraint[1]
+    assert '\\"g\\"' in named and '\\"f\\"' not in named
+    held = params(response_format={"type": "json_object"}).constraint
+    assert held[0] == "grammar" and "calls | answer" in held[1]
+    assert params(tool_choice="none", response_format={"type": "json_object"}).constraint[0] == "json_schema"
+
+
+TEXT = "\n".join(["One moment.", call_words("f", '{"a": [1, 2]}'), call_words("g", "{}")])
+LOGPROB = TokenLogprob(1, "x", b"x", -1.0)
+
+
+def events_of(use, texts, reason="stop", **options):
+    async def chunks():
+        for text in texts:
+            yield Chunk(text, logprobs=(LOGPROB,), num_tokens=1)
+        yield Chunk("", reason, Usage(1, 0, len(texts)))
+
+    async def collect():
+        events = ToolEvents(Envelope("m"), use, **{"logprobs": False, "usage": False, **options}).encode(chunks())
+        return b"".join([event async for event in events])
+
+    lines = asyncio.run(collect()).decode().split("\n\n")
+    return [json.loads(line[6:])["choices"][0] for line in lines if line.startswith("data: {")]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_stream_joins_to_the_whole(size):
+    use = tool_use_of(chat(tools=[F, G]))
+    body = completion_body(Envelope("m"), [Completion(TEXT, "stop", Usage(1, 0, 1))], logprobs=False, use=use)
+    (choice,) = body["choices"]
+    assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] == "One moment."
+    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
+    assert calls == [("f", '{"a": [1, 2]}'), ("g", "{}")]
+    choices = events_of(use, [TEXT[i : i + size] for i in range(0, len(TEXT), size)])
+    assert choices[-1]["finish_reason"] == "tool_calls"
+    assert "".join(one["delta"].get("content") or "" for one in choices) == "One moment."
+    streamed, ids = {}, []
+    for call in (call for one in choices for call in one["delta"].get("tool_calls", ())):
+        assert set(call) <= {"index", "id", "type", "function"}
+        ids += [call["id"]] if "id" in call else []
+        name, arguments = streamed.get(call["index"], ("", ""))
+        streamed[call["index"]] = (name + call["function"].get("name", ""), arguments + call["function"]["arguments"])
+    assert list(streamed.values()) == calls and len(set(ids)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "reason", "expected"),
+    [
+        ({"tool_choice": {"type": "function", "function": {"name": "g"}}}, call_words("g", "{}"), "stop", "stop"),
+        ({}, call_words("g", "{}"), "stop", "tool_calls"),
+        ({}, call_words("g", "{}")[:-14], "length", "length"),
+        ({}, "No.", "stop", "stop"),
+    ],
+)
+def test_why_it_ends(fields, text, reason, expected):
+    use = tool_use_of(chat(tools=[F, G], **fields))
+    body = completion_body(Envelope("m"), [Completion(text, reason, Usage(1, 0, 1))], logprobs=False, use=use)
+    assert body["choices"][0]["finish_reason"] == expected == events_of(use, [text], reason)[-1]["finish_reason"]
+    assert ("tool_calls" in body["choices"][0]["message"]) == (text != "No.")
+
+
+def test_log_probabilities_come_once_for_each_token():
+    use, pieces = tool_use_of(chat(tools=[F, G])), [TEXT[i : i + 3] for i in range(0, len(TEXT), 3)]
+    told = [one["logprobs"] for one in events_of(use, pieces, logprobs=True) if one["logprobs"] is not None]
+    assert sum(len(one["content"]) for one in told) == len(pieces)
