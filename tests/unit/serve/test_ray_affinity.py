@@ -82,15 +82,12 @@ def test_a_stored_response_is_where_its_id_says():
     assert preferred(wanted, busy) == ["replica1", "replica2"]
     alone = f"resp_{'0' * 32}"
     assert affinity_key("", b"", f"/v1/responses/{alone}") == "", "of a server in one process"
-    assert (
-        key(json.dumps({"input": "Hello."}).encode())
-        == key(json.dumps({"input": "Hello.", "store": False}).encode())
-        != ""
-    )
+    first, again = {"input": "Hello."}, {"input": "Hello.", "store": False}
+    assert key(json.dumps(first).encode()) == key(json.dumps(again).encode()) != ""
 
 
 def test_what_cannot_be_read_may_go_anywhere():
-    for body in (b"", b"no JSON", b"[]", b"3", b'{"messages": 3}', b'{"prompt": "x"}'):
+    for body in (b"", b"no JSON", b"[]", b"3", b'{"prompt": "x"}'):
         assert key(body) == ""
     assert key(b"--x", "multipart/form-data; boundary=x") == key(b"x", "multipart/form-data") == key(DOG, "") == ""
     assert key(asked({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "no base64!"}}]}))
