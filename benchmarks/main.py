@@ -53,8 +53,8 @@ What = Annotated[
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
         "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances; "
-        "structured: answers held to schemas and grammars; jobs: a corpus of short clips, and kills; ray: a job on a "
-        "cluster."
+        "structured: answers held to schemas and grammars; jobs: a corpus of short clips, and kills; "
+        "ray: a job on a cluster."
     ),
 ]
 Model = Annotated[

@@ -16,8 +16,10 @@ class Fleet:
     """`dead` replicas answer nothing more; with `full`, none takes a request."""
 
     def __init__(self, count: int = 2, *, delay: float = 0.0) -> None:
-        self.backends = {f"replica-{number}": FakeBackend(delay=delay) for number in range(count)}
+        self.backends = {f"replica{number}": FakeBackend(delay=delay) for number in range(count)}
         self.apps = {name: create_app(backend, Settings()) for name, backend in self.backends.items()}
+        for name, app in self.apps.items():
+            app.state.server.replica = name
         self.dead: set[str] = set()
         self.full = False
         self.asked: list[tuple[str, str, str]] = []  # replica, key, path

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class OnRay:
         if self.cpus < 0 or self.gpus < 0 or not self.cpus + self.gpus:
             raise ConfigError(f"A worker gets {self.cpus:g} cores and {self.gpus:g} GPUs; expected more than nothing.")
 
-    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Iterator[Outcome]:
+    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
         """As runner.py has it. Without a row to ask, no cluster is joined."""
         import_ray()
         first = next(rows, None)
@@ -106,9 +106,9 @@ class _Running:
             if self._exhausted and not self._suspects and not any(slot.calls for slot in self._slots):
                 return
             for item in self._events():
-                slot = next((slot for slot in self._slots if item == slot.loading or item in slot.calls), None)
-                if slot is not None:  # its worker has not died meanwhile
-                    yield from self._loaded(slot) if item == slot.loading else self._answered(slot, item)
+                found = next((slot for slot in self._slots if item == slot.loading or item in slot.calls), None)
+                if found is not None:  # its worker has not died meanwhile
+                    yield from self._loaded(found) if item == found.loading else self._answered(found, item)
 
     def end(self) -> None:
         """End all workers at once."""

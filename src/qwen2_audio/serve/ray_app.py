@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -108,8 +109,9 @@ class ModelReplica:
     """A process with the model: Ray Serve makes one for each replica, and calls its methods."""
 
     def __init__(self, plan: Plan) -> None:
-        self._app, self._close = _load_app(plan)
         self._name = str(import_serve().get_replica_context().replica_id.unique_id)
+        self._app, self._close = _load_app(plan)
+        self._app.state.server.replica = self._name
 
     async def respond(self, key: str, request: WholeRequest) -> AsyncGenerator[list[Message], None]:
         """The response to `request`. `key` is for the router, which has read it."""
@@ -130,7 +132,7 @@ class ModelReplica:
             self._close(0.0)
 
 
-def _load_app(plan: Plan) -> tuple[ASGIApp, Any]:
+def _load_app(plan: Plan) -> tuple[Starlette, Any]:
     """The application of `serve/app.py` with the model behind it, and what ends the model."""
     from ..api.loading import load
     from ..api.service import service_of

@@ -101,15 +101,15 @@ class Gateway:
         request = Request(scope, receive)
         arrived = asyncio.get_running_loop().time()
         body = await read_body(request, self._settings) if scope["method"] == "POST" else b""
-        content_type = request.headers.get("content-type", "")
+        content_type, path = request.headers.get("content-type", ""), route_path(scope)
         if len(body) > _IN_THREAD:
-            key = await asyncio.to_thread(affinity_key, content_type, body)
+            key = await asyncio.to_thread(affinity_key, content_type, body, path)
         else:
-            key = affinity_key(content_type, body)
+            key = affinity_key(content_type, body, path)
         headers = [(name, value) for name, value in scope["headers"] if name.lower() not in _NOT_PASSED_ON]
         if body:
             headers.append((b"content-length", str(len(body)).encode()))
-        forwarded = WholeRequest(scope["method"], route_path(scope), scope["query_string"], tuple(headers), body)
+        forwarded = WholeRequest(scope["method"], path, scope["query_string"], tuple(headers), body)
         del body
         seconds = self._settings.deadline if scope["method"] == "POST" else _PROBE_SECONDS
         await run_while_connected(request, self._relay(key, forwarded, _Relayed(send), arrived + seconds))

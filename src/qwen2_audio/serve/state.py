@@ -26,6 +26,7 @@ class State:
     backend: Backend
     settings: Settings
     started: float = field(default_factory=time.time)
+    replica: str = ""  # its name among several, which the ids of stored responses carry, so that they are found again
     closing: bool = False
     requests: int = 0  # being served
     reserved_bytes: int = 0  # upper bound of the memory for their bodies and the clips that they link to

@@ -72,8 +72,22 @@ def test_a_link_is_its_own_key_and_a_question_is_no_clip():
     assert linked("https://a.example/dog.wav", "What?") != linked("https://a.example/cat.wav", "What?")
 
 
+def test_a_stored_response_is_where_its_id_says():
+    name = f"resp_replica3_{'0' * 32}"
+    wanted = key(json.dumps({"input": "And then?", "previous_response_id": name}).encode())
+    assert wanted == affinity_key("", b"", f"/v1/responses/{name}") == "@replica3"
+    busy = {"replica1": 0, "replica2": 1, "replica3": 99}
+    assert preferred(wanted, busy) == ["replica3", "replica1", "replica2"]
+    del busy["replica3"]
+    assert preferred(wanted, busy) == ["replica1", "replica2"]
+    alone = f"resp_{'0' * 32}"
+    assert affinity_key("", b"", f"/v1/responses/{alone}") == "", "of a server in one process"
+    first, again = {"input": "Hello."}, {"input": "Hello.", "store": False}
+    assert key(json.dumps(first).encode()) == key(json.dumps(again).encode()) != ""
+
+
 def test_what_cannot_be_read_may_go_anywhere():
-    for body in (b"", b"no JSON", b"[]", b"3", b'{"messages": 3}', b'{"prompt": "x"}'):
+    for body in (b"", b"no JSON", b"[]", b"3", b'{"prompt": "x"}'):
         assert key(body) == ""
     assert key(b"--x", "multipart/form-data; boundary=x") == key(b"x", "multipart/form-data") == key(DOG, "") == ""
     assert key(asked({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "no base64!"}}]}))

@@ -117,6 +117,19 @@ def test_if_the_second_replica_dies_too_the_client_is_told_to_try_again(serving)
     assert answer.json()["error"]["code"] == "replica_lost"
 
 
+def test_a_stored_response_goes_on_where_it_is_kept(serving):
+    fleet = Fleet(4)
+    client = serving(fleet)
+    for number in range(4):
+        first = client.post("/v1/responses", json={"input": f"say number {number}"}).json()
+        then = client.post("/v1/responses", json={"input": "say more", "previous_response_id": first["id"]})
+        assert then.status_code == 200 and then.json()["previous_response_id"] == first["id"]
+        assert client.get(f"/v1/responses/{first['id']}").json()["id"] == first["id"]
+        assert client.delete(f"/v1/responses/{first['id']}").json()["deleted"]
+        assert len({name for name, _, _ in fleet.asked[-4:]}) == 1
+    assert len({name for name, _, _ in fleet.asked}) > 1
+
+
 def test_full_replicas_are_a_429(serving):
     fleet = Fleet()
     fleet.full = True

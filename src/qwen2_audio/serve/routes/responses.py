@@ -62,7 +62,7 @@ class _Body:
 
     asked: ResponsesRequest
     model: str
-    id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
+    id: str
     message_id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -143,7 +143,8 @@ class ResponseRoutes:
         # Clips of earlier turns were heard then; an error about a clip is about one of these.
         clips = ["previous_response_id"] * len(clip_params(earlier)) + clip_params(new, "input")
         handle, chunks = state.submit(messages, params, arrived, clip_params=clips)
-        body = _Body(asked, state.names[0])
+        where = f"{state.replica}_" if state.replica else ""
+        body = _Body(asked, state.names[0], id=f"resp_{where}{uuid.uuid4().hex}")
         if asked.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = self._events(prepend(first, chunks), body, [*earlier, *new])
