@@ -69,7 +69,7 @@ class Session:
         if decibels not in self._transcripts:
             recording = self.recording(decibels)
             self.progress(f"hearing {recording.seconds / 60:.0f} minutes{in_noise(decibels)}")
-            talk: Transcript = self.chat.transcribe(recording.samples, word_timestamps=True)
+            talk: Transcript = self.chat.transcribe(recording.samples)
             self._transcripts[decibels] = talk
         return self._transcripts[decibels]
 
