@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError
-from . import terminal
+from . import terminal, transcribe
 from .terminal import note
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def command(
         str | None,
         typer.Option(help="A smaller checkpoint that proposes tokens (speculative decoding).", show_default=False),
     ] = None,
+    aligner: transcribe.Aligner = None,
     num_speculative_tokens: Annotated[int, typer.Option(help="Most tokens that the draft proposes a step.", min=1)] = 4,
     ray: Annotated[
         str | None,
@@ -140,13 +141,13 @@ def command(
         grace=grace,
         fetch=fetch,
     )
-    speculative = {"draft": draft, "num_speculative_tokens": num_speculative_tokens}
+    others = {"draft": draft, "num_speculative_tokens": num_speculative_tokens, "aligner": aligner}
     if ray is not None:
         options = {"name": model, "device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize}
-        plan = Plan(options | speculative, settings, replicas, cpus=cpus_per_replica, gpus=gpus_per_replica)
+        plan = Plan(options | others, settings, replicas, cpus=cpus_per_replica, gpus=gpus_per_replica)
         _serve_on_ray(plan, ray, address)
         return
-    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **speculative)
+    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **others)
     if not terminal.is_first():
         load()  # raises typer.Exit when the first process ends
     capabilities = read_capabilities(Path(find(model)))
