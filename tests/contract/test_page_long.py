@@ -10,8 +10,8 @@ import srt
 import webvtt
 
 from kit.clip_files import encoded
-from kit.page import DONE, ask, wav_of
-from kit.page_backend import PageBackend
+from kit.page import DONE, answer, ask, wav_of
+from kit.page_backend import ANSWER, PageBackend, text_of
 from qwen2_audio.longform import transcribe as module
 
 pytest_plugins = ("kit.page_browser",)
@@ -102,16 +102,20 @@ def test_a_long_file_is_a_timeline(transcribed, talk, backend):
     assert backend.seen[-1][0][1]["content"].split() == " ".join(TEXTS).split()
 
 
-def test_a_question_about_a_long_file_is_refused_in_one_sentence(page, talk, backend):
+def test_a_question_about_a_long_file_is_asked_of_each_part_if_that_is_wanted(page, talk, backend):
     page.set_input_files("#files", talk)
     page.wait_for_selector("#attachments li")
     ask(page, "What is it?")
     notice = page.wait_for_selector("#notice .trouble").inner_text()
-    assert "talk.wav is longer than 30 s, the most that a question's clip may last. Transcribe it," in notice
+    assert "talk.wav is longer than the 30 s that are heard at once. Transcribe it, or ask about each part" in notice
     assert backend.seen == [] and page.input_value("#text") == "What is it?"
-    page.click("[aria-label='Leave out talk.wav']")
-    page.press("#text", "Enter")
-    page.wait_for_selector(DONE)
+    page.click("#notice >> text=Ask each part")
+    assert answer(page) == ANSWER, "made of the notes"
+    windows = [messages for messages, _ in backend.seen if messages[0]["content"][0]["type"] == "audio"]
+    assert len(windows) == 3 and all("What is it?" in text_of(messages[0]) for messages in windows)
+    ask(page, "And then?")
+    page.wait_for_selector(f"article:nth-of-type(4){DONE[7:]}")
+    assert [message["content"] for message in backend.seen[-1][0]][::2] == ["What is it?", "And then?"]
 
 
 def test_segments_come_before_the_end_and_what_the_browser_cannot_decode_is_long_too(

@@ -72,7 +72,7 @@ export class ClipView {
 		this.figure = element(
 			"figure",
 			{ class: "clip" },
-			clip.wav ? this.#picture() : element("p", { class: "picture blind" }, clip.long ? LONG[clip.file ? 1 : 0] : "This browser cannot draw or play it. The server decodes it."),
+			clip.wav ? this.#picture() : element("p", { class: "picture blind" }, clip.parts ? "Each part was asked about alone." : clip.long ? LONG[clip.file ? 1 : 0] : "This browser cannot draw or play it. The server decodes it."),
 			element(
 				"figcaption",
 				{},

@@ -35,8 +35,15 @@ export class Composer {
 
 	send() {
 		const long = this.#clips.find((clip) => clip.long);
-		if (long) this.problem(`${long.name} is longer than ${LONGEST} s, the most that a question's clip may last. Transcribe it, or cut out the part that matters.`);
+		if (long) this.problem(`${long.name} is longer than the ${LONGEST} s that are heard at once. Transcribe it, or ask about each part of it alone.`, wordButton("Ask each part", () => this.#askParts()));
 		else if (!this.empty) this.#on.send(this.flush());
+	}
+
+	/** Each window of the long clips is asked, and the answers are put together. */
+	async #askParts() {
+		for (const clip of this.#clips.filter(({ long }) => long)) Object.assign(clip, { file: new Uint8Array(await clip.file.arrayBuffer()), long: false, parts: true });
+		this.problem(null);
+		this.send();
 	}
 
 	/** Empties the box but for long clips, and returns the question, with `spoken` as its last clip. */
@@ -65,10 +72,10 @@ export class Composer {
 		else this.#text.focus();
 	}
 
-	/** Shows an error above the question box; null removes it. */
-	problem(words) {
+	/** Shows an error above the question box, with buttons that lead on; null removes it. */
+	problem(words, ...ways) {
 		const close = () => iconButton("Dismiss", "close", () => this.problem(null));
-		byId("notice").replaceChildren(...(words ? [failure(element("p", {}, words)), close()] : []));
+		byId("notice").replaceChildren(...(words ? [failure(element("p", {}, words), ...ways), close()] : []));
 	}
 
 	#attach(clip) {

@@ -6,7 +6,7 @@ import { newId } from "./store.js";
 import { Answer, Question } from "./turns.js";
 import { base64 } from "./wav.js";
 
-// A turn is {role: "user", text, task, clips: [{wav, file, name, heard, long}]}, task: "transcribe" or none, or
+// A turn is {role: "user", text, task, clips: [{wav, file, name, heard, long, parts}]}, task: "transcribe" or none, or
 // {role: "assistant", text, segments, end, model, timing, usage, failure: {kind, words}}, segments: of a long transcript,
 // [{start, end, text}], end: "stop" | "length" | "stopped" | "interrupted" | "failed", or null while it is being written.
 
@@ -15,12 +15,13 @@ const LEFT = { kind: "left", words: "The page was closed or loaded again before 
 
 const encoded = new WeakMap(); // clip -> base64: each question sends all clips of the conversation again
 
-// A long clip is heard once, when it is transcribed; later questions go with its transcript.
-const heardAgain = ({ clips }) => clips.filter(({ long }) => !long);
+// A long clip is heard once, when it is transcribed or asked about in parts; later questions go with what was said then.
+const heard = ({ clips }, turns) => clips.filter(({ long, parts }) => !long && !(parts && clips !== turns.at(-2).clips));
 const isGone = ({ clips }) => clips.some(({ long, file }) => long && !file);
 
-function contentOf({ text, clips }) {
-	const parts = heardAgain({ clips }).map((clip) => {
+function contentOf(question, turns) {
+	const { text } = question;
+	const parts = heard(question, turns).map((clip) => {
 		if (!encoded.has(clip)) encoded.set(clip, base64(clip.wav ?? clip.file));
 		return { type: "input_audio", input_audio: { data: encoded.get(clip), format: "wav" } };
 	});
@@ -39,7 +40,7 @@ function pairsOf(turns) {
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
 	for (const [question, { text }] of pairsOf(turns)) {
-		messages.push({ role: "user", content: contentOf(question) });
+		messages.push({ role: "user", content: contentOf(question, turns) });
 		if (text) messages.push({ role: "assistant", content: text });
 	}
 	return messages;
@@ -47,7 +48,7 @@ function messagesOf(turns, system) {
 
 /** `words` about "Clip 3" of the request, with the clip's name. */
 function named(words, turns, { task, clips }) {
-	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => heardAgain(question));
+	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => heard(question, turns));
 	return words.replace(/^Clip (\d+)/, (clip, number) => sent[number - 1]?.name || clip);
 }
 
@@ -127,7 +128,7 @@ export class Conversation {
 		const deltas =
 			turn.task === "transcribe"
 				? api.transcribe(turn.clips[0], model, controller.signal)
-				: api.chat({ model: model || undefined, messages: messagesOf(this.turns, system), ...settings.request() }, controller.signal);
+				: api.chat({ model: model || undefined, messages: messagesOf(this.turns, system), long: turn.clips.some(({ parts }) => parts) ? "parts" : undefined, ...settings.request() }, controller.signal);
 		const first = deltas.next();
 		first.catch(() => {}); // reported where it is awaited
 		answer.timing = { work: performance.now() - since, first: null, span: 0 };
