@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,7 +155,8 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
         draft=loaded.draft,
         transcription=loaded.transcription,
     )
-    service.set_up_grammars()
+    with suppress(ConfigError):  # a checkpoint without an end token; requests for schemas are told so
+        service.set_up_grammars()
     return service
 
 
