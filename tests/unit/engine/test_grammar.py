@@ -195,6 +195,7 @@ def test_forced_text_comes_as_tokens(matcher_of, tokenizer):
         ({"json_schema": {"type": "object", "x-guidance": 3}}, ""),
         ({"json_schema": {"type": "object", "not": {}, "x-guidance": {"lenient": True}}}, "not"),
         ({"regex": "a(?=b)"}, ""),
+        ({"regex": r"a\bb"}, "lookarounds not supported"),
         ({"regex": "("}, ""),
         ({"regex": "\ud800"}, "surrogate"),
         ({"grammar": "start: nothing"}, "nothing"),
@@ -213,6 +214,7 @@ def test_what_cannot_be_honoured_is_refused_with_its_reason(matcher_of, given, w
             refuse()
         assert words in str(error.value) and str(error.value).startswith(kind)
         assert str(error.value).endswith(".") and "\n" not in str(error.value)
+        assert "no_forcing" not in str(error.value), "lines that were not given"
 
 
 @pytest.mark.parametrize("text", ['"<|im_end|>"', r"/<[a-z]+>/", '"[temperature=1]"', '%json {"const": "<b>"}'])
