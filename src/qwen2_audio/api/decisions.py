@@ -220,8 +220,8 @@ def ask_all(
         asked.append(Asked(question, conversation(messages, question.prompt()), requests))
     if (total := sum(len(item.requests) for item in asked)) > MOST_REQUESTS:
         raise PromptError(
-            f"The questions have {total} choices to score by their words; expected {MOST_REQUESTS} at most. Ask in "
-            "parts."
+            f"The questions have {total} choices to score by their words; expected at most {MOST_REQUESTS}. "
+            "Ask in parts."
         )
     return asked
 
