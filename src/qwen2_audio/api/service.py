@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -13,7 +14,7 @@ from ..engine.metrics import Stats
 from ..engine.request import RequestHandle
 from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
-from ..errors import BusyError, PromptError
+from ..errors import BusyError, ConfigError, PromptError
 from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
@@ -216,9 +217,10 @@ class Service:
     def set_up_grammars(self) -> None:
         """Have ready what the first answer with a schema or a grammar would wait for, about a second.
 
-        Raises ConfigError where llguidance is not installed.
+        Does nothing for a checkpoint without a token that ends an answer: requests for schemas are told so.
         """
-        self._engine.set_up_grammars()
+        with suppress(ConfigError):
+            self._engine.set_up_grammars()
 
     def stats(self) -> Stats:
         """The engine's counters."""

@@ -6,7 +6,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -179,8 +178,7 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     from ..checkpoint.locate import api_name, find
 
     service = service_of(load(), api_name(find(model)))
-    with suppress(ConfigError):  # a checkpoint without an end token; requests for schemas are told so
-        service.set_up_grammars()
+    service.set_up_grammars()
     return service
 
 
