@@ -29,7 +29,9 @@ from .vad import missing_reason, speech_detector
 from .windows import Window, Windower
 from .word_times_segments import SegmentTimes
 
-MAX_PENDING = 32  # windows that are asked ahead: 2 MB each
+# Windows that are asked ahead, 2 MB each: twice as many as an engine computes at a time, so that it finds the next ones
+# prepared while the segments of those before are handed out.
+MAX_PENDING = 64
 # A day of sound. The time limit is none, because reading waits for the model.
 LIMITS = Limits(max_bytes=64 << 30, max_seconds=24 * 3600.0, deadline=math.inf)
 
