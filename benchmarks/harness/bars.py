@@ -20,6 +20,7 @@ AT_LEAST: dict[str, float] = {
     "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
     "long.words_in_place": 97.0,
+    "long.word_start_real": 80.0,
     "long.find_fact": 80.0,
 }
 AT_MOST: dict[str, float] = {

@@ -51,10 +51,8 @@ def say(text: str, voice: Voice, manner: Manner) -> Spoken:
     spoken = np.asarray(soxr.resample(samples, rate, RATE, quality="MQ"), np.float64)
     first, end = speech_span(spoken)
     words = _matched(re.findall(r"[a-z']+", text.lower()), found)
-    return Spoken(
-        spoken[first:end].astype(np.float32),
-        tuple((word, None if at is None else at - first / RATE) for word, at in words),
-    )
+    starts = tuple((word, None if at is None else at - first / RATE) for word, at in words)
+    return Spoken(spoken[first:end].astype(np.float32), starts)
 
 
 def _matched(words: list[str], found: list[tuple[str, float]]) -> list[tuple[str, float | None]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError
-from . import terminal
+from . import terminal, transcribe
 from .terminal import note
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def command(
         str | None,
         typer.Option(help="A smaller checkpoint that proposes tokens (speculative decoding).", show_default=False),
     ] = None,
+    aligner: transcribe.Aligner = None,
     num_speculative_tokens: Annotated[int, typer.Option(help="Most tokens that the draft proposes a step.", min=1)] = 4,
 ) -> None:
     _check_installed()
@@ -129,8 +130,8 @@ def command(
         grace=grace,
         fetch=fetch,
     )
-    speculative = {"draft": draft, "num_speculative_tokens": num_speculative_tokens}
-    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **speculative)
+    others = {"draft": draft, "num_speculative_tokens": num_speculative_tokens, "aligner": aligner}
+    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **others)
     if not terminal.is_first():
         load()  # raises typer.Exit when the first process ends
     capabilities = read_capabilities(Path(find(model)))

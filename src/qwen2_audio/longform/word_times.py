@@ -37,9 +37,9 @@ _BEFORE, _AFTER = 1, 4  # frames before and behind a sound in which a letter may
 _LAST = 0.04  # s that a word goes on from its last letter's frame
 _JOINED = 0.2  # s; a word ends with the next one's beginning if that is not later
 _LEAST = 0.02  # s a word lasts
-# Below this geometric mean of its letters' probabilities a word is not in the sound. On nano it drops none of the right
-# words and 87 % of inserted ones; in white noise 5 dB below the speech 0.4 % and 37 %.
-FLOOR = 1e-3
+# Below this geometric mean of its letters' probabilities a word is not in the sound. On nano it drops none of 230 right
+# words and 19 of 30 inserted ones; in white noise 5 dB below the speech none and 4. Higher, it drops a real voice's.
+FLOOR = 3e-4
 
 
 @dataclass(frozen=True)
