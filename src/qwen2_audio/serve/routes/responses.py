@@ -28,6 +28,7 @@ from ..protocol import Sampling, parse_body
 from ..response_store import ResponseStore, StoredResponse
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
+from ..structured import ANY_OBJECT, check_constraint
 
 # Fields that ask for what is not here -> values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -85,8 +86,8 @@ class _Body:
             "output": output, "error": None, "incomplete_details": None, "instructions": asked.instructions,
             "max_output_tokens": asked.max_output_tokens, "metadata": asked.metadata, "parallel_tool_calls": False,
             "previous_response_id": asked.previous_response_id, "store": asked.store, "temperature": asked.temperature,
-            "text": {"format": {"type": "text"}}, "tool_choice": "none", "tools": [], "top_p": asked.top_p,
-            "truncation": "disabled", "usage": None, **more,
+            "text": {"format": {"type": "text"}, **asked.text}, "tool_choice": "none", "tools": [],
+            "top_p": asked.top_p, "truncation": "disabled", "usage": None, **more,
         }  # fmt: skip
 
     def ended(self, answer: Completion) -> dict[str, Any]:
@@ -131,6 +132,8 @@ class ResponseRoutes:
         asked = parse_body(ResponsesRequest, _without_neutral(parse_json(await read_body(request, state.settings))))
         state.check_model(asked.model)
         params = _params(asked)
+        if params.constraint is not None:
+            await asyncio.to_thread(check_constraint, params, "text.format.schema")
         earlier = self._earlier(asked.previous_response_id)
         new = conversation_of(messages_of_input(asked.input), state.settings, "input")
         if links := links_of(new):
@@ -219,7 +222,26 @@ def _params(asked: ResponsesRequest) -> SamplingParams:
         asked,
         max_tokens=asked.max_output_tokens or asked.max_completion_tokens,
         logprobs=(asked.top_logprobs or 0) if with_logprobs else None,
+        **_constraint(asked.text),
     )
+
+
+def _constraint(text: dict[str, Any]) -> dict[str, Any]:
+    """What `text.format` holds the answer to, as a field of SamplingParams. ApiError for anything else in `text`."""
+    if unknown := [key for key in text if key not in ("format", "verbosity")]:
+        raise ApiError(f"text.{unknown[0]} is not a field that this server honours.", param=f"text.{unknown[0]}")
+    if text.get("verbosity") not in (None, "medium"):
+        raise ApiError("text.verbosity cannot be honoured: ask for it in the prompt.", param="text.verbosity")
+    form = text.get("format") or {"type": "text"}
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"json_schema": ANY_OBJECT}
+    if kind == "json_schema" and isinstance(form.get("schema"), dict):
+        return {"json_schema": form["schema"]}
+    message = "text.format has the type {!r}; expected text, json_object, or json_schema with a schema."
+    raise ApiError(message.format(kind), param="text.format")
 
 
 def _without_neutral(fields: Any) -> Any:
@@ -232,14 +254,6 @@ def _without_neutral(fields: Any) -> Any:
             value = {key: inner for key, inner in value.items() if inner is not None}
         if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
             raise ApiError(f"{name} cannot be honoured by /v1/responses.", param=name, code="unsupported_value")
-    text = fields.get("text") or {}
-    kind = text.get("format") if isinstance(text, dict) else None
-    if kind not in (None, {"type": "text"}):
-        raise ApiError(
-            "text.format cannot be honoured by /v1/responses; use /v1/chat/completions with response_format.",
-            param="text.format",
-            code="unsupported_value",
-        )
     return {name: value for name, value in fields.items() if name not in _NEUTRAL}
 
 
