@@ -115,7 +115,7 @@ def speak_on(seconds: float, engine: str, name: str, seed: int = SEED) -> Monolo
     check_engines()
     rng = np.random.default_rng(seed)
     texts = list(dict.fromkeys(_draw(rng) for _ in range(SENTENCES)))
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2 if engine == "flite" else 1) as pool:  # espeak-ng is a library with one state
         spoken = list(pool.map(lambda text: say_plainly(text, engine, name), texts))
     parts, phones = list[np.ndarray](), list[np.ndarray]()
     position = 0

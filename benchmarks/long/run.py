@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -25,22 +24,11 @@ from qwen2_audio.bench import machine
 from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.errors import ConfigError, did_you_mean
 
-from . import cuts, recognition, speed
+from . import cuts, find_fact, recognition, speed, word_times
 from .session import Session
 
 Measure = Callable[[Session, str], Row | list[Row]]
 PREFIX = "long."
-
-
-def _elsewhere(module: str, session: Session, name: str) -> list[Row]:
-    """Rows of a file that is not written yet; none until then."""
-    try:
-        found = import_module(f".{module}", __package__)
-    except ModuleNotFoundError:
-        session.progress(f"{name} is left out: it is not written yet")
-        return []
-    rows: list[Row] = found.rows(session)
-    return rows
 
 
 ROWS: dict[str, Measure] = {  # in this order: those that take long are last
@@ -50,11 +38,11 @@ ROWS: dict[str, Measure] = {  # in this order: those that take long are last
     "wer_excess_20db": partial(recognition.wer_excess, decibels=20.0),
     "segment_start_ms": recognition.segment_starts,
     "words_in_place": recognition.words_in_place,
-    "word_start_ms": partial(_elsewhere, "word_times"),
+    "word_start_ms": lambda session, _: word_times.rows(session),
     "cuts_in_speech": cuts.cuts_in_speech,
     "cuts_in_speech_10db": partial(cuts.cuts_in_speech, decibels=10.0),
     "unaccounted": cuts.unaccounted,
-    "find_fact": partial(_elsewhere, "find_fact"),
+    "find_fact": lambda session, _: find_fact.rows(session),
     "memory_growth": speed.memory_growth,
 }
 

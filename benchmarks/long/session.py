@@ -65,11 +65,11 @@ class Session:
         return fresh_nano()
 
     def transcript(self, decibels: float | None = None) -> Transcript:
-        """What nano hears in the recording."""
+        """What nano hears in the recording; of the clean one also when each word begins."""
         if decibels not in self._transcripts:
             recording = self.recording(decibels)
             self.progress(f"hearing {recording.seconds / 60:.0f} minutes{in_noise(decibels)}")
-            talk: Transcript = self.chat.transcribe(recording.samples)
+            talk: Transcript = self.chat.transcribe(recording.samples, word_timestamps=decibels is None)
             self._transcripts[decibels] = talk
         return self._transcripts[decibels]
 

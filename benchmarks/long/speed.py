@@ -23,18 +23,18 @@ from .streams import write_long_file
 
 
 def speedup(session: Session, name: str) -> Row:
-    """The whole recording, found and read and asked, against its windows, which are cut already, one after another."""
+    """The whole recording against the same with its windows asked one after another; both find them first."""
     samples = session.recording().samples
     session.progress("timing the recording")
     chat = _warm(fresh_nano(), session)
     started = time.perf_counter()
     talk = chat.transcribe(samples)
     together = time.perf_counter() - started
-    windows = windows_of(samples, chat.transcription)
-    session.progress(f"timing its {len(windows)} windows one after another")
+    session.progress("timing its windows one after another")
     chat = _warm(fresh_nano(), session)  # the other one has the clips' encodings
     asker = WindowAsker(chat.service(), Task(), chat.transcription)
     started = time.perf_counter()
+    windows = windows_of(samples, chat.transcription)
     alone_segments = [segment for window in windows for segment in asker.segments(window, asker.submit(window))]
     alone = time.perf_counter() - started
     same = [segment.text for segment in alone_segments] == [segment.text for segment in talk.segments]

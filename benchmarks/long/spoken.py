@@ -124,7 +124,6 @@ def _espeak(
         library.espeak_SetParameter(_PITCH, round(pitch), 0)
         data = text.encode()
         library.espeak_Synth(data, len(data) + 1, 0, _CHARACTERS, 0, _UTF8 | _END_PAUSE, None, None)
-        library.espeak_Synchronize()
     samples = np.concatenate(blocks) / 32768.0
     starts = {position - 1: sample for kind, position, sample, _ in reversed(events) if kind == _WORD}
     words = [(match[0], starts.get(match.start())) for match in re.finditer(r"[a-z']+", text.lower())]

@@ -110,7 +110,7 @@ def rate(text: str, seconds: float) -> bool:
 def other_language(language: str | None, expected: str, text: str) -> bool:
     """Whether a text, whose language by itself is `language`, is in another one than expected, and long enough to
     tell."""
-    if language is None or language == expected or language in _TAKEN_FOR.get(expected, ()):
+    if not text or language is None or language == expected or language in _TAKEN_FOR.get(expected, ()):
         return False
     return len(text.split()) >= _FEWEST_TO_TELL or re.search("[a-z]", text.lower()) is None
 

@@ -28,7 +28,7 @@ from ..protocol import Sampling, parse_body
 from ..response_store import ResponseStore, StoredResponse
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
-from ..structured import ANY_OBJECT, check_constraint
+from ..structured import check_constraint, constraint_of_text
 
 # Fields that ask for what is not here -> values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -62,7 +62,7 @@ class _Body:
 
     asked: ResponsesRequest
     model: str
-    id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
+    id: str
     message_id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -132,8 +132,7 @@ class ResponseRoutes:
         asked = parse_body(ResponsesRequest, _without_neutral(parse_json(await read_body(request, state.settings))))
         state.check_model(asked.model)
         params = _params(asked)
-        if params.constraint is not None:
-            await asyncio.to_thread(check_constraint, params, "text.format.schema")
+        await asyncio.to_thread(check_constraint, params, "text.format.schema")
         earlier = self._earlier(asked.previous_response_id)
         new = conversation_of(messages_of_input(asked.input), state.settings, "input")
         if links := links_of(new):
@@ -144,7 +143,8 @@ class ResponseRoutes:
         # Clips of earlier turns were heard then; an error about a clip is about one of these.
         clips = ["previous_response_id"] * len(clip_params(earlier)) + clip_params(new, "input")
         handle, chunks = state.submit(messages, params, arrived, clip_params=clips)
-        body = _Body(asked, state.names[0])
+        where = f"{state.replica}_" if state.replica else ""
+        body = _Body(asked, state.names[0], id=f"resp_{where}{uuid.uuid4().hex}")
         if asked.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = self._events(prepend(first, chunks), body, [*earlier, *new])
@@ -222,26 +222,8 @@ def _params(asked: ResponsesRequest) -> SamplingParams:
         asked,
         max_tokens=asked.max_output_tokens or asked.max_completion_tokens,
         logprobs=(asked.top_logprobs or 0) if with_logprobs else None,
-        **_constraint(asked.text),
+        **constraint_of_text(asked.text),
     )
-
-
-def _constraint(text: dict[str, Any]) -> dict[str, Any]:
-    """What `text.format` holds the answer to, as a field of SamplingParams. ApiError for anything else in `text`."""
-    if unknown := [key for key in text if key not in ("format", "verbosity")]:
-        raise ApiError(f"text.{unknown[0]} is not a field that this server honours.", param=f"text.{unknown[0]}")
-    if text.get("verbosity") not in (None, "medium"):
-        raise ApiError("text.verbosity cannot be honoured: ask for it in the prompt.", param="text.verbosity")
-    form = text.get("format") or {"type": "text"}
-    kind = form.get("type") if isinstance(form, dict) else None
-    if kind == "text":
-        return {}
-    if kind == "json_object":
-        return {"json_schema": ANY_OBJECT}
-    if kind == "json_schema" and isinstance(form.get("schema"), dict):
-        return {"json_schema": form["schema"]}
-    message = "text.format has the type {!r}; expected text, json_object, or json_schema with a schema."
-    raise ApiError(message.format(kind), param="text.format")
 
 
 def _without_neutral(fields: Any) -> Any:
