@@ -4,6 +4,7 @@ structured.overhead_pct        of a decode step of 16 greedy answers, where the 
 structured.overhead_worst_pct  where it refuses every token that they would say, and allows nearly all others
 structured.compile_ms          from a schema's first use to its first mask
 structured.setup_s             the tokenizer's, once a server
+decide.ratio, embed.batch_equal   as `decide_rows` says
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from qwen2_audio.types import SamplingParams
 from ..harness.engine_prompts import random_text_prompt
 from ..harness.rows import row_of
 from ..harness.timed_engine import ModelClock, TimedEngine
+from .decide_rows import decide_rows
 from .schemas import schemas
 from .vocabulary import WordTokenizer
 
@@ -80,6 +82,7 @@ def run(options: Options, progress: Callable[[str], None] = lambda line: None) -
         rows.append(row_of(name, "%", percents, note + ("; every token refused" if refused else "")))
     progress("schemas")
     rows += first_uses(tokenizer, model.config.text_config.vocab_size, 5 if options.quick else 50)
+    rows += decide_rows(model, tokenizer, repeats=options.repeats, quick=options.quick, progress=progress)
     about: dict[str, Any] = machine.describe(threads) | {"ours": version("qwen2-audio"), "peer": None}
     about |= {"checkpoint": folder.name, "dtype": random_checkpoint.scheme_of(folder)}
     return Report(about, rows)

@@ -19,9 +19,12 @@ def test_rows(folder: Path) -> None:
     limits = {name: row.limit for name, row in rows.items() if row.limit is not None}
     assert limits == {
         "structured.overhead_pct": 3.0, "structured.overhead_worst_pct": 3.0, "structured.compile_ms": 5.0,
+        "decide.ratio": 5.0, "embed.batch_equal": 1e-5,
     }  # fmt: skip
     assert rows["structured.setup_s"].value and rows["structured.compile_ms"].value
     assert "every token refused" in rows["structured.overhead_worst_pct"].note
+    assert rows["decide.ratio"].value and rows["decide.ratio"].value > 1
+    assert rows["embed.batch_equal"].value is not None and rows["embed.batch_equal"].value <= 1e-5
 
 
 def test_schemas_differ_and_are_schemas() -> None:
