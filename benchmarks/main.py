@@ -27,6 +27,7 @@ MODULES = {
     "long": "long.run",
     "structured": "structured.run",
     "jobs": "jobs.run",
+    "ray": "jobs.ray_rows",
 }
 BENCHES = tuple(name for name in MODULES if name != ON_DEVICE)
 PICTURES = {"kernels": "harness.roofline", "model": "harness.roofline", "engine": "engine.plot"}  # who draws one
@@ -43,8 +44,8 @@ USED_BY = {
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
     "repeats": ("kernels", "model", ON_DEVICE, "train", "engine", "structured"),
-    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "structured", "jobs"),
-    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "structured", "jobs"),
+    "quick": ("kernels", "model", ON_DEVICE, "train", "engine", "long", "structured", "jobs", "ray"),
+    "threads": ("kernels", "model", ON_DEVICE, "accuracy", "train", "engine", "long", "structured", "jobs", "ray"),
 }
 
 What = Annotated[
@@ -52,7 +53,8 @@ What = Annotated[
     typer.Argument(
         help="kernels: quantised matrix products; model: from load to answer; accuracy: what quantising loses; "
         "train: a step of training; engine: many requests at once; long: an hour of speech against its utterances; "
-        "structured: answers held to schemas and grammars; jobs: a corpus of short clips, and kills."
+        "structured: answers held to schemas and grammars; jobs: a corpus of short clips, and kills; "
+        "ray: a job on a cluster."
     ),
 ]
 Model = Annotated[

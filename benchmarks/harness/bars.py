@@ -16,10 +16,12 @@ AT_LEAST: dict[str, float] = {
     "engine.vs_transformers": 3.0,
     "engine.second_turn_ratio": 5.0,
     "jobs.local_efficiency": 0.85,
+    "jobs.ray_efficiency": 0.85,
     "long.speedup": 2.5,
     "decide.ratio": 5.0,
     "long.vad_x_real_time": 500.0,
     "long.words_in_place": 97.0,
+    "long.word_start_real": 80.0,
     "long.find_fact": 80.0,
 }
 AT_MOST: dict[str, float] = {
@@ -43,6 +45,7 @@ AT_MOST: dict[str, float] = {
     "structured.compile_ms": 5.0,
     "embed.batch_equal": 1e-5,
     "jobs.chaos": 0.0,
+    "jobs.ray_overhead_ms": 5.0,
     "jobs.first_result_s": 10.0,
     "jobs.memory_growth": 10.0,
     "long.wer_excess": 1.5,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
 
 from qwen2_audio.api.chat import AudioChat
 from qwen2_audio.bench.report import Row
@@ -18,7 +17,9 @@ from qwen2_audio.inputs.messages import user
 from qwen2_audio.types import Part, SamplingParams
 
 from ..harness.rows import row_of
-from .recording import RATE, Recording, record
+from .recording import Recording, record
+from .session import Session
+from .spoken import RATE
 
 SECONDS, FACTS = 600.0, 50
 QUICK_SECONDS, QUICK_FACTS = 60.0, 8
@@ -26,17 +27,9 @@ QUESTION = "What is being said?"  # the same one finds each fact: nano follows n
 _PARAMS = SamplingParams(temperature=0.0, repetition_penalty=1.0, max_tokens=80)
 
 
-class Session(Protocol):
-    """What `python -m benchmarks long` gives each row."""
-
-    quick: bool
-
-    @property
-    def chat(self) -> AudioChat: ...
-
-
 def rows(session: Session) -> list[Row]:
-    """The row, with nano."""
+    """The row, with nano. Raises EvaluationError without synthesisers."""
+    session.progress("asking about parts of a recording, each alone")
     if session.quick:
         return find_fact(session.chat, seconds=QUICK_SECONDS, facts=QUICK_FACTS)
     return find_fact(session.chat)

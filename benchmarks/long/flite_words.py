@@ -48,10 +48,11 @@ def say(text: str, voice: Voice, manner: Manner) -> Spoken:
         found.append((library.item_feat_string(item, b"name").decode().lower(), start))
         item = library.item_next(item)
     library.delete_utterance(utterance)
-    spoken = np.asarray(soxr.resample(samples, rate, RATE, quality="MQ"), np.float32)
+    spoken = np.asarray(soxr.resample(samples, rate, RATE, quality="MQ"), np.float64)
     first, end = speech_span(spoken)
     words = _matched(re.findall(r"[a-z']+", text.lower()), found)
-    return Spoken(spoken[first:end], tuple((word, None if at is None else at - first / RATE) for word, at in words))
+    starts = tuple((word, None if at is None else at - first / RATE) for word, at in words)
+    return Spoken(spoken[first:end].astype(np.float32), starts)
 
 
 def _matched(words: list[str], found: list[tuple[str, float]]) -> list[tuple[str, float | None]]:

@@ -65,6 +65,14 @@ def test_clips_by_messages(client, tiny_chat):
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
+def test_an_answer_has_a_limit(client, monkeypatch):
+    monkeypatch.setattr("qwen2_audio.serve.routes.embeddings.MOST_NUMBERS", 32 * 40)
+    assert len(embed(client, input=["a"] * 40)["data"]) == 40
+    with pytest.raises(openai.APIStatusError) as refused:
+        embed(client, input=["a dog barks"] * 40, pooling="none")
+    assert (refused.value.status_code, refused.value.body["code"]) == (413, "answer_too_large")
+
+
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
+import socket
+import tempfile
+import threading
+import time
+import wave
+from pathlib import Path
 
 import openai
 import pytest
 import srt
+import starlette.formparsers
 import webvtt
 from openai.types.audio import TranscriptionVerbose
 
 from kit.clip_files import encoded, wav_bytes
 from kit.fake_backend import FakeBackend, Metronome
-from kit.live_server import live
+from kit.live_server import live, wait_for
 from qwen2_audio.longform import transcribe as module
+from qwen2_audio.serve import long_audio
 from qwen2_audio.serve.long_audio import is_long
 from qwen2_audio.serve.settings import Settings
 
@@ -100,8 +108,9 @@ def test_a_window_that_fails_is_an_error_with_a_status(client, monkeypatch):
 
 
 def test_what_is_long():
-    assert is_long(LONG) and is_long(encoded("mp3", "mp3", 31.0, 32_000))
-    assert not is_long(wav_bytes(30.05)) and not is_long(wav_bytes(1.0)) and not is_long(b"nothing")
+    assert is_long(io.BytesIO(LONG)) and is_long(io.BytesIO(encoded("mp3", "mp3", 31.0, 32_000)))
+    for short in (wav_bytes(30.05), wav_bytes(1.0), b"nothing"):
+        assert not is_long(io.BytesIO(short))
 
 
 def test_a_clip_that_is_too_long_is_refused_by_its_duration(says):
@@ -112,3 +121,122 @@ def test_a_clip_that_is_too_long_is_refused_by_its_duration(says):
     ):
         create(client)
     assert refused.value.param == "file" and "max_seconds" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("form", "codec"), [("wav", "pcm_s16le"), ("mp3", "mp3")])
+def test_the_pieces_of_a_segmenter_are_one_window_each(client, says, form, codec):
+    """ffmpeg -f segment -segment_time 30 leaves pieces of up to 30.016 s."""
+    piece = encoded(form, codec, 30.016, 16_000)
+    answer = create(client, file=piece, response_format="verbose_json")
+    assert len(answer.segments) == 1 and answer.text.count("I heard") == 1
+
+
+# -- files on disk, the deadline of all of it, and a stop
+
+
+@pytest.fixture
+def spooled(monkeypatch):
+    files = []
+
+    def make(max_size):
+        files.append(tempfile.SpooledTemporaryFile(max_size))  # noqa: SIM115
+        return files[-1]
+
+    monkeypatch.setattr(starlette.formparsers, "SpooledTemporaryFile", make)
+    return files
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A backend that takes 0.2 s for a window, two at a time."""
+    monkeypatch.setattr("kit.fake_backend.text_of", lambda messages: "say word")
+    monkeypatch.setattr(module, "MAX_PENDING", 2)
+    return FakeBackend(delay=0.2)
+
+
+def upload(port: int, data: bytes) -> socket.socket:
+    """A connection that has asked for a stream, and has read the beginning of it."""
+    body = b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
+    body += b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + data + b"\r\n--b--\r\n"
+    head = (
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return connection
+
+
+def test_a_client_that_goes_ends_the_work_and_frees_the_file(slow, spooled):
+    with live(slow, Settings(grace=1)) as server:
+        with upload(server.port, wav_bytes(900.0)) as connection:
+            while b"transcript.text.segment" not in connection.recv(4096):
+                pass
+            assert not spooled[0].closed and server.state.spooled_bytes > 0
+        wait_for(lambda: server.state.requests == 0)
+        wait_for(lambda: spooled[0].closed and not slow.open)
+        assert server.state.spooled_bytes == 0 and len(slow.seen) < 30
+
+
+def test_a_stop_ends_a_long_transcription_with_its_sentence(slow, spooled):
+    with live(slow, Settings(grace=0.5)) as server, upload(server.port, wav_bytes(900.0)) as connection:
+        received = b""
+        while b"transcript.text.segment" not in received:
+            received += connection.recv(4096)
+        began = time.monotonic()
+        server.server.should_exit = True
+        while block := connection.recv(4096):
+            received += block
+        assert b"shutting down" in received and time.monotonic() - began < 5
+        wait_for(lambda: spooled[0].closed)
+
+
+def test_all_of_it_has_a_deadline(slow, monkeypatch):
+    monkeypatch.setattr(long_audio, "total_seconds", lambda settings: 0.3)
+    with (
+        live(slow, Settings(grace=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client,
+        pytest.raises(
+            openai.InternalServerError, match=r"not finished within 0.3 s.*; send the sound in parts"
+        ) as late,
+    ):
+        create(client, file=wav_bytes(300.0))
+    assert late.value.code == "deadline_exceeded"
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="/proc is not there")
+@pytest.mark.parametrize("minutes", [16, pytest.param(120, marks=pytest.mark.exhaustive)])
+def test_a_long_upload_does_not_live_in_memory(tmp_path, says, minutes):
+    """Silence, and a second of a tone in the end, so that the file is read to it."""
+    path, peak, done = tmp_path / "talk.wav", [0], threading.Event()
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        for _ in range(minutes):
+            file.writeframes(bytes(2 * 60 * 16_000))
+        file.writeframes(wav_bytes(1.0)[44:])
+
+    def watch():
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], resident())
+
+    with (
+        live(FakeBackend(), Settings(grace=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=100) as client,
+        path.open("rb") as file,
+    ):
+        create(client, file=wav_bytes(40.0))  # what is loaded once
+        before, watcher = resident(), threading.Thread(target=watch)
+        watcher.start()
+        answer = create(client, file=file, response_format="verbose_json")
+        done.set()
+        watcher.join()
+    assert answer.duration == 60 * minutes + 1 and answer.segments[-1].text.startswith("I heard")
+    starts = [segment.start for segment in answer.segments]
+    assert starts == sorted(starts) and len(starts) >= 2 * minutes
+    assert peak[0] - before < 20e6, "the file has 1.9 MB a minute"

@@ -19,10 +19,12 @@ def _by_energy(monkeypatch):
     monkeypatch.setattr(vad, "speech_detector", lambda: None)
 
 
-def ask(client, *clips, long="parts", text="say hello there", **options):
+def ask(client, *clips, long="parts", text="say hello there", more=None, **options):
     content = [{"type": "input_audio", "input_audio": {"data": clip, "format": "wav"}} for clip in clips]
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]
-    return client.chat.completions.create(model="fake", messages=messages, extra_body={"long": long}, **options)
+    return client.chat.completions.create(
+        model="fake", messages=messages, extra_body={"long": long, **(more or {})}, **options
+    )
 
 
 def test_parts(client):
@@ -80,6 +82,17 @@ def test_what_cannot_be_answered_is_400_with_the_field(client, clips, long, para
     with pytest.raises(openai.BadRequestError, match=sentence) as refused:
         ask(client, *clips, long=long)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("continue_final_message", True), ("add_generation_prompt", False)],
+    ids=lambda value: str(value),
+)
+def test_fields_that_shape_one_prompt_are_refused(client, field, value):
+    with pytest.raises(openai.BadRequestError, match=f"{field} shapes one prompt") as refused:
+        ask(client, LONG, more={field: value})
+    assert refused.value.param == field
 
 
 def test_a_failure_inside_a_stream_is_an_event(client, server):

@@ -30,8 +30,9 @@ def files() -> list[Path]:
 
 
 def test_it_is_small():
-    """80,000 bytes held the page before samples, transcripts, tabs, reloads, and what it does about failures."""
-    assert sum(path.stat().st_size for path in files()) < 96_000
+    """80,000 bytes held the page before samples, transcripts, tabs, reloads, and what it does about failures; 96,000
+    all of that; the timeline of a long transcript, its search and its files took the rest."""
+    assert sum(path.stat().st_size for path in files()) < 104_000
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.name)

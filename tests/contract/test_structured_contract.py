@@ -217,6 +217,13 @@ def test_a_pydantic_class_comes_back_filled_in(client):
         assert stream.get_final_completion().choices[0].message.parsed == answer.choices[0].message.parsed
 
 
+def test_a_response_comes_back_filled_in(client):
+    asked = [{"role": "user", "content": [{"type": "input_text", "text": "What is that?"}]}]
+    response = client.responses.parse(model="nano", input=asked, text_format=Sound, temperature=0)
+    assert isinstance(response.output_parsed, Sound)
+    assert response.text.format.type == "json_schema"
+
+
 def test_a_budget_that_ends_inside(client):
     with pytest.raises(openai.LengthFinishReasonError):
         client.chat.completions.parse(model="nano", messages=SPOKEN, response_format=Sound, max_completion_tokens=3)

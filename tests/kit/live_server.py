@@ -13,10 +13,12 @@ from qwen2_audio.serve.settings import Settings
 
 
 class Live:
-    def __init__(self, backend, settings: Settings | None = None, address: Address | None = None, words=None) -> None:
-        """`words`: the checkpoint's Capabilities."""
+    def __init__(
+        self, backend, settings: Settings | None = None, address: Address | None = None, words=None, app=None
+    ) -> None:
+        """`words`: the checkpoint's Capabilities; `app`: in place of the server of `backend`."""
         address = address or Address(port=0)
-        self.app = create_app(backend, settings, words)
+        self.app = app or create_app(backend, settings, words)
         self.listener = listening(address)
         self.url = address.at(self.listener)
         self.port = self.listener.getsockname()[1]

@@ -54,11 +54,14 @@ def engine_says(model, processor):
     """Answers of several engines, one after the other: tokens, and how much of the prompt was cached."""
     greedy = qa.SamplingParams(temperature=0, max_tokens=40, logprobs=0)
     drawn = qa.SamplingParams(temperature=1.5, seed=3, n=2, max_tokens=20, logprobs=0)
+    schema = {"type": "object", "properties": {"sound": {"enum": ["a dog", "rain"]}, "loud": {"type": "boolean"}}}
+    held = qa.SamplingParams(temperature=0, max_tokens=40, logprobs=0, json_schema={**schema, "required": ["sound"]})
     talk = ask("What is that sound?", clip(2.0, 300))
     second = [*talk, qa.assistant("A dog."), *ask("And what is this?", clip(0.5, 900))]
     together = [
         (talk, greedy), (ask("How many people speak in this clip?" * 6), greedy), (talk, drawn),
         (ask("rain, thunder", clip(0.4, 200), clip(1.1, 600)), greedy), (ask("a dog"), drawn),
+        (talk, held),
     ]  # fmt: skip
     said = {}
     for name, settings in {

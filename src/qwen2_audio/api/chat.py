@@ -27,7 +27,7 @@ from ..longform.wording import language_of as to_name
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..types import Chunk, Completion, Ending, Message, Pooling, PoolingParams, SamplingParams, Source
 from . import alignment, decisions, embedding, transcription
-from .service import Service
+from .service import Service, service_of
 
 DEFAULT_PARAMS = SamplingParams()
 PATIENCE = 60.0  # s that a batch waits when other callers fill the engine's queue
@@ -80,15 +80,7 @@ class AudioChat:
         """The engine's service, which starts with the first call and is closed when this object is deleted."""
         with self._lock:
             if self._service is None:
-                self._service = Service(
-                    self.model,
-                    self.processor,
-                    self.settings,
-                    name=self.name,
-                    about=self.about,
-                    draft=self.draft,
-                    transcription=self.transcription,
-                )
+                self._service = service_of(self, self.name)
                 weakref.finalize(self, self._service.close)
             return self._service
 

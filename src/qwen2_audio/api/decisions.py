@@ -27,6 +27,7 @@ Kind = Literal["choice", "predicate", "score"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_LEVELS = 10  # of a scale, as OpenAI and vLLM have it
 MOST_QUESTIONS = 200  # about one input, as vLLM has it
+MOST_REQUESTS = 512  # that they make, half of what an engine takes: with labels="words" each choice is one
 _KEYS = ("question", "choices", "levels", "labels")
 
 
@@ -217,6 +218,11 @@ def ask_all(
         by_words = question.labels == "words"
         requests = _word_requests(question, encode, end_ids) if by_words else (_letter_request(question, encode),)
         asked.append(Asked(question, conversation(messages, question.prompt()), requests))
+    if (total := sum(len(item.requests) for item in asked)) > MOST_REQUESTS:
+        raise PromptError(
+            f"The questions have {total} choices to score by their words; expected at most {MOST_REQUESTS}. "
+            "Ask in parts."
+        )
     return asked
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine.engine import Engine, EngineSettings
 from ..engine.metrics import Stats
 from ..engine.request import RequestHandle
 from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
-from ..errors import BusyError, PromptError
+from ..errors import BusyError, ConfigError, PromptError
 from ..inputs import prompt as prompts
 from ..inputs.log_mel_torch import LogMels
 from ..inputs.processor import Qwen2AudioProcessor
@@ -25,6 +26,9 @@ from ..text.chat_template import IM_END
 from ..types import Ending, Message, PoolingParams, SamplingParams
 from .decisions import PendingDecision, Question, ask_all
 from .embedding import input_of, prompt_of
+
+if TYPE_CHECKING:
+    from .chat import AudioChat
 
 
 class Service:
@@ -213,9 +217,10 @@ class Service:
     def set_up_grammars(self) -> None:
         """Have ready what the first answer with a schema or a grammar would wait for, about a second.
 
-        Raises ConfigError where llguidance is not installed.
+        Does nothing for a checkpoint without a token that ends an answer: requests for schemas are told so.
         """
-        self._engine.set_up_grammars()
+        with suppress(ConfigError):
+            self._engine.set_up_grammars()
 
     def stats(self) -> Stats:
         """The engine's counters."""
@@ -224,3 +229,16 @@ class Service:
     def close(self, grace: float = 0.0) -> None:
         """Stop taking requests, let running ones continue for `grace` seconds, and stop the engine."""
         self._thread.close(grace)
+
+
+def service_of(chat: AudioChat, name: str) -> Service:
+    """An engine of its own for a loaded checkpoint, with all that `load` was told. `name`: the model's in the API."""
+    return Service(
+        chat.model,
+        chat.processor,
+        chat.settings,
+        name=name,
+        about=chat.about,
+        draft=chat.draft,
+        transcription=chat.transcription,
+    )

@@ -24,6 +24,8 @@ _FULL_SCALE = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "
 _NOT_EXACT = ("g726", "g726le", "adpcm_ms")
 _MOST_FAILURES = 8  # of the demuxer in a row, until the rest of a file is given up
 _ROUNDING_SECONDS = 0.25  # encoder delay and padding make correct headers differ from the samples by up to this much
+_LONGEST_GAP = 60.0  # s that silence may stand for in a file that does not say how long it is
+_SILENCE = 1 << 16  # samples of silence at a time
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,15 @@ class EncodedSound:
     name: str  # for messages: the path, the URL, "The sound given as bytes"
     limits: Limits
     deadline: Deadline
+    fill_gaps: bool = False  # let silence stand where sound is missing, so that what follows keeps its time
     damage: str | None = field(default=None, init=False)  # one sentence, when part of the audio was lost
     note: str | None = field(default=None, init=False)  # one sentence, when the file has tracks that are not heard
     promised: float | None = field(default=None, init=False)  # s that the header promises
     seconds: float = field(default=0.0, init=False)  # decoded so far
-    _missing: float = field(default=0.0, init=False)  # s that the frames' clock skipped so far
+    _missing: float = field(
+        default=0.0, init=False
+    )  # s that the frames' clock skipped so far, and no silence stands for
+    _filled: float = field(default=0.0, init=False)  # s of silence that stand for missing sound
     _largest_gap: tuple[float, float] = field(default=(0.0, 0.0), init=False)  # s: how long, and at which second
 
     def decode(self) -> np.ndarray:
@@ -102,7 +108,7 @@ class EncodedSound:
                 self.promised = _promised_seconds(container)
                 self.note = _note_on_tracks(container, self.name)
                 yield from self._resampled(self._frames(container, bad), split)
-        if not self.seconds:
+        if self.seconds <= self._filled:
             raise AudioError(f"{self.name} holds no samples: {'it is damaged' if bad else 'it has 0 s of sound'}.")
         self.damage = self._describe_damage(bad, size)
 
@@ -204,25 +210,43 @@ class EncodedSound:
         import av
 
         start: float | None = None  # s by the frames' own clock
+        lost = _LostBytes() if container.format.name == "mp3" else None
         for packet in self._packets(container, bad):
             try:
                 frames = packet.decode()
             except av.FFmpegError:
                 bad.append(self.seconds)
+                if lost is not None:
+                    lost.add(packet, decoded=False)
                 continue
+            if lost is not None:
+                lost.add(packet, decoded=True)
             for frame in frames:
                 self.limits.check_form(frame.layout.nb_channels, frame.sample_rate, self.name)
                 if frame.time is not None:
                     start = frame.time if start is None else start
-                    gap = frame.time - start - self.seconds - self._missing
-                    if gap > _ROUNDING_SECONDS:
-                        self._missing += gap
-                        self._largest_gap = max(self._largest_gap, (gap, self.seconds))
+                    yield from self._silence_before(frame, frame.time - start + (lost.seconds if lost else 0.0))
                 yield _channels(frame), frame.sample_rate
 
+    def _silence_before(self, frame: Any, time: float) -> Iterator[tuple[np.ndarray, int]]:
+        """Silence up to the `time` of a frame, in s, where sound is missing before it and gaps are filled."""
+        gap = time - self.seconds - self._missing
+        if gap <= _ROUNDING_SECONDS:
+            return
+        self._largest_gap = max(self._largest_gap, (gap, self.seconds))
+        latest = self.seconds + _LONGEST_GAP if self.promised is None else self.promised + _ROUNDING_SECONDS
+        if not self.fill_gaps or self.seconds + gap > latest:  # a damaged clock may say anything
+            self._missing += gap
+            return
+        self._filled += gap
+        count, channels = round(gap * frame.sample_rate), frame.layout.nb_channels
+        for begin in range(0, count, _SILENCE):
+            yield np.zeros((min(_SILENCE, count - begin), channels), np.float32), frame.sample_rate
+
     def _describe_damage(self, bad: list[float], size: int) -> str | None:
-        seconds, promised = self.seconds, self.promised
-        remedy = f"the {seconds:.2f} s that could be decoded are used."
+        seconds, promised = self.seconds - self._filled, self.promised
+        silence = f", and {self._filled:.2f} s of silence stand for what is missing" if self._filled else ""
+        remedy = f"the {seconds:.2f} s that could be decoded are used{silence}."
         if bad:
             return (
                 f"{self.name} is damaged ({len(bad)} packets could not be decoded); {remedy} "
@@ -235,16 +259,34 @@ class EncodedSound:
         self.file.seek(max(0, size - OGG_PAGE_MAX))
         if head[:4] == b"OggS" and ends_inside_ogg_page(self.file.read(OGG_PAGE_MAX)):
             return f"{self.name} is cut off (its last Ogg page is not whole); {remedy}"
+        missing, at = self._largest_gap
+        if self._filled:
+            return f"{self.name} has a gap (at {at:.2f} s, {missing:.2f} s are missing); {remedy}"
         if promised is None or seconds >= promised - _ROUNDING_SECONDS:
             return None
         if self._missing:
-            missing, at = self._largest_gap
             return f"{self.name} has a gap (at {at:.2f} s, {missing:.2f} s are missing); {remedy}"
         if head[:4] == b"OggS":
             return f"{self.name} has a gap (its pages count {promised:.2f} s); {remedy}"
         if promises_duration(self._head(id3_bytes(head))):
             return f"{self.name} is cut off (its header promises {promised:.2f} s); {remedy}"
         return None
+
+
+class _LostBytes:
+    """Packets of MP3 that cannot be decoded, as seconds: at the mean rate of those that can. They hold any number of
+    frames, and FFmpeg counts one."""
+
+    def __init__(self) -> None:
+        self._seconds, self._bytes = 0.0, 0
+        self.seconds = 0.0  # lost so far, that FFmpeg's times do not count
+
+    def add(self, packet: Any, *, decoded: bool) -> None:
+        duration = float((packet.duration or 0) * (packet.time_base or 0))
+        if decoded:
+            self._seconds, self._bytes = self._seconds + duration, self._bytes + packet.size
+        elif self._bytes:
+            self.seconds += max(0.0, packet.size * self._seconds / self._bytes - duration)
 
 
 def track_of(container: InputContainer) -> AudioStream:

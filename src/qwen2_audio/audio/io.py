@@ -110,11 +110,13 @@ class SoundStream:
         limits: Limits | None = None,
         name: str | None = None,
         count_first: bool = False,
+        fill_gaps: bool = False,
     ) -> None:
         """`split`: each channel by itself. `count_first`: a file of doubtful length is read before it is decoded, so
-        that a longer one than `limits` allow is refused early. `name`: of a source with neither path nor URL."""
+        that a longer one than `limits` allow is refused early. `fill_gaps`: silence stands where a damaged file lacks
+        sound, so that what follows keeps its time. `name`: of a source with neither path nor URL."""
         self._source, self._split, self._rate = source, split, sampling_rate
-        self._limits, self._count_first = limits or Limits(), count_first
+        self._limits, self._count_first, self._fill_gaps = limits or Limits(), count_first, fill_gaps
         self.name = name_of(source) or name or "The sound"
         self._named = name is not None and name_of(source) is None
         self.seconds: float | None = None
@@ -147,7 +149,7 @@ class SoundStream:
                 self.seconds = span[1] / SAMPLE_RATE
                 yield from ([block] for block in _plain_blocks(file, *span))
                 return
-            encoded = EncodedSound(file, self.name, limits, deadline)
+            encoded = EncodedSound(file, self.name, limits, deadline, self._fill_gaps)
             for tracks in encoded.blocks(split=self._split, count_first=self._count_first):
                 if self.seconds is None:
                     self.seconds = encoded.promised

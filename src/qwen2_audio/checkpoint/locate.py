@@ -34,6 +34,14 @@ def find(name: str | Path | None) -> str | Path:
     return nano_path() if name == NANO and not Path(NANO).is_dir() else name
 
 
+def api_name(where: str | Path) -> str:
+    """What a checkpoint is called in the API: nano, owner/name, or the last part of its folder."""
+    folder = Path(where)
+    if folder == _nano_folder():
+        return NANO
+    return folder.resolve().name if folder.is_dir() else str(where)
+
+
 def about(where: str | Path) -> str:
     """One line on a checkpoint: its name, or what nano is for."""
     if not isinstance(where, Path) or where != _nano_folder():

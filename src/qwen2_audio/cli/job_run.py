@@ -6,13 +6,16 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .exit_codes import INTERRUPTED
 from .job_progress import JobProgress, summary_table
 from .terminal import Json, note
+
+if TYPE_CHECKING:
+    from ..jobs.runner import Runner
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job; see docs/jobs.md.")]
 Set = Annotated[
@@ -30,6 +33,14 @@ Workers = Annotated[
 Shard = Annotated[
     str | None, typer.Option(metavar="I/N", help="Every N-th part, from the I-th on; also the key shard.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Workers on a Ray cluster: its address, or auto: the one here, else a new one.", show_default=False
+    ),
+]
+Cpus = Annotated[float, typer.Option(help="With --ray: cores for each worker.", min=0)]
+Gpus = Annotated[float, typer.Option(help="With --ray: GPUs for each worker.", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -39,14 +50,32 @@ def command(
     limit: Limit = None,
     workers: Workers = None,
     shard: Shard = None,
+    ray: Ray = None,
+    cpus_per_worker: Cpus = 1.0,
+    gpus_per_worker: Gpus = 0.0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
-    return run(job, set, {"limit": limit, "workers": workers, "shard": shard}, quiet=quiet, as_json=as_json)
+    options = {"limit": limit, "workers": workers, "shard": shard}
+    runner = None if ray is None else _on_ray(ray, cpus_per_worker, gpus_per_worker)
+    return run(job, set, options, runner=runner, quiet=quiet, as_json=as_json)
+
+
+def _on_ray(address: str, cpus: float, gpus: float) -> Runner:
+    from ..jobs.ray_runner import OnRay
+
+    return OnRay(address, cpus, gpus)
 
 
 def run(
-    job: Path, sets: list[str] | None, options: dict[str, Any], *, retry: bool = False, quiet: bool, as_json: bool
+    job: Path,
+    sets: list[str] | None,
+    options: dict[str, Any],
+    *,
+    runner: Runner | None = None,
+    retry: bool = False,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Run a job with a progress bar, and print how it ended. Returns the exit status."""
     from ..jobs.config import JobConfig, parse_changes
@@ -59,7 +88,7 @@ def run(
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with JobProgress(quiet=quiet) as progress:
-            summary = Job(config, retry=retry, tell=progress.tell, advance=progress.show).run()
+            summary = Job(config, runner, retry=retry, tell=progress.tell, advance=progress.show).run()
     except KeyboardInterrupt:
         note(f"Interrupted. What is answered is in {config.output}; the same command goes on.")
         return INTERRUPTED

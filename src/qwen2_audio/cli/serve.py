@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError
-from . import terminal
+from . import terminal, transcribe
 from .terminal import note
 
 if TYPE_CHECKING:
     from ..api.chat import AudioChat
     from ..serve.backend import Backend
+    from ..serve.ray_plan import Plan
+    from ..serve.run import Address
     from ..serve.settings import Settings
 
 KEY_VARIABLE = "QWEN2_AUDIO_API_KEY"
@@ -64,7 +67,10 @@ def command(
     media_timeout: Annotated[float, typer.Option(help="Most seconds to fetch a clip.")] = 10.0,
     no_media_fetch: Annotated[bool, typer.Option("--no-media-fetch", help="Fetch no clips from the web.")] = False,
     max_body_mb: Annotated[int, typer.Option(help="Most megabytes of a request.", min=1)] = 35,
-    max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip.", min=1)] = 25,
+    max_clip_mb: Annotated[int, typer.Option(help="Most megabytes of an encoded clip in a conversation.", min=1)] = 25,
+    max_upload_mb: Annotated[
+        int, typer.Option(help="Most megabytes of a file to transcribe; it waits on disk.", min=1)
+    ] = 2048,
     max_clips: Annotated[int, typer.Option(help="Most clips in a request.", min=1)] = 64,
     max_clip_seconds: Annotated[int, typer.Option(help="Longest clip to transcribe.", min=1)] = 14_400,
     max_logprobs: Annotated[
@@ -88,12 +94,21 @@ def command(
         str | None,
         typer.Option(help="A smaller checkpoint that proposes tokens (speculative decoding).", show_default=False),
     ] = None,
+    aligner: transcribe.Aligner = None,
     num_speculative_tokens: Annotated[int, typer.Option(help="Most tokens that the draft proposes a step.", min=1)] = 4,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Serve replicas on a Ray cluster: its address, or auto: the one here, else a new one."),
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="With --ray: copies of the model.", min=1)] = 1,
+    cpus_per_replica: Annotated[float, typer.Option(help="With --ray: cores for each of them.")] = 1.0,
+    gpus_per_replica: Annotated[float, typer.Option(help="With --ray: GPUs for each of them.")] = 0.0,
 ) -> None:
     _check_installed()
     from ..checkpoint.locate import find
     from ..serve.app import create_app
     from ..serve.capabilities import read_capabilities
+    from ..serve.ray_plan import Plan
     from ..serve.run import Address, listening, serve
     from ..serve.settings import FetchPolicy, Settings
 
@@ -116,6 +131,7 @@ def command(
         hosts=tuple(allowed_host or (_LOOPBACK if host in _LOOPBACK else ())),
         body_bytes=max_body_mb << 20,
         clip_bytes=max_clip_mb << 20,
+        upload_bytes=max_upload_mb << 20,
         clips=max_clips,
         clip_seconds=max_clip_seconds,
         logprobs=max_logprobs,
@@ -125,8 +141,13 @@ def command(
         grace=grace,
         fetch=fetch,
     )
-    speculative = {"draft": draft, "num_speculative_tokens": num_speculative_tokens}
-    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **speculative)
+    others = {"draft": draft, "num_speculative_tokens": num_speculative_tokens, "aligner": aligner}
+    if ray is not None:
+        options = {"name": model, "device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize}
+        plan = Plan(options | others, settings, replicas, cpus=cpus_per_replica, gpus=gpus_per_replica)
+        _serve_on_ray(plan, ray, address)
+        return
+    load = partial(terminal.load_model, model, device, dtype, adapter, quantize, **others)
     if not terminal.is_first():
         load()  # raises typer.Exit when the first process ends
     capabilities = read_capabilities(Path(find(model)))
@@ -137,23 +158,26 @@ def command(
         serve(app, address, listener)
 
 
-def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
-    """The checkpoint with its engine. Its name in the API: nano, owner/name, or the last part of its folder."""
-    from ..api.service import Service
-    from ..checkpoint.locate import NANO, find, nano_path
+def _serve_on_ray(plan: Plan, cluster: str, address: Address) -> None:
+    from ..checkpoint.locate import api_name, find
+    from ..serve.ray_app import run
+    from ..serve.run import listening
 
-    loaded, where = load(), find(model)
-    folder = Path(where)
-    name = NANO if where == nano_path() else folder.resolve().name if folder.is_dir() else str(where)
-    service = Service(
-        loaded.model,
-        loaded.processor,
-        loaded.settings,
-        name=name,
-        about=loaded.about,
-        draft=loaded.draft,
-        transcription=loaded.transcription,
-    )
+    if address.certificate is not None:
+        raise ConfigError("--ray takes no certificate: a proxy before the cluster ends TLS (deploy/compose.yaml).")
+    with listening(address) as listener:  # so that a port in use fails at once; Ray Serve opens it again
+        url, port = address.at(listener), listener.getsockname()[1]
+    name = plan.settings.names[0] if plan.settings.names else api_name(find(plan.load["name"]))
+    note(f"Starting {plan.replicas} replica{'s' if plan.replicas > 1 else ''} of {name}.")
+    run(plan, cluster, replace(address, port=port), lambda: _announce(url, plan.settings, name))
+
+
+def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
+    """The checkpoint with its engine."""
+    from ..api.service import service_of
+    from ..checkpoint.locate import api_name, find
+
+    service = service_of(load(), api_name(find(model)))
     service.set_up_grammars()
     return service
 

@@ -74,3 +74,15 @@ def _stem(name: str) -> tuple[str, str]:
         name = "sound" if name[:5].lower() == "data:" else unquote(urlsplit(name).path.rstrip("/")) or "sound"
     path = Path(Path(name).name)
     return path.stem or "sound", path.suffix
+
+
+def seconds_of(text: str | None, option: str) -> float | None:
+    """Seconds of a time as 90, 1:30 or 1:02:03.5. Raises ConfigError, with the option's name, for any other text."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d+:)?([0-5]?\d:)?\d+(\.\d*)?", text.strip()):
+        raise ConfigError(f"{option} is {text!r}; expected seconds, or a time such as 1:30 or 1:02:03.5.")
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds

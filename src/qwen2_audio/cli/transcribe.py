@@ -34,6 +34,9 @@ CharactersPerSecond = Annotated[float | None, typer.Option(help="Subtitles stay 
 Force = Annotated[bool, typer.Option("--force", help="Write files that exist already.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit status 1 where a segment is flagged, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+Begin = Annotated[str | None, typer.Option("--from", help="Hear from here on: seconds, or as 1:30 or 1:02:03.5.")]
+Until = Annotated[str | None, typer.Option("--to", "--until", help="Hear up to here.")]
+Png = Annotated[bool, typer.Option("--png", help="Also draw NAME.png: what was said over the spectrogram.")]
 WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Times of words, by the checkpoint's aligner.")]
 Speakers = Annotated[str | None, typer.Option(help="RTTM of a diariser: who speaks, for segments and words.")]
 Aligner = Annotated[
@@ -52,12 +55,15 @@ def command(
     channels: Channels = "mix",
     window: Window = None,
     merge_gap: MergeGap = None,
+    begin: Begin = None,
+    until: Until = None,
     no_fallback: NoRetry = False,
     max_line_width: LineWidth = None,
     max_line_count: LineCount = None,
     max_cue_seconds: CueSeconds = None,
     max_characters_per_second: CharactersPerSecond = None,
     force: Force = False,
+    png: Png = False,
     strict: Strict = False,
     quiet: Quiet = False,
     word_timestamps: WordTimes = False,

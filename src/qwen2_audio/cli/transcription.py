@@ -6,18 +6,21 @@ import json as json_lines
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AudioError, ConfigError
+from ..errors import AudioError, ConfigError, NoCheckpointError
 from . import terminal
-from .sound_files import Sound, sounds_of
+from .sound_files import Sound, seconds_of, sounds_of
 from .sound_progress import SoundProgress
 from .terminal import note
 
 if TYPE_CHECKING:
+    from ..api.chat import AudioChat
     from ..longform.cues import CueShape
+    from ..longform.journal import Journal
     from ..longform.speakers import Turn
     from ..longform.transcribe import Finished, Progress
     from ..longform.transcript import Transcript
@@ -51,6 +54,17 @@ class Wanted:
     word_timestamps: bool = False
     speakers: str | None = None
     json: bool = False
+    begin: str | None = None
+    until: str | None = None
+    png: bool = False
+
+    @property
+    def span(self) -> tuple[float, float | None]:
+        """Seconds of the part that is heard. Raises ConfigError for one that has no length."""
+        begin, end = seconds_of(self.begin, "--from") or 0.0, seconds_of(self.until, "--until")
+        if end is not None and end <= begin:
+            raise ConfigError(f"The part to hear ends at {end:g} s and begins at {begin:g} s; let it end later.")
+        return begin, end
 
     @property
     def shape(self) -> CueShape | None:
@@ -80,10 +94,11 @@ def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
         check_aligner(loading["model"], loading["aligner"])
     if wanted.channels not in ("mix", "split"):
         raise ConfigError(f"--channels is {wanted.channels!r}; expected mix or split.")
+    begin, end = wanted.span
     sounds = sounds_of(wanted.sounds)
     writer = _Writer(wanted, sounds)
     task = Task(wanted.language, wanted.to, wanted.prompt, wanted.temperature, recover=not wanted.no_fallback)
-    listening = Listening(everything=wanted.no_vad, split_channels=wanted.channels == "split")
+    listening = Listening(everything=wanted.no_vad, split_channels=wanted.channels == "split", begin=begin, end=end)
     todo = [sound for sound in sounds if not writer.is_done(sound)]
     if not todo:
         return 0
@@ -96,10 +111,12 @@ def run(wanted: Wanted, loading: Mapping[str, Any]) -> int:
         settings = replace(settings, window_seconds=wanted.window)
     if wanted.merge_gap is not None:
         settings = replace(settings, merge_gap=wanted.merge_gap, merge=True)
+    decided_by = {"task": asdict(task), "settings": asdict(settings), "heard": [wanted.no_vad, begin, end]}
+    writer.journals = [writer.journal(sound, chat, loading, decided_by) for sound in todo]
     service = chat.service()
     times = SegmentTimes(service.aligner if wanted.word_timestamps else None, turns)
     pairs = [(sound.source, sound.name) for sound in todo]
-    events = transcribe(service, pairs, task, settings, listening, times=times)
+    events = transcribe(service, pairs, task, settings, listening, times=times, journals=writer.journals)
     return _follow(events, todo, writer, wanted)
 
 
@@ -130,7 +147,7 @@ def _follow(events: Iterator[Progress | Finished], sounds: list[Sound], writer: 
 
     started, total, flags, failed = time.perf_counter(), 0.0, Counter[str](), 0
     heard = 0.0
-    with SoundProgress(quiet=wanted.quiet) as progress:
+    with SoundProgress(quiet=wanted.quiet) as progress, writer.interrupted():
         for event in events:
             sound = sounds[event.source]
             if isinstance(event, Progress):
@@ -142,14 +159,16 @@ def _follow(events: Iterator[Progress | Finished], sounds: list[Sound], writer: 
                 continue
             progress.pause()
             talk = event.transcript
-            total += talk.seconds
+            total += max(0.0, talk.seconds - wanted.span[0])
             heard += talk.seconds - sum(end - start for start, end in talk.skipped)
             for sentence in talk.notes:
                 note(f"{sound.name}: {sentence}")
             error = event.error or writer.finish(sound, talk)
             if error is not None:
                 failed += 1
-                writer.failed(sound, talk, error)
+                writer.failed(sound, talk, error, writer.journals[event.source])
+            elif (journal := writer.journals[event.source]) is not None:
+                journal.remove()
     if not wanted.quiet:
         _summarise(total, heard, time.perf_counter() - started, flags, wanted)
     return FAILED if failed or (wanted.strict and flags) else 0
@@ -172,6 +191,8 @@ class _Writer:
         from ..longform.formats import formats_of
 
         self._wanted, self._shape = wanted, wanted.shape
+        self.journals: list[Journal | None] = []
+        self._identity: dict[str, Any] | None = None
         self._formats = formats_of([wanted.format or "txt"])
         self._folder = Path(wanted.output or ".") if wanted.output or (len(sounds) > 1 and not wanted.json) else None
         if self._folder is None and len(self._formats) > 1:
@@ -181,6 +202,12 @@ class _Writer:
         if "ctm" in self._formats and not wanted.word_timestamps:
             needs = "give --word-timestamps" if wanted.to is None else "a translation's words have none"
             raise ConfigError(f"ctm holds a time for each word; {needs}, or choose another format.")
+        if wanted.png:
+            from ..audio.spectrogram import matplotlib_canvas
+
+            matplotlib_canvas()
+            if "-" in wanted.sounds:
+                raise ConfigError("--png reads a sound a second time, and stdin is read once; save it to a file.")
         if self._folder is not None:
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -192,14 +219,55 @@ class _Writer:
         """Each format with the file it is written to."""
         from ..longform.formats import ENDINGS
 
+        picture = [("png", (self._folder or Path()) / f"{sound.stem}.png")] if self._wanted.png and not infix else []
         if self._folder is None:
-            return []
-        return [(format, self._folder / f"{sound.stem}{infix}{ENDINGS[format]}") for format in self._formats]
+            return picture
+        texts = [(format, self._folder / f"{sound.stem}{infix}{ENDINGS[format]}") for format in self._formats]
+        return texts + picture
+
+    def journal(
+        self, sound: Sound, chat: AudioChat, loading: Mapping[str, Any], decided_by: Mapping[str, Any]
+    ) -> Journal | None:
+        """Where the windows of a sound are kept until its files are written; says how many an earlier run left."""
+        from .. import __version__
+        from ..checkpoint.fingerprint import weights_fingerprint
+        from ..checkpoint.hub import resolve
+        from ..checkpoint.weights import PATTERNS
+        from ..longform.journal import Journal
+
+        if self._folder is None:
+            return None
+        if self._identity is None:
+            adapter = loading["adapter"]
+            try:
+                folders = [resolve(chat.name, PATTERNS, local_files_only=True), *([Path(adapter)] if adapter else [])]
+            except (
+                NoCheckpointError
+            ):  # weights that are no folder are not told apart, and nothing is kept of their work
+                return None
+            precision = {"dtype": str(chat.dtype), "quantize": loading["quantize"]}
+            weights = weights_fingerprint(folders, precision)
+            self._identity = {"version": __version__, "weights": weights, **decided_by}
+        journal = Journal(self._folder / f"{sound.stem}.unfinished.jsonl", self._identity)
+        if journal.found:
+            note(f"{sound.name}: {journal.found} windows were heard before, by {journal.path}; the others follow.")
+        return journal
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Says, after an interrupt, what is kept."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            kept = [str(journal.path) for journal in self.journals if journal is not None and journal.path.exists()]
+            if kept:
+                note(f"Interrupted: what was heard is in {', '.join(kept)}, and the same command goes on from there.")
+            raise
 
     def is_done(self, sound: Sound) -> bool:
         """Whether all files about a sound exist, and are kept; says so."""
         paths = [path for _, path in self.paths(sound)]
-        if self._wanted.force or not paths or not all(path.exists() for path in paths):
+        if self._wanted.force or self._folder is None or not all(path.exists() for path in paths):
             return False
         note(f"{sound.name}: {', '.join(map(str, paths))} exists and is kept; --force writes it anew.")
         return True
@@ -219,29 +287,38 @@ class _Writer:
             print(json_lines.dumps({"source": sound.name, **talk.to_dict()}, ensure_ascii=False), flush=True)
         elif self._folder is None and not self._as_it_comes:
             print(write(talk, self._formats[0], self._shape), end="", flush=True)
-        return self._write(talk, self.paths(sound))
+        return self._write(talk, self.paths(sound), sound)
 
-    def failed(self, sound: Sound, talk: Transcript, error: Exception) -> None:
+    def failed(self, sound: Sound, talk: Transcript, error: Exception, journal: Journal | None) -> None:
         """Say what ended a sound, and keep what was done of it."""
         sentence = error.sentence if isinstance(error, AudioError) else _sentence(error)
         note(f"qwen2-audio: {'' if sound.name in sentence else f'{sound.name}: '}{sentence}")
         if self._wanted.json:
             value = {"source": sound.name, "error": sentence, **talk.to_dict()}
             print(json_lines.dumps(value, ensure_ascii=False), flush=True)
+        if isinstance(error, OSError) and journal is not None and journal.path.exists():
+            note(f"{sound.name}: what was heard is kept in {journal.path}; make room, and run the same command again.")
         if talk.segments and not isinstance(error, OSError):
             paths = self.paths(sound, ".partial")
-            if paths and self._write(talk, paths) is None:
+            if paths and self._write(talk, paths, sound) is None:
                 note(f"{sound.name}: what was heard until then is in {', '.join(str(path) for _, path in paths)}.")
 
-    def _write(self, talk: Transcript, paths: list[tuple[str, Path]]) -> Exception | None:
+    def _write(self, talk: Transcript, paths: list[tuple[str, Path]], sound: Sound) -> Exception | None:
+        from ..longform.picture import save_picture
+
         for format, path in paths:
             if path.exists() and not self._wanted.force:
                 note(f"{path} exists and is kept; --force writes it anew.")
                 continue
             try:
-                talk.save(path, format, self._shape)
+                if format == "png":
+                    save_picture(talk, sound.source, path, self._wanted.span)
+                else:
+                    talk.save(path, format, self._shape)
             except OSError as error:
                 return OSError(error.errno, f"{path} could not be written: {error.strerror or error}.")
+            except AudioError as error:  # a picture needs the sound a second time
+                return error
         return None
 
 

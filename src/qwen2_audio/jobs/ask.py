@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.sounds import load_sound
 from ..errors import ConfigError
 from ..inputs.clip import LIMITS, AudioClip, clip_from_waveform
 from ..inputs.messages import system, user
+from ..types import Completion, Message, SamplingParams
 from .config import JobConfig
-from .operations import values_of
+from .operations import Pending, values_of
 from .reading import sound_of
 from .runner import JobRow
+from .speech import AT_ONCE, source_of
 from .template import fill
 
 if TYPE_CHECKING:
@@ -21,25 +24,40 @@ if TYPE_CHECKING:
 
 
 class Ask:
-    """See `operations.Operation`."""
+    """See `operations.Operation`. Clips go to the engine as they are read; where `long` says what becomes of those over
+    30 s, each row has a thread, which asks its parts."""
 
     def __init__(self, chat: AudioChat, config: JobConfig) -> None:
-        self._service, self._config = chat.service(), config
+        self._chat, self._service, self._config = chat, chat.service(), config
         if config.system and self._service.is_base:
             raise ConfigError(f"{chat.name} is a base checkpoint, which takes no system prompt; leave 'system' out.")
+        self._threads = None if config.long == "refuse" else ThreadPoolExecutor(min(AT_ONCE, config.in_flight))
 
-    def read(self, item: JobRow) -> AudioClip:
+    def read(self, item: JobRow) -> Any:
+        if self._threads is not None:
+            return source_of(item)
         loaded = load_sound(sound := sound_of(item.row), limits=LIMITS)
         return clip_from_waveform(loaded.waveform, sound.name, loaded.notes)
 
-    def submit(self, item: JobRow, read: AudioClip) -> Asked:
-        question = user(fill(self._config.ask, values_of(item.row)), audio=read.waveform)
-        messages = [system(self._config.system), question] if self._config.system else [question]
+    def submit(self, item: JobRow, read: Any) -> Pending:
         params = self._config.sampling.params(item.number)
-        handle = self._service.submit(messages, params, raw=self._service.is_base)
-        return Asked(handle, read.heard.notes)
+        if self._threads is not None:
+            return self._threads.submit(self._ask_long, self._messages(item, read), params)
+        clip: AudioClip = read
+        handle = self._service.submit(self._messages(item, clip.waveform), params, raw=self._service.is_base)
+        return Asked(handle, clip.heard.notes)
 
-    def close(self) -> None: ...
+    def _messages(self, item: JobRow, audio: Any) -> list[Message]:
+        question = user(fill(self._config.ask, values_of(item.row)), audio=audio)
+        return [system(self._config.system), question] if self._config.system else [question]
+
+    def _ask_long(self, messages: list[Message], params: SamplingParams) -> Mapping[str, Any]:
+        completion = self._chat.chat(messages, params, long=self._config.long)
+        return columns_of(completion, [note for clip in completion.heard for note in clip.notes])
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Asked:
@@ -53,15 +71,20 @@ class Asked:
 
     def result(self) -> Mapping[str, Any]:
         (completion,) = self._handle.completions()
-        usage = completion.usage
-        return {
-            "text": completion.text,
-            "heard": round(sum(clip.seconds for clip in completion.heard), 6),
-            "finish_reason": completion.finish_reason,
-            "usage": {
-                "prompt_tokens": usage.prompt_tokens,
-                "audio_tokens": usage.audio_tokens,
-                "completion_tokens": usage.completion_tokens,
-            },
-            "notes": list(self._notes),
-        }
+        return columns_of(completion, list(self._notes))
+
+
+def columns_of(completion: Completion, notes: list[str]) -> Mapping[str, Any]:
+    """The columns of an answer."""
+    usage = completion.usage
+    return {
+        "text": completion.text,
+        "heard": round(sum(clip.seconds for clip in completion.heard), 6),
+        "finish_reason": completion.finish_reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "audio_tokens": usage.audio_tokens,
+            "completion_tokens": usage.completion_tokens,
+        },
+        "notes": notes,
+    }

@@ -51,7 +51,7 @@ class JobConfig:
     language: str = ""  # that is spoken, for transcribe and translate; empty: not known
     prompt: str = ""  # what it is about, names for example, for transcribe and translate
     everything: bool = False  # transcribe and translate: also hear what is no speech
-    long: Literal["refuse"] = "refuse"  # what `ask` does with a clip over 30 s: its row is an error
+    long: str = "refuse"  # what `ask` does with a clip over 30 s: its row is an error; or as m.chat's long
     sampling: Sampling = field(default_factory=Sampling)
     workers: int = 1  # processes on this machine, a GPU each where there are some; 0: in the command's own process
     device: str = "auto"

@@ -69,10 +69,14 @@ class JobFile:
     def __init__(self, folder: Path) -> None:
         """Raises JobError where it cannot be read."""
         self.path = folder / JOB
+        self.data = self._read()
+
+    def _read(self) -> dict[str, Any]:
         try:
-            self.data: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            data: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            return data
         except FileNotFoundError:
-            self.data = {}
+            return {}
         except (ValueError, OSError) as error:
             raise JobError(f"{self.path} cannot be read ({error}); name another 'output'.") from error
 
@@ -99,6 +103,7 @@ class JobFile:
     def check_model(self, about: About) -> None:
         """Raises JobError where the rows before are another model's."""
         model = {"fingerprint": about.fingerprint, "name": about.model, "settings": dict(about.settings)}
+        self.data = self._read() or self.data  # another shard's run may have said which model meanwhile
         before = self.data.get("model")
         if before is None:
             self.data["model"] = model

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..datasets.row import Row
 from ..errors import ConfigError, did_you_mean
+from ..longform.questions.policy import parse_policy
 from .config import JobConfig
 from .template import check_names, names_in
 
@@ -99,6 +100,7 @@ def operation_of(config: JobConfig) -> tuple[str, Kind]:
             raise ConfigError(f"{key!r} is a key of {users}, and this job's operation is {name}; leave it out.")
     if name == "ask":
         names_in(config.ask)
+        parse_policy(config.long)
     return name, kind
 
 

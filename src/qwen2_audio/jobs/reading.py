@@ -19,7 +19,7 @@ from .runner import JobRow, Outcome
 READERS = 2  # threads that read and decode clips
 AHEAD = 32  # rows that they may be ahead of the engine: 2 MB each at most
 ATTEMPTS, PATIENCE = 3, 0.5  # of reading; the second after half a second, the third a second later
-_PAUSE = 0.002  # s between two looks at what is on its way
+_PAUSE = 0.005  # s between two looks at what is on its way
 
 
 def sound_of(row: Row) -> Sound:

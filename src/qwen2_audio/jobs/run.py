@@ -18,7 +18,7 @@ from ..errors import ConfigError, DatasetError, JobError, Qwen2AudioError
 from . import progress as progress_file
 from .config import JobConfig
 from .folder import JobFolder, OpenPart
-from .formats import count_rows
+from .formats import count_rows, read_rows
 from .identity import JobFile, identity_of
 from .operations import operation_of
 from .process_runner import InProcesses
@@ -182,11 +182,11 @@ class _Run:
         self.progress.before += 1
         if outcome.result is None:
             self.progress.before_failed += 1
-            self._note_error(name, outcome)
+            self._note_error(name, outcome.error)
 
-    def _note_error(self, name: str, outcome: Outcome) -> None:
+    def _note_error(self, name: str, sentence: str | None) -> None:
         if len(self.errors) < FIRST_ERRORS:
-            self.errors.append((name, outcome.error or ""))
+            self.errors.append((name, sentence or ""))
 
     # -- outcomes
 
@@ -202,7 +202,7 @@ class _Run:
         self.progress.add(outcome)
         if outcome.result is None:
             row = next(item.row for item in part.rows if item.number == outcome.number)
-            self._note_error(row.id, outcome)
+            self._note_error(row.id, outcome.error)
         self._finish_if_whole(part)
         self.job.advance(self.progress)
         if time.monotonic() - self._written > progress_file.EVERY:
@@ -229,6 +229,9 @@ class _Run:
                 continue
             failed = self.folder.errors(number)
             num_failed = count_rows(failed) if failed.exists() else 0
+            if num_failed and len(self.errors) < FIRST_ERRORS:
+                for row in read_rows(failed):
+                    self._note_error(str(row["id"]), row["error"])
             self.progress.before += count_rows(self.folder.part(number)) + num_failed
             self.progress.before_failed += num_failed
 

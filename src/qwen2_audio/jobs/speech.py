@@ -36,11 +36,7 @@ class Speech:
         self._pool = ThreadPoolExecutor(min(AT_ONCE, config.in_flight), thread_name_prefix="qwen2-audio-speech")
 
     def read(self, item: JobRow) -> Any:
-        """What the transcript is made from: a path where there is one, as a long file is not held in memory."""
-        sound = sound_of(item.row)
-        if isinstance(sound.source, str) and not is_remote(sound.source) and not _is_part(sound):
-            return sound.source
-        return load_sound(sound, limits=LIMITS).waveform
+        return source_of(item)
 
     def submit(self, item: JobRow, read: Any) -> Future[Mapping[str, Any]]:
         return self._pool.submit(self._transcript, read, sound_of(item.row).name)
@@ -57,8 +53,13 @@ class Speech:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _is_part(sound: Any) -> bool:
-    return bool(sound.offset or sound.duration is not None)
+def source_of(item: JobRow) -> Any:
+    """A sound of any length: its path or URL where it has one, as a long file is not held in memory; else samples."""
+    sound = sound_of(item.row)
+    is_part = sound.offset or sound.duration is not None
+    if isinstance(sound.source, str) and not is_remote(sound.source) and not is_part:
+        return sound.source
+    return load_sound(sound, limits=LIMITS).waveform
 
 
 def columns_of(transcript: Transcript) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from . import progress as progress_file
 from .folder import ERRORS, JOB, JOURNAL, PARTS, part_number
 from .formats import count_rows
 
-STALE = 30.0  # s after which a run that wrote no progress is taken for gone
+STALE = 120.0  # s after which a run that wrote no progress is taken for gone
 
 
 @dataclass(frozen=True)

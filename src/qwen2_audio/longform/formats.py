@@ -115,7 +115,7 @@ def _textgrid(transcript: Transcript, _: CueShape | None) -> str:
 
 def _ctm(transcript: Transcript, _: CueShape | None) -> str:
     """NIST's: file, channel, start, duration, word, confidence."""
-    if transcript.segments and not _timed_words(transcript):
+    if transcript.text and not _timed_words(transcript):
         raise ConfigError("ctm holds a time for each word, and this transcript has none; choose another format.")
     name = "_".join(Path(transcript.name).stem.split()) or "sound"
     lines = []

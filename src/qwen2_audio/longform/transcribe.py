@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,9 +23,10 @@ from ..engine.request import RequestHandle
 from ..errors import AudioError, Qwen2AudioError
 from .asking import Model, Task, WindowAsker
 from .guards import flag_other_languages
+from .journal import Journal
 from .settings import TranscriptionSettings
 from .transcript import Segment, Transcript, main_language
-from .vad import missing_reason, speech_detector
+from .vad import FRAME, missing_reason, speech_detector
 from .windows import Window, Windower
 from .word_times_segments import SegmentTimes
 
@@ -43,6 +44,9 @@ class Listening:
     everything: bool = False  # skip nothing, and cut at pauses only; else windows hold speech
     split_channels: bool = False  # hear each channel by itself
     limits: Limits = LIMITS
+    count_first: bool = False  # refuse a sound that is longer than `limits` allow before it is heard
+    begin: float = 0.0  # s; what lies before is not heard
+    end: float | None = None  # s; nor what lies behind it; None: the sound's end
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class _Source:
     number: int
     name: str
     stream: SoundStream
+    begin: int = 0  # samples before the part that is heard
+    journal: Journal | None = None
     segments: list[Segment] = field(default_factory=list)
     windowers: list[Windower] = field(default_factory=list)
     error: Exception | None = None
@@ -79,7 +85,14 @@ class _Source:
     def skipped(self) -> tuple[tuple[float, float], ...]:
         """Spans in seconds that are skipped in every channel."""
         spans = _common([windower.skipped for windower in self.windowers])
+        before = [(0, self.begin)] if self.begin and self.windowers else []
+        spans = before + [(start + self.begin, end + self.begin) for start, end in spans]
         return tuple((start / SAMPLE_RATE, end / SAMPLE_RATE) for start, end in spans)
+
+    @property
+    def total(self) -> int:
+        """Samples up to the end of what was read."""
+        return max((self.begin + windower.total for windower in self.windowers), default=0)
 
 
 @dataclass(eq=False)
@@ -87,6 +100,7 @@ class _Asked:
     source: _Source
     window: Window | None  # None: the source ends here
     handle: RequestHandle | None = None
+    known: list[Segment] | None = None  # by the journal
     error: Exception | None = None  # with which reading ended
 
 
@@ -98,6 +112,7 @@ def transcribe(
     listening: Listening | None = None,
     *,
     timeout: float | None = None,
+    journals: Sequence[Journal | None] = (),
     times: SegmentTimes | None = None,
 ) -> Iterator[Progress | Finished]:
     """Progress of each source, in order of time, then its transcript; sources in their order.
@@ -106,24 +121,26 @@ def transcribe(
         model: what is asked.
         sources: pairs of what `audio.io.load` takes and a name for messages.
         timeout: seconds that the model has for a window; a source whose window takes longer ends with TimeoutError.
+        journals: of each source, or none; windows that they hold are not asked about, and others are added.
         times: with times of words, and speakers; None: without.
 
     Closing the iterator cancels what was asked. Raises ConfigError, before anything is read, for a task that the
     checkpoint cannot do, and for times of words that it has no aligner for; errors of a source are in its `Finished`.
     """
-    asker, listening, times = (
-        WindowAsker(model, task, settings, timeout),
-        listening or Listening(),
-        times or SegmentTimes(),
-    )
+    asker, listening = WindowAsker(model, task, settings, timeout), listening or Listening()
+    times = times or SegmentTimes()
     if times.words is not None:
         times.words.ensure_available()
-    windows = _windows(sources, settings, listening)
-    return _run(asker, windows, times, "transcribe" if task.to is None else "translate")
+    coming = _windows(sources, settings, listening, journals)
+    return _run(asker, coming, times, "transcribe" if task.to is None else "translate", journals)
 
 
 def _run(
-    asker: WindowAsker, coming: Iterator[_Asked], times: SegmentTimes, kind: Literal["transcribe", "translate"]
+    asker: WindowAsker,
+    coming: Iterator[_Asked],
+    times: SegmentTimes,
+    kind: Literal["transcribe", "translate"],
+    journals: Sequence[Journal | None],
 ) -> Iterator[Progress | Finished]:
     pending, exhausted = deque[_Asked](), False
     try:
@@ -147,6 +164,8 @@ def _run(
         for item in pending:
             if item.handle is not None:
                 item.handle.cancel()
+        for journal in filter(None, journals):
+            journal.close()
 
 
 def _ready(item: _Asked) -> bool:
@@ -155,8 +174,10 @@ def _ready(item: _Asked) -> bool:
 
 def _submit(asker: WindowAsker, item: _Asked) -> None:
     if item.window is not None and item.source.error is None:
+        journal = item.source.journal
+        item.known = None if journal is None else journal.find(item.window)
         try:
-            item.handle = asker.submit(item.window)
+            item.handle = asker.submit(item.window) if item.known is None else None
         except Qwen2AudioError as error:
             item.source.error = error
 
@@ -165,7 +186,10 @@ def _heard(asker: WindowAsker, item: _Asked, times: SegmentTimes) -> Iterator[Pr
     source, window = item.source, item.window
     assert window is not None
     try:
-        segments = times.applied(window, asker.segments(window, item.handle), source.number)
+        segments = asker.segments(window, item.handle) if item.known is None else item.known
+        if source.journal is not None and item.known is None:
+            source.journal.add(window, segments)
+        segments = times.applied(window, segments, source.number)
     except Exception as error:  # out of memory, say: it ends this source, and the others go on
         source.error = error
         return
@@ -182,9 +206,12 @@ def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished
     notes = [*source.stream.notes]
     if (reason := missing_reason()) is not None:
         notes.append(reason)
+    if source.journal is not None:
+        source.journal.close()
+        notes += [] if source.journal.note is None else [source.journal.note]
     transcript = Transcript(
         tuple(segments),
-        max((windower.total for windower in source.windowers), default=0) / SAMPLE_RATE,
+        source.total / SAMPLE_RATE,
         main_language(segments),
         source.skipped,
         tuple(notes),
@@ -195,12 +222,20 @@ def _finished(end: _Asked, kind: Literal["transcribe", "translate"]) -> Finished
 
 
 def _windows(
-    sources: Iterable[tuple[Any, str]], settings: TranscriptionSettings, listening: Listening
+    sources: Iterable[tuple[Any, str]],
+    settings: TranscriptionSettings,
+    listening: Listening,
+    journals: Sequence[Journal | None],
 ) -> Iterator[_Asked]:
     for number, (given, name) in enumerate(sources):
-        stream = SoundStream(given, split=listening.split_channels, limits=listening.limits, name=name)
-        source, end = _Source(number, name, stream), None
-        blocks = stream.blocks()
+        stream = SoundStream(
+            given, split=listening.split_channels, limits=listening.limits, name=name,
+            count_first=listening.count_first, fill_gaps=True,
+        )  # fmt: skip
+        journal = journals[number] if journals else None
+        begin = int(listening.begin * SAMPLE_RATE) // FRAME * FRAME  # windows count frames from the sound's beginning
+        source, end = _Source(number, name, stream, begin, journal), None
+        blocks = part_of(stream, source.begin, listening.end)
         while end is None and source.error is None:
             try:
                 tracks = next(blocks, None)
@@ -210,6 +245,25 @@ def _windows(
             yield from (_Asked(source, window) for window in _cut(source, tracks, settings, listening))
         blocks.close()
         yield end or _Asked(source, None)
+
+
+def part_of(stream: SoundStream, begin: int, end: float | None) -> Generator[list[np.ndarray], None, None]:
+    """The blocks of a sound from sample `begin` on, up to `end` s. AudioError where it ends before."""
+    position, blocks = 0, stream.blocks()
+    last = math.inf if end is None else round(end * SAMPLE_RATE)
+    try:
+        for tracks in blocks:
+            low, high = max(begin - position, 0), int(min(last - position, len(tracks[0])))
+            position += len(tracks[0])
+            if low < high:
+                yield [track[low:high] for track in tracks]
+            if position >= last:
+                return
+    finally:
+        blocks.close()
+    if begin and position <= begin:
+        lasts = f"{position / SAMPLE_RATE:.2f} s long, and the part to hear begins at {begin / SAMPLE_RATE:.2f} s"
+        raise AudioError(f"{stream.name} is {lasts}.")
 
 
 def _cut(
@@ -225,7 +279,7 @@ def _cut(
     else:
         pairs = zip(source.windowers, tracks, strict=True)
         windows = [window for windower, track in pairs for window in windower.push(track)]
-    return sorted(windows, key=lambda window: window.start)
+    return sorted((replace(w, start=w.start + source.begin) for w in windows), key=lambda window: window.start)
 
 
 def _common(spans: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:

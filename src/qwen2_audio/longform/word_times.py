@@ -37,12 +37,14 @@ _BEFORE, _AFTER = 1, 4  # frames before and behind a sound in which a letter may
 _LAST = 0.04  # s that a word goes on from its last letter's frame
 _JOINED = 0.2  # s; a word ends with the next one's beginning if that is not later
 _LEAST = 0.02  # s a word lasts
-FLOOR = 0.05  # mean probability of a word's letters below which it is not in the sound
+# Below this geometric mean of its letters' probabilities a word is not in the sound. On nano it drops none of 230 right
+# words and 19 of 30 inserted ones; in white noise 5 dB below the speech none and 4. Higher, it drops a real voice's.
+FLOOR = 3e-4
 
 
 @dataclass(frozen=True)
 class WordSpan:
-    """Where a word lies, in seconds, and the mean probability of its letters there."""
+    """Where a word lies, in seconds, and the probability of its letters there, their geometric mean."""
 
     start: float
     end: float
@@ -161,9 +163,9 @@ def align_words(parts: Sequence[Evidence], words: Sequence[str], symbols: str, s
     if path is None:
         return [None] * len(words)
     firsts, lasts = _extent(path, len(labels))
-    probabilities = _probabilities(evidence.log_probs, path, labels)
+    best = _best_log_probs(evidence.log_probs, path, labels)
     found = [
-        None if first == end else _placed(evidence, firsts[first], lasts[end - 1], probabilities[first:end], shift)
+        None if first == end else _placed(evidence, firsts[first], lasts[end - 1], best[first:end], shift)
         for first, end in spans
     ]
     return _in_order([None if word is None or word.score < FLOOR else word for word in found])
@@ -189,19 +191,18 @@ def _extent(path: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return firsts, lasts
 
 
-def _probabilities(log_probs: np.ndarray, path: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """float64 [L]: each label's highest probability in its frames."""
+def _best_log_probs(log_probs: np.ndarray, path: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """float64 [L]: each label's highest log-probability in its frames."""
     frames = np.flatnonzero(path >= 0)
     classes = np.asarray(labels)[path[frames]]
     rows = log_probs[frames].astype(np.float32)
     values = np.where(classes == WILDCARD, rows[:, SPACE + 1 :].max(axis=1), rows[np.arange(len(rows)), classes])
     best = np.full(len(labels), -np.inf)
     np.maximum.at(best, path[frames], values)
-    result: np.ndarray = np.exp(best)
-    return result
+    return best
 
 
-def _placed(evidence: Evidence, first: int, last: int, probabilities: np.ndarray, shift: float) -> WordSpan:
+def _placed(evidence: Evidence, first: int, last: int, log_probs: np.ndarray, shift: float) -> WordSpan:
     """A word from its first letter's first frame to its last letter's last one, without silence at its beginning."""
     starts = evidence.starts
     start = float(starts[first]) - shift
@@ -213,7 +214,7 @@ def _placed(evidence: Evidence, first: int, last: int, probabilities: np.ndarray
     sounds = begins[begins + 1 / _CELLS > start]
     start = max(start, float(sounds[0])) if len(sounds) else float(starts[first])
     end = min(float(starts[last]) + 1 / RATE + _LAST, float(starts[-1]) + 1 / RATE)
-    return WordSpan(max(start, 0.0), max(end, start + _LEAST), float(probabilities.mean()))
+    return WordSpan(max(start, 0.0), max(end, start + _LEAST), float(np.exp(log_probs.mean())))
 
 
 def _in_order(words: Iterable[WordSpan | None]) -> list[WordSpan | None]:

@@ -54,7 +54,7 @@ def align(
     letters = sum(len(spell(word, aligner.symbols)) for word in words)
     if not letters:
         raise ConfigError("The text has no words; expected what is said in the sound.")
-    stream = SoundStream(source, limits=listening.limits, name=name)
+    stream = SoundStream(source, limits=listening.limits, name=name, fill_gaps=True)
     windower = Windower(settings, speech_detector(), everything=listening.everything)
     parts = list[Evidence]()
     for block in stream.blocks():

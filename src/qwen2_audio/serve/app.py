@@ -79,7 +79,7 @@ def create_app(
         routes += [Route("/", _page), Mount("/static", _Static(directory=STATIC))]
     app = Starlette(
         routes=routes,
-        middleware=[*_cors(state.settings), Middleware(RequestMiddleware, state=state, paths=paths)],
+        middleware=[*cors(state.settings), Middleware(RequestMiddleware, state=state, paths=paths)],
         exception_handlers={HTTPException: on_http_error},  # RequestMiddleware handles all other errors
         lifespan=_lifespan,
     )
@@ -93,7 +93,7 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     await app.state.server.close()
 
 
-def _cors(settings: Settings) -> list[Middleware]:
+def cors(settings: Settings) -> list[Middleware]:
     """Empty unless the settings allow web pages of other origins."""
     if not settings.origins:
         return []

@@ -1,53 +1,73 @@
-"""Reads a request's body within the limits of size and time, and parses it as JSON or as a form."""
+"""Reads a request's body within the limits of size and time: JSON in memory, the file of a form on disk."""
 
 from __future__ import annotations
 
 import asyncio
 import codecs
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
 
 from .errors import ApiError, ClientGoneError
 from .settings import Settings
 
+FORM = "multipart/form-data"
 _FIELDS = 64  # of a form
 _FIELD_BYTES = 64 << 10
+_SLOWEST = 100_000  # bytes a second that an upload keeps after its first minute
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # of zlib, by Content-Encoding
 
 
 @dataclass(frozen=True)
 class Form:
-    """A multipart form with one file."""
+    """A multipart form with one file, which belongs to whoever has the form: it is gone when it is closed."""
 
     fields: dict[str, str | list[str]]  # a field whose name ends in [] is a list
-    file: bytes
+    file: BinaryIO  # seekable, at its start; over 1 MB it is a temporary file without a name
+    size: int  # bytes of the file
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
     """The body. ApiError if it is too large (413) or too slow (408); ClientGoneError if the client disconnects."""
-    body, inflate = bytearray(), _inflater(request, settings)
-    try:
-        async with asyncio.timeout(settings.body_seconds):
-            async for block in request.stream():
-                body += inflate(block, len(body))
-                check_length(len(body), settings)
-    except TimeoutError as error:
-        message = f"The body did not arrive within {settings.body_seconds:g} s."
-        raise ApiError(message, status=408, code="body_timeout", headers={"Connection": "close"}) from error
-    except ClientDisconnect as error:
-        raise ClientGoneError from error
+    body = bytearray()
+    async with _in_time(settings):
+        async for block in _blocks(request, settings.body_bytes):
+            body += block
     return bytes(body)
 
 
-def _inflater(request: Request, settings: Settings) -> Callable[[bytes, int], bytes]:
-    """(block, bytes before it) -> its bytes without the Content-Encoding: never much more than the limit of a body."""
+@asynccontextmanager
+async def _in_time(settings: Settings) -> AsyncIterator[asyncio.Timeout]:
+    try:
+        async with asyncio.timeout(settings.body_seconds) as limit:
+            yield limit
+    except TimeoutError as error:
+        waited = f"within {settings.body_seconds:g} s"
+        raise ApiError(
+            f"The body did not arrive {waited}.", status=408, code="body_timeout", headers={"Connection": "close"}
+        ) from error
+    except ClientDisconnect as error:
+        raise ClientGoneError from error
+
+
+async def _blocks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, without its Content-Encoding. ApiError (413) where it is larger than `limit` bytes."""
+    size, inflate = 0, _inflater(request, limit)
+    async for block in request.stream():
+        data = inflate(block, size)
+        size += len(data)
+        check_length(size, limit)
+        yield data
+
+
+def _inflater(request: Request, limit: int) -> Callable[[bytes, int], bytes]:
+    """(block, bytes before it) -> its bytes without the Content-Encoding: never much more than `limit` in all."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return lambda block, _: block
@@ -58,7 +78,7 @@ def _inflater(request: Request, settings: Settings) -> Callable[[bytes, int], by
 
     def inflate(block: bytes, before: int) -> bytes:
         try:
-            return stream.decompress(block, settings.body_bytes + 1 - before)
+            return stream.decompress(block, limit + 1 - before)
         except zlib.error as error:
             message = f"The body is not {encoding}, which its Content-Encoding says: {error}."
             raise ApiError(message, code="invalid_encoding") from error
@@ -66,21 +86,26 @@ def _inflater(request: Request, settings: Settings) -> Callable[[bytes, int], by
     return inflate
 
 
-def check_length(length: int, settings: Settings) -> None:
+def check_length(length: int, limit: int) -> None:
     """ApiError (413) if a body of `length` bytes is too large."""
-    if length > settings.body_bytes:
+    if length > limit:
         raise ApiError(
-            f"The body is larger than {settings.body_bytes:,} bytes, the limit for a request.",
+            f"The body is larger than {limit:,} bytes, the limit for a request.",
             status=413,
             code="body_too_large",
             headers={"Connection": "close"},
         )
 
 
+def content_type_of(header: str) -> str:
+    """A Content-Type without its parameters, in lower case."""
+    return header.partition(";")[0].strip().lower()
+
+
 def check_content_type(request: Request, expected: str) -> None:
     """ApiError (415) for any other Content-Type. A page of another origin can send JSON only if CORS allows it."""
     content_type = request.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != expected:
+    if content_type_of(content_type) != expected:
         message = f"The Content-Type is {content_type[:80]!r}; expected {expected}."
         raise ApiError(message, status=415, code="unsupported_media_type")
 
@@ -95,29 +120,66 @@ def parse_json(body: bytes) -> Any:
         raise ApiError(f"The body is not JSON: {error}.", code="invalid_json") from error
 
 
-async def parse_form(request: Request, body: bytes, settings: Settings) -> Form:
-    """The form's fields and its file. ApiError where it is malformed, or has no file, or several.
-
-    `body` is what `read_body` took from the request: it is handed to Starlette again.
-    """
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    again = Request(request.scope, receive)
+async def read_form(request: Request, settings: Settings) -> Form:
+    """The form's fields and its file, which is written to disk as it comes. Raises as `read_body`, and ApiError where
+    the form is malformed, or has no file or several, or where the disk is full (507). Nothing is left on disk then."""
+    async with _in_time(settings) as limit:
+        parsed = await _parsed(request, settings, limit)
     try:
-        parsed = await again.form(max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
-    except (HTTPException, ValueError, KeyError, LookupError) as error:
-        said = getattr(error, "message", None) or getattr(error, "detail", None) or "it breaks off or is malformed"
+        return _form_of(parsed)
+    except BaseException:
+        await parsed.close()
+        raise
+
+
+async def _parsed(request: Request, settings: Settings, limit: asyncio.Timeout) -> FormData:
+    """Starlette's form of the request, parsed as it comes."""
+    started = asyncio.get_running_loop().time()
+
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        received = 0
+        async for block in _blocks(request, settings.upload_bytes):
+            received += len(block)
+            limit.reschedule(started + settings.body_seconds + received / _SLOWEST)
+            yield block
+
+    stream = blocks()
+    parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
+    try:
+        parsed = await parser.parse()
+    except (MultiPartException, ValueError, KeyError, LookupError) as error:
+        await _drain(stream)
+        said = getattr(error, "message", None) or "it breaks off or is malformed"
         raise ApiError(f"The form cannot be read: {str(said).rstrip('.')}.", code="invalid_form") from error
+    except OSError as error:
+        if isinstance(error, TimeoutError):
+            raise
+        await _drain(stream)
+        raise ApiError(
+            f"The server cannot keep this upload ({error.strerror or error}); send a compressed file, or try later.",
+            status=507,
+            code="insufficient_storage",
+        ) from error
+    if not any(isinstance(value, UploadFile) for _, value in parsed.multi_items()):  # its part may have broken off
+        for file in parser._files_to_close_on_error:
+            file.close()
+    return parsed
+
+
+async def _drain(stream: AsyncGenerator[bytes, None]) -> None:
+    """Drop the rest of a body: many clients send all of it before they read a response."""
+    async for _ in stream:
+        pass
+
+
+def _form_of(parsed: FormData) -> Form:
     fields: dict[str, str | list[str]] = {}
-    file: bytes | None = None
+    file: UploadFile | None = None
     for name, value in parsed.multi_items():
         if isinstance(value, UploadFile):
             if name != "file":
                 raise ApiError(f"The form has a file called {name[:40]!r}; expected 'file'.", param=name[:40])
-            file = await value.read()
-            await value.close()
+            file = value
         elif name.endswith("[]"):
             fields.setdefault(name, [])
             fields[name].append(value)  # type: ignore[union-attr]
@@ -127,7 +189,4 @@ async def parse_form(request: Request, body: bytes, settings: Settings) -> Form:
             fields[name] = value
     if file is None:
         raise ApiError("The form has no file: send the clip as the file 'file'.", param="file", code="missing_file")
-    if len(file) > settings.clip_bytes:
-        message = f"The file is larger than {settings.clip_bytes:,} bytes, the limit for a clip."
-        raise ApiError(message, status=413, param="file", code="clip_too_large")
-    return Form(fields, file)
+    return Form(fields, file.file, file.size or 0)

@@ -74,9 +74,9 @@ def shutting_down(retry: int) -> ApiError:
     return ApiError(message, status=503, code="shutting_down", headers={"Retry-After": str(retry)})
 
 
-def too_slow(seconds: float) -> ApiError:
+def too_slow(seconds: float, remedy: str = "ask for fewer tokens") -> ApiError:
     """503: the deadline has passed. A retry would take as long, so the header tells clients not to."""
-    message = f"The answer was not finished within {seconds:g} s, the limit for a request; ask for fewer tokens."
+    message = f"The answer was not finished within {seconds:g} s, the limit for a request; {remedy}."
     return ApiError(message, status=503, code="deadline_exceeded", headers={"x-should-retry": "false"})
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -19,12 +19,11 @@ from ..engine.request import RequestHandle
 from ..errors import AudioError
 from ..longform.asking import Task
 from ..longform.formats import verbose_object, write
-from ..longform.transcribe import Finished, Listening, Progress, transcribe
+from ..longform.transcribe import LIMITS, Finished, Listening, Progress, transcribe
 from ..longform.transcript import Transcript, join_texts
 from ..longform.word_times_segments import SegmentTimes
 from ..longform.wording import LANGUAGES
-from ..types import Chunk
-from .backend import Backend
+from ..types import Chunk, Message, SamplingParams
 from .errors import ApiError, as_api_error, shutting_down, too_slow
 from .event_stream import EventStream, encode_event
 from .protocol import SpeechRequest
@@ -41,10 +40,10 @@ _OF_ONE_ANSWER = (
 _FORMATS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 
 
-def is_long(clip: bytes) -> bool:
+def is_long(clip: BinaryIO) -> bool:
     """Whether a clip lasts longer than is heard at once. It is decoded as far as that takes; one that cannot be is
     left to those who will say why."""
-    samples, blocks = 0, SoundStream(clip).blocks()
+    samples, blocks = 0, SoundStream(clip, limits=LIMITS).blocks()
     try:
         for (block,) in blocks:
             samples += len(block)
@@ -57,9 +56,13 @@ def is_long(clip: bytes) -> bool:
     return False
 
 
-async def answer(request: Request, state: State, clip: bytes, speech: SpeechRequest, task: Task) -> Response:
-    """The response to a transcription, or with `task.to` a translation, of a clip. ApiError for fields that
-    would not act on it."""
+def total_seconds(settings: Settings) -> float:
+    """That a long clip may take in all: as long as the longest one lasts."""
+    return max(settings.deadline, settings.clip_seconds)
+
+
+def check_fields(speech: SpeechRequest) -> None:
+    """ApiError for fields that would not act on a long clip."""
     for name in _OF_ONE_ANSWER:
         if getattr(speech, name) is not None:
             message = f"{name} acts on clips of at most 30 s without times of words; leave it out."
@@ -67,50 +70,88 @@ async def answer(request: Request, state: State, clip: bytes, speech: SpeechRequ
     if speech.include:
         message = "include is for clips of at most 30 s without times of words; leave it out."
         raise ApiError(message, param="include", code="unsupported_value")
-    times = SegmentTimes(state.backend.aligner if "word" in speech.timestamp_granularities else None)
-    work = _Work(_steps(state.backend, clip, task, state.settings, times), state.settings)
-    if speech.stream:
-        end = asyncio.get_running_loop().time() + state.settings.clip_seconds
-        return EventStream(_stream(work, speech), work.handle, state.settings, end)
+
+
+async def answer(request: Request, state: State, clip: BinaryIO, speech: SpeechRequest, task: Task) -> Response:
+    """The response to a transcription, or with `task.to` a translation, of a clip, which is closed in the end."""
+    try:
+        words = "word" in speech.timestamp_granularities
+        work = _Work(state, clip, task, SegmentTimes(state.backend.aligner if words else None))
+    except BaseException:
+        clip.close()
+        raise
+    if speech.stream:  # the stream is broken off with the work, if its client does not read
+        return EventStream(_stream(work, speech), work.handle, state.settings, work.end - state.settings.deadline)
     async with aclosing(work.events()) as events:
         transcript = await run_while_connected(request, _collect(events))
     return _formatted(transcript, speech)
 
 
-def _steps(
-    backend: Backend, clip: bytes, task: Task, settings: Settings, times: SegmentTimes
-) -> Iterator[Progress | Finished]:
-    listening = Listening(limits=Limits(max_seconds=settings.clip_seconds, deadline=settings.clip_seconds))
-    source = [(clip, "The file")]
-    return transcribe(backend, source, task, backend.transcription, listening, timeout=settings.deadline, times=times)
+class _Windows:
+    """The backend, which is asked about no more windows once the server shuts down. See `backend.Backend`."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    @property
+    def is_base(self) -> bool:
+        return self._state.backend.is_base
+
+    def submit(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        raw: bool = False,
+    ) -> RequestHandle:
+        if self._state.closing:
+            raise shutting_down(self._state.settings.retry)
+        return self._state.backend.submit(messages, params, timeout=timeout, priority=priority, raw=raw)
 
 
 class _Work:
-    """A transcription on a thread. Attribute: `handle`, whose `cancel` stops it."""
+    """A transcription on a thread. Attributes: `handle`, whose `cancel` stops it; `end`, by the event loop's clock."""
 
-    def __init__(self, steps: Iterator[Progress | Finished], settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, state: State, clip: BinaryIO, task: Task, times: SegmentTimes) -> None:
+        """ApiError (503) if the server is shutting down. The thread closes `clip`."""
+        self._settings = settings = state.settings
+        if state.closing:
+            raise shutting_down(settings.retry)
         self._stopped = threading.Event()
         self.handle = RequestHandle(1, lambda _: self._stopped.set())
-        self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Progress | Finished | Exception]()
-        threading.Thread(target=self._run, args=(steps,), name="long audio", daemon=True).start()
+        self._loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[Progress | Finished | Exception | None]()
+        self._seconds = total_seconds(settings)
+        self.end = self._loop.time() + self._seconds
+        limits = Limits(max_bytes=settings.upload_bytes, max_seconds=settings.clip_seconds, deadline=self._seconds)
+        listening = Listening(limits=limits, count_first=True)
+        source, transcription = [(clip, "The file")], state.backend.transcription
+        steps = transcribe(
+            _Windows(state), source, task, transcription, listening, timeout=settings.deadline, times=times
+        )
+        threading.Thread(target=self._run, args=(steps, clip), name="long audio", daemon=True).start()
 
     async def events(self) -> AsyncGenerator[Progress | Finished, None]:
         """Progress, then the transcript. ApiError for what ends it early. Closing this stops the work."""
         try:
-            while True:
-                event = await self._queue.get()
+            while (event := await self._next()) is not None:
                 if isinstance(event, Exception):
                     raise event
                 if isinstance(event, Finished) and event.error is not None:
                     raise self._as_api_error(event.error)
                 yield event
-                if isinstance(event, Finished):
-                    return
         finally:
             self.handle.cancel()
 
-    def _run(self, steps: Any) -> None:
+    async def _next(self) -> Progress | Finished | Exception | None:
+        try:
+            async with asyncio.timeout_at(self.end):
+                return await self._queue.get()
+        except TimeoutError as error:
+            raise too_slow(self._seconds, "send the sound in parts") from error
+
+    def _run(self, steps: Any, clip: BinaryIO) -> None:
         try:
             for event in steps:
                 if self._stopped.is_set():
@@ -120,9 +161,11 @@ class _Work:
             self._put(error)
         finally:
             steps.close()
+            clip.close()
+            self._put(None)  # also where the client has gone, or its stream would wait
             self.handle.put(Chunk("", "stop"))
 
-    def _put(self, event: Progress | Finished | Exception) -> None:
+    def _put(self, event: Progress | Finished | Exception | None) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
 
@@ -144,11 +187,11 @@ async def _collect(events: AsyncGenerator[Progress | Finished, None]) -> Transcr
 
 def _formatted(transcript: Transcript, speech: SpeechRequest) -> Response:
     if speech.response_format == "json":
-        return JSONResponse({"text": transcript.text, "usage": _usage(transcript)})
+        return JSONResponse({"text": transcript.text, "usage": _usage(transcript), **_notes(transcript)})
     if speech.response_format == "verbose_json":
         language = LANGUAGES.get(transcript.language or "", UNKNOWN).lower()
         words = "word" in speech.timestamp_granularities
-        return JSONResponse({**verbose_object(transcript, words=words), "language": language})
+        return JSONResponse({**verbose_object(transcript, words=words), "language": language, **_notes(transcript)})
     if speech.response_format == "text":
         return PlainTextResponse(transcript.text + "\n")
     return PlainTextResponse(write(transcript, _FORMATS[speech.response_format]))
@@ -160,9 +203,10 @@ async def _stream(work: _Work, speech: SpeechRequest) -> AsyncIterator[bytes]:
     async with aclosing(work.events()) as events:
         async for event in events:
             if isinstance(event, Finished):
-                done: dict[str, Any] = {"type": "transcript.text.done", "text": event.transcript.text}
+                talk = event.transcript
+                done: dict[str, Any] = {"type": "transcript.text.done", "text": talk.text, **_notes(talk)}
                 if speech.stream_include_usage:
-                    done["usage"] = _usage(event.transcript)
+                    done["usage"] = _usage(talk)
                 yield encode_event(done)
                 continue
             for segment in event.segments:
@@ -178,3 +222,8 @@ async def _stream(work: _Work, speech: SpeechRequest) -> AsyncIterator[bytes]:
 
 def _usage(transcript: Transcript) -> dict[str, Any]:
     return {"type": "duration", "seconds": round(transcript.seconds, 3)}
+
+
+def _notes(transcript: Transcript) -> dict[str, list[str]]:
+    """What of the sound was lost or left out; nothing where all was heard."""
+    return {"notes": list(transcript.notes)} if transcript.notes else {}

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .bodies import check_length
+from .bodies import FORM, check_length, content_type_of
 from .errors import ApiError, ClientGoneError, as_api_error, respond
 from .state import RESERVATION, State
 
@@ -74,7 +74,7 @@ class RequestMiddleware:
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        with self._state.admit(self._max_body_bytes(headers)) as reservation:
+        with self._state.admit(*self._max_body_bytes(headers)) as reservation:
             scope[RESERVATION] = reservation
             await self._app(scope, receive, send)
 
@@ -130,15 +130,18 @@ class RequestMiddleware:
                     if not message.get("more_body", False):
                         return
 
-    def _max_body_bytes(self, headers: Headers) -> int:
-        """The Content-Length, or the limit of a body that has none or is compressed. ApiError (413) above the limit."""
+    def _max_body_bytes(self, headers: Headers) -> tuple[int, int]:
+        """Upper bounds of what the body takes of memory, and of the disk, where forms wait: by the Content-Length, or
+        the limit of a body that has none or is compressed. ApiError (413) above the limit."""
+        settings = self._state.settings
+        is_form = content_type_of(headers.get("content-type", "")) == FORM
+        limit = settings.upload_bytes if is_form else settings.body_bytes
         content_length = headers.get("content-length", "")
-        if not content_length.isdecimal():
-            return self._state.settings.body_bytes
-        check_length(int(content_length[:20]), self._state.settings)
-        if headers.get("content-encoding", "identity") != "identity":
-            return self._state.settings.body_bytes
-        return int(content_length[:20])
+        size = limit
+        if content_length.isdecimal():
+            check_length(int(content_length[:20]), limit)
+            size = int(content_length[:20]) if headers.get("content-encoding", "identity") == "identity" else limit
+        return (min(size, settings.clip_bytes), size) if is_form else (size, 0)
 
     def _log(self, record: _RequestRecord) -> None:
         route = record.path if record.path in self._paths else "other"
@@ -154,12 +157,12 @@ class _RequestRecord:
     def __init__(self, scope: Scope) -> None:
         self.id = f"req_{uuid.uuid4().hex}"
         self.method = scope["method"]
-        self.path = _route_path(scope)
+        self.path = route_path(scope)
         self.started = time.monotonic()
         self.status = _GONE
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
     """The path as the router sees it: without the prefix that the application is mounted below."""
     path: str = scope["path"]
     below = path.removeprefix(scope.get("root_path", ""))
@@ -168,7 +171,7 @@ def _route_path(scope: Scope) -> str:
 
 def _without_trailing_slash(scope: Scope) -> Scope:
     """ "/v1/models/" is "/v1/models": a redirect would name this server's address and not the proxy's."""
-    path = _route_path(scope)
+    path = route_path(scope)
     surplus = len(path) - len(path.rstrip("/"))
     if not surplus or not path.strip("/") or path.startswith("/static/"):
         return scope

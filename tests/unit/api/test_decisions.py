@@ -111,6 +111,9 @@ def test_errors_of_the_clip_and_of_too_many(tiny_chat):
         tiny_chat.decide("no-such.wav", [ASKED, ASKED])
     with pytest.raises(qa.PromptError, match="201 questions; expected 1 to 200"):
         tiny_chat.decide(tone(1.0), [ASKED] * 201)
+    many = {"question": "?", "choices": list("abcdefghijklmnopqrstuvwxyz"), "labels": "words"}
+    with pytest.raises(qa.PromptError, match="520 choices to score"):
+        tiny_chat.decide(tone(1.0), [many] * 20)
     with pytest.raises(qa.PromptError, match="0 questions"):
         tiny_chat.decide(tone(1.0), [])
 

@@ -124,7 +124,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         (
             ["everything"],
             "There is no bench 'everything'; expected one of "
-            "kernels, model, accuracy, train, engine, long, structured, jobs.",
+            "kernels, model, accuracy, train, engine, long, structured, jobs, ray.",
         ),
         (["model", "--isa", "avx2"], "--isa is an option of bench kernels; leave it out for bench model."),
         (["model", "--peer-python", "x"], "--peer-python is an option of bench kernels; leave it out for bench model."),
@@ -134,7 +134,7 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) ->
         ),
         (
             ["accuracy", "--quick"],
-            "--quick is an option of bench kernels, model, train, engine, long, structured, jobs; "
+            "--quick is an option of bench kernels, model, train, engine, long, structured, jobs, ray; "
             "leave it out for bench accuracy.",
         ),
         (

@@ -36,6 +36,6 @@ def test_the_row_counts_what_is_right_alone(monkeypatch):
             return Completion("", "stop", Usage(1, 1, 1), parts=parts("Who?", "It will be cold.", "", "I am Tom."))
 
     monkeypatch.setattr(find_fact, "record", lambda seconds, seed: MADE)
-    (row,) = find_fact.rows(SimpleNamespace(chat=Chat(), quick=False))
+    (row,) = find_fact.rows(SimpleNamespace(chat=Chat(), quick=False, progress=print))
     assert (row.name, row.value, row.unit, row.limit) == ("long.find_fact", 100.0, "% right", 80.0)
     assert row.note == "1 of 1 that are right alone, of 2 facts"

@@ -55,6 +55,7 @@ def test_a_recording_knows_when_its_words_begin(spoken_recording):
 
 def test_the_library_says_what_the_program_says():
     """espeak-ng called by ctypes, for its times, and as a program, as nano's training calls it."""
+    from qwen2_audio.audio.mel import log_mel
     from qwen2_audio.evaluate.nano.speech.engines import say
 
     voice, manner = Voice("espeak", "f4", "woman"), Manner("en-gb", 50.0, 1.1, 1.05)
@@ -62,7 +63,9 @@ def test_the_library_says_what_the_program_says():
     program, library = say(text, voice, manner), spoken.say(text, voice, manner)
     count = min(len(program), len(library.samples))
     assert abs(len(program) - len(library.samples)) < 0.05 * RATE
-    assert np.corrcoef(program[:count], library.samples[:count])[0, 1] > 0.95  # it draws its noise anew
+    # Not the samples: after other sentences the library's flutter goes on from there.
+    mels = [log_mel(samples[:count]).ravel() for samples in (program, library.samples)]
+    assert np.corrcoef(*mels)[0, 1] > 0.95  # another voice: 0.81
     assert [word for word, _ in library.words] == text.lower().strip(".").split()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import time
 
@@ -15,6 +16,7 @@ from qwen2_audio.engine.structured import grammar
 from qwen2_audio.engine.structured.constrained_sampler import best_allowed
 from qwen2_audio.engine.structured.grammar import CACHED, Grammars
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.types import SamplingParams
 
 pytest.importorskip("llguidance")
@@ -109,6 +111,16 @@ def test_the_mask_is_what_each_token_alone_is_told(matcher_of, tokenizer, given)
                 break
 
 
+def test_text_that_has_to_follow_may_be_divided_in_any_way(tiny_checkpoint):
+    tokenizer = Tokenizer.from_pretrained(tiny_checkpoint)
+    ends, text = frozenset([tokenizer.convert_tokens_to_ids("<|im_end|>")]), "What is that sound?"
+    matcher = Grammars(tokenizer, 512).matcher(("choice", json.dumps([text])), ends)
+    for _ in range(2):
+        spelt = [tokenizer.decode([token]) for token in np.flatnonzero(matcher.allowed())]
+        assert len(spelt) > 1 and all(text.startswith(part) for part in spelt)
+        assert tokenizer.decode(matcher.forced_tokens(30)) in (text, text[:-1])
+
+
 def test_control_tokens_and_rows_without_a_token_are_never_allowed(matcher_of, tokenizer, ends):
     never = [token for token in range(ROWS) if token >= len(tokenizer)]
     never += [token for token in tokenizer.convert_tokens_to_ids(CONTROL) if token not in ends]
@@ -183,6 +195,7 @@ def test_forced_text_comes_as_tokens(matcher_of, tokenizer):
         ({"json_schema": {"type": "object", "x-guidance": 3}}, ""),
         ({"json_schema": {"type": "object", "not": {}, "x-guidance": {"lenient": True}}}, "not"),
         ({"regex": "a(?=b)"}, ""),
+        ({"regex": r"a\bb"}, "lookarounds not supported"),
         ({"regex": "("}, ""),
         ({"regex": "\ud800"}, "surrogate"),
         ({"grammar": "start: nothing"}, "nothing"),
@@ -201,6 +214,7 @@ def test_what_cannot_be_honoured_is_refused_with_its_reason(matcher_of, given, w
             refuse()
         assert words in str(error.value) and str(error.value).startswith(kind)
         assert str(error.value).endswith(".") and "\n" not in str(error.value)
+        assert "no_forcing" not in str(error.value), "lines that were not given"
 
 
 @pytest.mark.parametrize("text", ['"<|im_end|>"', r"/<[a-z]+>/", '"[temperature=1]"', '%json {"const": "<b>"}'])

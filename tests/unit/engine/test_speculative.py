@@ -7,6 +7,7 @@ import pytest
 from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import Request, RequestHandle, Sequence
 from qwen2_audio.engine.speculative.decoder import SpeculativeDecoder
+from qwen2_audio.engine.speculative.forced_tokens import ForcedTokens
 from qwen2_audio.engine.speculative.prompt_lookup import PromptLookup
 from qwen2_audio.engine.speculative.proposer import MAX_MISSES, AcceptanceHistory, DraftHistory
 from qwen2_audio.inputs.prompt import Prompt
@@ -142,3 +143,29 @@ def test_lookup_counts_its_own():
     stats = Stats()
     PromptLookup(3, stats).count(3, 2)
     assert (stats.lookup_tokens_proposed, stats.lookup_tokens_accepted, stats.draft_tokens_proposed) == (3, 2, 0)
+
+
+class Accepting:
+    """A matcher that takes these tokens in order, and has to go on with them."""
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def forced_tokens(self, most):
+        return self.tokens[:most]
+
+    def num_accepted(self, tokens):
+        pairs = zip(tokens, self.tokens, strict=False)
+        return next((number for number, (one, other) in enumerate(pairs) if one != other), len(tokens))
+
+
+def test_what_a_grammar_forces_goes_first_and_what_does_not_fit_it_is_cut():
+    forced, lookup = ForcedTokens(), Scripted([7, 8, 9])
+    free, held, open_ = sequence(), sequence(), sequence()
+    forced.matchers |= {held: Accepting([5, 6]), open_: Accepting([])}
+    fitting = {**forced.matchers, open_: Accepting([7, 8, 1])}
+    SpeculativeDecoder([forced, lookup], fitting).propose([free, held, open_])
+    assert (free.draft_token_ids, held.draft_token_ids) == ([7, 8, 9], [5, 6])
+    assert open_.draft_token_ids == [7, 8]
+    forced.forget(held)
+    assert set(forced.matchers) == {open_}

@@ -12,6 +12,7 @@ import pytest
 
 import qwen2_audio as qa
 from kit.clip_files import wav_bytes
+from qwen2_audio.evaluate.clips import wav_bytes as pcm
 from qwen2_audio.jobs.run import run_job
 from qwen2_audio.jobs.runner import InThisProcess
 
@@ -65,7 +66,8 @@ def test_every_good_clip_is_answered_as_by_batch_and_every_bad_one_named(tmp_pat
     assert {row["id"] for row in errors} == {f"bad-{why}" for why in (
         "empty.wav", "text.flac", "short.wav", "long.wav", "header.wav"
     )}  # fmt: skip
-    assert all(row["kind"] == "AudioError" and row["id"] in row["error"] for row in errors)
+    assert {row["kind"] for row in errors} == {"AudioError", "LongClipError"}
+    assert all(row["id"] in row["error"] for row in errors)
     params = qa.SamplingParams(**GREEDY)
     asked = [[qa.user("What is that sound?", audio=str(folder / row["id"]))] for row in answers]
     for row, completion in zip(answers, chat.batch(asked, params), strict=True):
@@ -119,6 +121,22 @@ def test_speech_of_tar_shards_is_transcribed(tmp_path, nano_runner):
     ]
     assert (answers[1]["input_text"], answers[1]["id"], answers[1]["key"]) == ("human", "sum", "sum")
     assert answers[0]["segments"][0]["end"] > 0 and answers[0]["finish_reason"] == "stop"
+
+
+def test_a_long_clip_is_heard_in_parts_where_the_job_says_so(tmp_path, nano_runner):
+    runner, chat = nano_runner
+    samples = np.concatenate([qa.audio.load(CLIPS / "dog.wav"), np.zeros(31 * 16_000, np.float32)])
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "long.wav").write_bytes(pcm(samples))
+    job = {"input": str(tmp_path / "clips"), "ask": "What is that sound?", "sampling": GREEDY}
+    summary = run_job({**job, "output": str(tmp_path / "out"), "long": "native"}, runner=runner)
+    assert summary.exit_status == 0
+    (row,) = read(tmp_path / "out", "parts")
+    asked = [qa.user("What is that sound?", audio=str(tmp_path / "clips" / "long.wav"))]
+    expected = chat.chat(asked, qa.SamplingParams(**GREEDY), long="native")
+    assert row["text"] == expected.text and row["heard"] > 0
+    with pytest.raises(qa.ConfigError, match="long is 'part'; expected refuse, parts"):
+        run_job({**job, "output": str(tmp_path / "other"), "long": "part"}, runner=runner)
 
 
 def test_a_worker_process_answers_as_this_one(tmp_path, nano_runner):

@@ -56,6 +56,25 @@ def test_nothing_is_done_twice(stub_job, monkeypatch):
     assert (summary.progress.before, summary.progress.asked) == (20, 0)
 
 
+def test_what_failed_before_is_named_again(stub_job):
+    job = stub_job(20, do={3: "fail"})
+    assert job.run().errors == job.run().errors == (("row-3", "row-3 is no sound."),)
+
+
+def test_another_shard_s_model_is_seen_though_it_loaded_later(stub_job):
+    from qwen2_audio.jobs.identity import JobFile
+    from qwen2_audio.jobs.runner import About
+
+    job = stub_job(20)
+    job.output.mkdir()
+    first, second = JobFile(job.output), JobFile(job.output)
+    first.enter({"clips": "x"})
+    second.enter({"clips": "x"})
+    first.check_model(About("one", "m"))
+    with pytest.raises(JobError, match="holds answers of m"):
+        second.check_model(About("two", "m"))
+
+
 class StoppedError(Exception):
     pass
 

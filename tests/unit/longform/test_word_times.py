@@ -11,7 +11,7 @@ import qwen2_audio as qa
 from kit.tiny import tiny_model
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.longform.settings import ALIGNER
-from qwen2_audio.longform.word_times import FLOOR, Aligner, WordSpan, sounding
+from qwen2_audio.longform.word_times import FLOOR, Aligner, Evidence, WordSpan, align_words, sounding
 from qwen2_audio.longform.word_times_head import AlignerHead, encoder_states, fingerprint
 from qwen2_audio.longform.word_times_letters import SYMBOLS, WILDCARD, labels_of, spell
 from qwen2_audio.pretrained import Qwen2AudioEncoder
@@ -96,6 +96,19 @@ def test_sound_is_told_from_silence_by_steps_of_10_ms():
     samples[800:1600] = 0.1
     assert sounding(samples, 20).tolist() == [False] * 5 + [True] * 5 + [False] * 10
     assert not sounding(np.zeros(1600, np.float32), 10).any()
+
+
+def test_a_letter_that_ctc_finds_a_little_likelier_in_silence_is_put_where_there_is_sound():
+    log_probs = np.full((20, len(SYMBOLS) + 1), -6.0, np.float16)
+    log_probs[:, 0] = -0.1
+    log_probs[3, spell("a")], log_probs[14, spell("a")] = -1.0, -2.0
+    starts, loud = np.arange(20) / 50, np.arange(40) >= 24
+    for where, start in ((loud, 0.24), (np.ones(40, bool), 0.02)):
+        (span,) = align_words([Evidence(log_probs, where, starts)], ["a"], SYMBOLS, 0.04)
+        assert span.start == pytest.approx(start) and span.end == pytest.approx(start + 0.1)
+    late = np.arange(40) >= 29  # the sound begins within the letter's frame
+    (span,) = align_words([Evidence(log_probs, late, starts)], ["a"], SYMBOLS, 0.04)
+    assert span.start == pytest.approx(0.29)
 
 
 @pytest.fixture(scope="module")

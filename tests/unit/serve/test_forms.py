@@ -1,8 +1,12 @@
-"""Multipart forms as clients send them: read whole, or refused in one sentence."""
+"""Multipart forms as clients send them: read whole, or refused in one sentence; their files are on disk no longer than
+they are needed."""
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
+import starlette.formparsers
 
 from qwen2_audio.serve.settings import Settings
 
@@ -46,6 +50,7 @@ def test_fields_and_the_file_arrive(client, wav):
         ([part("model", "fake"), part("model", "fake")], {}, "The form has 'model' twice."),
         ([part("sound", b"1", "a.wav")], {}, "The form has a file called 'sound'; expected 'file'."),
         ([part("model", "fake")], {}, "The form has no file: send the clip as the file 'file'."),
+        ([part("file", b"1", "a.wav"), part("file", "a.wav")], {}, "file is not a field that this server honours."),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(client, parts, options, sentence):
@@ -57,7 +62,68 @@ def test_what_cannot_be_read_is_one_sentence(client, parts, options, sentence):
 
 
 def test_a_file_that_is_too_large(client_of, wav):
-    client = client_of(Settings(clip_bytes=len(wav) - 1))
+    client = client_of(Settings(upload_bytes=len(wav)))
     answer = send(client, part("model", "fake"), part("file", wav, "a.wav"))
     assert answer.status_code == 413
-    assert answer.json()["error"]["code"] == "clip_too_large"
+    assert answer.json()["error"]["code"] == "body_too_large"
+
+
+def test_a_file_may_be_larger_than_a_clip_of_chat(client_of, wav, monkeypatch):
+    monkeypatch.setattr("qwen2_audio.longform.transcribe.speech_detector", lambda: None)
+    client = client_of(Settings(body_bytes=1000, clip_bytes=1000))
+    answer = send(client, part("model", "fake"), part("file", wav, "a.wav"))
+    assert (answer.status_code, answer.json()["usage"]["seconds"]) == (200, 1.0)
+
+
+@pytest.fixture
+def spooled(monkeypatch):
+    """The temporary files that were made."""
+    files = []
+
+    def make(max_size):
+        files.append(tempfile.SpooledTemporaryFile(max_size))  # noqa: SIM115
+        return files[-1]
+
+    monkeypatch.setattr(starlette.formparsers, "SpooledTemporaryFile", make)
+    return files
+
+
+LARGE = b"no sound" * (1 << 18)  # 2 MB
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "status"),
+    [
+        ([part("file", LARGE, "a.wav")], {}, 400),
+        ([part("file", LARGE, "a.wav"), part("model", "gone")], {}, 404),
+        ([part("file", LARGE, "a.wav"), part("model", "fake"), part("model", "fake")], {}, 400),
+        ([part("file", LARGE, "a.wav"), part("file", b"1", "b.wav")], {}, 400),
+        ([part("file", LARGE, "a.wav"), b"no part"], {}, 400),
+    ],
+)
+def test_the_file_waits_on_disk_and_is_gone_after_the_answer(client, spooled, parts, options, status):
+    assert send(client, *parts, **options).status_code == status
+    assert (spooled[0]._rolled or len(parts) == 2) and all(file.closed for file in spooled)
+
+
+def test_a_disk_that_is_full(client, spooled, monkeypatch):
+    def write(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", write)
+    answer = send(client, part("file", LARGE, "a.wav"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage")
+    assert "The server cannot keep this upload (No space left on device);" in answer.json()["error"]["message"]
+    assert all(file.closed for file in spooled)
+
+
+def test_uploads_have_a_limit_of_their_own_on_disk(client_of, wav):
+    client = client_of(Settings(max_spooled_bytes=len(wav) + 1000))
+    state = client.app.state.server
+    state.spooled_bytes = 2000  # of another
+    answer = send(client, part("file", wav, "a.wav"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
+    assert "disk space" in answer.json()["error"]["message"]
+    state.spooled_bytes = 0
+    assert send(client, part("file", wav, "a.wav")).status_code == 200
+    assert state.spooled_bytes == state.reserved_bytes == 0

@@ -73,16 +73,17 @@ def test_every_option_arrives(serving, tmp_path, monkeypatch):
 def test_a_draft_arrives_where_models_are_loaded(serving, monkeypatch):
     calls = []
     monkeypatch.setattr(command, "_load", lambda load, model: calls.append((load, model)) or FakeBackend())
-    assert serving("--model", "large", "--draft", "small", "--num-speculative-tokens", 6)[0] == 0
+    options = {"draft": "small", "num_speculative_tokens": 6, "aligner": "own"}
+    assert serving("--model", "large", "--draft", "small", "--num-speculative-tokens", 6, "--aligner", "own")[0] == 0
     ((load, model),) = calls
-    assert (model, load.args[0], load.keywords) == ("large", "large", {"draft": "small", "num_speculative_tokens": 6})
+    assert (model, load.args[0], load.keywords) == ("large", "large", options)
 
 
 def test_an_old_option_does_what_the_new_one_does_and_says_so(serving, monkeypatch, capsys):
     loads = []
     monkeypatch.setattr(command, "_load", lambda load, model: loads.append(load.keywords) or FakeBackend())
     assert serving("--draft", "small", "--draft-tokens", 6)[0] == serving("--draft=small", "--draft-tokens=6")[0] == 0
-    assert loads == [{"draft": "small", "num_speculative_tokens": 6}] * 2
+    assert loads == [{"draft": "small", "num_speculative_tokens": 6, "aligner": None}] * 2
     notice = "qwen2-audio: --draft-tokens is now --num-speculative-tokens; the old name goes in 0.3.\n"
     assert capsys.readouterr().err.count(notice) == 2
 

@@ -45,6 +45,7 @@ ONE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separato
 # The model chooses among all tokens that fit; the library would force its own division of a text into tokens.
 NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
 _CONTROL = b"\xff"  # before the name of a token that is no text, in llguidance
+_EXCERPT = re.compile(r"\s*(?:\d+ \|.*|\^.*)$")
 _LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+/')
 
 
@@ -207,8 +208,8 @@ def _refusal(kind: str, reason: str) -> ConfigError:
 
 
 def _sentence(reason: str) -> str:
-    """llguidance's message in one line."""
-    line = " ".join(reason.split())
+    """llguidance's message in one line, without the lines of the grammar that it shows."""
+    line = " ".join(" ".join(line for line in reason.splitlines() if not _EXCERPT.match(line)).split())
     return (line if len(line) <= 400 else line[:400] + " ...").rstrip(".")
 
 

@@ -50,7 +50,8 @@ class Listener:
 
     def windows(self) -> Iterator[Window]:
         """Raises AudioError, with the clip's number, where the recording cannot be read on."""
-        stream = SoundStream(self._recording.source, limits=self._limits, name=self._recording.name)
+        recording = self._recording
+        stream = SoundStream(recording.source, limits=self._limits, name=recording.name, fill_gaps=True)
         try:
             with closing(stream.blocks()) as blocks:
                 for (block,) in blocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from ...longform.text_language import language_of_text
 from ...longform.wording import ENGLISH, LANGUAGES, Unquote
 from ...types import Chunk, Message, SamplingParams, TokenLogprob
 from .. import long_audio
-from ..bodies import Form, check_content_type, parse_form, read_body
+from ..bodies import FORM, check_content_type, read_form
 from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
@@ -60,25 +60,46 @@ class AudioRoutes:
         return await self._answer(request, translate=True)
 
     async def _answer(self, request: Request, *, translate: bool) -> Response:
-        state, arrived = self._state, asyncio.get_running_loop().time()
-        check_content_type(request, "multipart/form-data")
-        form = await parse_form(request, await read_body(request, state.settings), state.settings)
-        speech = parse_speech(_values(form.fields))
-        _check_combinations(speech, translate)
-        state.check_model(speech.model)
-        language = language_of(speech.language)
-        to = (language_of(speech.to_language, "to_language") or ENGLISH) if translate else None
-        raw = state.backend.is_base
-        if "word" in speech.timestamp_granularities:
-            await asyncio.to_thread(check_aligner, state.backend.aligner)
-        if "word" in speech.timestamp_granularities or await asyncio.to_thread(long_audio.is_long, form.file):
-            question(to=to, language=language, prompt=speech.prompt, base=raw)  # refuses what it does not take
-            task = Task(language, to, speech.prompt, speech.temperature or 0.0)
-            return await long_audio.answer(request, state, form.file, speech, task)
-        text = question(to=to, language=language, prompt=speech.prompt, base=raw)
-        handle, chunks = state.submit(
-            _conversation(form, text), _params(speech), arrived, clip_params=("file",), raw=raw
+        arrived = asyncio.get_running_loop().time()
+        check_content_type(request, FORM)
+        form = await read_form(request, self._state.settings)
+        with ExitStack() as closing:
+            closing.callback(form.file.close)
+            speech = parse_speech(_values(form.fields))
+            _check_combinations(speech, translate)
+            self._state.check_model(speech.model)
+            language = language_of(speech.language)
+            to = (language_of(speech.to_language, "to_language") or ENGLISH) if translate else None
+            text = question(to=to, language=language, prompt=speech.prompt, base=self._state.backend.is_base)
+            words = "word" in speech.timestamp_granularities
+            if words:
+                await asyncio.to_thread(check_aligner, self._state.backend.aligner)
+            # A file that memory is not reserved for is long by its size, and read from the disk.
+            large = form.size > self._state.settings.clip_bytes
+            if words or large or await asyncio.to_thread(long_audio.is_long, form.file):
+                long_audio.check_fields(speech)
+                closing.pop_all()
+                task = Task(language, to, speech.prompt, speech.temperature or 0.0)
+                return await long_audio.answer(request, self._state, form.file, speech, task)
+            form.file.seek(0)
+            clip = {"type": "audio", "audio": await asyncio.to_thread(form.file.read)}
+        messages: list[Message] = [{"role": "user", "content": [clip, {"type": "text", "text": text}]}]
+        return await self._short(
+            request, messages, speech, arrived, "translate" if translate else "transcribe", to or language
         )
+
+    async def _short(
+        self,
+        request: Request,
+        messages: list[Message],
+        speech: SpeechRequest,
+        arrived: float,
+        task: str,
+        spoken: str | None,
+    ) -> Response:
+        """The response to a clip of one window. `spoken`: the transcript's language, where the request tells it."""
+        state, raw = self._state, self._state.backend.is_base
+        handle, chunks = state.submit(messages, _params(speech), arrived, clip_params=("file",), raw=raw)
         if speech.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = _events(prepend(first, chunks), speech, handle)
@@ -87,8 +108,8 @@ class AudioRoutes:
             (answer,) = await run_while_connected(request, collect(chunks, handle.answers))
         unquote = Unquote()
         transcript = Transcript(answer, unquote.push(answer.text, last=True), speech.temperature or 0.0)
-        spoken = to or language or LANGUAGES.get(unquote.language or language_of_text(transcript.text) or "", UNKNOWN)
-        return _formatted(transcript, speech, "translate" if translate else "transcribe", spoken.lower())
+        spoken = spoken or LANGUAGES.get(unquote.language or language_of_text(transcript.text) or "", UNKNOWN)
+        return _formatted(transcript, speech, task, spoken.lower())
 
 
 def _values(fields: dict[str, str | list[str]]) -> dict[str, Any]:
@@ -131,10 +152,6 @@ def _check_combinations(speech: SpeechRequest, translate: bool) -> None:
     if speech.timestamp_granularities and speech.response_format != "verbose_json":
         message = "timestamp_granularities needs the response_format verbose_json."
         raise ApiError(message, param="timestamp_granularities")
-
-
-def _conversation(form: Form, text: str) -> list[Message]:
-    return [{"role": "user", "content": [{"type": "audio", "audio": form.file}, {"type": "text", "text": text}]}]
 
 
 def _params(speech: SpeechRequest) -> SamplingParams:

@@ -53,7 +53,7 @@ class ChatRoutes:
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
         use, ending, echo = tool_use_of(chat), ending_of(chat), echo_of(chat, messages)
         clips = clip_params(chat.messages)
-        if policy is None or (long := await long_question(state, messages, params, policy, chat.priority)) is None:
+        if policy is None or (long := await long_question(state, chat, messages, params, policy)) is None:
             handle, chunks = state.submit(messages, params, arrived, chat.priority, clips, ending=ending)
         else:
             handle, chunks = long, stream(long, state.settings, clips)

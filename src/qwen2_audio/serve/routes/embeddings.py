@@ -28,6 +28,7 @@ from ..stream_reader import run_while_connected, stream
 
 MOST_INPUTS = 2048  # of one request, as OpenAI has it
 AHEAD = 64  # inputs of one request that are queued at a time, so that others find room
+MOST_NUMBERS = 1 << 23  # of one answer, 34 MB of float32: pooling "none" has a vector for each position
 
 
 class EmbeddingRequest(Body):
@@ -78,15 +79,18 @@ class EmbeddingRoutes:
         """The last chunk of each input."""
         state, done = self._state, list[Chunk]()
         running: deque[RequestHandle] = deque()
+        ahead = 1 if params.pooled_by == "none" else AHEAD
         try:
             for source in inputs:
-                if len(running) == AHEAD:
+                if len(running) == ahead:
                     done.append(await self._last_chunk(running.popleft(), clips))
+                    _check_size(done)
                 timeout = state.seconds_left(arrived)
                 handle = state.backend.submit_embedding(source, params, timeout=timeout, priority=priority)
                 running.append(handle)
             while running:
                 done.append(await self._last_chunk(running.popleft(), clips))
+                _check_size(done)
         finally:
             for handle in running:  # after an error
                 handle.cancel()
@@ -125,6 +129,19 @@ def _text_input(value: str | list[int]) -> EmbeddingInput:
     if isinstance(value, str):
         return EmbeddingInput(message={"role": "user", "content": value})
     return EmbeddingInput(ids=tuple(value))
+
+
+def _check_size(done: Sequence[Chunk]) -> None:
+    """ApiError (413) for more numbers than one answer may have."""
+    numbers = sum(chunk.embedding.size for chunk in done)
+    if numbers > MOST_NUMBERS:
+        raise ApiError(
+            f"The embeddings have more than {MOST_NUMBERS:,} numbers, the limit for an answer; send fewer inputs, or "
+            "let them be pooled.",
+            status=413,
+            param="pooling",
+            code="answer_too_large",
+        )
 
 
 def _check_dimensions(dimensions: int | None, width: int) -> None:

@@ -28,6 +28,7 @@ from ..protocol import Sampling, parse_body
 from ..response_store import ResponseStore, StoredResponse
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
+from ..structured import check_constraint, constraint_of_text
 
 # Fields that ask for what is not here -> values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -61,7 +62,7 @@ class _Body:
 
     asked: ResponsesRequest
     model: str
-    id: str = field(default_factory=lambda: f"resp_{uuid.uuid4().hex}")
+    id: str
     message_id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -85,8 +86,8 @@ class _Body:
             "output": output, "error": None, "incomplete_details": None, "instructions": asked.instructions,
             "max_output_tokens": asked.max_output_tokens, "metadata": asked.metadata, "parallel_tool_calls": False,
             "previous_response_id": asked.previous_response_id, "store": asked.store, "temperature": asked.temperature,
-            "text": {"format": {"type": "text"}}, "tool_choice": "none", "tools": [], "top_p": asked.top_p,
-            "truncation": "disabled", "usage": None, **more,
+            "text": {"format": {"type": "text"}, **asked.text}, "tool_choice": "none", "tools": [],
+            "top_p": asked.top_p, "truncation": "disabled", "usage": None, **more,
         }  # fmt: skip
 
     def ended(self, answer: Completion) -> dict[str, Any]:
@@ -131,6 +132,7 @@ class ResponseRoutes:
         asked = parse_body(ResponsesRequest, _without_neutral(parse_json(await read_body(request, state.settings))))
         state.check_model(asked.model)
         params = _params(asked)
+        await asyncio.to_thread(check_constraint, params, "text.format.schema")
         earlier = self._earlier(asked.previous_response_id)
         new = conversation_of(messages_of_input(asked.input), state.settings, "input")
         if links := links_of(new):
@@ -141,7 +143,8 @@ class ResponseRoutes:
         # Clips of earlier turns were heard then; an error about a clip is about one of these.
         clips = ["previous_response_id"] * len(clip_params(earlier)) + clip_params(new, "input")
         handle, chunks = state.submit(messages, params, arrived, clip_params=clips)
-        body = _Body(asked, state.names[0])
+        where = f"{state.replica}_" if state.replica else ""
+        body = _Body(asked, state.names[0], id=f"resp_{where}{uuid.uuid4().hex}")
         if asked.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = self._events(prepend(first, chunks), body, [*earlier, *new])
@@ -219,6 +222,7 @@ def _params(asked: ResponsesRequest) -> SamplingParams:
         asked,
         max_tokens=asked.max_output_tokens or asked.max_completion_tokens,
         logprobs=(asked.top_logprobs or 0) if with_logprobs else None,
+        **constraint_of_text(asked.text),
     )
 
 
@@ -232,14 +236,6 @@ def _without_neutral(fields: Any) -> Any:
             value = {key: inner for key, inner in value.items() if inner is not None}
         if value is not None and not any(value == one and type(value) is type(one) for one in neutral):
             raise ApiError(f"{name} cannot be honoured by /v1/responses.", param=name, code="unsupported_value")
-    text = fields.get("text") or {}
-    kind = text.get("format") if isinstance(text, dict) else None
-    if kind not in (None, {"type": "text"}):
-        raise ApiError(
-            "text.format cannot be honoured by /v1/responses; use /v1/chat/completions with response_format.",
-            param="text.format",
-            code="unsupported_value",
-        )
     return {name: value for name, value in fields.items() if name not in _NEUTRAL}
 
 

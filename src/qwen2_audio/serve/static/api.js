@@ -76,7 +76,7 @@ export class Api {
 		return this.#stream("v1/chat/completions", { headers, body, signal }, deltas);
 	}
 
-	/** Streams the transcript of a clip, as chat does an answer. */
+	/** Streams the transcript of a clip, as chat does an answer; of a long one {segment: {start, end, text}} before each text. */
 	transcribe({ wav, file, name }, model, signal) {
 		const body = new FormData();
 		body.set("file", new Blob([wav ?? file]), name || "recording.wav");
@@ -108,8 +108,10 @@ function* deltas({ choices: [choice], usage }) {
 	if (usage) yield { usage };
 }
 
-function* transcribed({ type, delta, finish_reason: finish = "stop", usage }) {
+function* transcribed({ type, delta, start, end, text, notes, finish_reason: finish = "stop", usage }) {
 	if (type === "transcript.text.delta") yield { text: delta };
+	else if (type === "transcript.text.segment") yield { segment: { start, end, text } };
 	else yield { finish };
-	if (usage) yield { usage: { ...usage, prompt_tokens: usage.input_tokens, completion_tokens: usage.output_tokens } };
+	if (usage?.seconds) yield { usage: { heard: [{ seconds: usage.seconds, notes }] } };
+	else if (usage) yield { usage: { ...usage, prompt_tokens: usage.input_tokens, completion_tokens: usage.output_tokens } };
 }

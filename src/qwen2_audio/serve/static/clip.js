@@ -4,6 +4,9 @@ import { element, icon } from "./element.js";
 import { draw, widthOf } from "./spectrogram.js";
 import { fromWav, secondsOf, spell } from "./wav.js";
 
+// of a long clip: without its file, and with it
+const LONG = ["This browser does not keep so long a file: drop it again to hear it.", "Too long for a question; all of it can be written down, with times."];
+
 /** Plays one clip at a time. */
 export class Player {
 	onchange = () => {};
@@ -14,12 +17,16 @@ export class Player {
 		return this.#audio !== null;
 	}
 
-	toggle(view, wav) {
-		const same = this.#view === view;
+	toggle(view, sound) {
+		if (this.#view === view) this.stop();
+		else this.play(view, sound);
+	}
+
+	/** sound: the bytes of a WAV file, or a File; from: seconds */
+	play(view, sound, from = 0) {
 		this.stop();
-		if (same) return;
-		const url = URL.createObjectURL(new Blob([wav], { type: "audio/wav" }));
-		this.#audio = new Audio(url);
+		this.#audio = new Audio(URL.createObjectURL(sound instanceof Blob ? sound : new Blob([sound], { type: "audio/wav" })));
+		this.#audio.currentTime = from;
 		this.#view = view;
 		this.#audio.onended = () => this.stop();
 		this.#audio.play().catch(() => this.stop());
@@ -40,7 +47,7 @@ export class Player {
 
 	#follow(audio) {
 		if (audio !== this.#audio) return;
-		this.#view.at(audio.currentTime / (audio.duration || 1));
+		this.#view.at(audio.currentTime / (audio.duration || 1), audio.currentTime);
 		requestAnimationFrame(() => this.#follow(audio));
 	}
 }
@@ -54,19 +61,22 @@ export class ClipView {
 	#clip;
 	#name;
 
-	/** clip: {wav, name, heard}, or {wav: null, file, name, heard} if the browser cannot decode it; actions: nodes below it. */
+	/**
+	 * clip: {wav, name, heard}, or {wav: null, file, name, heard} if the browser cannot decode it, with long: true and a File
+	 * if it is longer than a question's clip may be; actions: nodes below it.
+	 */
 	constructor(clip, player, ...actions) {
 		this.#clip = clip;
 		this.#name = clip.name || "the recording";
-		this.#button = element("button", { type: "button", class: "icon", onclick: () => player.toggle(this, clip.wav) });
+		this.#button = element("button", { type: "button", class: "icon", onclick: () => player.toggle(this, clip.wav ?? clip.file) });
 		this.figure = element(
 			"figure",
 			{ class: "clip" },
-			clip.wav ? this.#picture() : element("p", { class: "picture blind" }, "This browser cannot draw or play it. The server decodes it."),
+			clip.wav ? this.#picture() : element("p", { class: "picture blind" }, clip.parts ? "Each part was asked about alone." : clip.long ? LONG[clip.file ? 1 : 0] : "This browser cannot draw or play it. The server decodes it."),
 			element(
 				"figcaption",
 				{},
-				clip.wav ? this.#button : null,
+				clip.wav || (clip.long && clip.file) ? this.#button : null,
 				clip.name ? element("span", { class: "name", title: clip.name }, clip.name) : null,
 				this.#length,
 				...actions,

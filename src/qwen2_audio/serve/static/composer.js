@@ -3,7 +3,7 @@
 import { ClipView } from "./clip.js";
 import { byId, element, failure, iconButton, wordButton } from "./element.js";
 import { Problem } from "./problem.js";
-import { clipOf } from "./wav.js";
+import { LONGEST, clipOf } from "./wav.js";
 
 export class Composer {
 	#clips = [];
@@ -34,16 +34,25 @@ export class Composer {
 	}
 
 	send() {
-		if (!this.empty) this.#on.send(this.flush());
+		const long = this.#clips.find((clip) => clip.long);
+		if (long) this.problem(`${long.name} is longer than the ${LONGEST} s that are heard at once. Transcribe it, or ask about each part of it alone.`, wordButton("Ask each part", () => this.#askParts()));
+		else if (!this.empty) this.#on.send(this.flush());
 	}
 
-	/** Empties the box and returns the question, with `spoken` as its last clip. */
+	/** Each window of the long clips is asked, and the answers are put together. */
+	async #askParts() {
+		for (const clip of this.#clips.filter(({ long }) => long)) Object.assign(clip, { file: new Uint8Array(await clip.file.arrayBuffer()), long: false, parts: true });
+		this.problem(null);
+		this.send();
+	}
+
+	/** Empties the box but for long clips, and returns the question, with `spoken` as its last clip. */
 	flush(spoken = null) {
-		const question = { text: this.#text.value.trim(), clips: this.#clips };
+		const question = { text: this.#text.value.trim(), clips: this.#clips.filter(({ long }) => !long) };
 		if (spoken) question.clips.push(spoken);
-		this.#clips = [];
+		this.#clips = this.#clips.filter(({ long }) => long);
 		this.#text.value = "";
-		byId("attachments").replaceChildren();
+		for (const row of [...byId("attachments").children]) if (!this.#clips.includes(row.clip)) row.remove();
 		this.#on.changed();
 		return question;
 	}
@@ -63,10 +72,10 @@ export class Composer {
 		else this.#text.focus();
 	}
 
-	/** Shows an error above the question box; null removes it. */
-	problem(words) {
+	/** Shows an error above the question box, with buttons that lead on; null removes it. */
+	problem(words, ...ways) {
 		const close = () => iconButton("Dismiss", "close", () => this.problem(null));
-		byId("notice").replaceChildren(...(words ? [failure(element("p", {}, words)), close()] : []));
+		byId("notice").replaceChildren(...(words ? [failure(element("p", {}, words), ...ways), close()] : []));
 	}
 
 	#attach(clip) {
@@ -80,6 +89,7 @@ export class Composer {
 		const transcribe = () => (remove(), this.#on.transcribe(clip));
 		const view = new ClipView(clip, this.#player, wordButton("Transcribe", transcribe, "text"));
 		const row = element("li", {}, view.figure, iconButton(`Leave out ${clip.name}`, "close", remove));
+		row.clip = clip;
 		this.#clips.push(clip);
 		byId("attachments").append(row);
 		row.scrollIntoView({ block: "nearest" });

@@ -6,17 +6,22 @@ import { newId } from "./store.js";
 import { Answer, Question } from "./turns.js";
 import { base64 } from "./wav.js";
 
-// A turn is {role: "user", text, task, clips: [{wav, file, name, heard}]}, task: "transcribe" or none, or
-// {role: "assistant", text, end, model, timing, usage, failure: {kind, words}}, end: "stop" | "length" | "stopped" |
-// "interrupted" | "failed", or null while it is being written.
+// A turn is {role: "user", text, task, clips: [{wav, file, name, heard, long, parts}]}, task: "transcribe" or none, or
+// {role: "assistant", text, segments, end, model, timing, usage, failure: {kind, words}}, segments: of a long transcript,
+// [{start, end, text}], end: "stop" | "length" | "stopped" | "interrupted" | "failed", or null while it is being written.
 
 const SAVE_MS = 2000; // between two saves of an answer that is being written
 const LEFT = { kind: "left", words: "The page was closed or loaded again before the answer was complete." };
 
 const encoded = new WeakMap(); // clip -> base64: each question sends all clips of the conversation again
 
-function contentOf({ text, clips }) {
-	const parts = clips.map((clip) => {
+// A long clip is heard once, when it is transcribed or asked about in parts; later questions go with what was said then.
+const heard = ({ clips }, turns) => clips.filter(({ long, parts }) => !long && !(parts && clips !== turns.at(-2).clips));
+const isGone = ({ clips }) => clips.some(({ long, file }) => long && !file);
+
+function contentOf(question, turns) {
+	const { text } = question;
+	const parts = heard(question, turns).map((clip) => {
 		if (!encoded.has(clip)) encoded.set(clip, base64(clip.wav ?? clip.file));
 		return { type: "input_audio", input_audio: { data: encoded.get(clip), format: "wav" } };
 	});
@@ -35,7 +40,7 @@ function pairsOf(turns) {
 function messagesOf(turns, system) {
 	const messages = system ? [{ role: "system", content: system }] : [];
 	for (const [question, { text }] of pairsOf(turns)) {
-		messages.push({ role: "user", content: contentOf(question) });
+		messages.push({ role: "user", content: contentOf(question, turns) });
 		if (text) messages.push({ role: "assistant", content: text });
 	}
 	return messages;
@@ -43,7 +48,7 @@ function messagesOf(turns, system) {
 
 /** `words` about "Clip 3" of the request, with the clip's name. */
 function named(words, turns, { task, clips }) {
-	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => question.clips);
+	const sent = task ? clips : pairsOf(turns).flatMap(([question]) => heard(question, turns));
 	return words.replace(/^Clip (\d+)/, (clip, number) => sent[number - 1]?.name || clip);
 }
 
@@ -74,7 +79,9 @@ export class Conversation {
 	get row() {
 		const [{ task, clips }] = this.turns;
 		const title = task ? `Transcript of ${clips[0].name || "a recording"}` : (this.turns.find((turn) => turn.text)?.text.slice(0, 80) ?? "Clip");
-		return { id: this.id, title, changed: Date.now(), turns: this.turns };
+		const saved = (clip) => (clip.long ? { ...clip, file: null } : clip); // each save would write all of a long file
+		const turns = this.turns.map((turn) => (turn.clips ? { ...turn, clips: turn.clips.map(saved) } : turn));
+		return { id: this.id, title, changed: Date.now(), turns };
 	}
 
 	/** question: {text, clips, task}; since: when the user finished it, by performance.now(). */
@@ -102,7 +109,7 @@ export class Conversation {
 	#show(turn, answer) {
 		const { list, player, transcribe } = this.#page;
 		const question = new Question(turn, player, transcribe);
-		const reply = new Answer(answer, this.#page);
+		const reply = new Answer(answer, this.#page, turn.clips[0]);
 		list.append(question.node, reply.node);
 		return { turn, question, answer, reply };
 	}
@@ -110,7 +117,7 @@ export class Conversation {
 	#restore(turn, answer, last) {
 		if (!answer.end) Object.assign(answer, { end: "failed", failure: LEFT });
 		const views = this.#show(turn, answer);
-		if (answer.end === "failed") views.reply.failed(answer.failure ?? { kind: "left" }, last ? [wordButton("Ask again", () => this.#retry(views))] : []);
+		if (answer.end === "failed") views.reply.failed(answer.failure ?? { kind: "left" }, last && !isGone(turn) ? [wordButton("Ask again", () => this.#retry(views))] : []);
 	}
 
 	#start(turn, answer, since) {
@@ -121,7 +128,7 @@ export class Conversation {
 		const deltas =
 			turn.task === "transcribe"
 				? api.transcribe(turn.clips[0], model, controller.signal)
-				: api.chat({ model: model || undefined, messages: messagesOf(this.turns, system), ...settings.request() }, controller.signal);
+				: api.chat({ model: model || undefined, messages: messagesOf(this.turns, system), long: turn.clips.some(({ parts }) => parts) ? "parts" : undefined, ...settings.request() }, controller.signal);
 		const first = deltas.next();
 		first.catch(() => {}); // reported where it is awaited
 		answer.timing = { work: performance.now() - since, first: null, span: 0 };
@@ -160,17 +167,24 @@ export class Conversation {
 		this.#page.saved(this, when);
 	}
 
-	#apply({ text, finish, usage }, views, since) {
+	#apply({ text, segment, finish, usage }, views, since) {
 		const { answer, reply } = views;
 		const { timing } = answer;
+		if (segment) {
+			if (timing.first === null) answer.segments = [];
+			answer.segments.push(segment);
+			reply.segment(segment);
+		}
 		if (text) {
 			if (timing.first === null) answer.text = ""; // of an attempt that failed
 			const now = performance.now() - since;
 			timing.first ??= now;
 			timing.span = now - timing.first;
 			answer.text += text;
-			reply.add(text);
-			if (this.#page.settings.values.aloud) this.#page.reader.push(text);
+			if (!answer.segments) {
+				reply.add(text);
+				if (this.#page.settings.values.aloud) this.#page.reader.push(text);
+			}
 			this.#page.changed();
 			if (Date.now() - this.#saved > SAVE_MS) this.#save("midway");
 		}

@@ -2,6 +2,7 @@
 
 import { ClipView } from "./clip.js";
 import { element, failure, icon, iconButton, wordButton } from "./element.js";
+import { Timeline } from "./timeline.js";
 
 const ENDS = {
 	length: "Cut off at the most tokens (Settings) or the end of the context.",
@@ -45,12 +46,15 @@ export class Answer {
 	#numbers = element("p", { class: "measure" });
 	#details;
 	#page;
+	#clip;
+	#timeline = null;
 	#trouble = null;
 
-	/** page: see app.js */
-	constructor(turn, page) {
+	/** page: see app.js; clip: the question's first */
+	constructor(turn, page, clip) {
 		this.turn = turn;
 		this.#page = page;
+		this.#clip = clip;
 		const { reader } = page;
 		const { node, body } = article("answered", turn.model ?? "Answer");
 		this.node = node;
@@ -65,6 +69,8 @@ export class Answer {
 
 	waiting() {
 		this.#trouble?.remove();
+		this.#timeline?.node.replaceWith(this.#text);
+		this.#timeline = null;
 		this.node.hidden = false;
 		this.node.dataset.state = "waiting";
 		this.#text.replaceChildren(element("span", { class: "ticks", "aria-hidden": "true" }, ...Array.from({ length: 5 }, () => element("i"))));
@@ -77,8 +83,16 @@ export class Answer {
 		this.#text.append(text);
 	}
 
+	/** A part of a long transcript. */
+	segment(segment) {
+		if (!this.#timeline) this.#text.replaceWith((this.#timeline = new Timeline(this.#clip, this.#page.player)).node);
+		this.node.dataset.state = "writing";
+		this.#timeline.add(segment);
+	}
+
 	finished() {
 		const { turn } = this;
+		if (!this.#timeline) turn.segments?.forEach((segment) => this.segment(segment));
 		this.node.dataset.state = "done";
 		this.node.removeAttribute("aria-busy");
 		this.#text.textContent = turn.text || (turn.end === "stop" ? "It answered nothing." : "");
@@ -104,7 +118,7 @@ export class Answer {
 		try {
 			await navigator.clipboard.writeText(this.turn.text);
 		} catch {
-			getSelection().selectAllChildren(this.#text); // a page that is neither https nor local has no clipboard
+			getSelection().selectAllChildren(this.#timeline?.rows ?? this.#text); // a page that is neither https nor local has no clipboard
 			document.execCommand("copy");
 		}
 		this.#page.say("Copied.");
@@ -117,7 +131,7 @@ export class Answer {
 function numbersOf({ timing, usage }) {
 	if (!timing?.first) return "";
 	const parts = [`first word ${Math.round(timing.first)} ms`];
-	if (usage) {
+	if (usage?.completion_tokens >= 0) {
 		const { prompt_tokens: prompt, completion_tokens: completion, context, heard = [] } = usage;
 		const rate = timing.span && completion > 1 ? ` at ${Math.round((1000 * (completion - 1)) / timing.span)}/s` : "";
 		parts.push(`${completion} tokens${rate}`, `${prompt + completion} of ${context} positions`);

@@ -5,14 +5,15 @@ import io
 import numpy as np
 import pytest
 
-from kit.clip_files import wav_bytes
+from kit.clip_files import encoded, wav_bytes
 from kit.knowing_reader import RATE, KnowingReader, codes_of, sound_of
+from qwen2_audio.audio.io import SoundStream
 from qwen2_audio.engine.request import completions_of
 from qwen2_audio.errors import AudioError, ConfigError, ContextLengthError
 from qwen2_audio.inputs.messages import assistant, user
 from qwen2_audio.longform import transcribe as transcribing
 from qwen2_audio.longform import vad
-from qwen2_audio.longform.questions import recordings, transcript_store
+from qwen2_audio.longform.questions import parts, recordings, transcript_store
 from qwen2_audio.longform.questions.policy import Policy, parse_policy
 from qwen2_audio.longform.questions.submit import submit
 from qwen2_audio.longform.questions.transcript_store import DiskStore, MemoryStore, Spoken, content_key, use_store
@@ -154,7 +155,7 @@ def test_later_turns_may_have_transcripts_too():
 
 def test_a_transcript_that_is_too_long_is_read_in_blocks_of_ten_minutes():
     reader = KnowingReader(context=1100)
-    audio = sound_of({30.0 * n + 5: 10 + n for n in range(60)}, 1800.0)
+    audio = sound_of({}, 31.0)  # what is said in it is known already
     use_store(reader, store := MemoryStore())
     said = tuple(Part(30.0 * n, 30.0 * n + 30, f"#{10 + n}" + " word" * 30) for n in range(60))
     store.put(content_key(audio), Spoken(1800.0, 1800.0, said, (), 60))
@@ -195,6 +196,26 @@ def test_a_checkpoint_that_does_not_answer_from_text_gives_the_transcript():
     answer = ask(reader, [user("What?", audio=sound_of({3: 12, 40: 34}, 59.0))], "transcript")
     assert answer.text == "[0:00-0:30] #12\n[0:30-0:59] #34" and len(reader.asked) == 2
     assert answer.heard[0].notes[-1].endswith("as this checkpoint does not answer from text.")
+
+
+def test_what_of_a_file_was_lost_is_told():
+    whole = encoded("flac", "flac", 80.0)
+    answer = ask(KnowingReader(), [user("What?", audio=whole[: len(whole) * 3 // 4])], "parts")
+    assert 40 < answer.heard[0].seconds < 80 and "damaged" in answer.heard[0].notes[0]
+
+
+@pytest.mark.parametrize("long", ["parts", "native", "transcript"])
+def test_a_recording_that_cannot_be_read_on_is_named(monkeypatch, long):
+    class Broken(SoundStream):
+        def blocks(self):
+            yield [sound_of({}, 40.0)]
+            raise AudioError("The disk is gone.")
+
+    monkeypatch.setattr(parts, "SoundStream", Broken)
+    monkeypatch.setattr(transcribing, "SoundStream", Broken)
+    with pytest.raises(AudioError, match=r"^The disk is gone") as refused:
+        ask(KnowingReader(), [user("What?", audio=[sound_of({}, 1.0), sound_of({}, 90.0)])], long)
+    assert refused.value.clip == 2
 
 
 SPOKEN = Spoken(100.0, 60.0, (Part(1.0, 3.5, "eins, \u4e8c"),), ("Something was lost.",), 2)

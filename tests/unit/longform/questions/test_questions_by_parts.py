@@ -24,6 +24,9 @@ from qwen2_audio.types import Part, SamplingParams
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
 
 
+silero = vad.speech_detector
+
+
 @pytest.fixture(autouse=True)
 def _by_energy(monkeypatch):
     monkeypatch.setattr(vad, "speech_detector", lambda: None)
@@ -168,6 +171,13 @@ def test_every_second_is_in_one_part_in_order_within_the_budget(starts, seconds,
     assert max(reader.prompts) <= 1100
 
 
+@pytest.mark.parametrize("merge", [True, False])
+def test_what_is_no_speech_is_heard_too(monkeypatch, merge):
+    monkeypatch.setattr(vad, "speech_detector", silero)
+    answer = ask(KnowingReader(settings=TranscriptionSettings(merge=merge)), sound_of({3: 12, 50: 34}, 70.0))
+    assert answer.text == "#12 #34" and answer.heard[0].seconds == 70.0
+
+
 def test_answers_do_not_depend_on_how_many_parts_are_asked_at_once(monkeypatch):
     audio = sound_of({10.0 * n: 10 + n for n in range(30)}, 300.0)
     whole = ask(KnowingReader(), audio)
@@ -196,7 +206,7 @@ def test_reading_stays_near_the_answers(monkeypatch):
                 yield [np.full(10 * RATE, 0.2, np.float32)]
 
     monkeypatch.setattr(parts, "SoundStream", Endless)
-    reader = KnowingReader(answer=lambda text, clips, params: "#20")
+    reader = KnowingReader(answer=lambda text, clips, params: "#20", delay=lambda number: 0.0 if number else 0.5)
     recording = Recording(1, 0, 0, b"", "Clip 1", 3600.0)
     content = [{"type": "audio", "audio": b""}, {"type": "text", "text": "What?"}]
     conversation = Conversation([{"role": "user", "content": content}], {}, [recording])
