@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -200,7 +201,7 @@ def words_of(text: str, answer: Completion) -> tuple[Word, ...]:
         inside = [max(token.logprob, -100.0) for start, stop, token in tokens if start < end and stop > first]
         begun = tuple(token.token for start, stop, token in tokens if first <= start < end and stop > start)
         confidence = math.exp(sum(inside) / len(inside)) if inside else None
-        words.append(Word(word, None, None, confidence, tokens=begun))
+        words.append(Word(sys.intern(word), None, None, confidence, tokens=begun))  # hours repeat their words
         first = end
     return tuple(words)
 

@@ -20,7 +20,7 @@ _ENDS_UNSPACED, _BEGINS_UNSPACED = re.compile(f"[{UNSPACED}]$"), re.compile(f"^[
 _WORD = re.compile(rf"\s*[{UNSPACED}]|\s*[^\s{UNSPACED}]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # ten hours have 100,000 of them
 class Word:
     """A word with its blank in front, if it has one. `start` and `end` are seconds; None where they are not known."""
 
@@ -32,7 +32,7 @@ class Word:
     tokens: tuple[int, ...] = field(default=(), repr=False)  # ids of those that begin in it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """What was said in a part of a sound. Times are seconds from its beginning."""
 
