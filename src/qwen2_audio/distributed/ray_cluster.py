@@ -37,11 +37,11 @@ def import_ray() -> Any:
 
 def import_serve() -> Any:
     """The module `ray.serve`, with `ray.serve.request_router`. ConfigError where it is not installed."""
-    import_ray()
     try:
+        import_ray()
         importlib.import_module("ray.serve.request_router")
         return importlib.import_module("ray.serve")
-    except ImportError as error:
+    except (ImportError, ConfigError) as error:
         raise ConfigError("Serving on Ray needs Ray Serve: pip install 'qwen2-audio[serve-ray]'.") from error
 
 

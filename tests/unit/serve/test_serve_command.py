@@ -113,6 +113,15 @@ def test_mistakes_end_in_a_sentence_before_a_model_is_loaded(serving, monkeypatc
     assert words in capsys.readouterr().err
 
 
+def test_on_ray_what_is_missing_or_not_possible_there_is_a_sentence(serving, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert serving("--ray", "auto")[0] == 2
+    assert "Serving on Ray needs Ray Serve: pip install 'qwen2-audio[serve-ray]'." in capsys.readouterr().err
+    (tmp_path / "cert.pem").touch()
+    assert serving("--ray", "auto", "--ssl-certfile", tmp_path / "cert.pem")[0] == 2
+    assert "--ray takes no certificate" in capsys.readouterr().err
+
+
 def test_so_do_mistakes_in_what_a_checkpoint_says_of_itself(serving, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command, "_load", lambda *_: pytest.fail("a model was loaded"))
     (tmp_path / "capabilities.json").write_text('{"sumary": "Bells."}')
