@@ -25,7 +25,7 @@ from installation import (
 )
 
 CONSTRAINTS = ROOT / "constraints-oldest.txt"
-EXTRAS = "server,plot,mic,eval,eval-yue,parquet,tensorboard,ray"
+EXTRAS = "server,plot,mic,eval,eval-yue,parquet,s3,tensorboard,ray"
 NO_WHEEL = "langdetect"  # pure Python, published as sources alone
 TOOLS = ("pytest", "pytest-timeout", "hypothesis", "httpx", "httpx2")
 # What meets other packages: files of sound, weights and text, the hub, templates, pictures, the server, commands.
