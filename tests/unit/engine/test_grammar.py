@@ -202,6 +202,7 @@ def test_forced_text_comes_as_tokens(matcher_of, tokenizer):
         ({"grammar": ""}, ""),
         ({"grammar": 'root ::= "x'}, ""),
         ({"grammar": 'start: "a" <|im_end|>'}, "<|im_end|>"),
+        ({"grammar": 'start: "a" /[ <|im_end|>'}, "<|im_end|>"),
         ({"grammar": 'start: "a" <[257]>'}, "<[257]>"),
         ({"grammar": "start: a\na[temperature=0.7]: /b+/"}, "temperature"),
         ({"grammar": 'start: a "x"\na[stop="x"]: /.*/'}, "stop"),
@@ -250,6 +251,19 @@ def test_hostile_ones_cost_little(matcher_of, given):
         for _ in range(20):
             matcher.advance(draws.choice(np.flatnonzero(matcher.allowed()).tolist()))
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    "run", ["[", '"\\', "/\\", "\n", "\n "], ids=["brackets", "quotes", "slashes", "lines", "blank lines"]
+)
+def test_runs_of_one_letter_take_no_square_of_time(run):
+    """Each took a second or more, and held the interpreter meanwhile."""
+    start = 'root ::= "a"\n' if "\n" in run else 'start: "a"\n'
+    grammar.check(("regex", "a"))  # llguidance is imported
+    started = time.thread_time()
+    with contextlib.suppress(ConfigError):
+        grammar.check(("grammar", start + run * (16384 // len(run))))
+    assert time.thread_time() - started < 0.5
 
 
 def test_a_text_has_a_length(matcher_of):

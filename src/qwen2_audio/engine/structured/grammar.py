@@ -46,7 +46,8 @@ ONE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separato
 NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
 _CONTROL = b"\xff"  # before the name of a token that is no text, in llguidance
 _EXCERPT = re.compile(r"\s*(?:\d+ \|.*|\^.*)$")
-_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+/')
+# A literal without an end matches too, with an empty group: else each of its quotes would be looked at in a new search.
+_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*("?)|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+(/?)')
 
 
 class Matcher:
@@ -252,7 +253,8 @@ def _lark_strings(texts: Iterable[str]) -> Iterable[str]:
 def _lark(text: str, library: Any) -> str:
     """A Lark grammar, or a GBNF one as Lark."""
     try:
-        grammar: str = library.grammar_from("grammar", text)
+        # The library takes the square of the time for a run of empty lines, and holds the interpreter's lock.
+        grammar: str = library.grammar_from("grammar", re.sub(r"\n\s*\n", "\n", text))
     except (ValueError, RecursionError) as error:
         raise _refusal("grammar", str(error)) from error
     return grammar
@@ -260,13 +262,13 @@ def _lark(text: str, library: Any) -> str:
 
 def _checked_lark(text: str) -> str:
     """Raises ConfigError for what the library would do otherwise than a reader of the grammar expects."""
-    rules = _LITERALS.sub('""', text)
+    rules = _LITERALS.sub(lambda found: found[0] if "" in found.groups() else '""', text)
     if named := re.search(r"<[^<>\s]*>", rules):
         raise ConfigError(
             f"grammar names the control token {named[0]}, and an answer is text alone; leave it out. The end of the "
             "answer needs none."
         )
-    if option := re.search(r"\[[^\]]*\b(temperature|stop)\s*=", rules):
+    if option := re.search(r"\[[^\[\]]*\b(temperature|stop)\s*=", rules):
         instead = "give it beside the grammar" if option[1] == "temperature" else "use suffix= or lazy"
         raise ConfigError(f"grammar has a rule with {option[1]}=, which has no effect here; {instead}.")
     return text
