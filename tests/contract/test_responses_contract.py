@@ -135,6 +135,9 @@ def test_an_error_in_the_middle_of_a_stream(client):
         ({"inptu": "x"}, "inptu"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"model": "other"}, "model"),
+        ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
+        ({"metadata": {"x" * 65: "x"}}, f"metadata.{'x' * 65}"),
+        ({"metadata": {"a": "x" * 513}}, "metadata.a"),
         ({"previous_response_id": "resp_x"}, "previous_response_id"),
     ],
 )
@@ -158,5 +161,7 @@ def test_the_store_stays_within_its_bounds():
     assert store.get("r3") is None and store.get("r2") is not None, "the least recently used one goes"
     store.put(response(6, 20_000))
     assert store.get("r6") is None and store.get("r5") is not None
+    store.put(StoredResponse({"id": "r7", "metadata": {"a": "x" * 10_000}}, []))
+    assert store.get("r7") is None, "the body counts"
     assert store.delete("r5") and not store.delete("r5")
     assert store.nbytes == sum(store.get(name).nbytes for name in ("r2", "r4"))

@@ -24,7 +24,7 @@ from ..errors import ApiError
 from ..event_stream import EventStream, prepend
 from ..input_items import messages_of_input
 from ..media import fetch_links, links_of
-from ..protocol import Sampling, parse_body
+from ..protocol import Metadata, Sampling, parse_body
 from ..response_store import ResponseStore, StoredResponse
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
@@ -50,7 +50,7 @@ class ResponsesRequest(Sampling):
     text: dict[str, Any] = Field(default_factory=dict)
     include: list[Literal["message.output_text.logprobs"]] = Field(default_factory=list)
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     prompt_cache_key: str | None = None  # without effect: the cache finds prompts by their content
     user: Annotated[str, Field(max_length=256)] | None = None  # these two are accepted; nothing is done for them
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
