@@ -63,6 +63,17 @@ def test_logprobs(client):
     assert [len(one.top_logprobs) for one in item.content[0].logprobs] == [2, 2]
 
 
+def test_the_operator_limits_logprobs():
+    with (
+        live(FakeBackend(), Settings(grace=1, logprobs=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client,
+    ):
+        assert client.responses.create(model="fake", input="say one", top_logprobs=1).output_text == "one"
+        with pytest.raises(openai.BadRequestError, match="--max-logprobs") as refused:
+            client.responses.create(model="fake", input="say one", top_logprobs=2)
+    assert refused.value.body["param"] == "top_logprobs"
+
+
 @pytest.mark.parametrize("most", [None, 2])
 def test_streamed_events_add_up_to_the_whole(client, most):
     options = {} if most is None else {"max_output_tokens": most}
