@@ -285,6 +285,22 @@ def test_compiled_grammars_are_kept_and_not_for_ever(tokenizer, ends, monkeypatc
     assert len(compiled) == CACHED + 2 and len(grammars._compiled) == CACHED
 
 
+def test_a_refusal_is_remembered(monkeypatch):
+    asked = []
+    written = grammar._grammar
+    monkeypatch.setattr(grammar, "_grammar", lambda *given: asked.append(given) or written(*given))
+    for _ in range(3):
+        for constraint in (
+            ("json_schema", '{"not": {"const": 17}}'),
+            ("grammar", "start: a17"),
+            ("grammar", "start: <17>"),
+        ):
+            with pytest.raises(ConfigError, match=r"cannot be honoured|names the control token"):
+                grammar.check(constraint)
+    assert len(asked) == 3
+    assert grammar._why_not.cache_info().maxsize == grammar.CHECKED
+
+
 def test_without_llguidance(tokenizer, ends, monkeypatch):
     import sys
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Constraint = tuple[str, str]  # its kind and its text, as SamplingParams.constraint
 
 MAX_CHARACTERS = 1 << 20  # of a constraint's text
-CHECKED = 64  # constraints that are known to be honoured
+CHECKED = 64  # constraints that are known to be honoured, or not
 CACHED = 16  # compiled grammars; the library holds up to 2 kB for each of a grammar's lexer states
 # What a hostile grammar may cost, in the library's units: 20 ms to compile its regular expressions, 17 ms a token.
 LIMITS = {
@@ -178,15 +178,25 @@ class Grammars:
         return self.triggered(params.trigger, params.constraint, eos_ids)
 
 
-@lru_cache(CHECKED)
 def check(constraint: Constraint) -> None:
     """Raises ConfigError for a constraint that cannot be honoured, with the reason. Needs no tokenizer."""
+    _llguidance()
+    if reason := _why_not(constraint):
+        raise ConfigError(reason)
+
+
+@lru_cache(CHECKED)
+def _why_not(constraint: Constraint) -> str:
+    """Why a constraint cannot be honoured; empty for one that can."""
     library = _llguidance()
-    wrong, messages = library.LLMatcher.validate_grammar_with_warnings(
-        _grammar(constraint, library), limits=library.LLParserLimits(**LIMITS)
-    )
-    if wrong or messages:  # a warning tells of something that would not be honoured
-        raise _refusal(constraint[0], messages[0])
+    try:
+        wrong, messages = library.LLMatcher.validate_grammar_with_warnings(
+            _grammar(constraint, library), limits=library.LLParserLimits(**LIMITS)
+        )
+    except ConfigError as error:
+        return str(error)
+    # A warning tells of something that would not be honoured.
+    return str(_refusal(constraint[0], messages[0])) if wrong or messages else ""
 
 
 def _compile(constraint: Constraint, tokenizer: Any, before: str) -> Any:
