@@ -54,12 +54,10 @@ class PromptLogprobs:
     with_logits, layer = True, -1
 
     def __init__(self, prompt: Prompt, params: SamplingParams, audio_id: int, tokenizer: Tokenizer) -> None:
-        """Raises ConfigError where `prompt_logprobs_start` is not in the prompt."""
+        """`prompt_logprobs_start` of `params` is in the prompt: `OptionsResolver.limit` has said so."""
         self._ids, self._audio_id, self._tokenizer = prompt.ids, audio_id, tokenizer
         start, length = params.prompt_logprobs_start, len(prompt.ids)
         self._first, self._alternatives = start if start >= 0 else length + start, params.prompt_logprobs or 0
-        if not 0 <= self._first < length:
-            raise ConfigError(f"prompt_logprobs_start is {start}, and the prompt has {length} positions.")
         self._found: dict[int, TokenLogprob] = {}  # by the position of the token
         self.start = self._first_wanted(max(self._first - 1, 0))
 
