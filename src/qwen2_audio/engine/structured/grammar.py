@@ -12,7 +12,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -167,8 +167,12 @@ class Grammars:
 
         Raises ConfigError as `matcher`.
         """
-        self.matcher(constraint, eos_ids)
-        return TriggeredMatcher(trigger, partial(self.matcher, constraint, eos_ids), self._token_bytes)
+        start = self.matcher(constraint, eos_ids)  # kept: the trigger may come when other grammars fill the cache
+
+        def make(before: str) -> Matcher:
+            return self.matcher(constraint, eos_ids, before) if before else start.copy()
+
+        return TriggeredMatcher(trigger, make, self._token_bytes)
 
     def matcher_of(self, params: SamplingParams, eos_ids: frozenset[int]) -> AnyMatcher:
         """The matcher of an answer that `params` hold to something. Raises ConfigError as `matcher`."""
