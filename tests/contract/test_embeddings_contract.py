@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -63,6 +65,25 @@ def test_clips_by_messages(client, tiny_chat):
     packed = embed(client, messages=[message], encoding_format="base64", **options)["data"][0]
     values = np.frombuffer(base64.b64decode(packed["embedding"]), "<f4").reshape(packed["shape"])
     np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("encoding", "pooling"), [("float", "last"), ("float", "none"), ("base64", "none")])
+def test_the_answer_is_written_off_the_event_loop_a_row_at_a_time(client, monkeypatch, encoding, pooling):
+    written = []
+
+    def recorded(value):
+        written.append((asyncio._get_running_loop() is not None, len(value) if isinstance(value, list) else 0))
+        return json.dumps(value)
+
+    monkeypatch.setattr("qwen2_audio.serve.routes.embeddings._json", recorded)
+    found = embed(client, input=["a dog barks", "rain"], pooling=pooling, encoding_format=encoding)
+    assert list(found) == ["object", "data", "model", "usage"]
+    assert [list(one) for one in found["data"]] == [
+        ["object", "index", *(["shape"] if pooling == "none" else []), "embedding"]
+    ] * 2
+    rows = sum(one["shape"][0] if pooling == "none" else 1 for one in found["data"]) if encoding == "float" else 0
+    assert not any(on_loop for on_loop, _ in written)
+    assert [length for _, length in written if length] == [32] * rows
 
 
 def test_an_answer_has_a_limit(client, monkeypatch):
