@@ -95,6 +95,21 @@ def test_an_answer_has_a_limit(client, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "options", [{}, {"source": "encoder"}, {"source": "encoder", "layer": 0}, {"source": "projector"}]
+)
+def test_what_would_be_too_large_is_not_computed(client, monkeypatch, options):
+    body = {"messages": [{"role": "user", "content": [SOUND]}], "pooling": "none", **options}
+    positions, width = embed(client, **body)["data"][0]["shape"]
+    monkeypatch.setattr("qwen2_audio.serve.routes.embeddings.MOST_NUMBERS", positions * width)
+    assert embed(client, **body)["data"][0]["shape"] == [positions, width]
+    monkeypatch.setattr("qwen2_audio.serve.routes.embeddings.MOST_NUMBERS", positions * width - 1)
+    monkeypatch.setattr("qwen2_audio.engine.prompt_outputs.HiddenStates.add", None)  # where states are taken
+    with pytest.raises(openai.APIStatusError) as refused:
+        embed(client, **body)
+    assert (refused.value.status_code, refused.value.body["code"]) == (413, "answer_too_large")
+
+
+@pytest.mark.parametrize(
     ("body", "param", "message"),
     [
         ({}, "input", "nothing; expected input"),

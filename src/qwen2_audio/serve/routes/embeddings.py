@@ -8,6 +8,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -86,16 +87,17 @@ class EmbeddingRoutes:
             for source in inputs:
                 if len(running) == ahead:
                     done.append(await self._last_chunk(running.popleft(), clips))
-                    _check_size(done)
                 timeout = state.seconds_left(arrived)
-                handle = state.backend.submit_embedding(source, params, timeout=timeout, priority=priority)
+                handle = state.backend.submit_embedding(
+                    source, params, timeout=timeout, priority=priority, check_size=partial(_check_size, done)
+                )
                 running.append(handle)
             while running:
                 done.append(await self._last_chunk(running.popleft(), clips))
-                _check_size(done)
         finally:
             for handle in running:  # after an error
                 handle.cancel()
+        _check_size(done, 0)
         return done
 
     async def _last_chunk(self, handle: RequestHandle, clips: Sequence[str]) -> Chunk:
@@ -133,10 +135,9 @@ def _text_input(value: str | list[int]) -> EmbeddingInput:
     return EmbeddingInput(ids=tuple(value))
 
 
-def _check_size(done: Sequence[Chunk]) -> None:
-    """ApiError (413) for more numbers than one answer may have."""
-    numbers = sum(chunk.embedding.size for chunk in done)
-    if numbers > MOST_NUMBERS:
+def _check_size(done: Sequence[Chunk], more: int) -> None:
+    """ApiError (413) where `more` numbers, beside those of `done`, are more than one answer may have."""
+    if sum(chunk.embedding.size for chunk in done) + more > MOST_NUMBERS:
         raise ApiError(
             f"The embeddings have more than {MOST_NUMBERS:,} numbers, the limit for an answer; send fewer inputs, or "
             "let them be pooled.",
