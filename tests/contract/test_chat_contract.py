@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import http.server
@@ -12,6 +13,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from kit.clip_files import encoded, wav_bytes
+from qwen2_audio.engine.structured import tool_calls
 from qwen2_audio.types import SamplingParams
 
 
@@ -306,3 +308,16 @@ async def test_the_asynchronous_client(server, client):
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+def test_schemas_of_tools_are_compiled_off_the_event_loop(client, monkeypatch):
+    on_loop, held = [], tool_calls.as_can_be_held
+
+    def recorded(tool):
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return held(tool)
+
+    monkeypatch.setattr(tool_calls, "as_can_be_held", recorded)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}}
+    client.chat.completions.create(model="fake", messages=user("say hi"), tools=[tool])
+    assert on_loop == [False]

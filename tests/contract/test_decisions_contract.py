@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import httpx2 as httpx
@@ -138,6 +139,16 @@ def test_systemone(http, tiny_chat):
         ({"temperature": 1}, "temperature", "not a field"),
         ({"model": "other"}, "model", "no model"),
         ({"questions": QUESTIONS[:1] * 201}, None, "201 questions"),
+        (
+            {"questions": [QUESTIONS[0], {**QUESTIONS[0], "instructions": "x" * 16385}]},
+            "questions[1]",
+            "16385 characters; expected 16384 at most",
+        ),
+        (
+            {"questions": [{**QUESTIONS[1], "choices": [{"value": "dog"}, {"value": "b", "description": "x" * 4096}]}]},
+            "questions[0]",
+            "a choice of 4097 characters; expected 4096 at most",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(http, change, param, message):
@@ -167,3 +178,15 @@ def test_what_is_wrong_in_systemone(http, change, param):
     body = {"state": "It barks.", "questions": {"q": {"type": "noul", "instructions": "Is it loud?"}}, **change}
     found = http.post("/v1/systemone", json=body)
     assert (found.status_code, found.json()["error"]["param"]) == (400, param), found.text
+
+
+def test_questions_are_written_off_the_event_loop(http, monkeypatch):
+    on_loop, submit = [], Service.submit_decisions
+
+    def recorded(*given, **options):
+        on_loop.append(asyncio._get_running_loop() is not None)
+        return submit(*given, **options)
+
+    monkeypatch.setattr(Service, "submit_decisions", recorded)
+    http.post("/v1/decisions", json={"input": "It barks.", "questions": QUESTIONS[:1]}).raise_for_status()
+    assert on_loop == [False]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -65,11 +67,45 @@ def test_clips_by_messages(client, tiny_chat):
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("encoding", "pooling"), [("float", "last"), ("float", "none"), ("base64", "none")])
+def test_the_answer_is_written_off_the_event_loop_a_row_at_a_time(client, monkeypatch, encoding, pooling):
+    written = []
+
+    def recorded(value):
+        written.append((asyncio._get_running_loop() is not None, len(value) if isinstance(value, list) else 0))
+        return json.dumps(value)
+
+    monkeypatch.setattr("qwen2_audio.serve.routes.embeddings._json", recorded)
+    found = embed(client, input=["a dog barks", "rain"], pooling=pooling, encoding_format=encoding)
+    assert list(found) == ["object", "data", "model", "usage"]
+    assert [list(one) for one in found["data"]] == [
+        ["object", "index", *(["shape"] if pooling == "none" else []), "embedding"]
+    ] * 2
+    rows = sum(one["shape"][0] if pooling == "none" else 1 for one in found["data"]) if encoding == "float" else 0
+    assert not any(on_loop for on_loop, _ in written)
+    assert [length for _, length in written if length] == [32] * rows
+
+
 def test_an_answer_has_a_limit(client, monkeypatch):
     monkeypatch.setattr("qwen2_audio.serve.routes.embeddings.MOST_NUMBERS", 32 * 40)
     assert len(embed(client, input=["a"] * 40)["data"]) == 40
     with pytest.raises(openai.APIStatusError) as refused:
         embed(client, input=["a dog barks"] * 40, pooling="none")
+    assert (refused.value.status_code, refused.value.body["code"]) == (413, "answer_too_large")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"source": "encoder"}, {"source": "encoder", "layer": 0}, {"source": "projector"}]
+)
+def test_what_would_be_too_large_is_not_computed(client, monkeypatch, options):
+    body = {"messages": [{"role": "user", "content": [SOUND]}], "pooling": "none", **options}
+    positions, width = embed(client, **body)["data"][0]["shape"]
+    monkeypatch.setattr("qwen2_audio.serve.routes.embeddings.MOST_NUMBERS", positions * width)
+    assert embed(client, **body)["data"][0]["shape"] == [positions, width]
+    monkeypatch.setattr("qwen2_audio.serve.routes.embeddings.MOST_NUMBERS", positions * width - 1)
+    monkeypatch.setattr("qwen2_audio.engine.prompt_outputs.HiddenStates.add", None)  # where states are taken
+    with pytest.raises(openai.APIStatusError) as refused:
+        embed(client, **body)
     assert (refused.value.status_code, refused.value.body["code"]) == (413, "answer_too_large")
 
 

@@ -63,6 +63,17 @@ def test_logprobs(client):
     assert [len(one.top_logprobs) for one in item.content[0].logprobs] == [2, 2]
 
 
+def test_the_operator_limits_logprobs():
+    with (
+        live(FakeBackend(), Settings(grace=1, logprobs=1)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client,
+    ):
+        assert client.responses.create(model="fake", input="say one", top_logprobs=1).output_text == "one"
+        with pytest.raises(openai.BadRequestError, match="--max-logprobs") as refused:
+            client.responses.create(model="fake", input="say one", top_logprobs=2)
+    assert refused.value.body["param"] == "top_logprobs"
+
+
 @pytest.mark.parametrize("most", [None, 2])
 def test_streamed_events_add_up_to_the_whole(client, most):
     options = {} if most is None else {"max_output_tokens": most}
@@ -135,6 +146,9 @@ def test_an_error_in_the_middle_of_a_stream(client):
         ({"inptu": "x"}, "inptu"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"model": "other"}, "model"),
+        ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
+        ({"metadata": {"x" * 65: "x"}}, f"metadata.{'x' * 65}"),
+        ({"metadata": {"a": "x" * 513}}, "metadata.a"),
         ({"previous_response_id": "resp_x"}, "previous_response_id"),
     ],
 )
@@ -158,5 +172,7 @@ def test_the_store_stays_within_its_bounds():
     assert store.get("r3") is None and store.get("r2") is not None, "the least recently used one goes"
     store.put(response(6, 20_000))
     assert store.get("r6") is None and store.get("r5") is not None
+    store.put(StoredResponse({"id": "r7", "metadata": {"a": "x" * 10_000}}, []))
+    assert store.get("r7") is None, "the body counts"
     assert store.delete("r5") and not store.delete("r5")
     assert store.nbytes == sum(store.get(name).nbytes for name in ("r2", "r4"))

@@ -96,7 +96,7 @@ class FakeBackend:
         threading.Thread(target=self._run, args=(handle, messages, sources, params, deadline), daemon=True).start()
         return handle
 
-    def submit_embedding(self, source, params, *, timeout=None, priority=0) -> RequestHandle:
+    def submit_embedding(self, source, params, *, timeout=None, priority=0, check_size=None) -> RequestHandle:
         clips = () if source.message is None else check_messages([source.message])
         heard = tuple(load_clip(clip, number).heard for number, clip in enumerate(clips, 1))
         return ended(Chunk("", "stop", Usage(20, sum(clip.tokens for clip in heard), 0), heard, embedding=VECTOR))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.engine import Engine, EngineSettings
 from ..engine.metrics import Stats
+from ..engine.prompt_outputs import num_numbers
 from ..engine.request import RequestHandle
 from ..engine.settings import DEFAULT_MAX_TOKENS
 from ..engine.thread import EngineThread
@@ -60,7 +61,7 @@ class Service:
         self._processor, self._template = processor, prompts.custom_template(processor)
         self._log_mels = LogMels(model.device) if model.device.type == "cuda" else None
         self._engine = Engine(model, processor.tokenizer, settings, draft)
-        self._generation_config = model.generation_config
+        self._config, self._generation_config = model.config, model.generation_config
         self._thread = EngineThread(self._engine)
 
     @property
@@ -140,18 +141,27 @@ class Service:
         return self._thread.submit(lambda: prompt, params, quick=True)
 
     def submit_embedding(
-        self, source: Any, params: PoolingParams, *, timeout: float | None = None, priority: int = 0
+        self,
+        source: Any,
+        params: PoolingParams,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        check_size: Callable[[int], None] | None = None,
     ) -> RequestHandle:
-        """Submit an EmbeddingInput, or what `input_of` makes one of; its last Chunk has the embedding.
+        """Submit an EmbeddingInput, or what `input_of` makes one of; its last Chunk has the embedding. `check_size` is
+        told on another thread, before anything is computed, how many numbers it will have.
 
-        Raises BusyError; later errors are those of `submit`.
+        Raises BusyError; later errors are those of `submit`, and what `check_size` raises.
         """
-        return self._thread.submit(
-            lambda: prompt_of(input_of(source), self._processor, self._template, self._log_mels),
-            params,
-            timeout=timeout,
-            priority=priority,
-        )
+
+        def prepare() -> Prompt:
+            prompt = prompt_of(input_of(source), self._processor, self._template, self._log_mels)
+            if check_size is not None:
+                check_size(num_numbers(self._config, prompt, params))
+            return prompt
+
+        return self._thread.submit(prepare, params, timeout=timeout, priority=priority)
 
     def submit_decisions(
         self,

@@ -120,7 +120,10 @@ class Engine:
         states = {sequence: self._make_state(sequence, resolved) for sequence in sequences}
         self._encoder_cache.acquire(request)
         self._responses.add(handle, states)
-        for sequence in sequences:
+        for sequence, state in states.items():
+            if isinstance(state.sampler, ConstrainedSampler):  # now that nothing raises: else it would stay for ever
+                self._forced_tokens.matchers[sequence] = state.sampler.matcher
+                self._speculative = self._speculative or self._speculative_of([])
             self._scheduler.add(sequence)
         self.stats.submitted += 1
 
@@ -347,8 +350,6 @@ class Engine:
                 mask = GrammarMask(matcher)
                 drawn = Sampler(sequence, resolved.options, vocab_size, self._model.device, mask)
             sampler = ConstrainedSampler(matcher, drawn)
-            self._forced_tokens.matchers[sequence] = matcher
-            self._speculative = self._speculative or self._speculative_of([])
         elif not resolved.greedy:
             sampler = Sampler(sequence, resolved.options, vocab_size, self._model.device)
         params = sequence.request.params
@@ -394,7 +395,6 @@ class Engine:
         if not self._runner.weights_changed():
             return
         self._encoder_cache.clear()
-        self._runner.zero(
-            self._scheduler.block_manager.take_blocks_to_zero()
-        )  # the new block manager has no list of them
+        blocks = self._scheduler.block_manager.take_blocks_to_zero()
+        self._runner.zero(blocks)  # the new block manager has no list of them
         self._scheduler = self._make_scheduler()

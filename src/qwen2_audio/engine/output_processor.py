@@ -171,7 +171,8 @@ class Responses:
         taken: Taken = NOTHING,
         error: Exception | None = None,
     ) -> None:
-        """Send the rest of the text and the one terminal delta. By then the sequence must be gone elsewhere."""
+        """Send the rest of the text and the one terminal delta. By then the sequence must be gone elsewhere. What goes
+        wrong here is the terminal delta's error."""
         request, state = sequence.request, self._states.pop(sequence)
         output = state.output
         rest = taken.text + output.end(reason)
@@ -182,14 +183,18 @@ class Responses:
         if not unfinished:
             del self._of_handle[request.handle]
         usage, heard = usage_of(sequence, output), request.prompt.heard
+        last = Chunk("", finish_reason, usage, heard, sequence.index, error=error)
+        if state.prompt_output is not None and finish_reason in ("stop", "length", "context"):
+            try:
+                state.prompt_output.put_into(last)
+            except Exception as failure:  # of memory, say: the states of all positions are joined here
+                last.finish_reason = finish_reason = "error"
+                last.error = failure
         self._stats.finish(finish_reason, usage, sum(clip.seconds for clip in heard), sequence.index)
         self._stats.end_to_end.add(time.monotonic() - request.arrived)
         if rest or taken.logprobs:
             tokens = output.tokens
             request.handle.put(Chunk(rest, index=sequence.index, logprobs=taken.logprobs, num_tokens=tokens))
-        last = Chunk("", finish_reason, usage, heard, sequence.index, error=error)
-        if state.prompt_output is not None and finish_reason in ("stop", "length", "context"):
-            state.prompt_output.put_into(last)
         request.handle.put(last)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..audio.mel import num_audio_tokens, num_encoder_frames
+from ..checkpoint.config import Qwen2AudioConfig
 from ..errors import ConfigError, NumericsError, PromptError
 from ..inputs.collate import stack_clips, to_device
 from ..inputs.prompt import Prompt
@@ -54,12 +55,10 @@ class PromptLogprobs:
     with_logits, layer = True, -1
 
     def __init__(self, prompt: Prompt, params: SamplingParams, audio_id: int, tokenizer: Tokenizer) -> None:
-        """Raises ConfigError where `prompt_logprobs_start` is not in the prompt."""
+        """`prompt_logprobs_start` of `params` is in the prompt: `OptionsResolver.limit` has said so."""
         self._ids, self._audio_id, self._tokenizer = prompt.ids, audio_id, tokenizer
         start, length = params.prompt_logprobs_start, len(prompt.ids)
         self._first, self._alternatives = start if start >= 0 else length + start, params.prompt_logprobs or 0
-        if not 0 <= self._first < length:
-            raise ConfigError(f"prompt_logprobs_start is {start}, and the prompt has {length} positions.")
         self._found: dict[int, TokenLogprob] = {}  # by the position of the token
         self.start = self._first_wanted(max(self._first - 1, 0))
 
@@ -147,6 +146,19 @@ def check_pooling(model: EngineModel, prompt: Prompt, params: PoolingParams) -> 
         )
     if params.source != "language_model" and not prompt.clips:
         raise PromptError(f"source is {params.source!r}, which embeds sound, and there is no clip; give one.")
+
+
+def num_numbers(config: Qwen2AudioConfig, prompt: Prompt, params: PoolingParams) -> int:
+    """How many numbers the embedding of `prompt` has: T x H with pooling "none", else H."""
+    text, audio = config.text_config, config.audio_config
+    width = audio.d_model if params.source == "encoder" else text.hidden_size
+    if params.pooled_by != "none":
+        return int(width)
+    if params.source == "language_model":
+        return int(len(prompt.ids) * width)
+    pooled = params.source == "projector" or params.layer in (-1, audio.encoder_layers + 1)
+    count = num_audio_tokens if pooled else num_encoder_frames
+    return int(sum(map(count, prompt.frames)) * width)
 
 
 def layer_of(model: EngineModel, params: PoolingParams) -> PoolingParams:

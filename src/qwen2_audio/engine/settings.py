@@ -155,11 +155,15 @@ class OptionsResolver:
         return resolved
 
     def limit(self, prompt: Prompt, params: SamplingParams, resolved: RequestOptions) -> Limit:
-        """Raises ContextLengthError and ConfigError as `limit` does, and ConfigError for ids outside the vocabulary."""
+        """Raises ContextLengthError and ConfigError as `limit` does, and ConfigError for ids outside the vocabulary and
+        for a prompt_logprobs_start outside the prompt."""
         vocabulary = self._model.config.text_config.vocab_size
         outside = [token for token in params.logprob_token_ids if not 0 <= token < vocabulary]
         if outside:
             raise ConfigError(f"logprob_token_ids has {outside[0]}; expected ids from 0 to {vocabulary - 1}.")
+        start, length = params.prompt_logprobs_start, len(prompt.ids)
+        if params.prompt_logprobs is not None and not -length <= start < length:
+            raise ConfigError(f"prompt_logprobs_start is {start}, and the prompt has {length} positions.")
         return limit(prompt, params, resolved.options.config, self._context)
 
     def check_fits(self, prompt: Prompt) -> None:

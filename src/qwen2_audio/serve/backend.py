@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..api.decisions import PendingDecision, Question
@@ -73,9 +73,16 @@ class Backend(Protocol):
         """
 
     def submit_embedding(
-        self, source: EmbeddingInput, params: PoolingParams, *, timeout: float | None = None, priority: int = 0
+        self,
+        source: EmbeddingInput,
+        params: PoolingParams,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+        check_size: Callable[[int], None] | None = None,
     ) -> RequestHandle:
-        """Queues what is to be embedded; the last chunk has the embedding. Raises as `submit`."""
+        """Queues what is to be embedded; the last chunk has the embedding. Raises as `submit`. `check_size` is told on
+        another thread, before anything is computed, how many numbers it will have; what it raises ends the request."""
 
     def submit_decisions(
         self,

@@ -239,11 +239,11 @@ def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
         max_tokens=request.max_completion_tokens or request.max_tokens,
         min_tokens=request.min_tokens,
         logit_bias=_logit_bias(request.logit_bias or {}),
-        logprobs=_alternatives(request.top_logprobs or 0, "top_logprobs", settings) if request.logprobs else None,
+        logprobs=alternatives(request.top_logprobs or 0, "top_logprobs", settings) if request.logprobs else None,
         prompt_logprobs=(
             None
             if request.prompt_logprobs is None
-            else _alternatives(request.prompt_logprobs, "prompt_logprobs", settings)
+            else alternatives(request.prompt_logprobs, "prompt_logprobs", settings)
         ),
         n=request.n,
         **answer,
@@ -268,7 +268,7 @@ def echo_of(request: ChatRequest, messages: Sequence[Message]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def _alternatives(asked: int, param: str, settings: Settings) -> int:
+def alternatives(asked: int, param: str, settings: Settings) -> int:
     """How many tokens are named beside one; -1 asks for all. ApiError for more than the operator allows."""
     allowed = settings.logprobs
     if allowed != -1 and not 0 <= asked <= allowed:

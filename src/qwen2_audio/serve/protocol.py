@@ -60,6 +60,12 @@ class _Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+# OpenAI's limits.
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -165,7 +171,7 @@ class ChatRequest(Sampling):
     long: str = "refuse"  # what becomes of a clip of more than 30 s; checked in convert.py
     user: Annotated[str, Field(max_length=256)] | None = None  # this and the next two are only logged
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Metadata | None = None
 
 
 class SpeechRequest(Sampling):
@@ -233,7 +239,8 @@ def _validated(model: type[_Request], fields: dict[str, Any]) -> _Request:
 def _explain(errors: ValidationError, fields: dict[str, Any], known: list[str]) -> ApiError:
     """The first validation error as a sentence."""
     error = errors.errors(include_url=False, include_context=False)[0]
-    param = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:80]}" for key in error["loc"]).lstrip(".")
+    keys = [key for key in error["loc"] if key != "[key]"]  # pydantic's mark of a name that is wrong itself
+    param = "".join(f"[{key}]" if isinstance(key, int) else f".{key[:80]}" for key in keys).lstrip(".")
     if error["type"] == "extra_forbidden":
         today = RENAMED.get(param)
         near = did_you_mean(str(error["loc"][-1])[:80], known) if today is None else f" It is {today} today."

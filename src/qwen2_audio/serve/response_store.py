@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..types import Message
 
 MOST = 1024  # responses, however small
-_OVERHEAD = 1024  # bytes of a response beside its texts and clips
+_OVERHEAD = 1024  # bytes of a response beside its body, texts and clips
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,10 @@ class StoredResponse:
     body: dict[str, Any]
     messages: list[Message]
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """About what it takes: clips of earlier turns are shared between responses, and counted in each."""
-        return _OVERHEAD + sum(_size(message["content"]) for message in self.messages)
+        return _OVERHEAD + len(json.dumps(self.body)) + sum(_size(message["content"]) for message in self.messages)
 
 
 def _size(content: Any) -> int:

@@ -12,6 +12,7 @@ from ..types import SamplingParams
 from .errors import ApiError
 from .protocol import ChatRequest, ResponseFormat, StructuredOutputs
 
+MOST_OF_GRAMMAR = 16 << 10  # characters: the library reads a grammar slowly, and meanwhile holds the interpreter
 ANY_OBJECT = {"type": "object"}
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")  # keywords that hold schemas by name
 _VALUES = ("enum", "const", "default", "examples")  # keywords that hold no schemas
@@ -95,6 +96,9 @@ def _of_structured_outputs(wanted: StructuredOutputs) -> tuple[dict[str, Any], s
             f"structured_outputs holds {found} of {', '.join(given)}; expected one of them.", param="structured_outputs"
         )
     kind, param = kinds[0], f"structured_outputs.{kinds[0]}"
+    if wanted.grammar is not None and len(wanted.grammar) > MOST_OF_GRAMMAR:
+        found = f"{param} has {len(wanted.grammar)} characters; expected {MOST_OF_GRAMMAR} at most."
+        raise ApiError(found, param=param)
     if kind not in ("json", "json_object"):
         for name in _OPTIONS:
             if getattr(wanted, name) is not None:

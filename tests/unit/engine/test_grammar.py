@@ -202,6 +202,7 @@ def test_forced_text_comes_as_tokens(matcher_of, tokenizer):
         ({"grammar": ""}, ""),
         ({"grammar": 'root ::= "x'}, ""),
         ({"grammar": 'start: "a" <|im_end|>'}, "<|im_end|>"),
+        ({"grammar": 'start: "a" /[ <|im_end|>'}, "<|im_end|>"),
         ({"grammar": 'start: "a" <[257]>'}, "<[257]>"),
         ({"grammar": "start: a\na[temperature=0.7]: /b+/"}, "temperature"),
         ({"grammar": 'start: a "x"\na[stop="x"]: /.*/'}, "stop"),
@@ -252,6 +253,19 @@ def test_hostile_ones_cost_little(matcher_of, given):
     assert time.process_time() - started < 5
 
 
+@pytest.mark.parametrize(
+    "run", ["[", '"\\', "/\\", "\n", "\n "], ids=["brackets", "quotes", "slashes", "lines", "blank lines"]
+)
+def test_runs_of_one_letter_take_no_square_of_time(run):
+    """Each took a second or more, and held the interpreter meanwhile."""
+    start = 'root ::= "a"\n' if "\n" in run else 'start: "a"\n'
+    grammar.check(("regex", "a"))  # llguidance is imported
+    started = time.thread_time()
+    with contextlib.suppress(ConfigError):
+        grammar.check(("grammar", start + run * (16384 // len(run))))
+    assert time.thread_time() - started < 0.5
+
+
 def test_a_text_has_a_length(matcher_of):
     with pytest.raises(ConfigError, match="1048577 characters"):
         matcher_of(regex="a" * (grammar.MAX_CHARACTERS + 1))
@@ -269,6 +283,22 @@ def test_compiled_grammars_are_kept_and_not_for_ever(tokenizer, ends, monkeypatc
     grammars.matcher(("regex", "b"), ends)
     grammars.matcher(("regex", "a0"), ends)
     assert len(compiled) == CACHED + 2 and len(grammars._compiled) == CACHED
+
+
+def test_a_refusal_is_remembered(monkeypatch):
+    asked = []
+    written = grammar._grammar
+    monkeypatch.setattr(grammar, "_grammar", lambda *given: asked.append(given) or written(*given))
+    for _ in range(3):
+        for constraint in (
+            ("json_schema", '{"not": {"const": 17}}'),
+            ("grammar", "start: a17"),
+            ("grammar", "start: <17>"),
+        ):
+            with pytest.raises(ConfigError, match=r"cannot be honoured|names the control token"):
+                grammar.check(constraint)
+    assert len(asked) == 3
+    assert grammar._why_not.cache_info().maxsize == grammar.CHECKED
 
 
 def test_without_llguidance(tokenizer, ends, monkeypatch):

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.executor.forward_batch import ForwardOutput
 from qwen2_audio.engine.prompt_outputs import HiddenStates, PromptLogprobs, pool
-from qwen2_audio.errors import NumericsError
+from qwen2_audio.engine.request import RequestHandle
+from qwen2_audio.errors import ConfigError, NumericsError
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.types import Chunk, PoolingParams, SamplingParams
 
@@ -61,3 +63,59 @@ def test_rows_of_clips_are_not_asked_for():
         prompt, SamplingParams(prompt_logprobs=0, prompt_logprobs_start=-1), AUDIO, Tokenizer()
     )
     assert from_the_end.start == 5 and from_the_end.num_logits(0, 6) == 1
+
+
+@pytest.fixture
+def engine(tiny_chat):
+    return Engine(tiny_chat.model, tiny_chat.processor.tokenizer, EngineSettings(kv_tokens=512))
+
+
+TEXT = Prompt([20, 21, 22], [], [], ())
+
+
+@pytest.mark.parametrize("start", [3, -4])
+def test_a_start_outside_the_prompt_is_refused_before_anything_is_made(engine, start):
+    params = SamplingParams(prompt_logprobs=0, prompt_logprobs_start=start)
+    message = f"prompt_logprobs_start is {start}, and the prompt has 3 positions"
+    with pytest.raises(ConfigError, match=message):
+        engine.check_request(TEXT, params)
+    with pytest.raises(ConfigError, match=message):
+        engine.submit(TEXT, params, RequestHandle(1, engine.cancel))
+    for start in (2, -3):
+        engine.check_request(TEXT, SamplingParams(prompt_logprobs=0, prompt_logprobs_start=start))
+
+
+def test_a_request_that_is_refused_late_leaves_no_matcher(engine, monkeypatch):
+    pytest.importorskip("llguidance")
+
+    def fail(*given):
+        raise ConfigError("too late")
+
+    params = SamplingParams(regex="a+", prompt_logprobs=0, max_tokens=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("qwen2_audio.engine.engine.PromptLogprobs", fail)
+        with pytest.raises(ConfigError, match="too late"):
+            engine.submit(TEXT, params, RequestHandle(1, engine.cancel))
+    assert engine.idle and not engine._forced_tokens.matchers
+    handle = RequestHandle(1, engine.cancel)
+    engine.submit(TEXT, params, handle)
+    assert len(engine._forced_tokens.matchers) == 1
+    while not engine.idle:
+        engine.step()
+    assert handle.completions()[0].text == "aa" and not engine._forced_tokens.matchers
+
+
+def test_what_goes_wrong_at_the_end_is_the_error_of_the_last_chunk(engine, monkeypatch):
+    def fail(*given):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("qwen2_audio.engine.prompt_outputs.pool", fail)
+    handle = RequestHandle(1, engine.cancel)
+    engine.submit(TEXT, PoolingParams(), handle)
+    for _ in range(5):
+        if not engine.idle:
+            engine.step()
+    assert engine.idle and handle.done
+    (last,) = handle
+    assert last.finish_reason == "error" and isinstance(last.error, MemoryError)
+    assert engine.stats.finished == {"error": 1}

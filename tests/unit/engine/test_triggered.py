@@ -8,6 +8,7 @@ from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
 from kit.small_processor import CONFIG, CONTROL
+from qwen2_audio.engine.structured import grammar
 from qwen2_audio.engine.structured.grammar import Grammars
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.text.tokenizer import Tokenizer
@@ -96,3 +97,22 @@ def test_params():
         SamplingParams(trigger="<t>", regex="a")
     with pytest.raises(ConfigError, match="trigger is ''"):
         SamplingParams(trigger="", grammar="start: x")
+
+
+def test_the_grammar_is_kept_for_the_trigger(tokenizer, monkeypatch):
+    """It is not compiled again, which would be on the engine's thread, however many others were since."""
+    ends = frozenset([tokenizer.convert_tokens_to_ids("<|im_end|>")])
+    grammars, compiled = Grammars(tokenizer, len(tokenizer)), []
+    compile_ = grammar._compile
+    matcher = grammars.triggered("<t>", GRAMMAR, ends)
+    for number in range(grammar.CACHED):
+        grammars.matcher(("regex", f"a{number}"), ends)
+    monkeypatch.setattr(grammar, "_compile", lambda *given: compiled.append(given) or compile_(*given))
+    for _ in range(2):
+        for token in tokenizer.encode("<t>"):
+            matcher.advance(token)
+        assert not matcher.free and allowed(matcher, tokenizer) == "0123456789"
+        for token in tokenizer.encode("42."):
+            matcher.advance(token)
+        assert matcher.free
+    assert compiled == []

@@ -135,3 +135,12 @@ def test_values_that_exclude_each_other(fields, param):
     with pytest.raises(ApiError) as refused:
         params(**fields)
     assert refused.value.param == param
+
+
+def test_a_grammar_has_a_length():
+    with pytest.raises(ApiError, match="grammar has 16385 characters; expected 16384 at most") as error:
+        params(structured_outputs={"grammar": "x" * 16385})
+    assert error.value.param == "structured_outputs.grammar" and error.value.status == 400
+    assert params(structured_outputs={"grammar": "x" * 16384}).grammar
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"description": "x" * 20_000}}}
+    assert len(params(tools=[tool], tool_choice="required").grammar) > 16384, "made here, of tools"

@@ -33,6 +33,9 @@ def refused(fields):
         ({"messages": MESSAGES, "logit_bias": {"1": "x"}}, "logit_bias.1", "number"),
         ({"messages": MESSAGES, "user": 7}, "user", "string"),
         ({"messages": MESSAGES, "priority": -1}, "priority", "greater"),
+        ({"messages": MESSAGES, "metadata": {str(number): "" for number in range(17)}}, "metadata", "at most 16"),
+        ({"messages": MESSAGES, "metadata": {"long" * 20: ""}}, f"metadata.{'long' * 20}", "at most 64"),
+        ({"messages": MESSAGES, "metadata": {"a": "x" * 513}}, "metadata.a", "at most 512"),
     ],
 )  # fmt: skip
 def test_the_message_names_the_field(fields, param, words):

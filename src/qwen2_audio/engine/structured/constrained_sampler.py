@@ -32,22 +32,22 @@ class GrammarMask:
 
 
 class ConstrainedSampler:
-    """Draws the tokens of one sequence and keeps its matcher in step with them."""
+    """Draws the tokens of one sequence and keeps its matcher in step with them. Attribute `matcher`."""
 
     def __init__(self, matcher: AnyMatcher, sampler: Sampler | None) -> None:
         """`sampler`: None for a greedy answer; else one whose processors hold the matcher's GrammarMask."""
-        self._matcher, self._sampler = matcher, sampler
+        self.matcher, self._sampler = matcher, sampler
 
     def choose(self, answer_ids: list[int], logits: torch.Tensor, likeliest: int) -> int:
         """The token that follows the prompt and `answer_ids`, from the model's logits, fp32 [V]. Raises ConfigError
         where the grammar is too complex to go on."""
         if self._sampler is not None:
             token = self._sampler.choose(answer_ids, logits, likeliest)
-        elif self._matcher.accepts(likeliest):
+        elif self.matcher.accepts(likeliest):
             token = likeliest
         else:
-            token = best_allowed(self._matcher.allowed(), logits)
-        self._matcher.advance(token)
+            token = best_allowed(self.matcher.allowed(), logits)
+        self.matcher.advance(token)
         return token
 
 

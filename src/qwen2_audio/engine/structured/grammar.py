@@ -12,7 +12,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Constraint = tuple[str, str]  # its kind and its text, as SamplingParams.constraint
 
 MAX_CHARACTERS = 1 << 20  # of a constraint's text
-CHECKED = 64  # constraints that are known to be honoured
+CHECKED = 64  # constraints that are known to be honoured, or not
 CACHED = 16  # compiled grammars; the library holds up to 2 kB for each of a grammar's lexer states
 # What a hostile grammar may cost, in the library's units: 20 ms to compile its regular expressions, 17 ms a token.
 LIMITS = {
@@ -46,7 +46,8 @@ ONE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separato
 NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
 _CONTROL = b"\xff"  # before the name of a token that is no text, in llguidance
 _EXCERPT = re.compile(r"\s*(?:\d+ \|.*|\^.*)$")
-_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*"|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+/')
+# A literal without an end matches too, with an empty group: else each of its quotes would be looked at in a new search.
+_LITERALS = re.compile(r'"(?:\\.|[^"\\\n])*("?)|(?://|#)[^\n]*|/(?:\\.|[^/\\\n])+(/?)')
 
 
 class Matcher:
@@ -166,8 +167,12 @@ class Grammars:
 
         Raises ConfigError as `matcher`.
         """
-        self.matcher(constraint, eos_ids)
-        return TriggeredMatcher(trigger, partial(self.matcher, constraint, eos_ids), self._token_bytes)
+        start = self.matcher(constraint, eos_ids)  # kept: the trigger may come when other grammars fill the cache
+
+        def make(before: str) -> Matcher:
+            return self.matcher(constraint, eos_ids, before) if before else start.copy()
+
+        return TriggeredMatcher(trigger, make, self._token_bytes)
 
     def matcher_of(self, params: SamplingParams, eos_ids: frozenset[int]) -> AnyMatcher:
         """The matcher of an answer that `params` hold to something. Raises ConfigError as `matcher`."""
@@ -177,15 +182,25 @@ class Grammars:
         return self.triggered(params.trigger, params.constraint, eos_ids)
 
 
-@lru_cache(CHECKED)
 def check(constraint: Constraint) -> None:
     """Raises ConfigError for a constraint that cannot be honoured, with the reason. Needs no tokenizer."""
+    _llguidance()
+    if reason := _why_not(constraint):
+        raise ConfigError(reason)
+
+
+@lru_cache(CHECKED)
+def _why_not(constraint: Constraint) -> str:
+    """Why a constraint cannot be honoured; empty for one that can."""
     library = _llguidance()
-    wrong, messages = library.LLMatcher.validate_grammar_with_warnings(
-        _grammar(constraint, library), limits=library.LLParserLimits(**LIMITS)
-    )
-    if wrong or messages:  # a warning tells of something that would not be honoured
-        raise _refusal(constraint[0], messages[0])
+    try:
+        wrong, messages = library.LLMatcher.validate_grammar_with_warnings(
+            _grammar(constraint, library), limits=library.LLParserLimits(**LIMITS)
+        )
+    except ConfigError as error:
+        return str(error)
+    # A warning tells of something that would not be honoured.
+    return str(_refusal(constraint[0], messages[0])) if wrong or messages else ""
 
 
 def _compile(constraint: Constraint, tokenizer: Any, before: str) -> Any:
@@ -252,7 +267,8 @@ def _lark_strings(texts: Iterable[str]) -> Iterable[str]:
 def _lark(text: str, library: Any) -> str:
     """A Lark grammar, or a GBNF one as Lark."""
     try:
-        grammar: str = library.grammar_from("grammar", text)
+        # The library takes the square of the time for a run of empty lines, and holds the interpreter's lock.
+        grammar: str = library.grammar_from("grammar", re.sub(r"\n\s*\n", "\n", text))
     except (ValueError, RecursionError) as error:
         raise _refusal("grammar", str(error)) from error
     return grammar
@@ -260,13 +276,13 @@ def _lark(text: str, library: Any) -> str:
 
 def _checked_lark(text: str) -> str:
     """Raises ConfigError for what the library would do otherwise than a reader of the grammar expects."""
-    rules = _LITERALS.sub('""', text)
+    rules = _LITERALS.sub(lambda found: found[0] if "" in found.groups() else '""', text)
     if named := re.search(r"<[^<>\s]*>", rules):
         raise ConfigError(
             f"grammar names the control token {named[0]}, and an answer is text alone; leave it out. The end of the "
             "answer needs none."
         )
-    if option := re.search(r"\[[^\]]*\b(temperature|stop)\s*=", rules):
+    if option := re.search(r"\[[^\[\]]*\b(temperature|stop)\s*=", rules):
         instead = "give it beside the grammar" if option[1] == "temperature" else "use suffix= or lazy"
         raise ConfigError(f"grammar has a rule with {option[1]}=, which has no effect here; {instead}.")
     return text

@@ -40,8 +40,7 @@ class ChatRoutes:
         state, arrived = self._state, asyncio.get_running_loop().time()
         check_content_type(request, "application/json")
         body = await read_body(request, state.settings)
-        in_thread = asyncio.to_thread(_parse, body, state.settings) if len(body) > _PARSE_IN_THREAD else None
-        chat, messages, params = await in_thread if in_thread else _parse(body, state.settings)
+        chat, messages, params = await _parse(body, state.settings)
         policy = None if chat.long == "refuse" else long_of(chat)
         del body
         state.check_model(chat.model)
@@ -71,9 +70,17 @@ class ChatRoutes:
         return EventStream(events.encode(prepend(first, chunks)), handle, state.settings, arrived)
 
 
-def _parse(body: bytes, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
+async def _parse(body: bytes, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
     """The request, its messages and its sampling parameters. ApiError for a field that is wrong."""
+    if len(body) > _PARSE_IN_THREAD:
+        return await asyncio.to_thread(lambda: _convert(parse_chat(parse_json(body)), settings))
     chat = parse_chat(parse_json(body))
+    if chat.tools:  # their schemas are compiled, to know whether they can be honoured
+        return await asyncio.to_thread(_convert, chat, settings)
+    return _convert(chat, settings)
+
+
+def _convert(chat: ChatRequest, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
     return chat, messages_of(chat, settings), params_of(chat, settings)
 
 

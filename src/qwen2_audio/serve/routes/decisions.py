@@ -26,6 +26,8 @@ from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, stream
 
 Labels = Literal["letters", "words"]
+MOST_OF_QUESTION = 16 << 10  # characters
+MOST_OF_CHOICE = 4 << 10  # characters, with its description
 
 
 class DecisionsRequest(Body):
@@ -123,7 +125,10 @@ class DecisionRoutes:
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
         timeout = state.seconds_left(arrived)
-        pending = state.backend.submit_decisions(messages, questions, timeout=timeout, priority=priority)
+        # In a thread: it writes and tokenizes each question.
+        pending = await asyncio.to_thread(
+            state.backend.submit_decisions, messages, questions, timeout=timeout, priority=priority
+        )
         return await run_while_connected(request, self._collect_all(pending, clips))
 
     async def _collect_all(self, pending: Sequence[PendingDecision], clips: Sequence[str]) -> list[Decision]:
@@ -199,6 +204,12 @@ def _question(text: str, options: tuple[Any, ...], kind: Any, labels: Labels, fi
     for value, description in options:
         if not isinstance(value, (str, bool)) or not isinstance(description, str):
             raise ApiError(f"{field} has the option {value!r:.60}; expected texts.", param=field)
+        if (length := len(shown(value)) + len(description)) > MOST_OF_CHOICE:
+            raise ApiError(
+                f"{field} has a choice of {length} characters; expected {MOST_OF_CHOICE} at most.", param=field
+            )
+    if len(text) > MOST_OF_QUESTION:
+        raise ApiError(f"{field} has {len(text)} characters; expected {MOST_OF_QUESTION} at most.", param=field)
     try:
         return Question(text, options, kind, labels)
     except PromptError as error:

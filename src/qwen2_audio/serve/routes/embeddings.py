@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ...engine.request import RequestHandle
 from ...types import Chunk, EmbeddingInput, Message, Pooling, PoolingParams, Source, Usage
@@ -66,7 +68,8 @@ class EmbeddingRoutes:
         work = self._embed_all(inputs, params, arrived, asked.priority, clip_params(messages))
         chunks = await run_while_connected(request, work)
         _check_dimensions(asked.dimensions, chunks[0].embedding.shape[-1])
-        return JSONResponse(await asyncio.to_thread(_body, chunks, asked.encoding_format, state.names[0]))
+        body = await asyncio.to_thread(_body, chunks, asked.encoding_format, state.names[0])
+        return Response(body, media_type="application/json")
 
     async def _embed_all(
         self,
@@ -84,16 +87,17 @@ class EmbeddingRoutes:
             for source in inputs:
                 if len(running) == ahead:
                     done.append(await self._last_chunk(running.popleft(), clips))
-                    _check_size(done)
                 timeout = state.seconds_left(arrived)
-                handle = state.backend.submit_embedding(source, params, timeout=timeout, priority=priority)
+                handle = state.backend.submit_embedding(
+                    source, params, timeout=timeout, priority=priority, check_size=partial(_check_size, done)
+                )
                 running.append(handle)
             while running:
                 done.append(await self._last_chunk(running.popleft(), clips))
-                _check_size(done)
         finally:
             for handle in running:  # after an error
                 handle.cancel()
+        _check_size(done, 0)
         return done
 
     async def _last_chunk(self, handle: RequestHandle, clips: Sequence[str]) -> Chunk:
@@ -131,10 +135,9 @@ def _text_input(value: str | list[int]) -> EmbeddingInput:
     return EmbeddingInput(ids=tuple(value))
 
 
-def _check_size(done: Sequence[Chunk]) -> None:
-    """ApiError (413) for more numbers than one answer may have."""
-    numbers = sum(chunk.embedding.size for chunk in done)
-    if numbers > MOST_NUMBERS:
+def _check_size(done: Sequence[Chunk], more: int) -> None:
+    """ApiError (413) where `more` numbers, beside those of `done`, are more than one answer may have."""
+    if sum(chunk.embedding.size for chunk in done) + more > MOST_NUMBERS:
         raise ApiError(
             f"The embeddings have more than {MOST_NUMBERS:,} numbers, the limit for an answer; send fewer inputs, or "
             "let them be pooled.",
@@ -153,17 +156,28 @@ def _check_dimensions(dimensions: int | None, width: int) -> None:
         )
 
 
-def _body(chunks: Sequence[Chunk], encoding: str, model: str) -> dict[str, Any]:
-    data = []
-    for index, chunk in enumerate(chunks):
-        vector: np.ndarray = chunk.embedding
-        if encoding == "float":
-            written: Any = vector.tolist()
-        else:
-            written = base64.b64encode(vector.astype("<f4").tobytes()).decode()
-        shape = {"shape": list(vector.shape)} if vector.ndim == 2 else {}  # of pooling "none": positions, width
-        data.append({"object": "embedding", "index": index, "embedding": written, **shape})
-    return {"object": "list", "data": data, "model": model, "usage": _usage(chunks)}
+def _body(chunks: Sequence[Chunk], encoding: str, model: str) -> bytes:
+    """The answer as JSON."""
+    data = ",".join(_item(index, chunk.embedding, encoding) for index, chunk in enumerate(chunks))
+    about = _json({"model": model, "usage": _usage(chunks)})
+    return f'{{"object":"list","data":[{data}],{about[1:]}'.encode()
+
+
+def _item(index: int, vector: np.ndarray, encoding: str) -> str:
+    """One embedding, [H] or [T, H]. Each row is written by itself: json keeps other threads from running meanwhile."""
+    if encoding == "base64":
+        written = _json(base64.b64encode(vector.astype("<f4").tobytes()).decode())
+    elif vector.ndim == 2:
+        written = f"[{','.join(_json(row.tolist()) for row in vector)}]"
+    else:
+        written = _json(vector.tolist())
+    shape = {"shape": list(vector.shape)} if vector.ndim == 2 else {}  # of pooling "none": positions, width
+    about = _json({"object": "embedding", "index": index, **shape})
+    return f'{about[:-1]},"embedding":{written}}}'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _usage(chunks: Sequence[Chunk]) -> dict[str, Any]:

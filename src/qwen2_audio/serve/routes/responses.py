@@ -19,13 +19,14 @@ from ...engine.request import completions_of
 from ...types import Chunk, Completion, FinishReason, Heard, Message, SamplingParams, TokenLogprob, Usage
 from ..answers import heard_body, logprobs_body
 from ..bodies import check_content_type, parse_json, read_body
-from ..convert import clip_params, conversation_of, sampling_params
+from ..convert import alternatives, clip_params, conversation_of, sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, prepend
 from ..input_items import messages_of_input
 from ..media import fetch_links, links_of
-from ..protocol import Sampling, parse_body
+from ..protocol import Metadata, Sampling, parse_body
 from ..response_store import ResponseStore, StoredResponse
+from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 from ..structured import check_constraint, constraint_of_text
@@ -50,7 +51,7 @@ class ResponsesRequest(Sampling):
     text: dict[str, Any] = Field(default_factory=dict)
     include: list[Literal["message.output_text.logprobs"]] = Field(default_factory=list)
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
     prompt_cache_key: str | None = None  # without effect: the cache finds prompts by their content
     user: Annotated[str, Field(max_length=256)] | None = None  # these two are accepted; nothing is done for them
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
@@ -131,7 +132,7 @@ class ResponseRoutes:
         check_content_type(request, "application/json")
         asked = parse_body(ResponsesRequest, _without_neutral(parse_json(await read_body(request, state.settings))))
         state.check_model(asked.model)
-        params = _params(asked)
+        params = _params(asked, state.settings)
         await asyncio.to_thread(check_constraint, params, "text.format.schema")
         earlier = self._earlier(asked.previous_response_id)
         new = conversation_of(messages_of_input(asked.input), state.settings, "input")
@@ -214,14 +215,14 @@ class ResponseRoutes:
         yield event(f"response.{kept['status']}", response=kept)
 
 
-def _params(asked: ResponsesRequest) -> SamplingParams:
+def _params(asked: ResponsesRequest, settings: Settings) -> SamplingParams:
     if asked.max_completion_tokens is not None and asked.max_output_tokens not in (None, asked.max_completion_tokens):
         raise ApiError("max_output_tokens and max_completion_tokens differ; give one.", param="max_output_tokens")
     with_logprobs = asked.include or asked.top_logprobs is not None
     return sampling_params(
         asked,
         max_tokens=asked.max_output_tokens or asked.max_completion_tokens,
-        logprobs=(asked.top_logprobs or 0) if with_logprobs else None,
+        logprobs=alternatives(asked.top_logprobs or 0, "top_logprobs", settings) if with_logprobs else None,
         **constraint_of_text(asked.text),
     )
 
