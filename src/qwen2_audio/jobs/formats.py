@@ -40,9 +40,27 @@ def _array(pyarrow: Any, values: list[Any], kind: str | None) -> Any:
     if kind is not None:
         return pyarrow.array(values, type=_type(pyarrow, kind))
     try:
-        return pyarrow.array(values)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-        return pyarrow.array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values])
+        array = pyarrow.array(values)
+        if not _has_empty_struct(pyarrow, array.type):  # {} in all rows, which Parquet has no column for
+            return array
+    except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
+        pass
+    return pyarrow.array([None if value is None else _as_json(value) for value in values], type=pyarrow.string())
+
+
+def _has_empty_struct(pyarrow: Any, kind: Any) -> bool:
+    if pyarrow.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_has_empty_struct(pyarrow, kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _as_json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(value)
+    return text
 
 
 def _type(pyarrow: Any, kind: str) -> Any:
