@@ -30,3 +30,13 @@ def test_a_run_with_other_shards_before_does_not_count(stub_job):
     assert (status.total, status.done, status.running) == (32, 32, False)
     job.run()  # finds nothing left to do
     assert status_of(job.output).total == 32
+
+
+def test_journals_of_other_shards_are_left_alone(stub_job):
+    """Their run may be between a part and the end of its journal, which it then cannot find."""
+    job = stub_job(32)
+    job.run()
+    for number in (0, 1):
+        (job.output / "journal" / f"part-{number:05}.jsonl").write_bytes(b"")
+    job.run(shard="1/2")
+    assert [path.name for path in (job.output / "journal").iterdir()] == ["part-00001.jsonl"]
