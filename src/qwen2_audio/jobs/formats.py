@@ -134,23 +134,32 @@ def write_parquet(path: Path, parts: Sequence[Path]) -> int:
     """All rows as one Parquet file, a part a row group. Returns their number. Raises JobError where a column has types
     that do not go together."""
     pyarrow = load_pyarrow()
-    tables = [_table(pyarrow, part) for part in parts]  # to find the schema; their rows are read again below
+    schemas = [_schema(pyarrow, part) for part in parts]  # the rows are read again below, those of one part at a time
     try:
-        schema = pyarrow.unify_schemas([table.schema for table in tables], promote_options="permissive")
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
         raise JobError(
             f"The parts have columns whose types do not go together ({error}); export to JSON lines."
         ) from error
-    count = 0
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        for table in tables:
-            columns = [
-                table[field.name].cast(field.type) if field.name in table.column_names
-                else pyarrow.nulls(table.num_rows, field.type) for field in schema
-            ]  # fmt: skip
-            writer.write_table(pyarrow.table(columns, schema=schema))
-            count += table.num_rows
-    return count
+        return sum(_copy(pyarrow, part, schema, writer) for part in parts)
+
+
+def _copy(pyarrow: Any, part: Path, schema: Any, writer: Any) -> int:
+    """The rows of a part, with all columns of the schema. Returns their number."""
+    table = _table(pyarrow, part)
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names
+        else pyarrow.nulls(table.num_rows, field.type) for field in schema
+    ]  # fmt: skip
+    writer.write_table(pyarrow.table(columns, schema=schema))
+    return int(table.num_rows)
+
+
+def _schema(pyarrow: Any, part: Path) -> Any:
+    if part.suffix == ".parquet":
+        return pyarrow.parquet.read_schema(part)
+    return _table(pyarrow, part).schema
 
 
 def _table(pyarrow: Any, part: Path) -> Any:
