@@ -152,13 +152,14 @@ def _follow(events: Iterator[Progress | Finished], sounds: list[Sound], writer: 
             sound = sounds[event.source]
             if isinstance(event, Progress):
                 for segment in event.segments:
-                    flags.update(segment.flags)
                     progress.pause()
                     writer.segment(segment)
                 progress.show(sound.name, event.position, event.seconds)
                 continue
             progress.pause()
             talk = event.transcript
+            for segment in talk.segments:  # only the whole sound says which are in another language
+                flags.update(segment.flags)
             total += max(0.0, talk.seconds - wanted.span[0])
             heard += talk.seconds - sum(end - start for start, end in talk.skipped)
             for sentence in talk.notes:

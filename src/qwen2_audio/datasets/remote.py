@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ..errors import AudioError, ConfigError, DatasetError
+from ..errors import AudioError, ConfigError, DatasetError, Qwen2AudioError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _NOT_STORES = ("http", "https", "file")  # `audio.io` reads them
@@ -57,7 +57,7 @@ def is_remote(text: str) -> bool:
 
 def read_remote(url: str, max_bytes: int) -> bytes:
     """The bytes of a file in a store. Raises AudioError with the URL, ConfigError where a package is missing."""
-    filesystem, path = _filesystem(url)
+    filesystem, path = _filesystem(url, AudioError)
     try:
         size = filesystem.size(path)
         if size is not None and size > max_bytes:
@@ -91,8 +91,9 @@ def list_remote(url: str) -> list[RemoteFile]:
     return files
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's filesystem for a URL, and the path in it. Raises ConfigError."""
+def _filesystem(url: str, unknown: type[Qwen2AudioError] = ConfigError) -> tuple[Any, str]:
+    """fsspec's filesystem for a URL, and the path in it. Raises ConfigError where a package is missing, and `unknown`
+    for an address that is none: where it is a row's, the other rows go on."""
     try:
         import fsspec
     except ImportError as error:
@@ -104,7 +105,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         package = "'qwen2-audio[s3]'" if url.lower().startswith(("s3://", "s3a://")) else "fsspec's package for it"
         raise ConfigError(f"{url} needs a package that is not installed ({error}): pip install {package}.") from error
     except ValueError as error:
-        raise ConfigError(f"{url} is no address that fsspec knows: {error}.") from error
+        raise unknown(f"{url} is no address that fsspec knows: {error}.") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from ..datasets.row import Sound
 from ..datasets.sounds import load_sound
 from ..errors import ConfigError
 from ..inputs.clip import LIMITS, AudioClip, clip_from_waveform
@@ -15,7 +16,7 @@ from .config import JobConfig
 from .operations import Pending, values_of
 from .reading import sound_of
 from .runner import JobRow
-from .speech import AT_ONCE, source_of
+from .speech import AT_ONCE, LongSounds
 from .template import fill
 
 if TYPE_CHECKING:
@@ -31,18 +32,19 @@ class Ask:
         self._chat, self._service, self._config = chat, chat.service(), config
         if config.system and self._service.is_base:
             raise ConfigError(f"{chat.name} is a base checkpoint, which takes no system prompt; leave 'system' out.")
+        self._sounds = LongSounds()
         self._threads = None if config.long == "refuse" else ThreadPoolExecutor(min(AT_ONCE, config.in_flight))
 
     def read(self, item: JobRow) -> Any:
         if self._threads is not None:
-            return source_of(item)
+            return sound_of(item.row)
         loaded = load_sound(sound := sound_of(item.row), limits=LIMITS)
         return clip_from_waveform(loaded.waveform, sound.name, loaded.notes)
 
     def submit(self, item: JobRow, read: Any) -> Pending:
         params = self._config.sampling.params(item.number)
         if self._threads is not None:
-            return self._threads.submit(self._ask_long, self._messages(item, read), params)
+            return self._threads.submit(self._ask_long, item, read, params)
         clip: AudioClip = read
         handle = self._service.submit(self._messages(item, clip.waveform), params, raw=self._service.is_base)
         return Asked(handle, clip.heard.notes)
@@ -51,8 +53,9 @@ class Ask:
         question = user(fill(self._config.ask, values_of(item.row)), audio=audio)
         return [system(self._config.system), question] if self._config.system else [question]
 
-    def _ask_long(self, messages: list[Message], params: SamplingParams) -> Mapping[str, Any]:
-        completion = self._chat.chat(messages, params, long=self._config.long)
+    def _ask_long(self, item: JobRow, sound: Sound, params: SamplingParams) -> Mapping[str, Any]:
+        with self._sounds.opened(sound) as source:
+            completion = self._chat.chat(self._messages(item, source), params, long=self._config.long)
         return columns_of(completion, [note for clip in completion.heard for note in clip.notes])
 
     def close(self) -> None:

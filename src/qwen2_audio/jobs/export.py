@@ -16,20 +16,26 @@ _WRITERS = {".jsonl": write_jsonl, ".parquet": write_parquet, ".csv": write_csv}
 def export(folder: Path, to: Path, *, errors: bool = False) -> int:
     """Write the answers of all whole parts into one file, in the corpus's order: .jsonl, .parquet or .csv by its name.
 
-    errors: those instead. Returns the rows. Raises ConfigError for another ending, JobError where the folder holds no
-    job or the file cannot be written; it is written whole or not at all.
+    errors: those of these parts instead. Returns the rows. Raises ConfigError for another ending, JobError where the
+    folder holds no job or the file cannot be written; it is written whole or not at all.
     """
     if to.suffix not in _WRITERS:
         raise ConfigError(f"{to} ends in {to.suffix!r}; expected {', '.join(_WRITERS)}.")
     status_of(folder)
-    places = (folder / (ERRORS if errors else PARTS)).glob("part-*")
-    parts = sorted(path for path in places if part_number(path) is not None)
+    parts = _by_number(folder / PARTS)
+    if errors:  # those of a part are written before its answers
+        parts = {number: path for number, path in _by_number(folder / ERRORS).items() if number in parts}
     new = to.with_name(f".{to.name}.new")
     try:
-        count = _WRITERS[to.suffix](new, parts)
+        count = _WRITERS[to.suffix](new, [parts[number] for number in sorted(parts)])
         os.replace(new, to)
     except OSError as error:
         raise JobError(f"{to} cannot be written: {error.strerror}.") from error
     finally:
         new.unlink(missing_ok=True)
     return count
+
+
+def _by_number(place: Path) -> dict[int, Path]:
+    """The files of parts in a folder; from 100,000 parts on, their names are not in their order."""
+    return {number: path for path in place.glob("part-*") if (number := part_number(path)) is not None}

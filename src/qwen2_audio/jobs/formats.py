@@ -40,9 +40,27 @@ def _array(pyarrow: Any, values: list[Any], kind: str | None) -> Any:
     if kind is not None:
         return pyarrow.array(values, type=_type(pyarrow, kind))
     try:
-        return pyarrow.array(values)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-        return pyarrow.array([None if value is None else json.dumps(value, ensure_ascii=False) for value in values])
+        array = pyarrow.array(values)
+        if not _has_empty_struct(pyarrow, array.type):  # {} in all rows, which Parquet has no column for
+            return array
+    except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
+        pass
+    return pyarrow.array([None if value is None else _as_json(value) for value in values], type=pyarrow.string())
+
+
+def _has_empty_struct(pyarrow: Any, kind: Any) -> bool:
+    if pyarrow.types.is_struct(kind) and not kind.num_fields:
+        return True
+    return any(_has_empty_struct(pyarrow, kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _as_json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(value)
+    return text
 
 
 def _type(pyarrow: Any, kind: str) -> Any:
@@ -116,23 +134,32 @@ def write_parquet(path: Path, parts: Sequence[Path]) -> int:
     """All rows as one Parquet file, a part a row group. Returns their number. Raises JobError where a column has types
     that do not go together."""
     pyarrow = load_pyarrow()
-    tables = [_table(pyarrow, part) for part in parts]  # to find the schema; their rows are read again below
+    schemas = [_schema(pyarrow, part) for part in parts]  # the rows are read again below, those of one part at a time
     try:
-        schema = pyarrow.unify_schemas([table.schema for table in tables], promote_options="permissive")
+        schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
         raise JobError(
             f"The parts have columns whose types do not go together ({error}); export to JSON lines."
         ) from error
-    count = 0
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        for table in tables:
-            columns = [
-                table[field.name].cast(field.type) if field.name in table.column_names
-                else pyarrow.nulls(table.num_rows, field.type) for field in schema
-            ]  # fmt: skip
-            writer.write_table(pyarrow.table(columns, schema=schema))
-            count += table.num_rows
-    return count
+        return sum(_copy(pyarrow, part, schema, writer) for part in parts)
+
+
+def _copy(pyarrow: Any, part: Path, schema: Any, writer: Any) -> int:
+    """The rows of a part, with all columns of the schema. Returns their number."""
+    table = _table(pyarrow, part)
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names
+        else pyarrow.nulls(table.num_rows, field.type) for field in schema
+    ]  # fmt: skip
+    writer.write_table(pyarrow.table(columns, schema=schema))
+    return int(table.num_rows)
+
+
+def _schema(pyarrow: Any, part: Path) -> Any:
+    if part.suffix == ".parquet":
+        return pyarrow.parquet.read_schema(part)
+    return _table(pyarrow, part).schema
 
 
 def _table(pyarrow: Any, part: Path) -> Any:

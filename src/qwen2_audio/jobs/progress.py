@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,13 +88,25 @@ def write(progress: Progress, path: Path) -> None:
     replace_file(path, json.dumps(asdict(progress)).encode() + b"\n", "the rows are kept", JobError)
 
 
-def read(folder: Path) -> list[Progress]:
-    """That of each shard's last run; of one that was torn, nothing."""
-    found = []
+def read(folder: Path) -> tuple[list[Progress], int | None]:
+    """The last run of each shard, and the rows of all shards; None as long as one of them has not counted its own.
+
+    A job that was run with another number of shards has files of those runs, too; only the latest number counts.
+    """
+    by_shards: dict[int, list[Progress]] = {}
     for path in sorted(folder.glob("progress-*-of-*.json")):
+        match = re.fullmatch(r"progress-(\d+)-of-(\d+)", path.stem)
+        if match is None:
+            continue
         try:
             data: dict[str, Any] = json.loads(path.read_text())
-            found.append(Progress(**data))
-        except (ValueError, TypeError, OSError):
+            by_shards.setdefault(int(match[2]), []).append(Progress(**data))
+        except (ValueError, TypeError, OSError):  # torn: as if it were not there
             continue
-    return found
+    if not by_shards:
+        return [], None
+    # A run that found nothing left to do has no outcome, and so no time of one.
+    shards = max(by_shards, key=lambda number: max(max(run.updated, run.started) for run in by_shards[number]))
+    runs = by_shards[shards]
+    totals = [run.total for run in runs if run.total is not None]
+    return runs, sum(totals) if len(totals) == shards else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..distributed.ray_cluster import connected, import_ray
@@ -21,7 +21,7 @@ from .suspects import Suspects
 
 log = logging.getLogger(__name__)
 _CALLS = 8  # with a worker at a time; a death takes all of them, and what they had not answered is asked again
-_FRUITLESS = 5  # deaths of workers with no outcome in between, after which the job stops
+_FRUITLESS = 5  # deaths in one place for a worker with no outcome in between, after which the job stops
 _PATIENCE = 60.0  # s without any event, after which a line says what is waited for
 
 
@@ -78,6 +78,7 @@ class _Slot:
     loading: Any  # the reference of its About, until it is there
     window: int = 0  # rows that it wants with it; 0 until it is loaded
     calls: dict[Any, dict[int, JobRow]] = field(default_factory=dict)  # a call's results -> its unanswered rows
+    fruitless: int = 0  # deaths of workers here since the job's last outcome; a machine takes one of each place along
     on_trial: bool = False  # has rows under suspicion, and gets no others beside them
 
     @property
@@ -95,7 +96,6 @@ class _Running:
         self._rows, self._ready = rows, ready
         self._exhausted = False  # no more rows
         self._suspects = Suspects()
-        self._fruitless = 0  # deaths since the last outcome
         self._slots = [self._start() for _ in range(max(1, work.config.workers))]
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -154,11 +154,11 @@ class _Running:
     def _loaded(self, slot: _Slot) -> Iterator[Outcome]:
         try:
             about: About = self._ray.get(slot.loading)
-        except self._ray.exceptions.RayActorError as error:
-            yield from self._died(slot, error)
-            return
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            yield from self._died(slot, error)
+            return
         slot.loading, slot.window = None, max(1, about.window)
         self._ready(about)
 
@@ -167,14 +167,14 @@ class _Running:
             outcome: Outcome = self._ray.get(next(results))
         except StopIteration:
             raise JobError("A worker has ended a call without an outcome for each of its rows.") from None
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.RayTaskError) as error:
+        except self._ray.exceptions.RayError as error:  # of the worker, its machine, or an object that went with it
             yield from self._died(slot, error)
             return
         del slot.calls[results][outcome.number]
         if not slot.calls[results]:
             del slot.calls[results]
             slot.on_trial = slot.on_trial and bool(slot.calls)
-        self._fruitless = 0
+        self._bore_fruit()
         self._suspects.answered(outcome.number)
         yield outcome
 
@@ -184,11 +184,15 @@ class _Running:
         rows = slot.unanswered
         log.warning("A worker died with %d rows, which are asked again: %s", len(rows), how)
         self._ray.kill(slot.actor)  # it may only be out of reach
-        self._fruitless += 1
+        slot.fruitless += 1
         given_up = self._suspects.died(rows, crashed=False, how=how) if rows else []
         if given_up:
-            self._fruitless = 0
-        if self._fruitless >= _FRUITLESS:
-            raise JobError(f"{self._fruitless} workers died one after another without an answer; the last one: {how}")
-        self._slots[self._slots.index(slot)] = self._start()
+            self._bore_fruit()
+        if slot.fruitless >= _FRUITLESS:
+            raise JobError(f"{slot.fruitless} workers died one after another without an answer; the last one: {how}")
+        self._slots[self._slots.index(slot)] = replace(self._start(), fruitless=slot.fruitless)
         yield from given_up
+
+    def _bore_fruit(self) -> None:
+        for slot in self._slots:
+            slot.fruitless = 0

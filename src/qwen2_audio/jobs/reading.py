@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPException
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import HTTPError
 
 from ..datasets.columns import no_sound
@@ -19,6 +20,7 @@ from .runner import JobRow, Outcome
 READERS = 2  # threads that read and decode clips
 AHEAD = 32  # rows that they may be ahead of the engine: 2 MB each at most
 ATTEMPTS, PATIENCE = 3, 0.5  # of reading; the second after half a second, the third a second later
+Result = TypeVar("Result")
 _PAUSE = 0.005  # s between two looks at what is on its way
 
 
@@ -44,7 +46,7 @@ def answered(operation: Operation, rows: Iterable[JobRow | None], in_flight: int
                         break
                     exhausted = item is _END
                     if isinstance(item, JobRow):
-                        reading.append((item, pool.submit(_read, operation, item)))
+                        reading.append((item, pool.submit(patiently, partial(operation.read, item))))
                         moved = True
                 while reading and len(asked) < in_flight and reading[0][1].done():
                     row, future = reading.popleft()
@@ -66,16 +68,16 @@ def answered(operation: Operation, rows: Iterable[JobRow | None], in_flight: int
                 future.cancel()
 
 
-def _read(operation: Operation, item: JobRow) -> Any:
-    """The row's sound; a server or store that does not answer is asked again."""
+def patiently(read: Callable[[], Result]) -> Result:
+    """What `read` returns, a row's sound; a server or store that does not answer is asked again."""
     for attempt in range(1, ATTEMPTS):
         try:
-            return operation.read(item)
+            return read()
         except AudioError as error:
             if not _may_pass(error.__cause__):
                 raise
         time.sleep(PATIENCE * attempt)
-    return operation.read(item)
+    return read()
 
 
 def _may_pass(cause: BaseException | None) -> bool:

@@ -224,9 +224,9 @@ class _Run:
     def _count_before(self) -> None:
         number_of_shard, shards = self.job.config.shard_numbers
         for number in sorted(self._done):
-            self.folder.journal(number).unlink(missing_ok=True)  # of a kill between the part and this
             if number % shards != number_of_shard - 1:
                 continue
+            self.folder.journal(number).unlink(missing_ok=True)  # of a kill between the part and this
             failed = self.folder.errors(number)
             num_failed = count_rows(failed) if failed.exists() else 0
             if num_failed and len(self.errors) < FIRST_ERRORS:

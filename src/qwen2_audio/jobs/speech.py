@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..datasets.remote import is_remote
+from ..datasets.row import Sound
 from ..datasets.sounds import load_sound
 from ..errors import ConfigError
 from ..longform.asking import Task
@@ -14,13 +17,14 @@ from ..longform.transcribe import LIMITS, Finished, Listening, transcribe
 from ..longform.transcript import Transcript
 from ..longform.wording import language_of as to_name
 from .config import JobConfig
-from .reading import sound_of
+from .reading import READERS, patiently, sound_of
 from .runner import JobRow
 
 if TYPE_CHECKING:
     from ..api.chat import AudioChat
 
 AT_ONCE = 32  # sounds; their windows fill the engine
+ROOM = 1 << 30  # bytes of samples that are decoded whole: 4.6 hours
 
 
 class Speech:
@@ -33,17 +37,19 @@ class Speech:
         self._task = Task(config.language or None, config.translate or None, config.prompt or None)
         self._listening = Listening(everything=config.everything)
         next(transcribe(self._service, [], self._task, self._settings, self._listening), None)  # is the task possible?
+        self._sounds = LongSounds()
         self._pool = ThreadPoolExecutor(min(AT_ONCE, config.in_flight), thread_name_prefix="qwen2-audio-speech")
 
-    def read(self, item: JobRow) -> Any:
-        return source_of(item)
+    def read(self, item: JobRow) -> Sound:
+        return sound_of(item.row)
 
-    def submit(self, item: JobRow, read: Any) -> Future[Mapping[str, Any]]:
-        return self._pool.submit(self._transcript, read, sound_of(item.row).name)
+    def submit(self, item: JobRow, read: Sound) -> Future[Mapping[str, Any]]:
+        return self._pool.submit(self._transcript, read)
 
-    def _transcript(self, source: Any, name: str) -> Mapping[str, Any]:
-        events = transcribe(self._service, [(source, name)], self._task, self._settings, self._listening)
-        *_, end = events
+    def _transcript(self, sound: Sound) -> Mapping[str, Any]:
+        with self._sounds.opened(sound) as source:
+            sounds = [(source, sound.name)]
+            *_, end = transcribe(self._service, sounds, self._task, self._settings, self._listening)
         assert isinstance(end, Finished)
         if end.error is not None:
             raise end.error
@@ -53,13 +59,37 @@ class Speech:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def source_of(item: JobRow) -> Any:
-    """A sound of any length: its path or URL where it has one, as a long file is not held in memory; else samples."""
-    sound = sound_of(item.row)
-    is_part = sound.offset or sound.duration is not None
-    if isinstance(sound.source, str) and not is_remote(sound.source) and not is_part:
-        return sound.source
-    return load_sound(sound, limits=LIMITS).waveform
+class LongSounds:
+    """Sounds of any length, as they are worked on. A file is read as it is needed; those that can only be decoded
+    whole, in an archive, a table or a store, or parts of a file, share a bounded room, and a sound longer than that has
+    it alone."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        """`room`: bytes of samples."""
+        self._room, self._taken = room, 0
+        self._changed = threading.Condition()
+        self._decoding = threading.BoundedSemaphore(READERS)  # what they decode comes on top of the room
+
+    @contextmanager
+    def opened(self, sound: Sound) -> Iterator[Any]:
+        """Its path or URL, or its samples for as long as the block lasts. Raises AudioError, ConfigError."""
+        is_part = sound.offset or sound.duration is not None
+        if isinstance(sound.source, str) and not is_remote(sound.source) and not is_part:
+            yield sound.source
+            return
+        with self._decoding:
+            waveform = patiently(lambda: load_sound(sound, limits=LIMITS)).waveform
+            waveform = waveform.copy() if is_part else waveform  # the whole file goes
+            size = waveform.nbytes
+            with self._changed:
+                self._changed.wait_for(lambda: not self._taken or self._taken + size <= self._room)
+                self._taken += size
+        try:
+            yield waveform
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()
 
 
 def columns_of(transcript: Transcript) -> Mapping[str, Any]:

@@ -48,11 +48,10 @@ def status_of(folder: Path) -> JobStatus:
     except (OSError, ValueError) as error:
         raise JobError(f"{folder / JOB} cannot be read: {error}.") from error
     done, failed = _counts(folder)
-    runs = progress_file.read(folder)
+    runs, total = progress_file.read(folder)
     now = time.time()
     running = [run for run in runs if not run.finished and now - run.updated < STALE]
     measured = [run for run in running or runs if run.rate]
-    total = sum(run.total or 0 for run in runs) if runs and all(run.total is not None for run in runs) else None
     rate = sum(run.rate or 0.0 for run in measured) or None
     left = (total - done - failed) / rate if total is not None and rate else None
     return JobStatus(

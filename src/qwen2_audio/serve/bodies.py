@@ -6,7 +6,7 @@ import asyncio
 import codecs
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -146,7 +146,7 @@ async def _parsed(request: Request, settings: Settings, limit: asyncio.Timeout) 
     stream = blocks()
     parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
     try:
-        parsed = await parser.parse()
+        parsed = await _closing_its_files(parser)
     except (MultiPartException, ValueError, KeyError, LookupError) as error:
         await _drain(stream)
         said = getattr(error, "message", None) or "it breaks off or is malformed"
@@ -161,9 +161,24 @@ async def _parsed(request: Request, settings: Settings, limit: asyncio.Timeout) 
             code="insufficient_storage",
         ) from error
     if not any(isinstance(value, UploadFile) for _, value in parsed.multi_items()):  # its part may have broken off
-        for file in parser._files_to_close_on_error:
-            file.close()
+        _close_files(parser)
     return parsed
+
+
+async def _closing_its_files(parser: MultiPartParser) -> FormData:
+    """What it parses. Where that fails its files are closed at once: the rest of a body may take minutes to come, and a
+    disk that is full has no room as long."""
+    try:
+        return await parser.parse()
+    except BaseException:
+        _close_files(parser)
+        raise
+
+
+def _close_files(parser: MultiPartParser) -> None:
+    for file in parser._files_to_close_on_error:
+        with suppress(OSError):  # what it could not write before, it cannot write now; it is closed all the same
+            file.close()
 
 
 async def _drain(stream: AsyncGenerator[bytes, None]) -> None:

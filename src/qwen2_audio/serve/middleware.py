@@ -31,11 +31,13 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 class RequestMiddleware:
     """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, state: State, paths: frozenset[str]) -> None:
-        """`paths`: those that are counted by name; all others are counted as "other"."""
+    def __init__(self, app: ASGIApp, state: State, paths: frozenset[str], *, forms_on_disk: bool = True) -> None:
+        """`paths`: those that are counted by name; all others are counted as "other". `forms_on_disk`: else a form is
+        held in memory, and has the limit of every other body."""
         self._app = app
         self._state = state
         self._paths = paths
+        self._forms_on_disk = forms_on_disk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -134,7 +136,7 @@ class RequestMiddleware:
         """Upper bounds of what the body takes of memory, and of the disk, where forms wait: by the Content-Length, or
         the limit of a body that has none or is compressed. ApiError (413) above the limit."""
         settings = self._state.settings
-        is_form = content_type_of(headers.get("content-type", "")) == FORM
+        is_form = self._forms_on_disk and content_type_of(headers.get("content-type", "")) == FORM
         limit = settings.upload_bytes if is_form else settings.body_bytes
         content_length = headers.get("content-length", "")
         size = limit

@@ -24,7 +24,8 @@ OVER_MEAN = 1.25  # a replica may have this many times the mean of all, before i
 _CLIP_KEYS = ("data", "url", "audio_url", "audio", "input_audio", "file")
 _BEGINNING = 2  # messages that tell conversations without clips apart: the system prompt and the first question
 _STORED = r"resp_([a-z0-9]+)_[0-9a-f]{32}"  # the id of a response, as routes/responses.py makes it
-_FILE_PART = re.compile(rb"content-disposition:[^\r\n]*;\s*filename\*?=[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n", re.I)
+_PARTS, _HEAD = 66, 8 << 10  # of a form that are looked at: as many as a replica takes; bytes of a part's headers
+_FILE_NAME = re.compile(rb";\s*filename\*?=", re.I)
 
 
 def affinity_key(content_type: str, body: bytes, path: str = "") -> str:
@@ -99,11 +100,31 @@ def _bytes_of(clip: str) -> bytes:
 
 
 def _key_of_form(body: bytes, boundary: bytes) -> str:
-    """The digest of the form's file. A boundary is new in each request, so that the body itself says nothing."""
-    if (head := _FILE_PART.search(body)) is None:
-        return ""
-    end = body.find(b"\r\n--" + boundary, head.end())
-    return _digest(body[head.end() : end if end >= 0 else len(body)])
+    """The digest of the form's file. A boundary is new in each request, so that the body itself says nothing.
+
+    Only the beginning of each part is looked at, and of few parts: a client chooses both, and this holds the GIL.
+    """
+    marker = b"\r\n--" + boundary
+    place = len(marker) - 2 if body.startswith(marker[2:]) else _after(body, marker, 0)
+    for _ in range(_PARTS):
+        if place < 0:
+            break
+        start = body.find(b"\r\n\r\n", place, place + _HEAD)
+        if start >= 0 and any(_names_a_file(line) for line in body[place:start].split(b"\r\n")):
+            end = body.find(marker, start + 4)
+            return _digest(body[start + 4 : end if end >= 0 else len(body)])
+        place = _after(body, marker, place)
+    return ""
+
+
+def _after(body: bytes, marker: bytes, start: int) -> int:
+    """Where the next marker ends; -1 without one."""
+    found = body.find(marker, start)
+    return found + len(marker) if found >= 0 else -1
+
+
+def _names_a_file(header: bytes) -> bool:
+    return header[:20].lower() == b"content-disposition:" and _FILE_NAME.search(header) is not None
 
 
 def _digest(data: bytes, person: bytes = b"") -> str:

@@ -27,9 +27,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .app import cors
 from .backend import Backend
-from .bodies import read_body
+from .bodies import FORM, content_type_of, read_body
 from .errors import ApiError, as_api_error, busy, too_slow
 from .event_stream import encode_event
+from .long_audio import total_seconds
 from .middleware import RequestMiddleware, route_path
 from .ray_affinity import affinity_key
 from .ray_replica import WholeRequest
@@ -68,6 +69,8 @@ class _Relayed:
     """What the client got so far of one response."""
 
     send: Send
+    seconds: float  # that its first part may take from the request's arrival
+    end: float  # when these are over, by the event loop's clock
     start: Message | None = None  # held until there is a part of the body
     begun: bool = False  # whether anything was sent
     ended: bool = False
@@ -111,14 +114,22 @@ class Gateway:
             headers.append((b"content-length", str(len(body)).encode()))
         forwarded = WholeRequest(scope["method"], path, scope["query_string"], tuple(headers), body)
         del body
-        seconds = self._settings.deadline if scope["method"] == "POST" else _PROBE_SECONDS
-        await run_while_connected(request, self._relay(key, forwarded, _Relayed(send), arrived + seconds))
+        seconds = self._first_part_seconds(forwarded, content_type)
+        await run_while_connected(request, self._relay(key, forwarded, _Relayed(send, seconds, arrived + seconds)))
 
-    async def _relay(self, key: str, request: WholeRequest, relayed: _Relayed, end: float) -> None:
-        """Passes on one response. `end`: when its first part must be there, by the event loop's clock."""
+    def _first_part_seconds(self, request: WholeRequest, content_type: str) -> float:
+        """How long the first part of a response may take. A long clip is answered when all of it was heard; one that is
+        asked about has "long" in its request."""
+        if request.method != "POST":
+            return _PROBE_SECONDS
+        may_be_long = content_type_of(content_type) == FORM or b'"long"' in request.body
+        return total_seconds(self._settings) if may_be_long else self._settings.deadline
+
+    async def _relay(self, key: str, request: WholeRequest, relayed: _Relayed) -> None:
+        """Passes on one response."""
         for tries_left in reversed(range(_TRIES)):
             try:
-                await self._try(key, request, relayed, end)
+                await self._try(key, request, relayed)
                 return
             except NoRoomError:
                 raise busy("All replicas are busy; try again.", self._settings.retry, "queue_full") from None
@@ -130,14 +141,14 @@ class Gateway:
                     return
                 relayed.start = None
 
-    async def _try(self, key: str, request: WholeRequest, relayed: _Relayed, end: float) -> None:
+    async def _try(self, key: str, request: WholeRequest, relayed: _Relayed) -> None:
         async with aclosing(self._replicas.ask(key, request)) as responses:
             while True:
                 try:
-                    async with asyncio.timeout_at(None if relayed.begun else end):
+                    async with asyncio.timeout_at(None if relayed.begun else relayed.end):
                         messages = await anext(responses, None)
                 except TimeoutError:
-                    raise self._nobody_came(request) from None
+                    raise self._nobody_came(request, relayed.seconds) from None
                 if messages is None:
                     break
                 for message in messages:
@@ -145,9 +156,9 @@ class Gateway:
         if not relayed.ended:
             raise ReplicaLostError("it ended in the middle of its response")
 
-    def _nobody_came(self, request: WholeRequest) -> ApiError:
+    def _nobody_came(self, request: WholeRequest, seconds: float) -> ApiError:
         if request.method == "POST":
-            return too_slow(self._settings.deadline)
+            return too_slow(seconds)
         return ApiError("No replica of the model is ready; try again.", status=503, code="not_ready",
                         headers={"Retry-After": str(self._settings.retry)})  # fmt: skip
 
@@ -213,7 +224,10 @@ def create_gateway(replicas: Replicas, settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=[Route("/health", health), Route("/metrics", metrics), Mount("/", Gateway(replicas, settings))],
-        middleware=[*cors(settings), Middleware(RequestMiddleware, state=state, paths=frozenset[str]())],
+        middleware=[
+            *cors(settings),
+            Middleware(RequestMiddleware, state=state, paths=frozenset[str](), forms_on_disk=False),
+        ],
     )
     app.state.server = state
     return app

@@ -15,6 +15,7 @@ from qwen2_audio.cli import sound_progress
 from qwen2_audio.cli.sound_files import sounds_of
 from qwen2_audio.cli.whisper_options import from_whisper
 from qwen2_audio.errors import ConfigError
+from qwen2_audio.longform.guards import with_flag
 from qwen2_audio.longform.transcript import Transcript
 
 RATE = 16_000
@@ -127,6 +128,17 @@ def test_flags_and_strict(nano, tmp_path):
     status, _, err = nano("transcribe", silent, "--no-vad")
     assert status == 0 and "Flagged segments: 1 silence." in err
     assert nano("transcribe", silent, "--no-vad", "--strict")[0] == 1
+
+
+def test_segments_in_another_language_count(nano, talk, monkeypatch):
+    """Only the whole sound says that they are: none of them has the flag as it comes."""
+    monkeypatch.setattr("qwen2_audio.longform.transcribe.flag_other_languages", _flagged)
+    status, _, err = nano("transcribe", talk, "--strict")
+    assert status == 1 and "Flagged segments: 1 language." in err
+
+
+def _flagged(segments):
+    return [with_flag(segments[0], "language"), *segments[1:]]
 
 
 def test_a_full_disk_is_one_sentence_and_the_others_are_written(nano, talk, tmp_path, monkeypatch):

@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 import qwen2_audio as qa
-from qwen2_audio.errors import ConfigError
+from qwen2_audio.datasets.row import Row
+from qwen2_audio.errors import ConfigError, JobError
+from qwen2_audio.jobs import ray_runner
 from qwen2_audio.jobs.config import JobConfig
 from qwen2_audio.jobs.ray_runner import OnRay
 from qwen2_audio.jobs.run import run_job
-from qwen2_audio.jobs.runner import InThisProcess, Work
+from qwen2_audio.jobs.runner import About, InThisProcess, JobRow, Outcome, Work
 
 CLIPS = sorted((qa.nano_path() / "clips").glob("*.wav"))
 
@@ -55,6 +58,60 @@ def test_where_nothing_is_left_to_do_no_cluster_is_joined(tmp_path):
 def test_a_worker_needs_something_to_run_on(share):
     with pytest.raises(ConfigError, match=r"expected more than nothing"):
         OnRay("auto", **share)
+
+
+class Exceptions:
+    """Ray's, as far as the runner knows them."""
+
+    RayError = type("RayError", (Exception,), {})
+    RayTaskError = type("RayTaskError", (RayError,), {})
+    ObjectLostError = type("ObjectLostError", (RayError,), {})
+
+
+class DyingRay:
+    """Stands for Ray: its first `deaths` workers are lost while they load, and the others answer every row."""
+
+    exceptions = Exceptions
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths = deaths
+
+    def remote(self):  # of the actor's class
+        def load(work):
+            self.deaths -= 1
+            return Exceptions.ObjectLostError("its node is gone") if self.deaths >= 0 else About("", "fake", {}, (), 8)
+
+        answer = SimpleNamespace(
+            options=lambda **_: SimpleNamespace(
+                remote=lambda rows: iter([Outcome(row.number, result={}) for row in rows])
+            )
+        )
+        return SimpleNamespace(load=SimpleNamespace(remote=lambda work: iter([load(work)])), answer=answer)
+
+    def get(self, item):
+        item = item if isinstance(item, Outcome) else next(item)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def wait(self, items, **_):
+        return items, []
+
+    def kill(self, actor):
+        pass
+
+
+@pytest.mark.parametrize(("workers", "deaths", "ends"), [(8, 8, False), (2, 9, True), (1, 5, True)])
+def test_a_machine_that_goes_with_all_its_workers_does_not_end_the_job(tmp_path, workers, deaths, ends):
+    rows = [JobRow(number, Row(str(number), None, "here")) for number in range(20)]
+    ray = DyingRay(deaths)
+    work = Work(JobConfig.of(job(tmp_path, "out", workers=workers)))
+    running = ray_runner._Running(ray, ray, work, iter(rows), lambda about: None)
+    if ends:
+        with pytest.raises(JobError, match="5 workers died one after another"):
+            list(running.outcomes())
+    else:
+        assert sorted(outcome.number for outcome in running.outcomes()) == list(range(20))
 
 
 def children(name: str) -> list[int]:

@@ -8,6 +8,7 @@ import tempfile
 import pytest
 import starlette.formparsers
 
+from qwen2_audio.serve import bodies
 from qwen2_audio.serve.settings import Settings
 
 PATH = "/v1/audio/transcriptions"
@@ -111,7 +112,15 @@ def test_a_disk_that_is_full(client, spooled, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", write)
+    drain, open_then = bodies._drain, []
+
+    async def drained(stream):
+        open_then.extend(file for file in spooled if not file.closed)
+        await drain(stream)
+
+    monkeypatch.setattr(bodies, "_drain", drained)
     answer = send(client, part("file", LARGE, "a.wav"))
+    assert open_then == [], "what is on disk goes before the rest of the body has come"
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "insufficient_storage")
     assert "The server cannot keep this upload (No space left on device);" in answer.json()["error"]["message"]
     assert all(file.closed for file in spooled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections import Counter
 
 from kit.clip_files import wav_bytes
@@ -118,3 +119,13 @@ def test_a_replica_that_is_far_busier_than_the_others_is_passed_over():
     all_busy = dict.fromkeys(IDLE, 30) | {order[0]: 31}
     assert preferred("key", all_busy) == order, "busy like the others is not too busy"
     assert preferred("key", {}) == []
+
+
+def test_a_form_without_end_costs_no_time():
+    """A pattern that goes on from every header to the end of the form took minutes for this, and held the GIL."""
+    kind = "multipart/form-data; boundary=b"
+    heads = b"--b\r\n" + b"content-disposition:" * 50_000
+    begun = time.perf_counter()
+    assert key(heads, kind) == key(b"--b\r\n" + b"content-disposition: ; filename=x" * 30_000, kind) == ""
+    assert key(b"--b\r\n" + b"\r\n--b" * 200_000, kind) == ""
+    assert time.perf_counter() - begun < 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -150,8 +151,6 @@ def test_a_client_that_goes_away_ends_its_request(serving):
 def test_a_request_that_nobody_answers_ends_at_its_deadline(serving):
     class Nobody(Fleet):
         async def ask(self, key, request):
-            import asyncio
-
             await asyncio.sleep(3600)
             yield []
 
@@ -161,6 +160,30 @@ def test_a_request_that_nobody_answers_ends_at_its_deadline(serving):
     assert answer.status_code == 503 and answer.json()["error"]["code"] == "deadline_exceeded"
     assert time.monotonic() - began < 15
     assert client.get("/health").status_code == 200, "the gateway itself lives"
+
+
+def test_forms_and_questions_about_long_clips_may_take_as_long_as_a_clip(serving):
+    class Slow(Fleet):
+        async def ask(self, key, request):
+            await asyncio.sleep(0.5)
+            async for messages in super().ask(key, request):
+                yield messages
+
+    client = serving(Slow(), deadline=0.2, clip_seconds=15)
+    form = {"files": {"file": ("a.wav", wav_bytes(), "audio/wav")}, "data": {"model": "fake"}}
+    assert client.post("/v1/audio/transcriptions", **form).status_code == 200
+    assert client.post("/v1/chat/completions", json=chat("say hi", long="parts")).status_code == 200
+    assert client.post("/v1/chat/completions", json=chat("say hi")).status_code == 503
+
+
+def test_a_form_that_is_larger_than_a_body_is_refused_at_admission(serving, monkeypatch):
+    fleet, read = Fleet(), []
+    monkeypatch.setattr("qwen2_audio.serve.ray_gateway.read_body", lambda *arguments: read.append(arguments))
+    client = serving(fleet, body_bytes=4000)
+    answer = client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav_bytes(), "audio/wav")})
+    assert answer.status_code == 413
+    assert answer.json()["error"]["message"] == "The body is larger than 4,000 bytes, the limit for a request."
+    assert read == fleet.asked == []
 
 
 def test_the_gateway_checks_keys_hosts_origins_and_sizes(serving):

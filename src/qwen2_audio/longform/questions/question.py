@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 from ...audio.limits import Limits
@@ -22,6 +23,7 @@ from .transcript import blocks_of, heard_of, spoken_parts, spoken_text
 from .transcript_store import Spoken, store_of
 
 AT_ONCE = 4  # questions about long clips that are worked on; each holds at most 32 windows of 2 MB
+_LOOK = 0.1  # s between two looks at whether a question that waits is cancelled
 _BLOCK_TOKENS = 256  # of an answer about a block of a transcript
 # Fields of SamplingParams that the answer about a single part follows as well as one made from notes.
 _PLAIN = frozenset({
@@ -59,8 +61,7 @@ class Question:
         reason: FinishReason = "error"
         cause: Exception | None = None
         try:
-            with _slots:
-                self._asker.check()
+            with self._slot():
                 {"parts": self._by_parts, "native": self._natively, "transcript": self._by_text}[self._policy.kind]()
         except EndedError as error:
             reason = error.reason
@@ -71,6 +72,18 @@ class Question:
             self._conversation.close()
         for index in sorted(self._unfinished):
             self._put(Chunk("", reason, self._asker.usage, index=index, error=cause))
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One of the few; a question that is cancelled while it waits for one gives up its thread and its clips."""
+        self._asker.check()
+        while not _slots.acquire(timeout=_LOOK):
+            self._asker.check()
+        try:
+            self._asker.check()
+            yield
+        finally:
+            _slots.release()
 
     # -- the three ways
 

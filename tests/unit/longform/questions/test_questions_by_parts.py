@@ -13,6 +13,7 @@ from qwen2_audio.errors import AudioError, BusyError, ContextLengthError, Prompt
 from qwen2_audio.inputs.messages import assistant, system, user
 from qwen2_audio.longform import vad
 from qwen2_audio.longform.questions import notes, parts
+from qwen2_audio.longform.questions import question as question_module
 from qwen2_audio.longform.questions.asker import Asker
 from qwen2_audio.longform.questions.recordings import Conversation, Recording
 from qwen2_audio.longform.questions.submit import submit
@@ -293,3 +294,16 @@ def test_groups_hold_as_many_notes_as_fit():
     found = [Part(30.0 * n, 30.0 * n + 30, f"#{10 + n}") for n in range(7)]
     groups = notes.grouped(reader, found, 3 * reader.count_tokens("[0:00-0:30] #10"))
     assert [len(group) for group in groups] == [3, 3, 1] and [part for group in groups for part in group] == found
+
+
+def test_a_question_that_is_cancelled_while_others_are_worked_on_gives_up_its_thread(monkeypatch):
+    monkeypatch.setattr(question_module, "_slots", threading.BoundedSemaphore(1))
+    with question_module._slots:
+        before = set(threading.enumerate())
+        _, handle = submit(KnowingReader(), [user("Which codes?", audio=sound_of({3: 12}, 70.0))], GREEDY, "parts")
+        (waiting,) = set(threading.enumerate()) - before
+        handle.cancel()
+        waiting.join(5)
+        assert not waiting.is_alive()
+        assert [chunk.finish_reason for chunk in handle] == ["cancelled"]
+    assert ask(KnowingReader(), sound_of({3: 12}, 70.0)).text == "#12"
