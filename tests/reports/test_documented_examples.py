@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("openai")
 
 import qwen2_audio
+from kit.clip_files import wav_bytes
 from kit.live_server import live
 from qwen2_audio.api.service import Service
 
@@ -36,6 +37,7 @@ def url():
 def folder(tmp_path):
     shutil.copy(CLIPS / "dog.wav", tmp_path)
     shutil.copy(CLIPS / "sum.wav", tmp_path / "talk.mp3")  # the format is read from the bytes
+    (tmp_path / "meeting.wav").write_bytes(wav_bytes(35.0))
     return tmp_path
 
 
@@ -46,7 +48,16 @@ def printed(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "words"), [(0, ["dog"]), (1, ["dog"]), (2, [QUESTION, f"--> 00:00:01,9\n{QUESTION}"])]
+    ("number", "words"),
+    [
+        (0, ["dog"]),
+        (1, ["dog"]),
+        (2, ["0.0 ", "'long': 'parts'"]),
+        (3, [QUESTION, f"--> 00:00:01,9\n{QUESTION}"]),
+        (4, ["dog", "response.completed"]),
+        (5, ["2 256"]),
+        (6, ["dog"]),
+    ],
 )
 def test_programs(url, folder, number, words):
     program = blocks("python http")[number].replace("http://127.0.0.1:8000", url)
@@ -55,7 +66,7 @@ def test_programs(url, folder, number, words):
         assert expected in re.sub(r"(00:00:01),\d+", r"\1,9", answer)
 
 
-@pytest.mark.parametrize(("number", "word"), [(0, "dog"), (1, QUESTION)])
+@pytest.mark.parametrize(("number", "word"), [(0, "dog"), (1, QUESTION), (2, "logprob"), (3, "dog"), (4, "tokens")])
 def test_commands(url, folder, number, word):
     if shutil.which("curl") is None:
         pytest.skip("curl is not here")
@@ -64,4 +75,4 @@ def test_commands(url, folder, number, word):
 
 
 def test_no_example_is_left_out():
-    assert (len(blocks("python http")), len(blocks("sh http"))) == (3, 2)
+    assert (len(blocks("python http")), len(blocks("sh http"))) == (7, 5)

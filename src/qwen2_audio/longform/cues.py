@@ -76,7 +76,7 @@ def _in_order(cues: list[Cue], speed: float | None) -> list[Cue]:
         if speed is not None:
             end = max(end, start + round(1000 * sum(map(len, cue.lines)) / speed))
             if index + 1 == len(cues):
-                end = max(cue.end, min(end, cue.end + 2000))  # behind the last one nothing follows
+                end = min(end, max(cue.end, start + 1) + 2000)  # behind the last one nothing follows
         if index + 1 < len(cues):
             end = max(start + 1, min(end, cues[index + 1].start))
         placed.append(Cue(start, end, cue.lines, cue.speaker, cue.estimated))

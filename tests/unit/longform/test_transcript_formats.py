@@ -9,7 +9,7 @@ import pysubs2
 import pytest
 import srt
 import webvtt
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen2_audio.errors import ConfigError
@@ -229,6 +229,7 @@ shapes = st.one_of(
 )
 
 
+@example(segments=[Segment(0.0, 4.0, "0\x850"), Segment(0.0, 0.0, "0")], shape=CueShape(5, 1, 1.0, 5.0))
 @given(segments=segments, shape=shapes)
 def test_any_transcript_can_be_read_back(segments, shape):
     talk = Transcript(tuple(segments), 6000.0)

@@ -12,7 +12,7 @@ EXPECTED = {
     "Qwen2AudioModel", "Qwen2AudioForConditionalGeneration", "GenerationConfig", "TextStreamer", "TextIteratorStreamer",
     "load", "nano_path", "user", "system", "assistant", "audio", "AudioChat", "SamplingParams", "Completion", "Chunk",
     "Usage", "Heard", "Qwen2AudioError", "ConfigError", "AudioError", "PromptError", "ContextLengthError",
-    "WeightsError", "CapacityError", "__version__",
+    "WeightsError", "CapacityError", "run_job", "__version__",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from .recordings import Conversation, text_part
 from .transcript import blocks_of, heard_of, spoken_parts, spoken_text
 from .transcript_store import Spoken, store_of
 
-AT_ONCE = 4  # questions about long clips that are worked on; each holds at most 32 windows of 2 MB
+AT_ONCE = 4  # questions about long clips that are worked on; each holds at most 64 windows of 2 MB
 _LOOK = 0.1  # s between two looks at whether a question that waits is cancelled
 _BLOCK_TOKENS = 256  # of an answer about a block of a transcript
 # Fields of SamplingParams that the answer about a single part follows as well as one made from notes.
