@@ -23,8 +23,10 @@ $(KERNELS): $(wildcard csrc/*) | $(VENV)/.installed  # without a compiler torch 
 demo: setup  ## hear real clips with the bundled checkpoint: voice chat, analysis, batch
 	$(BIN)/qwen2-audio demo
 
-# A file's tests stay together, which share what they set up; tests/conftest.py puts the longest files first.
-PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# A file's tests stay together, which share what they set up; tests/conftest.py puts the longest files first. One process
+# more than there are processors, because tests wait for browsers and servers a third of their time.
+PROCESSES = $$($(BIN)/python -c "import os; print((os.cpu_count() or 1) + 1)")
+PYTEST = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: setup  ## all tests
 	$(PYTEST)

@@ -16,10 +16,13 @@ settings.load_profile("patient")
 
 # Files that take longest, so that no process is left alone with one of them in the end.
 FIRST = (
-    "examples/test_documentation.py", "contract/test_page.py", "contract/test_page_sound.py",
+    "unit/jobs/test_ray_runner.py", "examples/test_documentation.py", "contract/test_page.py",
+    "contract/test_page_sound.py",
     "unit/train/test_processes.py", "unit/benchmarks/test_bench_train.py", "unit/benchmarks/test_bench_command.py",
     "equivalence/test_engine_equivalence.py", "unit/train/test_resume.py", "unit/distributed/test_tensor_parallel.py",
     "equivalence/test_native_equivalence.py", "parity/test_librosa_parity.py", "examples/test_examples.py",
+    "unit/cli/test_eval_command.py", "parity/test_evaluation_parity.py", "contract/test_page_history.py",
+    "contract/test_page_failures.py", "unit/evaluate/verify/test_reference_rows.py", "contract/test_fuzz.py",
 )  # fmt: skip
 
 
