@@ -117,6 +117,7 @@ def watch(folder: Path, pattern: Path, threads: int) -> _Watched:
                 first = now
             memory.append((now, memory_of(done.pid)))
             time.sleep(0.05 if not first else 0.5)
+        first = first or time.monotonic() - started  # a job so short that its journal came and went between two looks
         assert done.stdout is not None
         text = done.stdout.read()
     if done.returncode != 0:
