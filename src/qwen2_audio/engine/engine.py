@@ -310,10 +310,9 @@ class Engine:
         request = sequence.request
         if not request.prompt.clips or self._encoder_cache.has_all(request):
             return True
-        last_audio = max(i for i, key in enumerate(request.prefix_keys) if key < 0)
         try:
             cached = self._scheduler.block_manager.lookup(sequence.prefix_keys[: sequence.cacheable])
-            return cached > last_audio or self._encoder_cache.ready(request)
+            return cached > request.audio_positions[-1] or self._encoder_cache.ready(request)
         except Exception as error:  # the encoder's; the sequence ends when the scheduler is done
             self._encoder_errors.append((sequence, error))
             return False

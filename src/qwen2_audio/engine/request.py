@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from bisect import bisect_left
 from collections import abc, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..types import Chunk, Completion, FinishReason, PoolingParams, SamplingParams, TokenLogprob, Usage
@@ -136,6 +138,15 @@ class Request:
     priority: int = 0  # lower goes first
     arrived: float = field(default_factory=time.monotonic)
     pooling: PoolingParams | None = None  # it ends with its prefill, and hidden states are taken of it
+
+    @cached_property
+    def audio_positions(self) -> list[int]:
+        """Where clips stand in the prompt, in order. Kept, because it is asked for at every step."""
+        return [position for position, key in enumerate(self.prefix_keys) if key < 0]
+
+    def audio_before(self, position: int) -> int:
+        """How many of them are before `position`."""
+        return bisect_left(self.audio_positions, position)
 
 
 @dataclass(eq=False)

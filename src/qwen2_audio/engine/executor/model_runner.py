@@ -17,7 +17,6 @@ from ...model.paged import PagedStorage
 from ..block_manager import BlockCopy
 from ..encoder_cache import EncoderCache
 from ..model_interface import EngineModel
-from ..request import Request
 from ..scheduler import ScheduledSequence
 from .cuda_graphs import GraphRunner
 from .forward_batch import ForwardBatch, ForwardOutput
@@ -64,8 +63,8 @@ class ModelRunner:
     def encoder_ready(self, scheduled: ScheduledSequence) -> bool:
         """The embeddings of the audio positions among those scheduled are there."""
         request = scheduled.sequence.request
-        audio = audio_before(request, scheduled.start + scheduled.count, scheduled.start)
-        return not audio or self._encoder_cache.has_all(request)
+        first, end = _audio_of(scheduled)
+        return first == end or self._encoder_cache.has_all(request)
 
     def run(self, scheduled: list[ScheduledSequence]) -> tuple[ForwardOutput, tuple[int, ...]]:
         """Compute the scheduled positions.
@@ -108,22 +107,24 @@ class ModelRunner:
     def _insert_audio(self, scheduled: list[ScheduledSequence], embeds: torch.Tensor) -> None:
         """Replace the embeddings [1, N, H] of audio positions by the encoder's."""
         offset = 0
+        positions: list[int] = []
+        audio = []
         for item in scheduled:
             request = item.sequence.request
-            end = min(item.start + item.count, len(request.prompt.ids))
-            count = audio_before(request, end, item.start)
-            if count:
-                first = audio_before(request, item.start)
-                audio = self._encoder_cache.embeddings(request)[first : first + count]
-                ids = request.prompt.ids[item.start : end]
-                positions = [offset + i for i, token in enumerate(ids) if token == self._audio_id]
-                embeds[0, positions] = audio.to(embeds)
+            first, end = _audio_of(item)
+            if first < end:
+                shift = offset - item.start
+                positions += [position + shift for position in request.audio_positions[first:end]]
+                audio.append(self._encoder_cache.embeddings(request)[first:end])
             offset += item.count
+        if audio:
+            embeds[0].index_copy_(0, torch.tensor(positions, device=embeds.device), torch.cat(audio).to(embeds))
 
 
-def audio_before(request: Request, end: int, start: int = 0) -> int:
-    """Audio positions of the prompt between `start` and `end`."""
-    return sum(key < 0 for key in request.prefix_keys[start:end])
+def _audio_of(scheduled: ScheduledSequence) -> tuple[int, int]:
+    """Which of its request's audio positions are among those scheduled: the first, and one behind the last."""
+    request, start = scheduled.sequence.request, scheduled.start
+    return request.audio_before(start), request.audio_before(start + scheduled.count)
 
 
 def num_logits_of(scheduled: ScheduledSequence) -> int:
