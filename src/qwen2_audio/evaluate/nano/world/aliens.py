@@ -15,34 +15,39 @@ from .utterance import plain, sentence, split_of
 
 Rng = np.random.Generator
 ONSETS = (
-    "b", "bl", "br", "ch", "d", "dr", "f", "fl", "fr", "g", "gl", "gr", "h", "j", "k", "kl", "kr", "l", "m", "n", "p", "pl",
-    "pr", "r", "s", "sh", "sk", "sl", "sm", "sn", "sp", "spr", "st", "str", "sw", "t", "thr", "tr", "tw", "v", "w", "y", "z",
+    "b", "bl", "br", "ch", "d", "dr", "f", "fl", "fr", "g", "gl", "gr", "h", "j", "k", "kl", "kr", "l", "m",
+    "n", "p", "pl", "pr", "r", "s", "sh", "sk", "sl", "sm", "sn", "sp", "spr", "st", "str", "sw", "t", "thr",
+    "tr", "tw", "v", "w", "y", "z",
 )  # fmt: skip
 VOWELS = ("a", "e", "i", "o", "u", "ee", "oo", "ai", "oy", "ow", "ar", "or", "er")
-CODAS = ("b", "ck", "d", "ft", "g", "l", "lk", "lm", "lt", "m", "mp", "n", "nd", "ng", "nk", "nt", "p", "pt", "rb", "rm", "sk",
-    "sp", "st", "sh", "t", "th", "v", "x", "z")  # fmt: skip
+CODAS = (
+    "b", "ck", "d", "ft", "g", "l", "lk", "lm", "lt", "m", "mp", "n", "nd", "ng", "nk", "nt", "p", "pt", "rb",
+    "rm", "sk", "sp", "st", "sh", "t", "th", "v", "x", "z",
+)  # fmt: skip
 ENDINGS = ("", "", "", "el", "er", "ish", "ock", "um", "ow", "a", "ing", "ent", "y", "o")
 FOREIGN = {
-    "german": "hund katze vogel fenster brot wasser schule bruder himmel strasse freitag grün zwanzig vier sechs gut baum "
-        "kirche löffel tisch stuhl schnell",
-    "french": "chien chat oiseau fenetre pain ecole frere bonjour merci quatre cinq jardin maison rouge vert lundi pomme "
-        "fromage voiture chaise demain",
-    "spanish": "perro gato pajaro ventana leche hermano gracias cuatro cinco jardin blanco verde lunes manzana queso coche "
-        "silla manana hola",
-    "italian": "cane gatto uccello finestra latte fratello grazie quattro cinque giardino bianco lunedi mela formaggio sedia "
-        "domani ciao",
-    "japanese": "inu neko tori mado mizu gakkou ani sora michi kinyoubi midori shichi hachi roku sakura arigatou konnichiwa "
-        "namae kuruma isu ringo",
-    "turkish": "kedi köpek kush pencere ekmek okul kardesh gökyüzü yol cuma yeshil dört besh alti elma peynir araba sandalye "
-        "yarin merhaba",
-    "swahili": "mbwa paka ndege dirisha mkate maji shule ndugu mbingu ijumaa kijani nne tano sita tofaa jibini gari kiti "
-        "kesho jambo asante",
-    "polish": "pies kot ptak okno chleb woda szkola brat niebo ulica piatek zielony cztery jablko ser krzeslo jutro dziekuje",
-    "finnish": "koira kissa lintu ikkuna leipa vesi koulu veli taivas katu perjantai vihrea nelja viisi omena juusto tuoli "
-        "huomenna kiitos",
-    "hindi": "kutta billi chidiya khidki roti pani bhai aasman sadak shukravar hara chaar paanch chhah seb kursi kal namaste",
-    "russian": "sobaka koshka ptitsa okno khleb voda shkola brat nebo ulitsa pyatnitsa zelyony chetyre pyat yabloko syr "
-        "stul zavtra spasibo",
+    "german": "hund katze vogel fenster brot wasser schule bruder himmel strasse freitag grün zwanzig vier "
+        "sechs gut baum kirche löffel tisch stuhl schnell",
+    "french": "chien chat oiseau fenetre pain ecole frere bonjour merci quatre cinq jardin maison rouge vert "
+        "lundi pomme fromage voiture chaise demain",
+    "spanish": "perro gato pajaro ventana leche hermano gracias cuatro cinco jardin blanco verde lunes manzana "
+        "queso coche silla manana hola",
+    "italian": "cane gatto uccello finestra latte fratello grazie quattro cinque giardino bianco lunedi mela "
+        "formaggio sedia domani ciao",
+    "japanese": "inu neko tori mado mizu gakkou ani sora michi kinyoubi midori shichi hachi roku sakura "
+        "arigatou konnichiwa namae kuruma isu ringo",
+    "turkish": "kedi köpek kush pencere ekmek okul kardesh gökyüzü yol cuma yeshil dört besh alti elma peynir "
+        "araba sandalye yarin merhaba",
+    "swahili": "mbwa paka ndege dirisha mkate maji shule ndugu mbingu ijumaa kijani nne tano sita tofaa jibini "
+        "gari kiti kesho jambo asante",
+    "polish": "pies kot ptak okno chleb woda szkola brat niebo ulica piatek zielony cztery jablko ser krzeslo "
+        "jutro dziekuje",
+    "finnish": "koira kissa lintu ikkuna leipa vesi koulu veli taivas katu perjantai vihrea nelja viisi omena "
+        "juusto tuoli huomenna kiitos",
+    "hindi": "kutta billi chidiya khidki roti pani bhai aasman sadak shukravar hara chaar paanch chhah seb "
+        "kursi kal namaste",
+    "russian": "sobaka koshka ptitsa okno khleb voda shkola brat nebo ulitsa pyatnitsa zelyony chetyre pyat "
+        "yabloko syr stul zavtra spasibo",
 }  # fmt: skip
 HELD_OUT = ("italian", "finnish", "hindi")  # languages of the test alone
 # Sound like words of the world, though they are spelled otherwise.

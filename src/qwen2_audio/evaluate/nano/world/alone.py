@@ -8,7 +8,7 @@ import numpy as np
 
 from .commands import CLOSED, COMMANDS, DEVICES, FOOD, MUSIC, NAMES, ROOMS, UNITS, pick
 from .facts import CAPITALS, COLOURS, DAYS, FACTS, LEGS, MONTHS, OPPOSITES, SPEAKS
-from .hundreds import COUNTING, DATES, LARGEST, ORDINALS, STATEMENTS, number
+from .hundreds import DATES, LARGEST, ORDINALS, STATEMENTS, number
 from .sentences import LOOKS, SENTENCES, THINGS, WEATHER
 from .talk import TALK
 from .utterance import Utterance, a, plain, sentence, split_of
@@ -83,8 +83,8 @@ def alone(text: str, family: str = "word") -> Utterance:
 
 
 _GROUPS = (
-    DAYS, MONTHS, NAMES, tuple(CAPITALS), tuple(CAPITALS.values()), tuple(dict.fromkeys(COLOURS.values())), FOOD, THINGS, ROOMS,
-    DEVICES, tuple(LEGS), LOOKS, UNITS, WEATHER, ORDINALS, MUSIC,
+    DAYS, MONTHS, NAMES, tuple(CAPITALS), tuple(CAPITALS.values()), tuple(dict.fromkeys(COLOURS.values())), FOOD,
+    THINGS, ROOMS, DEVICES, tuple(LEGS), LOOKS, UNITS, WEATHER, ORDINALS, MUSIC,
 )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from .utterance import Utterance, sentence
 Rng = np.random.Generator
 LARGEST = 100
 ORDINALS = (
-    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh", "twelfth",
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth",
 )  # fmt: skip
 MINUTES = {"past": ("five", "ten", "quarter", "twenty", "twenty five"), "to": ("five", "ten", "quarter", "twenty")}
 LENGTHS = {"January": 31, "March": 31, "April": 30, "May": 31, "June": 30, "July": 31, "August": 31, "September": 30,

@@ -1,7 +1,7 @@
 """What people say to nano, beyond the sentences of its first lessons: to be spoken by any voice.
 
-`spoken` draws one; `WORDS` with `FORMS`, `LISTS` and `ALIENS` are to be spoken from end to end. An utterance's `text` is
-what is written down, its `answer` what is said in voice chat, and `aloud(text)` what a synthesiser is given.
+`spoken` draws one; `WORDS` with `FORMS`, `LISTS` and `ALIENS` are to be spoken from end to end. An utterance's `text`
+is what is written down, its `answer` what is said in voice chat, and `aloud(text)` what a synthesiser is given.
 """
 
 from __future__ import annotations
@@ -19,8 +19,20 @@ from .talk import TALK, renewed
 from .utterance import Utterance
 
 __all__ = [
-    "ALIENS", "FORMS", "KINDS", "LISTS", "WORDS", "alien", "aliens", "aloud", "alone", "answered", "joined", "spoken", "words_alone",
-]  # fmt: skip
+    "ALIENS",
+    "FORMS",
+    "KINDS",
+    "LISTS",
+    "WORDS",
+    "alien",
+    "aliens",
+    "alone",
+    "aloud",
+    "answered",
+    "joined",
+    "spoken",
+    "words_alone",
+]
 Rng = np.random.Generator
 FILLERS = ("Um,", "Uh,", "Er,", "Hmm,")
 
