@@ -41,12 +41,12 @@ ABOUT = (
     "What is said about {x}?", "What does the speaker say about {x}?", "What do they say about {x}?", "What about {x}?",
     "Does anybody talk about {x}?", "Does anybody say something about {x}?", "What do you hear about {x}?",
 )  # fmt: skip
-IS_THERE = ("Is there {n}?", "Do you hear {n}?", "Is there {n} in this recording?", "Can you hear {n}?", "Is this {n}?")
+IS_THERE = ("Do you hear {n}?", "Can you hear {n}?", "Is there {n}?", "Is there {n} in this recording?", "Is this {n}?")
 # What a sentence can be about, and how it is called in a question.
 TOPICS = {plain(name): name for name in (*NAMES, *DAYS, *CAPITALS, *CAPITALS.values())} | {
     thing: f"the {thing}" for thing in (*THINGS, *DEVICES, *ROOMS, *FOOD, "timer", "train", "bus", "code", "number")
 }
-_SENTENCES = re.compile(r"(?<=[.?!]) ")
+_BETWEEN = re.compile(r"(?<=[.?!]) ")
 
 
 def topics(text: str) -> list[str]:
@@ -57,7 +57,7 @@ def topics(text: str) -> list[str]:
 
 def said_about(texts: Sequence[str], topic: str) -> str:
     """The sentences that name a topic, or "Nothing." """
-    sentences = [one for text in texts for one in _SENTENCES.split(text) if f" {topic} " in f" {plain(one)} "]
+    sentences = [one for text in texts for one in _BETWEEN.split(text) if f" {topic} " in f" {plain(one)} "]
     return " ".join(dict.fromkeys(sentences)) or NOTHING
 
 
@@ -105,7 +105,7 @@ def _about(clip: Clip, rng: Rng) -> tuple[str, str]:
 def _is_there(clip: Clip, rng: Rng) -> tuple[str, str]:
     heard = clip.background or clip.kind
     asked = heard if heard in WORDS and rng.random() < 0.6 else pick(rng, NAMED)
-    question = pick(rng, IS_THERE).format(n=WORDS[asked].noun)
+    question = pick(rng, IS_THERE[:2] if asked == "footsteps" else IS_THERE).format(n=WORDS[asked].noun)
     return question, f"Yes, I hear {WORDS[asked].phrases[0]}." if asked == heard else NOTHING
 
 

@@ -18,9 +18,10 @@ Rng = np.random.Generator
 NO_SOUND = "There is no sound with this message."
 UNKNOWN = "I do not know that."
 ABOUT_A_SOUND = (
-    *(question for questions in WHAT.values() for question in questions), *TRANSCRIBE, *SEX,
-    "What did I say?", "What is in the background?", "Is anybody speaking?", "Is this a dog?", "Is it a bell?", "Do you hear a bird?",
-    "Listen.", "Is there a voice?", "Who is speaking?", "What is said?", "Answer the speaker.", "What is this?", "Name both sounds.",
+    *(question for questions in WHAT.values() for question in questions), *TRANSCRIBE, *SEX, "Listen.",
+    "What is in the background?", "Is anybody speaking?", "Is this a dog?", "Is it a bell?", "Do you hear a bird?",
+    "Is there a voice?", "Who is speaking?", "What is said?", "Answer the speaker.", "What is this?",
+    "What did I say?", "Name both sounds.",
 )  # fmt: skip
 OUTSIDE = (
     "What is {a}?", "Tell me about the {n}.", "Where is the {n}?", "Who made the {n}?", "How do I find {a}?",
@@ -34,10 +35,17 @@ _CAN_IT_HEAR = tuple(question for fact in (*CHAT, *TALK) if fact.answer == _HEAR
 _FACTS = tuple(fact for fact in FACTS if fact.family != "chat")
 
 
-def typed(rng: Rng, split: str) -> tuple[str, str]:
-    """A text, and what nano answers. Commands, statements and what it does not know are those of `split`."""
-    make = _SORTS[int(rng.choice(len(_SORTS), p=[share for _, share in _SORTS]))][0]
-    text, answer = make(rng, split)
+def typed(rng: Rng, split: str, *, sound: bool = False) -> tuple[str, str]:
+    """A text, and what nano answers. Commands, statements and what it does not know are those of `split`.
+
+    `sound`: there is a clip in the conversation, so that no question is about one that is missing.
+    """
+    answer = NO_SOUND
+    while answer == NO_SOUND:
+        make = _SORTS[int(rng.choice(len(_SORTS), p=[share for _, share in _SORTS]))][0]
+        text, answer = make(rng, split)
+        if not sound:
+            break
     return _in_haste(text, rng), renewed(answer)
 
 
