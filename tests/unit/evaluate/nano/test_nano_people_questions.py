@@ -12,8 +12,9 @@ from qwen2_audio.evaluate.nano.world.facts import CHAT
 from qwen2_audio.evaluate.nano.world.talk import SELF
 
 ROWS = {
-    "nano.people.typed.accuracy", "nano.people.talk.accuracy", "nano.people.sum.accuracy", "nano.people.number.accuracy",
-    "nano.people.statement.accuracy", "nano.people.words.exact", "nano.people.lists.wer", "nano.people.part.nothing",
+    "nano.people.typed.accuracy", "nano.people.talk.accuracy", "nano.people.sum.accuracy",
+    "nano.people.number.accuracy", "nano.people.statement.accuracy", "nano.people.words.exact",
+    "nano.people.lists.wer", "nano.people.part.nothing",
     "nano.people.part.accuracy", "nano.people.notes.accuracy", "nano.people.transcript.accuracy",
 }  # fmt: skip
 
