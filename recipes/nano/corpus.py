@@ -12,15 +12,17 @@ import numpy as np
 
 from .clips import Library
 from .conversations import Conversation
-from .writer import Writer
+from .people import writer_of
 
 SHORT = 3.0  # seconds; of longer clips fewer conversations are kept: they cost more and teach no more
 
 
-def conversations(library: Library, shares: dict[str, float], count: int, seed: int) -> Iterator[Conversation]:
-    """`count` conversations, the library's clips in turn."""
+def conversations(
+    library: Library, shares: dict[str, float], count: int, seed: int, split: str = "train"
+) -> Iterator[Conversation]:
+    """`count` conversations, the library's clips in turn; sentences without a clip belong to `split`."""
     rng = np.random.default_rng((seed, 6))
-    writer = Writer([entry.clip for entry in library.entries], shares)
+    writer = writer_of([entry.clip for entry in library.entries], shares, split)
     order: list[int] = []
     while count:
         order = order or rng.permutation(len(library)).tolist()
@@ -51,11 +53,13 @@ def _path(library: Library, clip: int, folder: Path) -> str:
     return os.path.relpath(library.wav(clip), folder)
 
 
-def write_conversations(library: Library, shares: dict[str, float], count: int, seed: int, path: Path) -> None:
+def write_conversations(
+    library: Library, shares: dict[str, float], count: int, seed: int, path: Path, split: str = "train"
+) -> None:
     """A data file for SFT; it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
-        for conversation in conversations(library, shares, count, seed):
+        for conversation in conversations(library, shares, count, seed, split):
             file.write(json.dumps(row_of(conversation, library, path.parent)) + "\n")
     part.rename(path)
