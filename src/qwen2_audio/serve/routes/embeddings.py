@@ -19,7 +19,7 @@ from starlette.responses import Response
 from ...engine.request import RequestHandle
 from ...types import Chunk, EmbeddingInput, Message, Pooling, PoolingParams, Source, Usage
 from ..answers import heard_body
-from ..bodies import check_content_type, parse_json, read_body
+from ..bodies import read_json
 from ..convert import clip_params, conversation_of
 from ..errors import ApiError
 from ..media import fetch_links, links_of
@@ -57,10 +57,8 @@ class EmbeddingRoutes:
     async def embed(self, request: Request) -> Response:
         """POST /v1/embeddings."""
         state, arrived = self._state, asyncio.get_running_loop().time()
-        check_content_type(request, "application/json")
-        asked = parse_body(EmbeddingRequest, parse_json(await read_body(request, state.settings)))
+        asked, messages, inputs = await read_json(request, state.settings, _converted)
         state.check_model(asked.model)
-        messages, inputs = _inputs(asked, state.settings)
         params = PoolingParams(asked.source, asked.layer, asked.pooling, asked.use_activation)
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
@@ -103,6 +101,12 @@ class EmbeddingRoutes:
     async def _last_chunk(self, handle: RequestHandle, clips: Sequence[str]) -> Chunk:
         async with aclosing(stream(handle, self._state.settings, clips)) as chunks:
             return [chunk async for chunk in chunks][-1]
+
+
+def _converted(fields: Any, settings: Settings) -> tuple[EmbeddingRequest, list[Message], list[EmbeddingInput]]:
+    """The request, and what `_inputs` makes of it."""
+    asked = parse_body(EmbeddingRequest, fields)
+    return asked, *_inputs(asked, settings)
 
 
 def _inputs(asked: EmbeddingRequest, settings: Settings) -> tuple[list[Message], list[EmbeddingInput]]:
