@@ -12,14 +12,12 @@ from typing import Any, BinaryIO
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from ..audio.io import SoundStream
 from ..audio.limits import Limits
-from ..audio.mel import SAMPLE_RATE, WINDOW_SAMPLES, WINDOW_TOLERANCE
 from ..engine.request import RequestHandle
 from ..errors import AudioError
 from ..longform.asking import Task
 from ..longform.formats import verbose_object, write
-from ..longform.transcribe import LIMITS, Finished, Listening, Progress, transcribe
+from ..longform.transcribe import Finished, Listening, Progress, transcribe
 from ..longform.transcript import Transcript, join_texts
 from ..longform.word_times_segments import SegmentTimes
 from ..longform.wording import LANGUAGES
@@ -38,22 +36,6 @@ _OF_ONE_ANSWER = (
     "seed",
 )  # fmt: skip
 _FORMATS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
-
-
-def is_long(clip: BinaryIO) -> bool:
-    """Whether a clip lasts longer than is heard at once. It is decoded as far as that takes; one that cannot be is
-    left to those who will say why."""
-    samples, blocks = 0, SoundStream(clip, limits=LIMITS).blocks()
-    try:
-        for (block,) in blocks:
-            samples += len(block)
-            if samples > WINDOW_SAMPLES + WINDOW_TOLERANCE * SAMPLE_RATE:
-                return True
-    except AudioError:
-        return False
-    finally:
-        blocks.close()
-    return False
 
 
 def total_seconds(settings: Settings) -> float:
