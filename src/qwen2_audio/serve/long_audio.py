@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ from ..longform.transcribe import Finished, Listening, Progress, transcribe
 from ..longform.transcript import Transcript, join_texts
 from ..longform.word_times_segments import SegmentTimes
 from ..longform.wording import LANGUAGES
-from ..types import Chunk, Message, SamplingParams
+from ..types import Chunk
 from .errors import ApiError, as_api_error, shutting_down, too_slow
 from .event_stream import EventStream, encode_event
 from .protocol import SpeechRequest
@@ -69,30 +69,6 @@ async def answer(request: Request, state: State, clip: BinaryIO, speech: SpeechR
     return _formatted(transcript, speech)
 
 
-class _Windows:
-    """The backend, which is asked about no more windows once the server shuts down. See `backend.Backend`."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    @property
-    def is_base(self) -> bool:
-        return self._state.backend.is_base
-
-    def submit(
-        self,
-        messages: Sequence[Message],
-        params: SamplingParams | None = None,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        raw: bool = False,
-    ) -> RequestHandle:
-        if self._state.closing:
-            raise shutting_down(self._state.settings.retry)
-        return self._state.backend.submit(messages, params, timeout=timeout, priority=priority, raw=raw)
-
-
 class _Work:
     """A transcription on a thread. Attributes: `handle`, whose `cancel` stops it; `end`, by the event loop's clock."""
 
@@ -110,7 +86,7 @@ class _Work:
         listening = Listening(limits=limits, count_first=True)
         source, transcription = [(clip, "The file")], state.backend.transcription
         steps = transcribe(
-            _Windows(state), source, task, transcription, listening, timeout=settings.deadline, times=times
+            state.backend, source, task, transcription, listening, timeout=settings.deadline, times=times
         )
         threading.Thread(target=self._run, args=(steps, clip), name="long audio", daemon=True).start()
 
