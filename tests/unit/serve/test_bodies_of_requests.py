@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from starlette.routing import Route
 
 from kit.fake_backend import FakeBackend
 from qwen2_audio.errors import ConfigError
@@ -14,9 +15,8 @@ from qwen2_audio.serve.bodies import FORM
 
 TOOL = {"type": "function", "function": {"name": "stop"}}
 LARGE = "x" * bodies.PARSE_IN_THREAD
-POSTS = sorted(
-    route.path for route in create_app(FakeBackend()).routes if "POST" in (getattr(route, "methods", 0) or ())
-)
+ROUTES = [route for route in create_app(FakeBackend()).routes if isinstance(route, Route)]
+POSTS = sorted(route.path for route in ROUTES if "POST" in (route.methods or ()))
 TURNS = [{"role": "user", "content": LARGE}]
 QUESTION = {"type": "predicate", "instructions": "Is it loud?"}
 

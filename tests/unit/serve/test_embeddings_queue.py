@@ -37,10 +37,10 @@ class NarrowBackend(FakeBackend):
             self.taken += 1
             self.present += 1
         handle = RequestHandle(1, lambda _: None)
-        threading.Timer(0.01, self._end, [handle]).start()
+        threading.Timer(0.01, self._finish, [handle]).start()
         return handle
 
-    def _end(self, handle: RequestHandle) -> None:
+    def _finish(self, handle: RequestHandle) -> None:
         with self.lock:
             self.present -= 1
         handle.put(Chunk("", "stop", Usage(20, 0, 0), embedding=VECTOR))
