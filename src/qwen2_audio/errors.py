@@ -73,6 +73,10 @@ class BusyError(CapacityError):
     """A request that cannot be taken now and can be later: memory or a queue is full."""
 
 
+class ShutdownError(BusyError):
+    """A request to an engine that is shutting down: it takes none any more."""
+
+
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest of `known`, else an empty string."""
     import difflib

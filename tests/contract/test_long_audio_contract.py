@@ -22,7 +22,6 @@ from kit.fake_backend import FakeBackend, Metronome
 from kit.live_server import live, wait_for
 from qwen2_audio.longform import transcribe as module
 from qwen2_audio.serve import long_audio
-from qwen2_audio.serve.long_audio import is_long
 from qwen2_audio.serve.settings import Settings
 
 LONG = wav_bytes(75.0)
@@ -105,12 +104,6 @@ def test_a_window_that_fails_is_an_error_with_a_status(client, monkeypatch):
     monkeypatch.setattr("kit.fake_backend.text_of", lambda messages: "fault")
     with pytest.raises(openai.InternalServerError, match="its log says why"):
         create(client, file=wav_bytes(40.0))
-
-
-def test_what_is_long():
-    assert is_long(io.BytesIO(LONG)) and is_long(io.BytesIO(encoded("mp3", "mp3", 31.0, 32_000)))
-    for short in (wav_bytes(30.05), wav_bytes(1.0), b"nothing"):
-        assert not is_long(io.BytesIO(short))
 
 
 def test_a_clip_that_is_too_long_is_refused_by_its_duration(says):

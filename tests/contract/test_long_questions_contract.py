@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import openai
 import pytest
 
 from kit.clip_files import wav_bytes
-from qwen2_audio.longform import vad
+from kit.fake_backend import FakeBackend
+from kit.live_server import live
+from qwen2_audio.longform import transcribe, vad
+from qwen2_audio.longform.questions import parts
+from qwen2_audio.serve.settings import Settings
 
+NINE_MINUTES = base64.b64encode(wav_bytes(540.0)).decode()
 LONG = base64.b64encode(wav_bytes(65.0)).decode()
 
 
@@ -110,3 +116,24 @@ def test_events_are_chat_chunks(server):
         text = http.post("/v1/chat/completions", json=body, headers=headers).text
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
     assert all(len(event["choices"]) == 1 and event["object"] == "chat.completion.chunk" for event in events)
+
+
+@pytest.mark.parametrize("long", ["parts", "transcript"])
+def test_a_stop_ends_a_question_with_its_sentence(monkeypatch, long):
+    """It asks about no further window, and does not try for as long as a full queue would be waited for."""
+    for module in (parts, transcribe):
+        monkeypatch.setattr(module, "MAX_PENDING", 2)
+    monkeypatch.setattr(transcribe, "speech_detector", lambda: None)
+    monkeypatch.setattr("kit.fake_backend.text_of", lambda messages: "say hello there")
+    with (
+        live(FakeBackend(delay=0.1), Settings(grace=2)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=20) as client,
+    ):
+        chunks = iter(ask(client, NINE_MINUTES, long=long, stream=True))
+        while not getattr(next(chunks), "part", None):
+            pass
+        began = time.monotonic()
+        server.server.should_exit = True
+        with pytest.raises(openai.APIError, match="shutting down"):
+            list(chunks)
+        assert time.monotonic() - began < 5

@@ -19,7 +19,7 @@ import numpy as np
 from qwen2_audio.api.decisions import Asked, PendingDecision, ask_all
 from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import RequestHandle
-from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError
+from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError, ShutdownError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.longform.word_times import WordSpan
@@ -87,7 +87,9 @@ class FakeBackend:
         params = params or SamplingParams()
         sources = check_messages(messages)
         with self._lock:
-            if self.closed or len(self.open) >= self.waiting:
+            if self.closed:
+                raise ShutdownError("The fake takes no more.")
+            if len(self.open) >= self.waiting:
                 raise BusyError(f"{len(self.open)} requests wait already, as many as may; try again later.")
             handle = RequestHandle(params.n, self.cancelled.add)
             self.open.add(handle)

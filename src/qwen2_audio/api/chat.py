@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 
 from ..engine.engine import EngineSettings
-from ..engine.request import RequestHandle
-from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
+from ..engine.request import RequestHandle, submit_when_free
+from ..errors import ConfigError, PromptError, Qwen2AudioError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..longform.asking import Task
@@ -30,7 +29,6 @@ from . import alignment, decisions, embedding, transcription
 from .service import Service, service_of
 
 DEFAULT_PARAMS = SamplingParams()
-PATIENCE = 60.0  # s that a batch waits when other callers fill the engine's queue
 
 
 class AudioChat:
@@ -342,19 +340,12 @@ def _submit_long(
 def _submit_when_free(
     service: Service, messages: Sequence[Message], params: SamplingParams, long: str
 ) -> RequestHandle:
-    """`service.submit`, repeated while the queue is full: a finished request leaves the queue with a short delay."""
+    """Raises BusyError where other callers fill the queue for 60 s."""
     if long != "refuse":
         messages, handle = _submit_long(service, messages, params, long)
         if handle is not None:
             return handle
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return service.submit(messages, params)
-        except BusyError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+    return submit_when_free(lambda: service.submit(messages, params))
 
 
 def _oldest_answer(handles: deque[RequestHandle], number: int) -> Completion:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.request import RequestHandle
-from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
+from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError, ShutdownError
 from ..inputs import prompt as prompts
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
@@ -85,7 +85,7 @@ def _embedding(handles: deque[tuple[int, RequestHandle]], on_error: Callable[[in
     last = list(handle)[-1]
     error = last.error
     if error is None and last.embedding is None:
-        error = BusyError("The engine shut down before it was embedded; ask again.")
+        error = ShutdownError("The engine shut down before it was embedded; ask again.")
     return last.embedding if error is None else on_error(number, error)
 
 

@@ -12,7 +12,7 @@ import typer
 from ..errors import ConfigError, DatasetError
 from ..longform.questions.policy import parse_policy
 from .exit_codes import OUT_OF_BOUNDS, SOME_FAILED
-from .terminal import Adapter, Device, DType, Quantize, is_first, load_model, note, waiting
+from .terminal import Adapter, Device, DType, Quantize, exit_on_sigterm, is_first, load_model, note, waiting
 
 if TYPE_CHECKING:
     from ..evaluate.example import Example
@@ -238,7 +238,8 @@ def examine_nano(model: str | None, before: str | None, count: int, out: Path, *
     from ..evaluate.nano.report import write_report
 
     started = time.monotonic()
-    tally, *others = examine(folders, count)
+    with exit_on_sigterm():
+        tally, *others = examine(folders, count)
     seconds = time.monotonic() - started
     report = write_report(tally, others[0] if others else None, out)
     for line in report.lines():

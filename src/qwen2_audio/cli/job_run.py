@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 
 from .exit_codes import INTERRUPTED
 from .job_progress import JobProgress, summary_table
-from .terminal import Json, note
+from .terminal import Json, exit_on_sigterm, note
 
 if TYPE_CHECKING:
     from ..jobs.runner import Runner
@@ -84,16 +82,12 @@ def run(
     changes = parse_changes(sets or [])
     changes |= {name: value for name, value in options.items() if value is not None}
     config = JobConfig.of(job, changes)
-    # By an exception, so that the workers end with the driver.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with JobProgress(quiet=quiet) as progress:
+        with exit_on_sigterm(), JobProgress(quiet=quiet) as progress:
             summary = Job(config, runner, retry=retry, tell=progress.tell, advance=progress.show).run()
     except KeyboardInterrupt:
         note(f"Interrupted. What is answered is in {config.output}; the same command goes on.")
         return INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if as_json:
         print(json.dumps(summary.to_dict(), ensure_ascii=False))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,6 +92,20 @@ def load_model(
     for line in loaded.notes:
         note(line)
     return loaded
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Inside it SIGTERM raises SystemExit, so that temporary folders and other processes end with the command. Has no
+    effect in other threads."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def is_first() -> bool:

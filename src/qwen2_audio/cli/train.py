@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ConfigError, did_you_mean
-from .terminal import note, waiting
+from .terminal import exit_on_sigterm, note, waiting
 
 KINDS = ("sft", "dpo", "preview", "overfit", "aligner")
 NOT_LEARNT = 1  # exit status
@@ -94,7 +94,8 @@ def overfit(model: str) -> int:
     """Overfit eight clips; status 1 where that fails."""
     with waiting("Starting"):
         from ..train import overfit as check
-    outcome = check.run(model, tell=note)
+    with exit_on_sigterm():
+        outcome = check.run(model, tell=note)
     for clip, answer in outcome.wrong.items():
         note(f"{clip}: said {answer!r}, expected {check.ANSWERS[clip]!r}")
     print(outcome)

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import ConfigError, did_you_mean
 from .exit_codes import DONE, OUT_OF_BOUNDS
-from .terminal import Device, Json, as_json, note, waiting
+from .terminal import Device, Json, as_json, exit_on_sigterm, note, waiting
 
 Target = Annotated[
     str | None,
@@ -38,10 +38,15 @@ def command(model: Target = None, device: Device = "auto", only: Only = "", json
     where, on = find(model), parse_device(device, "device")
     started = time.monotonic()
     rows = []
-    for row in run.rows(where, on, parts, progress=lambda line: note(f"{time.monotonic() - started:4.0f} s  {line}")):
-        rows.append(row)
-        if row.state == "OUT OF BOUNDS":
-            note(f"OUT OF BOUNDS: {row.check}, {row.subject}: {row.figure} (bound {row.bound:g}) {row.note}")
+
+    def tell(line: str) -> None:
+        note(f"{time.monotonic() - started:4.0f} s  {line}")
+
+    with exit_on_sigterm():
+        for row in run.rows(where, on, parts, progress=tell):
+            rows.append(row)
+            if row.state == "OUT OF BOUNDS":
+                note(f"OUT OF BOUNDS: {row.check}, {row.subject}: {row.figure} (bound {row.bound:g}) {row.note}")
     report = Report({"checkpoint": str(where), **_about(on)}, rows)
     print(as_json(report.to_dict()) if json else report.text())
     if not json:

@@ -16,11 +16,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from ..errors import BusyError, ShutdownError
 from ..types import Chunk, Completion, FinishReason, PoolingParams, SamplingParams, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from ..inputs.prompt import Prompt
     from .prompt_outputs import PromptOutput
+
+
+PATIENCE = 60.0  # s that a request waits for room when other callers fill the queue
 
 
 class RequestHandle:
@@ -104,6 +108,23 @@ class RequestHandle:
     def completions(self) -> list[Completion]:
         """Wait for all answers and return them whole. Raises the error that one of them ended with."""
         return completions_of(list(self), self.answers)
+
+
+def submit_when_free(submit: Callable[[], RequestHandle]) -> RequestHandle:
+    """`submit()`, again and again while the queue is full: a finished request leaves it with a short delay.
+
+    Raises BusyError where it stays full for 60 s, and ShutdownError at once.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return submit()
+        except ShutdownError:
+            raise
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def completions_of(chunks: abc.Sequence[Chunk], answers: int) -> list[Completion]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..errors import BusyError, ConfigError
+from ..errors import BusyError, ConfigError, ShutdownError
 from ..inputs.prompt import Prompt
 from ..native.openmp import team_leaver
 from ..types import Chunk, FinishReason, PoolingParams, SamplingParams
@@ -67,9 +67,9 @@ class EngineThread:
         """Take in a request. `prepare` is called on a worker thread; `timeout` counts from now, in seconds. `quick`: it
         has no clip to read, and does not wait for requests that have.
 
-        Raises BusyError where as many wait as may, or the engine is closing, ConfigError in a process that was forked
-        since the engine started. What goes wrong later (in `prepare` too)
-        is the `error` of the terminal deltas.
+        Raises BusyError where as many wait as may, ShutdownError once the engine is closing, ConfigError in a process
+        that was forked since the engine started. What goes wrong later (in `prepare` too) is the `error` of the
+        terminal deltas.
         """
         if os.getpid() != self._pid:  # the engine's thread is not in this process, and would never answer
             raise ConfigError(
@@ -80,7 +80,7 @@ class EngineThread:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             if self._closing:
-                raise BusyError("The engine is shutting down and takes no more requests; ask another one.")
+                raise ShutdownError("The engine is shutting down and takes no more requests; ask another one.")
             limit = self._engine.settings.max_waiting + self._engine.settings.max_num_seqs
             if len(self._open) >= limit:
                 self._forget_done()  # the engine's thread may not have done it yet

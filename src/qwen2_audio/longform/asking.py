@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..audio.mel import SAMPLE_RATE
-from ..engine.request import RequestHandle
-from ..errors import BusyError, ConfigError
-from ..types import Completion, Message, SamplingParams, TokenLogprob
+from ..engine.request import RequestHandle, submit_when_free
+from ..errors import ConfigError
+from ..types import Completion, Ending, Message, SamplingParams, TokenLogprob
 from . import guards, wording
 from .settings import TranscriptionSettings
 from .text_language import language_of_text
@@ -22,7 +21,6 @@ from .transcript import Segment, Word, split_words
 from .vad import FRAME
 from .windows import Window
 
-PATIENCE = 60.0  # s that a window waits when other callers fill the engine's queue
 WARMER = (0.2, 0.4)  # temperatures of later attempts, with a fixed seed
 _TOKENS, _TOKENS_PER_SECOND = 24, 12  # an answer may have; speech has 3 to 6 a second
 _SHORTEST_HALVED = 2.0  # s
@@ -33,7 +31,9 @@ class Model(Protocol):
     """What answers: `api.service.Service`, or a server's backend."""
 
     @property
-    def is_base(self) -> bool: ...
+    def is_base(self) -> bool:
+        """Whether the checkpoint continues a prompt, and was not tuned to answer turns of a chat."""
+        ...
 
     def submit(
         self,
@@ -43,7 +43,17 @@ class Model(Protocol):
         timeout: float | None = None,
         priority: int = 0,
         raw: bool = False,
-    ) -> RequestHandle: ...
+        ending: Ending = "answer",
+    ) -> RequestHandle:
+        """Queues a conversation and returns at once; a clip is what `audio.io.load` takes.
+
+        `timeout`: seconds that it has from now on; `raw`: the one message is a clip and a prompt of a base checkpoint,
+        which no chat template frames; `ending`: how the prompt ends.
+
+        Raises PromptError, ConfigError or ContextLengthError for faults that show before the clips are decoded,
+        BusyError if the queue is full, ShutdownError if the model takes no more. Later errors come in the last chunk.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,20 +82,6 @@ class Task:
         return wording.with_hints(own, language=self.language, prompt=self.prompt)
 
 
-def submit_when_free(
-    model: Model, messages: Sequence[Message], params: SamplingParams, **options: Any
-) -> RequestHandle:
-    """`model.submit`, again and again while its queue is full. Raises BusyError where it stays so for 60 s."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return model.submit(messages, params, **options)
-        except BusyError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
 class WindowAsker:
     """Asks a model about windows. Its answers do not depend on each other, nor on what was heard before."""
 
@@ -97,7 +93,7 @@ class WindowAsker:
     def submit(self, window: Window, temperature: float | None = None) -> RequestHandle | None:
         """Ask, and return at once; None for digital silence, which is not asked about.
 
-        Raises BusyError where other callers filled the queue for 60 s.
+        Raises BusyError where other callers filled the queue for 60 s, ShutdownError where the engine shuts down.
         """
         if guards.silence(float(np.abs(window.samples).max(initial=0.0))):
             return None
@@ -110,7 +106,8 @@ class WindowAsker:
             repetition_penalty=1.0,  # a checkpoint's own would punish what is said twice
             logprobs=0,
         )
-        return submit_when_free(self._model, messages, params, timeout=self._timeout, raw=self._model.is_base)
+        submit, raw = self._model.submit, self._model.is_base
+        return submit_when_free(lambda: submit(messages, params, timeout=self._timeout, raw=raw))
 
     def segments(self, window: Window, handle: RequestHandle | None) -> list[Segment]:
         """Wait for a window's answer: a segment, or two where it was asked again in halves. Raises the answer's

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from ..api.decisions import PendingDecision, Question
 from ..engine.request import RequestHandle
-from ..longform.settings import TranscriptionSettings
+from ..longform.questions.asker import Reader
 from ..longform.word_times import WordTimer
-from ..types import EmbeddingInput, Ending, Message, PoolingParams, SamplingParams
+from ..types import EmbeddingInput, Ending, Message, PoolingParams
 
 if TYPE_CHECKING:
     from ..engine.metrics import Stats
     from ..inputs.prompt import Prompt
 
 
-class Backend(Protocol):
+class Backend(Reader, Protocol):
     """A loaded model that answers many conversations concurrently."""
 
     @property
@@ -28,49 +28,12 @@ class Backend(Protocol):
         """One line that says what this checkpoint is good for."""
 
     @property
-    def is_base(self) -> bool:
-        """Whether the checkpoint continues a prompt, and was not tuned to answer turns of a chat."""
-
-    @property
-    def context(self) -> int:
-        """Tokens of context, prompt and answer together."""
-
-    @property
-    def defaults(self) -> Mapping[str, Any]:
-        """The generation_config in force: temperature, top_p, top_k, max_tokens, ..."""
-
-    @property
-    def transcription(self) -> TranscriptionSettings:
-        """How the checkpoint transcribes clips of any length."""
-
-    @property
     def aligner(self) -> WordTimer:
         """Finds times of words; `ensure_available` raises ConfigError where the checkpoint has no head for that."""
 
     @property
     def version(self) -> str:
         """The version of this package."""
-
-    def count_tokens(self, text: str) -> int:
-        """Positions that a text takes in a prompt."""
-
-    def submit(
-        self,
-        messages: Sequence[Message],
-        params: SamplingParams | None = None,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        raw: bool = False,
-        ending: Ending = "answer",
-    ) -> RequestHandle:
-        """Queues a conversation and returns at once; a clip is `{"type": "audio", "audio": bytes}`.
-
-        `raw`: the one message is a clip and a prompt of a base checkpoint, which no chat template frames.
-        `timeout`: seconds until the request ends as "deadline"; `priority`: 0 runs first. Raises PromptError,
-        ConfigError or ContextLengthError for faults that show before the clips are decoded, and BusyError if the queue
-        is full. A later fault ends each answer with an error.
-        """
 
     def submit_embedding(
         self,

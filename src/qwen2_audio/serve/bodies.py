@@ -8,7 +8,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -17,7 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 from .errors import ApiError, ClientGoneError
 from .settings import Settings
 
+T = TypeVar("T")
 FORM = "multipart/form-data"
+PARSE_IN_THREAD = 64 << 10  # bytes; a larger body is parsed in a thread, so that other requests need not wait
 _FIELDS = 64  # of a form
 _FIELD_BYTES = 64 << 10
 _SLOWEST = 100_000  # bytes a second that an upload keeps after its first minute
@@ -40,6 +42,26 @@ async def read_body(request: Request, settings: Settings) -> bytes:
         async for block in _blocks(request, settings.body_bytes):
             body += block
     return bytes(body)
+
+
+async def read_json(
+    request: Request,
+    settings: Settings,
+    convert: Callable[[Any, Settings], T],
+    *,
+    slow: Callable[[Any], bool] = lambda _: False,
+) -> T:
+    """`convert(the body's JSON, settings)`, of a large body in a thread. `slow`: whether it takes one for this JSON
+    however small.
+
+    Raises as `check_content_type`, `read_body` and `parse_json`, and what `convert` raises.
+    """
+    check_content_type(request, "application/json")
+    body = await read_body(request, settings)
+    if len(body) > PARSE_IN_THREAD:
+        return await asyncio.to_thread(lambda: convert(parse_json(body), settings))
+    fields = parse_json(body)
+    return await asyncio.to_thread(convert, fields, settings) if slow(fields) else convert(fields, settings)
 
 
 @asynccontextmanager

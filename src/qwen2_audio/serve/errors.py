@@ -19,6 +19,7 @@ from ..errors import (
     LongClipError,
     PromptError,
     Qwen2AudioError,
+    ShutdownError,
 )
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ def as_api_error(error: BaseException, retry: int = 2, clip_params: Sequence[str
     """
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, ShutdownError):
+        return shutting_down(retry)
     for kind, (status, code) in TABLE.items():
         if isinstance(error, kind):
             headers = {"Retry-After": str(retry)} if status == 429 else {}

@@ -5,25 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from ..audio.io import SoundStream
 from ..audio.limits import Limits
-from ..audio.mel import SAMPLE_RATE, WINDOW_SAMPLES, WINDOW_TOLERANCE
 from ..engine.request import RequestHandle
 from ..errors import AudioError
 from ..longform.asking import Task
 from ..longform.formats import verbose_object, write
-from ..longform.transcribe import LIMITS, Finished, Listening, Progress, transcribe
+from ..longform.transcribe import Finished, Listening, Progress, transcribe
 from ..longform.transcript import Transcript, join_texts
 from ..longform.word_times_segments import SegmentTimes
 from ..longform.wording import LANGUAGES
-from ..types import Chunk, Message, SamplingParams
+from ..types import Chunk
 from .errors import ApiError, as_api_error, shutting_down, too_slow
 from .event_stream import EventStream, encode_event
 from .protocol import SpeechRequest
@@ -38,22 +36,6 @@ _OF_ONE_ANSWER = (
     "seed",
 )  # fmt: skip
 _FORMATS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
-
-
-def is_long(clip: BinaryIO) -> bool:
-    """Whether a clip lasts longer than is heard at once. It is decoded as far as that takes; one that cannot be is
-    left to those who will say why."""
-    samples, blocks = 0, SoundStream(clip, limits=LIMITS).blocks()
-    try:
-        for (block,) in blocks:
-            samples += len(block)
-            if samples > WINDOW_SAMPLES + WINDOW_TOLERANCE * SAMPLE_RATE:
-                return True
-    except AudioError:
-        return False
-    finally:
-        blocks.close()
-    return False
 
 
 def total_seconds(settings: Settings) -> float:
@@ -87,30 +69,6 @@ async def answer(request: Request, state: State, clip: BinaryIO, speech: SpeechR
     return _formatted(transcript, speech)
 
 
-class _Windows:
-    """The backend, which is asked about no more windows once the server shuts down. See `backend.Backend`."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    @property
-    def is_base(self) -> bool:
-        return self._state.backend.is_base
-
-    def submit(
-        self,
-        messages: Sequence[Message],
-        params: SamplingParams | None = None,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        raw: bool = False,
-    ) -> RequestHandle:
-        if self._state.closing:
-            raise shutting_down(self._state.settings.retry)
-        return self._state.backend.submit(messages, params, timeout=timeout, priority=priority, raw=raw)
-
-
 class _Work:
     """A transcription on a thread. Attributes: `handle`, whose `cancel` stops it; `end`, by the event loop's clock."""
 
@@ -128,7 +86,7 @@ class _Work:
         listening = Listening(limits=limits, count_first=True)
         source, transcription = [(clip, "The file")], state.backend.transcription
         steps = transcribe(
-            _Windows(state), source, task, transcription, listening, timeout=settings.deadline, times=times
+            state.backend, source, task, transcription, listening, timeout=settings.deadline, times=times
         )
         threading.Thread(target=self._run, args=(steps, clip), name="long audio", daemon=True).start()
 

@@ -12,7 +12,7 @@ import pytest
 from qwen2_audio.engine import thread as module
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.thread import EngineThread
-from qwen2_audio.errors import BusyError, ConfigError
+from qwen2_audio.errors import BusyError, ConfigError, ShutdownError
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
@@ -65,7 +65,7 @@ def test_close_does_not_wait_for_sounds_that_are_read(thread, slow):
     assert [ends(handle) for handle in handles] == [["cancelled"]] * 4
     for one in slow:
         one.go_on.set()  # what comes of it has nobody to hear it
-    with pytest.raises(BusyError, match="shutting down"):
+    with pytest.raises(ShutdownError, match="shutting down"):
         thread.submit(lambda: PROMPT, SHORT)
 
 

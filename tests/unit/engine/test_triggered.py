@@ -22,9 +22,9 @@ GRAMMAR = ("grammar", r'start: "<t>" /[0-9]{2}/ "."')
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """Every byte a token, and some pairs, of which two hold more than the trigger's beginning or end."""
+    """Every byte a token, and some pairs, of which some hold more than the trigger's beginning or end."""
     vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    pairs = [("Ġ", "<"), (">", "7"), ("a", "<"), (".", "Ġ")]
+    pairs = [("Ġ", "<"), (">", "7"), (">", "x"), ("a", "<"), (".", "Ġ")]
     vocab |= {a + b: len(vocab) + number for number, (a, b) in enumerate(pairs)}
     backend = byte_level_bpe(BPE(vocab, pairs))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -65,31 +65,29 @@ def test_from_the_trigger_to_the_end_of_the_grammar(matcher, tokenizer, before):
 
 def test_a_trigger_that_goes_on_otherwise_is_text(matcher, tokenizer):
     """The model has said it by then: nothing is refused afterwards."""
-    ids = tokenizer.encode("x<t>7")
-    assert tokenizer.decode(ids[-1:]) == ">7"
-    vocabulary = tokenizer.get_vocab()
-    odd = [vocabulary["<"], vocabulary["t"]]
-    for token in odd:
+    for token in [*tokenizer.encode("x<t"), tokenizer.get_vocab()[">x"]]:
         matcher.advance(token)
-    matcher._make = lambda before: (_ for _ in ()).throw(AssertionError) if before else Refusing()
-    matcher.advance(vocabulary[">"])
     assert matcher.free
 
 
-class Refusing:
-    complete = False
-
-    def num_accepted(self, tokens):
-        return 0
-
-
-def test_a_character_that_began_before_is_no_text_in_front(matcher, tokenizer):
-    """A token that holds the rest of a character and the trigger's beginning: then the answer stays free."""
+def test_the_rest_of_a_character_in_front(matcher, tokenizer):
+    """A token that holds the rest of a character, the trigger, and what follows it."""
     matcher._token_bytes = [*matcher._token_bytes]
     odd = tokenizer.encode("z")[0]
-    matcher._token_bytes[odd] = b"\xa9<t>"
+    matcher._token_bytes[odd] = b"\xa9<t>4"
     matcher.advance(odd)
-    assert matcher.free
+    assert allowed(matcher, tokenizer) == "0123456789"
+    matcher.advance(tokenizer.encode("2")[0])
+    assert allowed(matcher, tokenizer) == "."
+
+
+def test_a_tokenizer_without_a_byte_is_refused(tokenizer):
+    ends = frozenset([tokenizer.convert_tokens_to_ids("<|im_end|>")])
+    grammars = Grammars(tokenizer, len(tokenizer))
+    grammars.set_up(ends)
+    grammars._byte_tokens[200] = -1
+    with pytest.raises(ConfigError, match=r"no token for the byte 200; .*all 256 of them"):
+        grammars.triggered("<t>", GRAMMAR, ends)
 
 
 def test_params():
@@ -99,8 +97,10 @@ def test_params():
         SamplingParams(trigger="", grammar="start: x")
 
 
-def test_the_grammar_is_kept_for_the_trigger(tokenizer, monkeypatch):
-    """It is not compiled again, which would be on the engine's thread, however many others were since."""
+@pytest.mark.parametrize("before", ["", " ", "a"])
+def test_the_grammar_is_kept_for_the_trigger(tokenizer, monkeypatch, before):
+    """It is not compiled again, which would be on the engine's thread, however many others were since, and whatever
+    the trigger's first token has in front of it."""
     ends = frozenset([tokenizer.convert_tokens_to_ids("<|im_end|>")])
     grammars, compiled = Grammars(tokenizer, len(tokenizer)), []
     compile_ = grammar._compile
@@ -109,7 +109,7 @@ def test_the_grammar_is_kept_for_the_trigger(tokenizer, monkeypatch):
         grammars.matcher(("regex", f"a{number}"), ends)
     monkeypatch.setattr(grammar, "_compile", lambda *given: compiled.append(given) or compile_(*given))
     for _ in range(2):
-        for token in tokenizer.encode("<t>"):
+        for token in tokenizer.encode(before + "<t>"):
             matcher.advance(token)
         assert not matcher.free and allowed(matcher, tokenizer) == "0123456789"
         for token in tokenizer.encode("42."):

@@ -130,7 +130,8 @@ class Grammars:
         self._lock = threading.Lock()
         self._library: tuple[frozenset[int], Any] | None = None  # llguidance's tokenizer for these end tokens
         self._token_bytes: list[bytes] = []
-        self._compiled: OrderedDict[tuple[Constraint, str, frozenset[int]], Any] = OrderedDict()
+        self._byte_tokens: list[int] = []
+        self._compiled: OrderedDict[tuple[Constraint, frozenset[int]], Any] = OrderedDict()
 
     def set_up(self, eos_ids: frozenset[int]) -> Any:
         """llguidance's tokenizer, for answers that end at `eos_ids`. Takes about a second the first time.
@@ -140,20 +141,20 @@ class Grammars:
         with self._lock:
             if self._library is None or self._library[0] != eos_ids:
                 vocabulary = _Vocabulary(self._tokenizer, self._vocabulary, eos_ids)
-                self._token_bytes = vocabulary.tokens
+                self._token_bytes, self._byte_tokens = vocabulary.tokens, vocabulary.byte_tokens
                 self._library = eos_ids, _llguidance().LLTokenizer(vocabulary, eos_token=vocabulary.ends)
             return self._library[1]
 
-    def matcher(self, constraint: Constraint, eos_ids: frozenset[int], before: str = "") -> Matcher:
-        """A matcher at the beginning of an answer that ends at `eos_ids`, or at `before` in front of a "grammar".
+    def matcher(self, constraint: Constraint, eos_ids: frozenset[int]) -> Matcher:
+        """A matcher at the beginning of an answer that ends at `eos_ids`.
 
         Raises ConfigError for a constraint that cannot be honoured, with the reason.
         """
-        key, tokenizer = (constraint, before, eos_ids), self.set_up(eos_ids)
+        key, tokenizer = (constraint, eos_ids), self.set_up(eos_ids)
         with self._lock:
             compiled = self._compiled.get(key)
         if compiled is None:
-            compiled = _compile(constraint, tokenizer, before)
+            compiled = _compile(constraint, tokenizer)
         with self._lock:
             self._compiled[key] = compiled
             self._compiled.move_to_end(key)
@@ -165,14 +166,16 @@ class Grammars:
     def triggered(self, trigger: str, constraint: Constraint, eos_ids: frozenset[int]) -> TriggeredMatcher:
         """A matcher of an answer that is free until it says `trigger`, with which the grammar begins.
 
-        Raises ConfigError as `matcher`.
+        Raises ConfigError as `matcher`, and for a tokenizer that lacks a byte.
         """
-        start = self.matcher(constraint, eos_ids)  # kept: the trigger may come when other grammars fill the cache
-
-        def make(before: str) -> Matcher:
-            return self.matcher(constraint, eos_ids, before) if before else start.copy()
-
-        return TriggeredMatcher(trigger, make, self._token_bytes)
+        # Kept: the trigger may come when other grammars fill the cache.
+        start = self.matcher(constraint, eos_ids)
+        if -1 in self._byte_tokens:
+            byte = self._byte_tokens.index(-1)
+            raise ConfigError(
+                f"The tokenizer has no token for the byte {byte}; an answer that a trigger holds needs all 256 of them."
+            )
+        return TriggeredMatcher(trigger, start, self._token_bytes, self._byte_tokens)
 
     def matcher_of(self, params: SamplingParams, eos_ids: frozenset[int]) -> AnyMatcher:
         """The matcher of an answer that `params` hold to something. Raises ConfigError as `matcher`."""
@@ -203,13 +206,10 @@ def _why_not(constraint: Constraint) -> str:
     return str(_refusal(constraint[0], messages[0])) if wrong or messages else ""
 
 
-def _compile(constraint: Constraint, tokenizer: Any, before: str) -> Any:
+def _compile(constraint: Constraint, tokenizer: Any) -> Any:
     """llguidance's matcher."""
     library = _llguidance()
     grammar = _grammar(constraint, library)
-    if before:
-        rules = {"lark_grammar": f"start: {json.dumps(before, ensure_ascii=False)} @answer" + NO_FORCING}
-        grammar = json.dumps({"grammars": [rules, {"name": "answer", "lark_grammar": grammar}]})
     matcher = library.LLMatcher(tokenizer, grammar, log_level=0, limits=library.LLParserLimits(**LIMITS))
     if matcher.is_error():
         raise _refusal(constraint[0], matcher.get_error())
@@ -322,6 +322,8 @@ class _Vocabulary:
                 self.tokens[token] = spelling.encode()
             elif token not in added:
                 self.tokens[token] = spelling.translate(letters).encode("latin-1")
+        ids = {text: token for token, text in enumerate(self.tokens)}
+        self.byte_tokens = [ids.get(bytes([byte]), -1) for byte in range(256)]  # the token of each byte, or -1
         self._tokenizer = tokenizer
 
     def __call__(self, text: str) -> list[int]:

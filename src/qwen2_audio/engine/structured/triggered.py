@@ -1,12 +1,12 @@
 """An answer that is free until it says a trigger, and then held to a grammar until that is complete; again and again.
 
-The grammar begins with the trigger. A token may hold text before it, as " <" does before "tool_call>": then the grammar
-that is compiled has that text in front.
+The grammar begins with the trigger. A token may hold text before it, as " <" does before "tool_call>": so the grammar
+is told the text from the trigger on byte by byte, which it takes however it is divided into tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class TriggeredMatcher:
     """How far one answer has come. It has the methods of Matcher."""
 
-    def __init__(self, trigger: str, make: Callable[[str], Matcher], token_bytes: Sequence[bytes]) -> None:
-        """`make`: a matcher at the beginning of a text that goes on with the grammar; `token_bytes`: the text of each
-        token id, of a control token what no text has."""
+    def __init__(self, trigger: str, start: Matcher, token_bytes: Sequence[bytes], byte_tokens: Sequence[int]) -> None:
+        """`start`: the beginning of the grammar; `token_bytes`: the text of each token id, of a control token what no
+        text has; `byte_tokens`: the token of each byte."""
         self.finished = False  # a free answer may end anywhere, and takes what comes
-        self._trigger, self._make, self._token_bytes = trigger.encode(), make, token_bytes
+        self._trigger, self._start = trigger.encode(), start
+        self._token_bytes, self._byte_tokens = token_bytes, byte_tokens
         self._inner: Matcher | None = None  # where the answer is held
         self._recent: list[int] = []  # tokens in which the trigger may have begun
 
@@ -32,7 +33,7 @@ class TriggeredMatcher:
         return self._inner is None
 
     def copy(self) -> TriggeredMatcher:
-        copied = TriggeredMatcher(self._trigger.decode(), self._make, self._token_bytes)
+        copied = TriggeredMatcher(self._trigger.decode(), self._start, self._token_bytes, self._byte_tokens)
         copied._inner = None if self._inner is None else self._inner.copy()
         copied._recent = list(self._recent)
         return copied
@@ -62,22 +63,15 @@ class TriggeredMatcher:
         text = b"".join(self._token_bytes[one] for one in self._recent)
         start = text.find(self._trigger)
         if start >= 0:
-            self._inner, self._recent = self._held(start), []
+            self._inner, self._recent = self._held(text[start:]), []
         else:
             while len(text) - len(self._token_bytes[self._recent[0]]) >= len(self._trigger):
                 text = text[len(self._token_bytes[self._recent.pop(0)]) :]
 
-    def _held(self, start: int) -> Matcher | None:
-        """The grammar behind the recent tokens, in whose text the trigger begins at byte `start`; None where they do
-        not fit it: then the trigger was just text."""
-        tokens, end = list(self._recent), 0
-        while end + len(self._token_bytes[tokens[0]]) <= start:
-            end += len(self._token_bytes[tokens.pop(0)])
-        before = self._token_bytes[tokens[0]][: start - end]
-        try:
-            matcher = self._make(before.decode())
-        except UnicodeDecodeError:  # the end of a character that began in another token
-            return None
+    def _held(self, text: bytes) -> Matcher | None:
+        """The grammar behind `text`, which begins with the trigger; None where it does not fit: then the trigger was
+        just text."""
+        matcher, tokens = self._start.copy(), [self._byte_tokens[byte] for byte in text]
         if matcher.num_accepted(tokens) < len(tokens):
             return None
         for token in tokens:

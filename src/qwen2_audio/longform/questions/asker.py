@@ -6,9 +6,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ...engine.request import RequestHandle
+from ...engine.request import RequestHandle, submit_when_free
 from ...types import Completion, FinishReason, Message, SamplingParams, Usage
-from ..asking import Model, submit_when_free
+from ..asking import Model
 from ..settings import TranscriptionSettings
 
 
@@ -16,15 +16,23 @@ class Reader(Model, Protocol):
     """A model whose context and tokens are known: `api.service.Service`, or a server's backend."""
 
     @property
-    def context(self) -> int: ...
+    def context(self) -> int:
+        """Tokens of context, prompt and answer together."""
+        ...
 
     @property
-    def defaults(self) -> Mapping[str, Any]: ...
+    def defaults(self) -> Mapping[str, Any]:
+        """The generation_config in force: temperature, top_p, top_k, max_tokens, ..."""
+        ...
 
     @property
-    def transcription(self) -> TranscriptionSettings: ...
+    def transcription(self) -> TranscriptionSettings:
+        """How the checkpoint transcribes clips of any length."""
+        ...
 
-    def count_tokens(self, text: str) -> int: ...
+    def count_tokens(self, text: str) -> int:
+        """Positions that a text takes in a prompt."""
+        ...
 
 
 class EndedError(Exception):
@@ -55,23 +63,13 @@ class Asker:
         return self.model.is_base
 
     def submit(
-        self,
-        messages: Sequence[Message],
-        params: SamplingParams | None = None,
-        *,
-        timeout: float | None = None,
-        priority: int = 0,
-        raw: bool = False,
+        self, messages: Sequence[Message], params: SamplingParams | None = None, **options: Any
     ) -> RequestHandle:
-        """As the model's. Raises EndedError once this is cancelled."""
+        """As the model's, with the question's timeout and priority where none are given. Raises EndedError once this
+        is cancelled."""
         self.check()
-        handle = self.model.submit(
-            messages,
-            params,
-            timeout=self._timeout if timeout is None else timeout,
-            priority=priority or self._priority,
-            raw=raw,
-        )
+        given = {name: value for name, value in options.items() if value is not None}
+        handle = self.model.submit(messages, params, **{"timeout": self._timeout, "priority": self._priority, **given})
         with self._lock:
             self._open = {other for other in self._open if not other.done} | {handle}
         if self._cancelled:  # meanwhile
@@ -79,8 +77,9 @@ class Asker:
         return handle
 
     def ask(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
-        """`submit`, as soon as there is room. Raises BusyError where there is none for 60 s."""
-        return submit_when_free(self, messages, params)
+        """`submit`, as soon as there is room. Raises BusyError where there is none for 60 s, ShutdownError where the
+        model takes no more."""
+        return submit_when_free(lambda: self.submit(messages, params))
 
     def answer(self, handle: RequestHandle) -> Completion:
         """Wait for the one answer of a request. Raises its error, or EndedError."""

@@ -108,7 +108,7 @@ def read_conversation(messages: Sequence[Message], limits: Limits, *, load: bool
         for number, (index, place) in enumerate(places, 1):
             given = source_of(found.messages[index]["content"][place])
             source = _again_and_again(given, limits, found._files.enter_context)
-            seconds = _seconds_of_long(source, limits)
+            seconds = seconds_of_long(source, limits)
             if seconds is not None:
                 name = name_of(given) or f"Clip {number}"
                 known = seconds if math.isfinite(seconds) else None
@@ -143,7 +143,7 @@ def _copy(message: Message) -> Message:
     return {**message, "content": content if isinstance(content, str) else list(content)}
 
 
-def _seconds_of_long(source: Any, limits: Limits) -> float | None:
+def seconds_of_long(source: Any, limits: Limits) -> float | None:
     """How long a clip of more than a window is by its header, infinite where that does not say; None for others, and
     for those that cannot be read, which `load_clip` says."""
     stream, samples = SoundStream(source, limits=limits), 0

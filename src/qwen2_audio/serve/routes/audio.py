@@ -12,7 +12,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ...engine.request import RequestHandle
 from ...longform.asking import Task
+from ...longform.questions.recordings import seconds_of_long
 from ...longform.text_language import language_of_text
+from ...longform.transcribe import LIMITS
 from ...longform.wording import ENGLISH, LANGUAGES, Unquote
 from ...types import Chunk, Message, SamplingParams, TokenLogprob
 from .. import long_audio
@@ -76,7 +78,7 @@ class AudioRoutes:
                 await asyncio.to_thread(check_aligner, self._state.backend.aligner)
             # A file that memory is not reserved for is long by its size, and read from the disk.
             large = form.size > self._state.settings.clip_bytes
-            if words or large or await asyncio.to_thread(long_audio.is_long, form.file):
+            if words or large or await asyncio.to_thread(seconds_of_long, form.file, LIMITS) is not None:
                 long_audio.check_fields(speech)
                 closing.pop_all()
                 task = Task(language, to, speech.prompt, speech.temperature or 0.0)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...types import Message, SamplingParams
 from ..answers import Envelope, completion_body
-from ..bodies import check_content_type, parse_json, read_body
+from ..bodies import read_json
 from ..convert import clip_params, echo_of, ending_of, long_of, messages_of, params_of
 from ..event_stream import ChatEvents, EventStream, prepend
 from ..long_questions import long_question
@@ -26,7 +26,6 @@ from ..tool_events import ToolEvents
 from ..tools import tool_use_of
 
 log = logging.getLogger(__name__)
-_PARSE_IN_THREAD = 64 << 10  # bytes; a larger body is parsed in a thread, so that other requests need not wait
 
 
 class ChatRoutes:
@@ -38,11 +37,8 @@ class ChatRoutes:
     async def complete(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         state, arrived = self._state, asyncio.get_running_loop().time()
-        check_content_type(request, "application/json")
-        body = await read_body(request, state.settings)
-        chat, messages, params = await _parse(body, state.settings)
+        chat, messages, params = await read_json(request, state.settings, _converted, slow=_has_tools)
         policy = None if chat.long == "refuse" else long_of(chat)
-        del body
         state.check_model(chat.model)
         if params.constraint is not None:
             await asyncio.to_thread(check_constraint, params, constraint_of(chat)[1] or "tools")
@@ -70,18 +66,15 @@ class ChatRoutes:
         return EventStream(events.encode(prepend(first, chunks)), handle, state.settings, arrived)
 
 
-async def _parse(body: bytes, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
+def _converted(fields: Any, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
     """The request, its messages and its sampling parameters. ApiError for a field that is wrong."""
-    if len(body) > _PARSE_IN_THREAD:
-        return await asyncio.to_thread(lambda: _convert(parse_chat(parse_json(body)), settings))
-    chat = parse_chat(parse_json(body))
-    if chat.tools:  # their schemas are compiled, to know whether they can be honoured
-        return await asyncio.to_thread(_convert, chat, settings)
-    return _convert(chat, settings)
-
-
-def _convert(chat: ChatRequest, settings: Settings) -> tuple[ChatRequest, list[Message], SamplingParams]:
+    chat = parse_chat(fields)
     return chat, messages_of(chat, settings), params_of(chat, settings)
+
+
+def _has_tools(fields: Any) -> bool:
+    """Their schemas are compiled, to know whether they can be honoured."""
+    return isinstance(fields, dict) and bool(fields.get("tools"))
 
 
 def _log_labels(chat: ChatRequest) -> None:

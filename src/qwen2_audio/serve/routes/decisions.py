@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from ...api.decisions import Decision, PendingDecision, Question, shown
 from ...errors import PromptError
 from ...types import Message
-from ..bodies import check_content_type, parse_json, read_body
+from ..bodies import read_json
 from ..convert import clip_params, conversation_of, parts_of
 from ..errors import ApiError
 from ..input_items import messages_of_input, part_of
@@ -62,14 +62,8 @@ class DecisionRoutes:
     async def decisions(self, request: Request) -> Response:
         """POST /v1/decisions."""
         arrived = asyncio.get_running_loop().time()
-        asked = parse_body(DecisionsRequest, await self._fields(request))
+        asked, messages, questions = await read_json(request, self._state.settings, _openai)
         self._state.check_model(asked.model)
-        fields = [f"questions[{number}]" for number in range(len(asked.questions))]
-        questions = [
-            _openai_question(question, field, asked.labels)
-            for question, field in zip(asked.questions, fields, strict=True)
-        ]
-        messages = conversation_of(messages_of_input(asked.input), self._state.settings, "input")
         clips = clip_params(messages, "input")
         answers = await self._decide(request, messages, questions, arrived, asked.priority, clips)
         names = [question.get("name") for question in asked.questions]
@@ -88,13 +82,8 @@ class DecisionRoutes:
     async def systemone(self, request: Request) -> Response:
         """POST /v1/systemone."""
         arrived = asyncio.get_running_loop().time()
-        asked = parse_body(SystemOneRequest, await self._fields(request))
+        asked, messages, questions = await read_json(request, self._state.settings, _systemone)
         self._state.check_model(asked.model)
-        questions = [
-            _systemone_question(question, f"questions.{name}", asked.labels)
-            for name, question in asked.questions.items()
-        ]
-        messages = _state_messages(asked, self._state.settings)
         clips = [f"audio[{number}]" for number in range(len(asked.audio))]
         answers = await self._decide(request, messages, questions, arrived, asked.priority, clips)
         body = {
@@ -105,10 +94,6 @@ class DecisionRoutes:
         return JSONResponse(
             {"model": self._state.names[0], "answers": body, "usage": {"input_tokens": prompt, "output_tokens": 0}}
         )
-
-    async def _fields(self, request: Request) -> Any:
-        check_content_type(request, "application/json")
-        return parse_json(await read_body(request, self._state.settings))
 
     async def _decide(
         self,
@@ -144,6 +129,25 @@ class DecisionRoutes:
             for one in pending:  # after an error
                 one.cancel()
         return decisions
+
+
+def _openai(fields: Any, settings: Settings) -> tuple[DecisionsRequest, list[Message], list[Question]]:
+    """The request, the conversation and the questions about it. ApiError for a field that is wrong."""
+    asked = parse_body(DecisionsRequest, fields)
+    questions = [
+        _openai_question(question, f"questions[{number}]", asked.labels)
+        for number, question in enumerate(asked.questions)
+    ]
+    return asked, conversation_of(messages_of_input(asked.input), settings, "input"), questions
+
+
+def _systemone(fields: Any, settings: Settings) -> tuple[SystemOneRequest, list[Message], list[Question]]:
+    """As `_openai`."""
+    asked = parse_body(SystemOneRequest, fields)
+    questions = [
+        _systemone_question(question, f"questions.{name}", asked.labels) for name, question in asked.questions.items()
+    ]
+    return asked, _state_messages(asked, settings), questions
 
 
 def _state_messages(asked: SystemOneRequest, settings: Settings) -> list[Message]:

@@ -17,9 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...engine.request import RequestHandle
+from ...errors import BusyError
 from ...types import Chunk, EmbeddingInput, Message, Pooling, PoolingParams, Source, Usage
 from ..answers import heard_body
-from ..bodies import check_content_type, parse_json, read_body
+from ..bodies import read_json
 from ..convert import clip_params, conversation_of
 from ..errors import ApiError
 from ..media import fetch_links, links_of
@@ -30,6 +31,7 @@ from ..stream_reader import run_while_connected, stream
 
 MOST_INPUTS = 2048  # of one request, as OpenAI has it
 AHEAD = 64  # inputs of one request that are queued at a time, so that others find room
+_LOOK = 0.01  # s, until a full queue is tried again
 MOST_NUMBERS = 1 << 23  # of one answer, 34 MB of float32: pooling "none" has a vector for each position
 
 
@@ -57,10 +59,8 @@ class EmbeddingRoutes:
     async def embed(self, request: Request) -> Response:
         """POST /v1/embeddings."""
         state, arrived = self._state, asyncio.get_running_loop().time()
-        check_content_type(request, "application/json")
-        asked = parse_body(EmbeddingRequest, parse_json(await read_body(request, state.settings)))
+        asked, messages, inputs = await read_json(request, state.settings, _converted)
         state.check_model(asked.model)
-        messages, inputs = _inputs(asked, state.settings)
         params = PoolingParams(asked.source, asked.layer, asked.pooling, asked.use_activation)
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
@@ -79,19 +79,30 @@ class EmbeddingRoutes:
         priority: int,
         clips: Sequence[str],
     ) -> list[Chunk]:
-        """The last chunk of each input."""
+        """The last chunk of each input. A full queue refuses the first one only: the others wait for room."""
         state, done = self._state, list[Chunk]()
         running: deque[RequestHandle] = deque()
         ahead = 1 if params.pooled_by == "none" else AHEAD
+        waiting = deque(inputs)
         try:
-            for source in inputs:
+            while waiting:
                 if len(running) == ahead:
                     done.append(await self._last_chunk(running.popleft(), clips))
                 timeout = state.seconds_left(arrived)
-                handle = state.backend.submit_embedding(
-                    source, params, timeout=timeout, priority=priority, check_size=partial(_check_size, done)
-                )
-                running.append(handle)
+                try:
+                    handle = state.backend.submit_embedding(
+                        waiting[0], params, timeout=timeout, priority=priority, check_size=partial(_check_size, done)
+                    )
+                except BusyError:
+                    if running:  # whose end makes room
+                        done.append(await self._last_chunk(running.popleft(), clips))
+                    elif done:  # others were quicker
+                        await asyncio.sleep(_LOOK)
+                    else:  # nothing is lost yet
+                        raise
+                else:
+                    waiting.popleft()
+                    running.append(handle)
             while running:
                 done.append(await self._last_chunk(running.popleft(), clips))
         finally:
@@ -103,6 +114,12 @@ class EmbeddingRoutes:
     async def _last_chunk(self, handle: RequestHandle, clips: Sequence[str]) -> Chunk:
         async with aclosing(stream(handle, self._state.settings, clips)) as chunks:
             return [chunk async for chunk in chunks][-1]
+
+
+def _converted(fields: Any, settings: Settings) -> tuple[EmbeddingRequest, list[Message], list[EmbeddingInput]]:
+    """The request, and what `_inputs` makes of it."""
+    asked = parse_body(EmbeddingRequest, fields)
+    return asked, *_inputs(asked, settings)
 
 
 def _inputs(asked: EmbeddingRequest, settings: Settings) -> tuple[list[Message], list[EmbeddingInput]]:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from ...engine.request import completions_of
 from ...types import Chunk, Completion, FinishReason, Heard, Message, SamplingParams, TokenLogprob, Usage
 from ..answers import heard_body, logprobs_body
-from ..bodies import check_content_type, parse_json, read_body
+from ..bodies import read_json
 from ..convert import alternatives, clip_params, conversation_of, sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, prepend
@@ -129,13 +129,11 @@ class ResponseRoutes:
     async def create(self, request: Request) -> Response:
         """POST /v1/responses."""
         state, arrived = self._state, asyncio.get_running_loop().time()
-        check_content_type(request, "application/json")
-        asked = parse_body(ResponsesRequest, _without_neutral(parse_json(await read_body(request, state.settings))))
+        asked, new = await read_json(request, state.settings, _converted)
         state.check_model(asked.model)
         params = _params(asked, state.settings)
         await asyncio.to_thread(check_constraint, params, "text.format.schema")
         earlier = self._earlier(asked.previous_response_id)
-        new = conversation_of(messages_of_input(asked.input), state.settings, "input")
         if links := links_of(new):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
@@ -213,6 +211,12 @@ class ResponseRoutes:
         yield event("response.content_part.done", **at, part=part)
         yield event("response.output_item.done", output_index=0, item=item)
         yield event(f"response.{kept['status']}", response=kept)
+
+
+def _converted(fields: Any, settings: Settings) -> tuple[ResponsesRequest, list[Message]]:
+    """The request, and its new messages. ApiError for a field that is wrong."""
+    asked = parse_body(ResponsesRequest, _without_neutral(fields))
+    return asked, conversation_of(messages_of_input(asked.input), settings, "input")
 
 
 def _params(asked: ResponsesRequest, settings: Settings) -> SamplingParams:

@@ -9,12 +9,13 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ...types import Ending
-from ..bodies import check_content_type, parse_json, read_body
+from ...types import Ending, Message
+from ..bodies import read_json
 from ..convert import clip_params, conversation_of
 from ..errors import ApiError, as_api_error
 from ..media import fetch_links, links_of
 from ..protocol import Body, parse_body
+from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import run_while_connected
 
@@ -42,26 +43,25 @@ class TokenizeRoutes:
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize."""
-        asked = parse_body(TokenizeRequest, await self._fields(request))
-        backend = self._state.backend
+        backend, settings = self._state.backend, self._state.settings
+        asked, messages = await read_json(request, settings, _to_tokenize)
         self._state.check_model(asked.model)
         if (asked.prompt is None) == (asked.messages is None):
             what = "nothing" if asked.prompt is None else "prompt and messages"
             raise ApiError(f"The request has {what}; expected prompt, or messages.", param="prompt")
         if asked.prompt is None:
-            ids = await self._ids_of_messages(request, asked)
+            ids = await self._ids_of_messages(request, asked, messages)
         else:
             ids = await asyncio.to_thread(backend.encode, asked.prompt, add_special_tokens=asked.add_special_tokens)
         texts = await asyncio.to_thread(backend.token_texts, ids) if asked.return_token_strs else None
         return JSONResponse({"count": len(ids), "max_model_len": backend.context, "tokens": ids, "token_strs": texts})
 
-    async def _ids_of_messages(self, request: Request, asked: TokenizeRequest) -> list[int]:
+    async def _ids_of_messages(self, request: Request, asked: TokenizeRequest, messages: list[Message]) -> list[int]:
         both = asked.add_generation_prompt and "add_generation_prompt" in asked.model_fields_set
         if asked.continue_final_message and both:
             message = "continue_final_message and add_generation_prompt exclude each other; give one of them."
             raise ApiError(message, param="continue_final_message")
         settings = self._state.settings
-        messages = conversation_of(asked.messages or [], settings)
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, settings, reservation.reserve))
@@ -75,10 +75,16 @@ class TokenizeRoutes:
 
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize."""
-        asked = parse_body(DetokenizeRequest, await self._fields(request))
+        asked = await read_json(request, self._state.settings, _to_detokenize)
         self._state.check_model(asked.model)
         return JSONResponse({"prompt": await asyncio.to_thread(self._state.backend.decode, asked.tokens)})
 
-    async def _fields(self, request: Request) -> Any:
-        check_content_type(request, "application/json")
-        return parse_json(await read_body(request, self._state.settings))
+
+def _to_tokenize(fields: Any, settings: Settings) -> tuple[TokenizeRequest, list[Message]]:
+    """The request, and its messages if it has some."""
+    asked = parse_body(TokenizeRequest, fields)
+    return asked, [] if asked.messages is None else conversation_of(asked.messages, settings)
+
+
+def _to_detokenize(fields: Any, settings: Settings) -> DetokenizeRequest:
+    return parse_body(DetokenizeRequest, fields)
