@@ -16,7 +16,7 @@ BLANK = "\u0120"  # the vocabulary's letter for a blank
 class WordTokenizer:
     """Every byte, then made-up words of two to nine letters, half of them behind a blank.
 
-    Attributes: `size`; `end`, the token that ends an answer, and `never`, one that no answer may have; neither has text.
+    Attributes: `size`; `end`, the token that ends an answer, and `never`, one that no answer may have, without text.
     """
 
     all_special_tokens: tuple[str, ...] = ()
