@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import pickle
 import re
 import shutil
 
@@ -19,7 +20,7 @@ from qwen2_audio.jobs.config import JobConfig
 from qwen2_audio.jobs.export import export
 from qwen2_audio.jobs.reading import answered
 from qwen2_audio.jobs.run import Job, run_job
-from qwen2_audio.jobs.runner import InThisProcess, JobRow
+from qwen2_audio.jobs.runner import InThisProcess, JobRow, Work
 from qwen2_audio.jobs.status import status_of
 
 CLIPS = qa.nano_path() / "clips"
@@ -187,8 +188,31 @@ def close_enough(one, other) -> bool:
     return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-5) if isinstance(one, float) else one == other
 
 
+@pytest.mark.exhaustive
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("name", ["schema", "decisions", "vector"])
+def test_on_ray_the_rows_are_those_of_this_process(tmp_path, shared, job, name):
+    pytest.importorskip("ray")
+    pytest.importorskip("llguidance")
+    from qwen2_audio.jobs.ray_runner import OnRay
+
+    keys = job(name, dtype="float32", device="cpu")
+    run_job(keys, runner=shared)
+    summary = run_job({**keys, "output": str(tmp_path / "ray"), "workers": 1}, runner=OnRay("local", cpus=0.5))
+    assert (summary.progress.done, summary.progress.failed) == (3, 1)
+    assert close_enough(read(tmp_path / "out"), read(tmp_path / "ray"))
+
+
 @pytest.mark.parametrize("name", JOBS)
-@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_workers_elsewhere_need_no_file_of_the_job(job, name):
+    work = Work(JobConfig.of(job(name)))
+    assert pickle.loads(pickle.dumps(work)) == work
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [(name, format) for name in JOBS for format in ("jsonl", "parquet") if (name, format) != ("vectors", "jsonl")],
+)
 def test_a_stopped_job_goes_on_is_retried_and_exported(tmp_path, shared, job, name, format):
     """One row out for each row in, once; a retry keeps the values of rows that were right."""
     pytest.importorskip("pyarrow.parquet")
