@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qwen2_audio.bench.output import run_and_write
+from qwen2_audio.bench.output import Progress, run_and_write
 from qwen2_audio.bench.report import Report
 from qwen2_audio.cli.main import run_function
 from qwen2_audio.errors import ConfigError
@@ -39,7 +39,7 @@ USED_BY = {
     "device": (ON_DEVICE, "engine"),
     "profile": ("model",),
     "method": ("train",),
-    "rows": ("long",),
+    "rows": ("long", "structured"),
     "isa": ("kernels",),
     "peer_python": ("kernels",),
     "peer": ("kernels", "model", ON_DEVICE, "train", "engine"),
@@ -77,7 +77,7 @@ Device = Annotated[
     ),
 ]
 Method = Annotated[str | None, typer.Option(help="train: some of lora,full.")]
-Rows = Annotated[str | None, typer.Option(help="long: some of its rows, such as speedup,wer_excess.")]
+Rows = Annotated[str | None, typer.Option(help="long, structured: some of its rows, such as speedup,wer_excess.")]
 Isa = Annotated[str | None, typer.Option(help="kernels: amx, avx512, avx2, portable, or all of the fast ones.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the rows to this file.")]
 Png = Annotated[Path | None, typer.Option("--png", help="Also draw a picture to this file (needs matplotlib).")]
@@ -132,7 +132,7 @@ def _draw(what: str, report: Report, path: Path) -> None:
     import_module(f"benchmarks.{PICTURES[what]}").save_png(report, path)
 
 
-def prepare(what: str, given: dict[str, Any]) -> Callable[[Callable[[str], None]], Report]:
+def prepare(what: str, given: dict[str, Any]) -> Callable[[Progress], Report]:
     """The benchmark `what`, ready to run with the options that were given. Raises ConfigError: one cannot work."""
     for name in given:
         if what not in USED_BY[name]:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from qwen2_audio.bench.report import Row, more_is_better
+from qwen2_audio.errors import ConfigError, did_you_mean
 
 from .bars import RATIOS, bar
 
 _TOLERANCE = 1e-4  # of the largest value; what two right outputs may differ by
+
+
+def chosen(names: Sequence[str], known: Collection[str], prefix: str) -> tuple[str, ...]:
+    """Names of rows as they are known, which may be given without `prefix`. Raises ConfigError for one that is none."""
+    found = []
+    for name in map(str.strip, names):
+        whole = next((one for one in (name, prefix + name) if one in known), None)
+        if whole is None:
+            raise ConfigError(
+                f"There is no row {name!r}; expected some of {', '.join(known)}.{did_you_mean(name, known)}"
+            )
+        found.append(whole)
+    return tuple(found)
 
 
 def row_of(name: str, unit: str, values: list[Any], note: str = "") -> Row:

@@ -21,9 +21,11 @@ from importlib.metadata import version
 from typing import Any
 
 from qwen2_audio.bench import machine
+from qwen2_audio.bench.output import SILENT, Progress
 from qwen2_audio.bench.report import Report, Row
-from qwen2_audio.errors import ConfigError, did_you_mean
+from qwen2_audio.errors import ConfigError
 
+from ..harness.rows import chosen
 from . import cuts, find_fact, recognition, speed, word_times
 from .session import Session
 
@@ -56,26 +58,24 @@ class Options:
     threads: int | None = None  # None: one a physical core
 
     def __post_init__(self) -> None:
-        names = tuple(row.strip().removeprefix(PREFIX) for row in self.rows)
-        for name in names:
-            if name not in ROWS:
-                raise ConfigError(
-                    f"There is no row {name!r}; expected some of {', '.join(ROWS)}.{did_you_mean(name, ROWS)}"
-                )
-        object.__setattr__(self, "rows", names)
+        names = [row.strip().removeprefix(PREFIX) for row in self.rows]
+        object.__setattr__(self, "rows", chosen(names, ROWS, PREFIX))
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}; expected at least 1.")
 
 
-def run(options: Options, progress: Callable[[str], None] = lambda line: None) -> Report:
-    """Measure. Raises EvaluationError without the synthesisers, ConfigError without rapidfuzz or silero-vad."""
+def run(options: Options, progress: Progress = SILENT) -> Report:
+    """Measure; `progress` keeps each row as it is there. Raises EvaluationError without the synthesisers, ConfigError
+    without rapidfuzz or silero-vad."""
     session = Session(quick=options.quick, threads=options.threads, progress=progress)
-    rows = list[Row]()
-    for name, measure in ROWS.items():
-        if name in options.rows:
-            measured = measure(session, PREFIX + name)
-            rows += measured if isinstance(measured, list) else [measured]
     about: dict[str, Any] = machine.describe(session.threads) | {"ours": version("qwen2-audio"), "peer": None}
     length = f"{session.amounts.recording / 60:.0f} minutes"
     about |= {"checkpoint": f"nano on {length} of synthetic speech", "dtype": "float32"}
-    return Report(about, rows)
+    report = Report(about, [])
+    for name, measure in ROWS.items():
+        if name in options.rows:
+            measured = measure(session, PREFIX + name)
+            for row in measured if isinstance(measured, list) else [measured]:
+                report.rows.append(row)
+                progress.keep(report)
+    return report

@@ -8,7 +8,7 @@ embed.batch_equal   largest difference between embeddings of 8 clips made togeth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from qwen2_audio.types import Chunk, PoolingParams, SamplingParams
 
 from ..harness.engine_prompts import clip_prompt
 from ..harness.rows import row_of
+from .session import Session
 
 QUESTIONS, SECONDS = 8, 30.0
 CLIP_SECONDS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)  # of the clips that are embedded
@@ -30,21 +31,26 @@ _DECIDING = SamplingParams(temperature=0, max_tokens=1, logprobs=0, logprob_toke
 _ONE_TOKEN = SamplingParams(temperature=0, max_tokens=1)
 
 
-def decide_rows(
-    model: Any, tokenizer: Any, *, repeats: int = 3, quick: bool = False, progress: Callable[[str], None] = print
-) -> list[Row]:
-    """Both rows, of `model` in the format it was loaded in. `quick`: clips of a tenth of their lengths."""
-    shorter = 0.1 if quick else 1.0
-    ratios = []
-    for turn in range(repeats):
-        progress(f"decide.ratio: {turn + 1} of {repeats}")
-        ratios.append(decide_ratio(model, tokenizer, SECONDS * shorter, turn))
-    progress("embed.batch_equal")
-    difference = largest_difference(model, tokenizer, [seconds * shorter for seconds in CLIP_SECONDS])
-    return [
-        row_of("decide.ratio", "x faster", ratios, f"{QUESTIONS} questions about a clip of {SECONDS * shorter:g} s"),
-        row_of("embed.batch_equal", "difference", [difference], "last token, not normalised, of values about 1"),
-    ]
+def decide_row(session: Session, name: str) -> Row:
+    """decide.ratio, of the checkpoint in the format it was loaded in."""
+    seconds, ratios = SECONDS * _shorter(session), []
+    for turn in range(session.repeats):
+        session.progress(f"{name}: {turn + 1} of {session.repeats}")
+        ratios.append(decide_ratio(session.model, session.tokenizer, seconds, turn))
+    return row_of(name, "x faster", ratios, f"{QUESTIONS} questions about a clip of {seconds:g} s")
+
+
+def embed_row(session: Session, name: str) -> Row:
+    """embed.batch_equal, likewise."""
+    session.progress(name)
+    lengths = [seconds * _shorter(session) for seconds in CLIP_SECONDS]
+    difference = largest_difference(session.model, session.tokenizer, lengths)
+    return row_of(name, "difference", [difference], "last token, not normalised, of values about 1")
+
+
+def _shorter(session: Session) -> float:
+    """What clips are multiplied by."""
+    return 0.1 if session.quick else 1.0
 
 
 def decide_ratio(model: Any, tokenizer: Any, seconds: float, variant: int) -> float:

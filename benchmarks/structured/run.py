@@ -15,30 +15,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from qwen2_audio.bench import machine
+from qwen2_audio.bench.output import SILENT, Progress
 from qwen2_audio.bench.report import Report, Row
-from qwen2_audio.checkpoint.locate import nano_path
-from qwen2_audio.checkpoint.memory import require_memory
 from qwen2_audio.engine.engine import EngineSettings
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.engine.structured.grammar import Grammars
 from qwen2_audio.errors import ConfigError
 from qwen2_audio.evaluate import random_checkpoint
-from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
-from qwen2_audio.text.tokenizer import Tokenizer
 from qwen2_audio.types import SamplingParams
 
 from ..harness.engine_prompts import random_text_prompt
-from ..harness.rows import row_of
+from ..harness.rows import chosen, row_of
 from ..harness.timed_engine import ModelClock, TimedEngine
-from .decide_rows import decide_rows
+from .decide_rows import decide_row, embed_row
 from .schemas import schemas
+from .session import Session
 from .vocabulary import WordTokenizer
 
 RUNNING, POSITIONS = 16, 235  # answers at a time; of their prompts, as many as a clip of 8.5 s has
@@ -46,46 +45,69 @@ ANYTHING = r"(?s:.*)"
 _WARM_UP = 3  # steps that are not counted
 
 
+def overhead_row(session: Session, name: str, *, refused: bool) -> Row:
+    """structured.overhead_pct, or with `refused` structured.overhead_worst_pct."""
+    steps, percents = 8 if session.quick else 48, []
+    for turn in range(session.repeats):
+        session.progress(f"{name}: {turn + 1} of {session.repeats}")
+        percents.append(overhead(session.model, session.tokenizer, session.clock, steps, refused=refused))
+    note = f"of a step with {RUNNING} running, beside what a free one takes"
+    return row_of(name, "%", percents, note + ("; every token refused" if refused else ""))
+
+
+def compile_row(session: Session, name: str) -> Row:
+    """structured.compile_ms"""
+    session.progress(name)
+    return first_uses(session.grammars[0], session.tokenizer.end, 5 if session.quick else 50, name)
+
+
+def setup_row(session: Session, name: str) -> Row:
+    """structured.setup_s"""
+    session.progress(name)
+    return row_of(name, "s", [session.grammars[1]], f"{session.tokenizer.size:,} tokens")
+
+
+ROWS: dict[str, Callable[[Session, str], Row]] = {
+    "structured.overhead_pct": partial(overhead_row, refused=False),
+    "structured.overhead_worst_pct": partial(overhead_row, refused=True),
+    "structured.compile_ms": compile_row,
+    "structured.setup_s": setup_row,
+    "decide.ratio": decide_row,
+    "embed.batch_equal": embed_row,
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """How to measure."""
 
+    rows: tuple[str, ...] = tuple(ROWS)  # names, with or without "structured." in front
     model: Path | None = None  # a checkpoint's folder; None: the random 1 B one in int4, with `quick` nano
     repeats: int = 3
     quick: bool = False  # few steps, few schemas
     threads: int | None = None  # None: one a physical core
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", chosen(self.rows, ROWS, "structured."))
         for name in ("repeats", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected at least 1.")
 
 
-def run(options: Options, progress: Callable[[str], None] = lambda line: None) -> Report:
-    """Measure. Raises ConfigError without llguidance, CapacityError where memory or disk have no room."""
+def run(options: Options, progress: Progress = SILENT) -> Report:
+    """Measure the rows that are asked for, one after another; `progress` keeps each as it is there. Raises ConfigError
+    without llguidance, CapacityError where memory or disk have no room."""
     threads = options.threads or machine.physical_cores()
-    torch.set_num_threads(threads)
-    folder = _folder(options, progress)
-    require_memory(random_checkpoint.nbytes(folder), "Loading the checkpoint to measure")
-    model = Qwen2AudioForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    tokenizer = WordTokenizer(model.config.text_config.vocab_size)
-    model.generation_config.eos_token_id = tokenizer.end
-    clock = ModelClock(model.language_model, model.device)
-    steps, rows = 8 if options.quick else 48, list[Row]()
-    for name, refused in (("structured.overhead_pct", False), ("structured.overhead_worst_pct", True)):
-        percents = []
-        for turn in range(options.repeats):
-            progress(f"{name}: {turn + 1} of {options.repeats}")
-            percents.append(overhead(model, tokenizer, clock, steps, refused=refused))
-        note = f"of a step with {RUNNING} running, beside what a free one takes"
-        rows.append(row_of(name, "%", percents, note + ("; every token refused" if refused else "")))
-    progress("schemas")
-    rows += first_uses(tokenizer, model.config.text_config.vocab_size, 5 if options.quick else 50)
-    rows += decide_rows(model, tokenizer, repeats=options.repeats, quick=options.quick, progress=progress)
-    about: dict[str, Any] = machine.describe(threads) | {"ours": version("qwen2-audio"), "peer": None}
-    about |= {"checkpoint": folder.name, "dtype": random_checkpoint.scheme_of(folder)}
-    return Report(about, rows)
+    session = Session(options.model, options.repeats, options.quick, threads, progress)
+    about: dict[str, Any] = machine.describe(session.threads) | {"ours": version("qwen2-audio"), "peer": None}
+    about |= {"checkpoint": session.folder.name, "dtype": random_checkpoint.scheme_of(session.folder)}
+    report = Report(about, [])
+    for name, measure in ROWS.items():
+        if name in options.rows:
+            report.rows.append(measure(session, name))
+            progress.keep(report)
+    return report
 
 
 def overhead(model: Any, tokenizer: WordTokenizer, clock: ModelClock, steps: int, *, refused: bool) -> float:
@@ -102,32 +124,16 @@ def overhead(model: Any, tokenizer: WordTokenizer, clock: ModelClock, steps: int
     return 100 * statistics.median(extra) / statistics.median(a.seconds for a, _ in pairs)
 
 
-def first_uses(tokenizer: WordTokenizer, vocabulary: int, count: int) -> list[Row]:
-    """Of `count` schemas, each used once; and the set-up before them."""
-    grammars, ends = Grammars(cast(Tokenizer, tokenizer), vocabulary), frozenset([tokenizer.end])
-    started = time.perf_counter()
-    grammars.set_up(ends)
-    setup = time.perf_counter() - started
-    milliseconds = []
+def first_uses(grammars: Grammars, end: int, count: int, name: str) -> Row:
+    """Of `count` schemas, each used once by answers that end at the token `end`."""
+    milliseconds, ends = [], frozenset([end])
     for schema in schemas(count):
         text = json.dumps(schema)
         started = time.perf_counter()
         grammars.matcher(("json_schema", text), ends).allowed()
         milliseconds.append(1000 * (time.perf_counter() - started))
     note = f"{count} schemas; the slowest {max(milliseconds):.1f} ms"
-    return [
-        row_of("structured.compile_ms", "ms", milliseconds, note),
-        row_of("structured.setup_s", "s", [setup], f"{vocabulary:,} tokens"),
-    ]
-
-
-def _folder(options: Options, progress: Callable[[str], None]) -> Path:
-    if options.model is not None:
-        return options.model
-    if options.quick:
-        return nano_path()
-    base = random_checkpoint.ensure(random_checkpoint.Shape(), progress=progress)
-    return random_checkpoint.quantized(base, "int4", progress)
+    return row_of(name, "ms", milliseconds, note)
 
 
 def _running(model: Any, tokenizer: WordTokenizer, clock: ModelClock, regex: str | None) -> TimedEngine:

@@ -16,7 +16,7 @@ BLANK = "\u0120"  # the vocabulary's letter for a blank
 class WordTokenizer:
     """Every byte, then made-up words of two to nine letters, half of them behind a blank.
 
-    Attributes: `end`, the token that ends an answer, and `never`, one that no answer may have; both have no text.
+    Attributes: `size`; `end`, the token that ends an answer, and `never`, one that no answer may have, without text.
     """
 
     all_special_tokens: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class WordTokenizer:
                 words.setdefault((BLANK if number % 2 else "") + text[end - int(lengths[number]) : end])
         self._ids = {word: token for token, word in enumerate(list(words)[: size - WITHOUT_TEXT])}
         self._letters = letters
-        self.end, self.never = size - 2, size - 3
+        self.size, self.end, self.never = size, size - 2, size - 3
         self.added_tokens_decoder: dict[int, Any] = {}
 
     def get_vocab(self) -> dict[str, int]:

@@ -33,6 +33,10 @@ class PromptError(Qwen2AudioError, ValueError):
     """Text, messages and clips that do not match."""
 
 
+class AnswerError(Qwen2AudioError, ValueError):
+    """An answer that is not what it was held to: it did not come to its end, say."""
+
+
 class ContextLengthError(Qwen2AudioError, ValueError):
     """Prompt and answer exceed the model's context."""
 

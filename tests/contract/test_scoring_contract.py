@@ -90,6 +90,11 @@ def test_prompt_logprobs_are_once_for_all_answers_and_never_streamed(client):
         ask(client, prompt_logprobs=21)
 
 
+@pytest.mark.parametrize("more", [{}, {"logprobs": False}])
+def test_no_logprobs_unless_asked_for(client, more):
+    assert ask(client, **more).choices[0].logprobs is None
+
+
 @pytest.mark.parametrize("asked", [0, 5])
 def test_some_logprobs(client, asked):
     for token in ask(client, logprobs=True, top_logprobs=asked).choices[0].logprobs.content:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from qwen2_audio.audio.mel import num_audio_tokens
+from qwen2_audio.engine import scheduler
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import ConfigError, ContextLengthError, PromptError
@@ -127,8 +128,9 @@ def test_the_encoder_s_states_without_a_language_model(loaded, prompts):
     assert inputs and engine.stats.prefill_tokens == 0, "no language model ran"
 
 
-@pytest.mark.parametrize("step", [None, 13])
-def test_log_probabilities_of_a_prompt(loaded, prompts, step):
+@pytest.mark.parametrize(("step", "rows"), [(None, 128), (13, 128), (None, 7)])
+def test_log_probabilities_of_a_prompt(loaded, prompts, step, rows, monkeypatch):
+    monkeypatch.setattr(scheduler, "LOGITS_ROWS", rows)
     model, tokenizer = loaded
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=2048, max_num_batched_tokens=step))
     params = SamplingParams(temperature=0, max_tokens=3, logprobs=0, prompt_logprobs=2)
@@ -152,6 +154,25 @@ def test_log_probabilities_of_a_prompt(loaded, prompts, step):
     )
     with_them = run(engine, [(prompts[0], params)])
     assert plain[0].usage.completion_tokens == with_them[0].usage.completion_tokens
+
+
+def test_a_step_has_rows_of_logits_for_all_sequences_together(loaded, prompts, monkeypatch):
+    """Each row is as wide as the vocabulary: twenty prompts to score at once need no more memory than one."""
+    monkeypatch.setattr(scheduler, "LOGITS_ROWS", 16)
+    engine = Engine(*loaded, EngineSettings(kv_tokens=4096, max_num_batched_tokens=1024))
+    rows, run_pass = [], engine._runner.run
+
+    def counted(scheduled):
+        result, num_logits = run_pass(scheduled)
+        rows.append(sum(num_logits))
+        return result, num_logits
+
+    monkeypatch.setattr(engine._runner, "run", counted)
+    audio = loaded[1].convert_tokens_to_ids("<|AUDIO|>")
+    params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
+    asked = [(prompt_of(audio, 40 + seed, (), 50), params) for seed in range(10)]
+    assert all(len(chunk.prompt_logprobs) == 50 for chunk in run(engine, asked))
+    assert max(rows) <= 16 + len(asked) and sum(rows) >= 10 * 49
 
 
 def test_the_end_of_a_prompt_shares_the_rest_with_others(loaded, prompts):

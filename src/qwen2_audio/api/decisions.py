@@ -192,6 +192,9 @@ class PendingDecision:
     asked: Asked
     handles: list[RequestHandle]
 
+    def done(self) -> bool:
+        return all(handle.done for handle in self.handles)
+
     def result(self) -> Decision:
         """Wait for it. Raises the error that a request ended with."""
         return self.asked.decision([completion for handle in self.handles for completion in handle.completions()])

@@ -224,6 +224,10 @@ class Service:
         """Raises ContextLengthError, CapacityError or ConfigError if the engine would refuse this request."""
         self._engine.check_request(prompt, params)
 
+    def compile(self, params: SamplingParams) -> None:
+        """Have ready what the answers of `params` are held to. Raises ConfigError where it cannot be honoured."""
+        self._engine.compile(params)
+
     def set_up_grammars(self) -> None:
         """Have ready what the first answer with a schema or a grammar would wait for, about a second.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,21 +18,45 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 140  # characters of a line, so that a table is whole where no terminal says how wide it is
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What a benchmark says while it runs: lines for people, by a call, and to `keep` what it has so far."""
+
+    tell: Callable[[str], None] = lambda line: None
+    keep: Callable[[Report], None] = lambda report: None
+
+    def __call__(self, line: str) -> None:
+        self.tell(line)
+
+
+SILENT = Progress()
+
+
 def run_and_write(
-    run: Callable[[Callable[[str], None]], Report],
+    run: Callable[[Progress], Report],
     json: Path | None,
     png: Path | None = None,
     save_png: Callable[[Report, Path], None] | None = None,
 ) -> None:
-    """Run a benchmark, which is given a function to report its progress to, and write what came out.
+    """Run a benchmark, which is given a Progress, and write what came out. What it keeps on its way is in the file
+    already, and its last row on the standard error: hours are not lost where it is stopped.
 
     Raises ConfigError before the benchmark begins where a file cannot be written.
     """
     from rich.console import Console
 
+    from .report import line_of
+
     check_outputs(json, png)
-    with progress_lines(Console(stderr=True)) as progress:
-        report = run(progress)
+    console = Console(stderr=True)
+
+    def keep(report: Report) -> None:
+        console.print(line_of(report.rows[-1]), markup=False, highlight=False, soft_wrap=True)
+        if json is not None:
+            json.write_text(report.to_json(), encoding="utf-8")
+
+    with progress_lines(console) as tell:
+        report = run(Progress(tell, keep))
     show(report, Console())
     if json is not None:
         json.write_text(report.to_json(), encoding="utf-8")

@@ -91,6 +91,11 @@ def table(report: Report) -> Table:
     return out
 
 
+def line_of(row: Row) -> str:
+    """A row by itself: its name, value and note."""
+    return "  ".join(filter(None, (row.name, cell(row.value, row.unit, row.spread) or "not known", row.note)))
+
+
 def _limit(row: Row) -> str:
     limits = [] if row.limit is None else [f"{row.limit:g}"]
     if row.ratio_limit is not None:

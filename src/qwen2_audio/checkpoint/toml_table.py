@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from ..errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+_BELOW_ZERO = ("_db", ".layer")  # ends of keys whose numbers may be negative
 _NO_NAMES: Mapping[str, str] = types.MappingProxyType({})
 
 
@@ -75,8 +76,15 @@ def _value(hint: Any, value: Any, where: str, renamed: Mapping[str, str] = _NO_N
     if origin is tuple:
         return _tuple(arguments, value, where)
     if origin in (Union, types.UnionType):
-        return _value(next(a for a in arguments if a is not type(None)), value, where)
+        hints = [a for a in arguments if a is not type(None)]
+        return _value(next((a for a in hints if _may_be(a, value)), hints[0]), value, where, renamed)
     return _plain(hint, value, where)
+
+
+def _may_be(hint: Any, value: Any) -> bool:
+    """Whether a value of TOML can be of one of the types of a union."""
+    kind = dict if dataclasses.is_dataclass(hint) else str if get_origin(hint) is Literal else get_origin(hint) or hint
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -90,11 +98,19 @@ def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...
 
 
 def _plain(hint: type, value: Any, where: str) -> Any:
+    hint = get_origin(hint) or hint  # what is in a list or a table, its reader checks
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+        names = {
+            int: "a whole number",
+            float: "a number",
+            str: "a string",
+            bool: "true or false",
+            dict: "a table",
+            list: "a list",
+        }
         raise ConfigError(f"{where} is {value!r}; expected {names.get(hint, hint.__name__)}.")
-    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and not where.endswith("_db"):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and not where.endswith(_BELOW_ZERO):
         raise ConfigError(f"{where} is {value}; expected 0 or more.")
     return value

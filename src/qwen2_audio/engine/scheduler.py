@@ -19,7 +19,7 @@ from .request import Request, Sequence
 LOOK_AHEAD = 4  # sequences without room that are asked whether they are ready, so that their clips are encoded by then
 EVEN_SHARE = 4  # a quarter of the prefill budget is divided evenly
 PREFILL_SHARE = 8  # prefill gets at least an eighth of a step, however many sequences decode
-LOGITS_POSITIONS = 128  # a step of a sequence whose prompt's log-probabilities are wanted: 80 MB of 156,032 logits each
+LOGITS_ROWS = 128  # of prompts' log-probabilities in a step, all sequences together: 80 MB of 156,032 logits each
 FEWEST_POSITIONS, MOST_POSITIONS = 32, 1024  # of a step whose size is learnt
 
 
@@ -276,7 +276,7 @@ class Scheduler:
         decoding = {scheduled.sequence for scheduled in decodes}
         prefilling = [sequence for sequence in self._running if sequence not in decoding][:budget]
         prefilling.sort(key=lambda sequence: (sequence.request.priority, sequence.num_uncomputed))
-        shares = share_out(budget, [_most_positions(sequence) for sequence in prefilling])
+        shares = share_out(budget, _most_positions(prefilling))
         return [
             ScheduledSequence(sequence, sequence.computed, share)
             for sequence, share in zip(prefilling, shares, strict=True)
@@ -295,10 +295,24 @@ def share_out(budget: int, needs: list[int]) -> list[int]:
     return shares
 
 
-def _most_positions(sequence: Sequence) -> int:
-    """Of its uncomputed ones, how many a step may compute: fewer where each has a row of logits, for their memory."""
+def _most_positions(sequences: list[Sequence]) -> list[int]:
+    """Of the uncomputed positions of each, how many a step may compute: all of them, unless they need more rows of
+    logits than there is memory for. Positions before the first such row are free."""
+    wanted = [_num_rows(sequence) for sequence in sequences]
+    asking = [rows for rows in wanted if rows]
+    shares = iter(share_out(max(LOGITS_ROWS, len(asking)), asking))
+    return [
+        sequence.num_uncomputed - rows + (next(shares) if rows else 0)
+        for sequence, rows in zip(sequences, wanted, strict=True)
+    ]
+
+
+def _num_rows(sequence: Sequence) -> int:
+    """Rows of logits that are wanted of the prompt's positions which are not computed yet."""
     output = sequence.prompt_output
-    return min(sequence.num_uncomputed, LOGITS_POSITIONS) if output and output.with_logits else sequence.num_uncomputed
+    if output is None or not output.with_logits:
+        return 0
+    return output.num_logits(sequence.computed, len(sequence.prefix_keys))
 
 
 def _order(sequence: Sequence) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,7 +11,7 @@ from typing import Any, Literal, Self
 
 from ..checkpoint.toml_table import from_table, read_toml
 from ..errors import ConfigError
-from ..types import SamplingParams
+from ..types import PoolingParams, SamplingParams
 
 IN_FLIGHT = 64  # rows with the engine at a time: twice what it computes together
 ROWS_PER_PART = 256
@@ -28,17 +29,18 @@ class Sampling:
     seed: int = 0  # of the job; a row's own is this and its number, so that it does not depend on other rows
     stop: tuple[str, ...] = ()
 
-    def params(self, number: int) -> SamplingParams:
-        """The sampling parameters of row `number`."""
+    def params(self, number: int, json_schema: Mapping[str, Any] | None = None) -> SamplingParams:
+        """The sampling parameters of row `number`, whose answer may be held to a schema."""
         options = {item.name: getattr(self, item.name) for item in fields(self)}
-        return SamplingParams(**{**options, "seed": self.seed + number})
+        return SamplingParams(**{**options, "seed": self.seed + number, "json_schema": json_schema})
 
 
 @dataclass(frozen=True)
 class JobConfig:
     """One job. Paths in the file are relative to the folder that the command runs in.
 
-    Exactly one of the operations (`ask`, `transcribe`, `translate`) is given; the registry in operations.py checks it.
+    Exactly one of the operations (`ask`, `decide`, `embed`, `transcribe`, `translate`) is given; the registry in
+    operations.py checks it.
     """
 
     input: str  # a file, a folder, a pattern with *, or an address in an object store: what datasets.open_corpus takes
@@ -46,6 +48,12 @@ class JobConfig:
     model: str = "nano"
     ask: str = ""  # the question; {column} stands for the row's value
     system: str = ""  # the system prompt; empty: the checkpoint's
+    json_schema: dict[str, Any] | None = None  # that the answers of `ask` are held to; a path becomes what it holds
+    decide: str | list[Any] = ""  # the question whose answers are given, or tables of them, as m.decide takes them
+    choices: list[Any] | dict[str, Any] | None = None  # of the one question, as a table with descriptions;
+    levels: list[Any] | None = None  # or a scale, lowest first; neither: yes or no
+    labels: Literal["letters", "words"] = "letters"  # how choices are scored
+    embed: bool | PoolingParams = False  # a vector of each clip
     transcribe: bool = False
     translate: str = ""  # the language to translate into, such as "en"
     language: str = ""  # that is spoken, for transcribe and translate; empty: not known
@@ -96,9 +104,22 @@ class JobConfig:
         for key, value in (changes or {}).items():
             _put(table, key, value)
         try:
+            if isinstance(schema := table.get("json_schema"), (str, Path)):
+                table["json_schema"] = _read_schema(Path(schema))  # workers elsewhere may not have the file
+            if table.get("embed") is True:
+                table["embed"] = {}
             return from_table(cls, table)
         except ConfigError as error:
             raise ConfigError(str(error) if isinstance(source, Mapping) else f"{source}: {error}") from None
+
+
+def _read_schema(path: Path) -> Any:
+    """What a JSON file holds. Raises ConfigError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"json_schema {str(path)!r} cannot be read as JSON: {reason}.") from None
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:

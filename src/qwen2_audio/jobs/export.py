@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..errors import ConfigError, JobError
 from .folder import ERRORS, PARTS, part_number
 from .formats import write_csv, write_jsonl, write_parquet
+from .operations import columns_of
+from .records import ERROR, MODEL
 from .status import status_of
 
-_WRITERS = {".jsonl": write_jsonl, ".parquet": write_parquet, ".csv": write_csv}
+ENDINGS = (".jsonl", ".parquet", ".csv")
 
 
 def export(folder: Path, to: Path, *, errors: bool = False) -> int:
@@ -19,15 +23,19 @@ def export(folder: Path, to: Path, *, errors: bool = False) -> int:
     errors: those of these parts instead. Returns the rows. Raises ConfigError for another ending, JobError where the
     folder holds no job or the file cannot be written; it is written whole or not at all.
     """
-    if to.suffix not in _WRITERS:
-        raise ConfigError(f"{to} ends in {to.suffix!r}; expected {', '.join(_WRITERS)}.")
-    status_of(folder)
+    if to.suffix not in ENDINGS:
+        raise ConfigError(f"{to} ends in {to.suffix!r}; expected {', '.join(ENDINGS)}.")
+    asked = status_of(folder).asked
+    kinds = ERROR if errors else {**columns_of(asked), **MODEL}
+    writers: dict[str, Callable[[Path, Sequence[Path]], int]] = {
+        ".jsonl": write_jsonl, ".csv": write_csv, ".parquet": partial(write_parquet, kinds=kinds),
+    }  # fmt: skip
     parts = _by_number(folder / PARTS)
     if errors:  # those of a part are written before its answers
         parts = {number: path for number, path in _by_number(folder / ERRORS).items() if number in parts}
     new = to.with_name(f".{to.name}.new")
     try:
-        count = _WRITERS[to.suffix](new, [parts[number] for number in sorted(parts)])
+        count = writers[to.suffix](new, [parts[number] for number in sorted(parts)])
         os.replace(new, to)
     except OSError as error:
         raise JobError(f"{to} cannot be written: {error.strerror}.") from error

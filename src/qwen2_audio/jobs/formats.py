@@ -14,6 +14,7 @@ from ..datasets.line_log import json_line
 from ..errors import JobError
 
 Format = Literal["jsonl", "parquet"]
+_IS_JSON = {b"qwen2_audio": b"json"}  # metadata of a column of Parquet that is JSON text, and a value elsewhere
 Record = dict[str, Any]
 
 
@@ -31,12 +32,18 @@ def to_parquet(rows: Sequence[Record], kinds: Mapping[str, str]) -> bytes:
     pyarrow = load_pyarrow()
     names = list(dict.fromkeys(name for row in rows for name in row)) or list(kinds)
     arrays = {name: _array(pyarrow, [row.get(name) for row in rows], kinds.get(name)) for name in names}
+    columns = [
+        pyarrow.field(name, array.type, metadata=_IS_JSON if kinds.get(name) == "json" else None)
+        for name, array in arrays.items()
+    ]
     sink = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(arrays), sink)
+    pyarrow.parquet.write_table(pyarrow.table(list(arrays.values()), schema=pyarrow.schema(columns)), sink)
     return sink.getvalue()
 
 
 def _array(pyarrow: Any, values: list[Any], kind: str | None) -> Any:
+    if kind == "json":
+        return pyarrow.array([None if value is None else _as_json(value) for value in values], type=pyarrow.string())
     if kind is not None:
         return pyarrow.array(values, type=_type(pyarrow, kind))
     try:
@@ -72,8 +79,11 @@ def _type(pyarrow: Any, kind: str) -> Any:
     return {
         "text": text,
         "number": number,
+        "whole": whole,
         "texts": pyarrow.list_(text),
-        "numbers": pyarrow.list_(pyarrow.float32()),
+        "numbers": pyarrow.list_(number),
+        "vector": pyarrow.list_(pyarrow.float32()),
+        "vectors": pyarrow.list_(pyarrow.list_(pyarrow.float32())),
         "usage": pyarrow.struct([("prompt_tokens", whole), ("audio_tokens", whole), ("completion_tokens", whole)]),
         "segments": pyarrow.list_(pyarrow.struct(list(segment.items()))),
     }[kind]
@@ -88,7 +98,10 @@ def read_rows(path: Path) -> Iterator[Record]:
                     yield json.loads(line)
         else:
             pyarrow = load_pyarrow()
-            yield from pyarrow.parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist()
+            table = pyarrow.parquet.read_table(io.BytesIO(path.read_bytes()))
+            as_text = [field.name for field in table.schema if _IS_JSON.items() <= (field.metadata or {}).items()]
+            for row in table.to_pylist():
+                yield row | {name: json.loads(row[name]) for name in as_text if row[name] is not None}
     except (OSError, ValueError) as error:
         raise JobError(f"{path} cannot be read ({error}); take it out, and its rows are asked again.") from error
 
@@ -130,11 +143,12 @@ def write_jsonl(path: Path, parts: Sequence[Path]) -> int:
     return count
 
 
-def write_parquet(path: Path, parts: Sequence[Path]) -> int:
-    """All rows as one Parquet file, a part a row group. Returns their number. Raises JobError where a column has types
-    that do not go together."""
+def write_parquet(path: Path, parts: Sequence[Path], kinds: Mapping[str, str]) -> int:
+    """All rows as one Parquet file, a part a row group; `kinds` as of `to_bytes`. Returns their number. Raises JobError
+    where a column has types that do not go together."""
     pyarrow = load_pyarrow()
-    schemas = [_schema(pyarrow, part) for part in parts]  # the rows are read again below, those of one part at a time
+    # The rows are read again below, those of one part at a time.
+    schemas = [_schema(pyarrow, part, kinds) for part in parts]
     try:
         schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
@@ -142,12 +156,11 @@ def write_parquet(path: Path, parts: Sequence[Path]) -> int:
             f"The parts have columns whose types do not go together ({error}); export to JSON lines."
         ) from error
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:
-        return sum(_copy(pyarrow, part, schema, writer) for part in parts)
+        return sum(_copy(pyarrow, _table(pyarrow, part, kinds), schema, writer) for part in parts)
 
 
-def _copy(pyarrow: Any, part: Path, schema: Any, writer: Any) -> int:
+def _copy(pyarrow: Any, table: Any, schema: Any, writer: Any) -> int:
     """The rows of a part, with all columns of the schema. Returns their number."""
-    table = _table(pyarrow, part)
     columns = [
         table[field.name].cast(field.type) if field.name in table.column_names
         else pyarrow.nulls(table.num_rows, field.type) for field in schema
@@ -156,13 +169,13 @@ def _copy(pyarrow: Any, part: Path, schema: Any, writer: Any) -> int:
     return int(table.num_rows)
 
 
-def _schema(pyarrow: Any, part: Path) -> Any:
+def _schema(pyarrow: Any, part: Path, kinds: Mapping[str, str]) -> Any:
     if part.suffix == ".parquet":
         return pyarrow.parquet.read_schema(part)
-    return _table(pyarrow, part).schema
+    return _table(pyarrow, part, kinds).schema
 
 
-def _table(pyarrow: Any, part: Path) -> Any:
+def _table(pyarrow: Any, part: Path, kinds: Mapping[str, str]) -> Any:
     if part.suffix == ".parquet":
         return pyarrow.parquet.read_table(io.BytesIO(part.read_bytes()))
-    return pyarrow.parquet.read_table(io.BytesIO(to_parquet(list(read_rows(part)), {})))
+    return pyarrow.parquet.read_table(io.BytesIO(to_parquet(list(read_rows(part)), kinds)))

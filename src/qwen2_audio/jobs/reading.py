@@ -13,7 +13,9 @@ from urllib.error import HTTPError
 
 from ..datasets.columns import no_sound
 from ..datasets.row import Row, Sound
-from ..errors import AudioError, ConfigError, Qwen2AudioError
+from ..datasets.sounds import load_sound
+from ..errors import AudioError, BusyError, ConfigError, Qwen2AudioError
+from ..inputs.clip import LIMITS, AudioClip, clip_from_waveform
 from .operations import Operation, Pending
 from .runner import JobRow, Outcome
 
@@ -22,6 +24,7 @@ AHEAD = 32  # rows that they may be ahead of the engine: 2 MB each at most
 ATTEMPTS, PATIENCE = 3, 0.5  # of reading; the second after half a second, the third a second later
 Result = TypeVar("Result")
 _PAUSE = 0.005  # s between two looks at what is on its way
+_ROOM_WITHIN = 60.0  # s that a row waits for the engine's queue while no row before it is with the engine
 
 
 def sound_of(row: Row) -> Sound:
@@ -31,9 +34,15 @@ def sound_of(row: Row) -> Sound:
     return row.sound
 
 
+def clip_of(row: Row) -> AudioClip:
+    """The row's sound, as a clip that is heard at once. Raises DatasetError, AudioError."""
+    loaded = load_sound(sound := sound_of(row), limits=LIMITS)
+    return clip_from_waveform(loaded.waveform, sound.name, loaded.notes)
+
+
 def answered(operation: Operation, rows: Iterable[JobRow | None], in_flight: int) -> Iterator[Outcome]:
     """See `runner.Worker.answer`. At most AHEAD rows are read ahead, and `in_flight` are with the engine."""
-    source, exhausted = iter(rows), False
+    source, exhausted, queue_full, waited = iter(rows), False, False, 0.0
     reading: deque[tuple[JobRow, Future[Any]]] = deque()
     asked: list[tuple[JobRow, Pending]] = []
     with ThreadPoolExecutor(READERS, thread_name_prefix="qwen2-audio-read") as pool:
@@ -48,21 +57,27 @@ def answered(operation: Operation, rows: Iterable[JobRow | None], in_flight: int
                     if isinstance(item, JobRow):
                         reading.append((item, pool.submit(patiently, partial(operation.read, item))))
                         moved = True
-                while reading and len(asked) < in_flight and reading[0][1].done():
-                    row, future = reading.popleft()
-                    moved = True
+                while reading and len(asked) < in_flight and not queue_full and reading[0][1].done():
+                    row, future = reading[0]
                     try:
                         asked.append((row, operation.submit(row, future.result())))
                     except Exception as error:
+                        queue_full = isinstance(error, BusyError) and (bool(asked) or waited < _ROOM_WITHIN)
+                        if queue_full:  # a row may be many requests; it waits for those before it
+                            break
                         yield failed(row, error)
+                    reading.popleft()
+                    moved = True
                 finished, waiting = _divided(asked)
                 if finished:
-                    asked = waiting
+                    asked, queue_full, waited = waiting, False, 0.0
                     yield from (_outcome(row, pending) for row, pending in finished)
                 elif exhausted and not reading and not asked:
                     return
                 elif not moved:
                     time.sleep(_PAUSE)
+                    if queue_full and not asked:  # of rows that another call has with this engine
+                        queue_full, waited = False, waited + _PAUSE
         finally:
             for _, future in reading:
                 future.cancel()

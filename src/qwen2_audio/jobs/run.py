@@ -20,7 +20,7 @@ from .config import JobConfig
 from .folder import JobFolder, OpenPart
 from .formats import count_rows, read_rows
 from .identity import JobFile, identity_of
-from .operations import operation_of
+from .operations import columns_of, decisive, operation_of
 from .process_runner import InProcesses
 from .progress import Progress
 from .retry import reopen
@@ -83,7 +83,7 @@ class Job:
         if first is None:
             raise DatasetError(f"{config.input} has no rows; expected at least one clip.")
         kind.check(config, first)
-        folder = JobFolder(Path(config.output), config.format, kind.columns)
+        folder = JobFolder(Path(config.output), config.format, columns_of(decisive(config)))
         folder.make()
         with folder.locked(config.shard_numbers):
             job_file = JobFile(folder.path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,13 +246,25 @@ def test_literals_may_look_like_control_tokens(matcher_of, text):
     ids=range(14),
 )
 def test_hostile_ones_cost_little(matcher_of, given):
-    """Each is compiled, or refused in a sentence, and answers go on or end in one: a bounded time after all."""
-    started, draws = time.process_time(), random.Random(1)
+    """Each is compiled, or refused in a sentence, and answers go on or end in one: time and memory are bounded."""
+    started, draws, memory = time.process_time(), random.Random(1), peak_memory(start=True)
     with contextlib.suppress(ConfigError):
         matcher = matcher_of(**given)
         for _ in range(20):
             matcher.advance(draws.choice(np.flatnonzero(matcher.allowed()).tolist()))
     assert time.process_time() - started < 5
+    assert peak_memory() - memory < 150e6
+
+
+def peak_memory(*, start: bool = False) -> int:
+    """Bytes that this process had at most since `start`; 0 where the system does not tell."""
+    try:
+        if start:
+            Path("/proc/self/clear_refs").write_text("5")
+        found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    except OSError:
+        return 0
+    return 1024 * int(found[1]) if found else 0
 
 
 @pytest.mark.parametrize(

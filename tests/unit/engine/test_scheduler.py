@@ -45,6 +45,44 @@ def shares(plan):
     return {part.sequence.request.number: part.count for part in plan.prefills}
 
 
+class Scored:
+    """Wants a row of logits for each position from `start` on."""
+
+    with_logits = True
+
+    def __init__(self, start=0):
+        self.start = start
+
+    def num_logits(self, start, end):
+        return max(end - max(start, self.start), 0)
+
+
+@pytest.mark.parametrize(
+    ("starts", "expected"),
+    [
+        ([None, None], {0: 300, 1: 300}),
+        ([0], {0: 128}),
+        ([0, 0], {0: 112, 1: 16}),
+        ([0, None], {0: 128, 1: 300}),
+        ([290, None], {0: 300, 1: 300}),
+        ([200, 0], {0: 300, 1: 28}),
+    ],
+    ids=["none", "one", "two share", "beside another", "at the end", "from the middle on"],
+)
+def test_rows_of_logits_are_shared_by_a_step_s_sequences(starts, expected):
+    over = scheduler(blocks=400, max_num_batched_tokens=1000)
+    for number, start in enumerate(starts):
+        put(over, number, 300).prompt_output = None if start is None else Scored(start)
+    assert shares(step(over)) == expected
+
+
+def test_each_sequence_to_score_gets_a_position_however_many_there_are():
+    over = scheduler(blocks=600, max_num_batched_tokens=4000, max_num_seqs=200)
+    for number in range(150):
+        put(over, number, 8, 2).prompt_output = Scored()
+    assert set(shares(step(over)).values()) == {1}
+
+
 # -- room
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from qwen2_audio.errors import ConfigError, PromptError
 from qwen2_audio.jobs.config import JobConfig, parse_changes
-from qwen2_audio.jobs.operations import OPERATIONS, decisive, operation_of
+from qwen2_audio.jobs.operations import OPERATIONS, columns_of, decisive, operation_of
+from qwen2_audio.jobs.questions import filled
 from qwen2_audio.jobs.template import check_names, fill, names_in
 
 MINIMAL = 'model = "nano"\ninput = "clips"\noutput = "out"\nask = "What is that sound?"\n'
+ASKED = {
+    "ask": {"ask": "What?"}, "decide": {"decide": "Loud?"}, "embed": {"embed": True},
+    "transcribe": {"transcribe": True}, "translate": {"translate": "en"},
+}  # fmt: skip
 TABLE = {"input": "clips", "output": "out"}
 
 
@@ -32,6 +39,16 @@ def test_four_lines_are_a_job_and_a_byte_order_mark_is_none_of_them(tmp_path):
         ({"shard": "3/2"}, "shard is '3/2'; expected number/how many, such as '2/4'."),
         ({"sampling.top_p": 2.0}, "top_p is 2.0; expected a probability between 0 and 1."),
         ({"input": ""}, "'input' is empty; expected a path."),
+        ({"decide": 5}, "decide is 5; expected a string."),
+        ({"choices": "dog"}, "choices is 'dog'; expected a list."),
+        ({"embed": "yes"}, "embed is 'yes'; expected true or false."),
+        ({"embed.laier": 2}, "there is no key 'embed.laier'. Did you mean 'layer'?"),
+        ({"embed.source": "ear"}, "embed.source is 'ear'; expected one of 'language_model', 'encoder', 'projector'."),
+        ({"json_schema": 5}, "json_schema is 5; expected a table."),
+        (
+            {"json_schema": "nowhere.json"},
+            "json_schema 'nowhere.json' cannot be read as JSON: No such file or directory.",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_file_s_name(tmp_path, changes, sentence):
@@ -50,10 +67,36 @@ def test_a_missing_key_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({}, "A job does one of ask, transcribe, translate; found none of them."),
+        ({}, "A job does one of ask, decide, embed, transcribe, translate; found none of them."),
         (
             {"ask": "What?", "transcribe": True},
-            "A job does one of ask, transcribe, translate; found ask and transcribe.",
+            "A job does one of ask, decide, embed, transcribe, translate; found ask and transcribe.",
+        ),
+        (
+            {"embed": True, "json_schema": {}},
+            "'json_schema' is a key of ask, and this job's operation is embed; leave it out.",
+        ),
+        (
+            {"ask": "What?", "choices": ["a", "b"]},
+            "'choices' is a key of decide, and this job's operation is ask; leave it out.",
+        ),
+        ({"decide": "Which?", "choices": ["a"]}, "decide: The question 'Which?' has 1 choices; expected 2 to 26."),
+        (
+            {"decide": "Which?", "choices": ["a", "b"], "levels": ["c", "d"]},
+            "decide: A question has choices and levels; give one of them.",
+        ),
+        (
+            {"decide": [{"question": "Loud?"}], "labels": "words"},
+            "'labels' belongs to one question; write it into the tables of 'decide'.",
+        ),
+        (
+            {"decide": [{"question": "Loud?", "choises": ["a", "b"]}]},
+            "decide: A question has the key 'choises'; expected question, choices, levels, labels. "
+            "Did you mean 'choices'?",
+        ),
+        (
+            {"decide": "Which?", "choices": {"a": "", "b": "is {loud"}},
+            "The question 'is {loud' has '{' at character 4; expected {column}, or '{{' for the brace itself.",
         ),
         (
             {"ask": "What?", "language": "en"},
@@ -91,6 +134,73 @@ def test_what_changes_no_answer_does_not_make_another_job():
     assert first != decisive(JobConfig.of({**TABLE, "ask": "What?", "sampling": {"temperature": 0.0}}))
 
 
+def test_a_job_from_before_these_keys_is_the_same_job():
+    assert decisive(JobConfig.of({**TABLE, "ask": "What?"})).keys() == {
+        "operation",
+        "ask",
+        "system",
+        "long",
+        "sampling",
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"ask": "?", "json_schema": {"properties": {"a": {}, "b": {}}}},
+         {"ask": "?", "json_schema": {"properties": {"b": {}, "a": {}}}}),
+        ({"decide": "?", "choices": ["a", "b"]}, {"decide": "?", "choices": ["b", "a"]}),
+        ({"decide": "?", "choices": {"a": "x", "b": "y"}}, {"decide": "?", "choices": {"b": "y", "a": "x"}}),
+        ({"decide": "?"}, {"decide": [{"question": "?"}]}),
+        ({"decide": "?"}, {"decide": "?", "labels": "words"}),
+        ({"embed": True}, {"embed": {"layer": -2}}),
+        ({"embed": True}, {"embed": {"source": "encoder"}}),
+    ],
+    ids=["schema", "choices", "descriptions", "a list of one", "labels", "layer", "source"],
+)  # fmt: skip
+def test_what_decides_an_answer_is_the_job_s_identity_in_its_order(one, other):
+    first, second = (decisive(JobConfig.of({**TABLE, **keys})) for keys in (one, other))
+    assert first != second
+    assert json.loads(json.dumps(first)) == first, "job.json gives it back as it is"
+
+
+def test_a_vector_is_asked_for_in_two_ways_that_are_one_job():
+    jobs = [JobConfig.of({**TABLE, "embed": keys}) for keys in (True, {}, {"pooling": "last", "layer": -1})]
+    assert decisive(jobs[0]) == decisive(jobs[1]) == decisive(jobs[2])
+    assert columns_of(decisive(jobs[0]))["embedding"] == "vector"
+    assert columns_of(decisive(JobConfig.of({**TABLE, "embed": {"pooling": "none"}})))["embedding"] == "vectors"
+
+
+def test_columns_of_a_job_that_another_version_made_are_not_known():
+    assert columns_of({"operation": "sing", "sing": True}) == columns_of({}) == {}
+
+
+def test_a_schema_is_a_file_or_a_table_and_what_cannot_be_honoured_is_refused(tmp_path):
+    pytest.importorskip("llguidance")
+    schema = {"type": "object", "properties": {"loud": {"type": "boolean"}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    by_file = JobConfig.of({**TABLE, "ask": "What?", "json_schema": str(tmp_path / "schema.json")})
+    by_table = JobConfig.of({**TABLE, "ask": "What?", "json_schema": schema})
+    assert by_file == by_table and decisive(by_file) == decisive(by_table)
+    assert columns_of(decisive(by_file))["parsed"] == "json"
+    refused = JobConfig.of({**TABLE, "ask": "What?", "json_schema": {"type": "array", "uniqueItems": True}})
+    with pytest.raises(ConfigError, match=r"json_schema cannot be honoured: .*uniqueItems"):
+        operation_of(refused)
+
+
+def test_questions_and_choices_take_the_row_s_values():
+    question = {"question": "Who is it, {n}?", "choices": {"{a}": "as {b}", "nobody": ""}, "labels": "words"}
+    values = {"n": 3, "a": "Ann", "b": "Bob"}
+    assert filled(question, values) == {
+        "question": "Who is it, 3?", "choices": {"Ann": "as Bob", "nobody": ""}, "labels": "words",
+    }  # fmt: skip
+    assert filled({"question": "?", "levels": ["{a}", "b"]}, values)["levels"] == ["Ann", "b"]
+    with pytest.raises(PromptError, match="The row makes two choices the same: nobody, nobody"):
+        filled(question, {**values, "a": "nobody"})
+    with pytest.raises(PromptError, match=r"names {a}, and the row has no such value"):
+        filled(question, {"n": 1})
+
+
 def test_each_operation_is_a_key_of_a_job_and_its_worker_side_is_there():
     from importlib import import_module
 
@@ -99,7 +209,8 @@ def test_each_operation_is_a_key_of_a_job_and_its_worker_side_is_there():
         module, _, cls = kind.factory.partition(":")
         made = getattr(import_module(f"qwen2_audio.jobs.{module}"), cls)
         assert all(hasattr(made, method) for method in ("read", "submit", "close"))
-        assert {"text", "heard", "finish_reason", "usage"} <= kind.columns.keys()
+        asked = decisive(JobConfig.of({**TABLE, **ASKED[name]}))
+        assert {"heard", "usage", "notes"} <= kind.columns(asked).keys() == columns_of(asked).keys()
 
 
 def test_a_row_s_seed_is_its_own():

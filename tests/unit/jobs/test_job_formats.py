@@ -58,4 +58,4 @@ def test_parquet_is_written_from_one_part_at_a_time(tmp_path, monkeypatch):
         return made
 
     monkeypatch.setattr(formats, "_table", table)
-    assert formats.write_parquet(tmp_path / "all.parquet", paths) == 6
+    assert formats.write_parquet(tmp_path / "all.parquet", paths, {}) == 6
