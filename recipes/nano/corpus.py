@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .clips import Library
+from .clips import Library, Shelf
 from .conversations import Conversation
 from .writer import Writer
 
 SHORT = 3.0  # seconds; of longer clips fewer conversations are kept: they cost more and teach no more
 
 
-def conversations(library: Library, shares: dict[str, float], count: int, seed: int) -> Iterator[Conversation]:
+def conversations(library: Library | Shelf, shares: dict[str, float], count: int, seed: int) -> Iterator[Conversation]:
     """`count` conversations, the library's clips in turn."""
     rng = np.random.default_rng((seed, 6))
     writer = Writer([entry.clip for entry in library.entries], shares)
@@ -30,7 +30,7 @@ def conversations(library: Library, shares: dict[str, float], count: int, seed: 
             count -= 1
 
 
-def row_of(conversation: Conversation, library: Library, folder: Path) -> dict[str, Any]:
+def row_of(conversation: Conversation, library: Library | Shelf, folder: Path) -> dict[str, Any]:
     """A conversation as a line of the data file in `folder`."""
     if conversation.base is not None:
         prompt, target = conversation.base
@@ -47,11 +47,11 @@ def row_of(conversation: Conversation, library: Library, folder: Path) -> dict[s
     return {"messages": messages}
 
 
-def _path(library: Library, clip: int, folder: Path) -> str:
+def _path(library: Library | Shelf, clip: int, folder: Path) -> str:
     return os.path.relpath(library.wav(clip), folder)
 
 
-def write_conversations(library: Library, shares: dict[str, float], count: int, seed: int, path: Path) -> None:
+def write_conversations(library: Library | Shelf, shares: dict[str, float], count: int, seed: int, path: Path) -> None:
     """A data file for SFT; it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")

@@ -19,7 +19,7 @@ from qwen2_audio.train.aligner import distance, greedy
 from qwen2_audio.train.precision import fast_bfloat16
 
 from .batches import CLASSES, LETTERS, NO_SEX, EncoderBatch, EncoderStream
-from .clips import Library
+from .clips import Library, Shelf
 from .loop import Stage
 from .tables import Tables
 
@@ -55,6 +55,12 @@ class Listener(nn.Module):
         return [self.tower.layer_norm(clip) for clip in states]
 
     def loss(self, batch: EncoderBatch) -> torch.Tensor:
+        """Of the three heads and the bridge."""
+        loss, states, frames = self.heads_loss(batch)
+        return loss + BRIDGE_WEIGHT * self._bridge_loss(states, frames, batch.clips)
+
+    def heads_loss(self, batch: EncoderBatch) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        """Of letters, kinds and sexes; also the states and frames of each clip."""
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
             states = self.states(batch)
             frames = self.frames(states)
@@ -65,7 +71,7 @@ class Listener(nn.Module):
             loss = loss + SEX_WEIGHT * F.cross_entropy(sexes, batch.sexes, ignore_index=NO_SEX)
         if batch.spoken:
             loss = loss + self._letters_loss([frames[i] for i in batch.spoken], batch.letters)
-        return loss + BRIDGE_WEIGHT * self._bridge_loss(states, frames, batch.clips)
+        return loss, states, frames
 
     def _bridge_loss(self, states: list[torch.Tensor], frames: list[torch.Tensor], clips: list[Clip]) -> torch.Tensor:
         """Mean square between the bridge's states and those of CTC's own posteriors, with the clip's colour."""
@@ -91,7 +97,7 @@ class Listener(nn.Module):
 
 
 @torch.no_grad()
-def judge(network: Listener, library: Library, count: int) -> dict[str, float]:
+def judge(network: Listener, library: Library | Shelf, count: int) -> dict[str, float]:
     """On the first `count` clips: letter errors of greedy CTC, kinds and sexes told right, each a share."""
     stream, sums = EncoderStream(library, 1, 0), {"letter_errors": 0, "letters": 0, "kind": 0, "sex": 0, "people": 0}
     network.eval()

@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from qwen2_audio.evaluate.nano.examination import BATCH, Listener
-from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
+from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
 from qwen2_audio.evaluate.nano.questions import abstains
 from qwen2_audio.evaluate.nano.words import WORDS, kinds_named
 from qwen2_audio.evaluate.nano.world.utterance import plain
 
-from .clips import Library
+from .clips import Library, Shelf
 from .conversations import UNCLEAR, Conversation, ask, assistant, is_voice, sex, transcribe, user, voice_chat
 from .corpus import row_of
 
@@ -60,7 +60,7 @@ class Asked:
         return plain(said) != plain(self.truth)
 
 
-def questions(library: Library, rng: Rng) -> Iterator[Asked]:
+def questions(library: Library | Shelf, rng: Rng) -> Iterator[Asked]:
     """Two of every clip with words or without a name, one of every sound with a name."""
     for i, entry in enumerate(library.entries):
         clip = entry.clip
@@ -82,12 +82,14 @@ def questions(library: Library, rng: Rng) -> Iterator[Asked]:
 class Preferred:
     """A conversation that ends as it should, and how it should not."""
 
-    sort: str  # "truth" before a mistake, "hearing" before deafness, "caution" before a wrong fact, "courage" before it
+    # "truth" before a mistake, "declining" before an invention, "hearing" before deafness, "caution" before a wrong
+    # fact, "courage" before caution.
+    sort: str
     conversation: Conversation
     rejected: str
 
 
-def mistakes(model: Path, library: Library, rng: Rng) -> Iterator[Preferred]:
+def mistakes(model: Path, library: Library | Shelf, rng: Rng) -> Iterator[Preferred]:
     """What the checkpoint `model` says wrongly. "courage" comes with every clear answer: there are more than wanted."""
     from rich.progress import track
 
@@ -109,7 +111,8 @@ def _preferred(asked: Asked, said: str, *, best: bool) -> Iterator[Preferred]:
     """`best`: what was said is the model's best answer, not a drawn one."""
     gave_up = asked.clip.kind == SPEECH and abstains(said)
     if said and asked.wrong(said):
-        yield Preferred("hearing" if gave_up else "truth", asked.conversation, said)
+        invented = asked.clip.kind == STRANGE
+        yield Preferred("hearing" if gave_up else "declining" if invented else "truth", asked.conversation, said)
     if asked.clip.kind == SPEECH and best and not gave_up:
         if not asked.wrong(said):
             yield Preferred("courage", asked.conversation, UNCLEAR)
@@ -118,15 +121,20 @@ def _preferred(asked: Asked, said: str, *, best: bool) -> Iterator[Preferred]:
             yield Preferred("caution", replace(asked.conversation, messages=cautious), said)
 
 
-def write_pairs(model: Path, library: Library, seed: int, path: Path) -> dict[str, int]:
-    """A data file for DPO, each pair once; it is there whole or not at all. Returns how many there are of each sort."""
+def write_pairs(
+    model: Path, library: Library | Shelf, seed: int, path: Path, shy: tuple[str, ...] = ("caution",)
+) -> dict[str, int]:
+    """A data file for DPO, each pair once; it is there whole or not at all. Returns how many there are of each sort.
+
+    `shy`: the sorts that prefer to give up; as many pairs prefer not to, where there are enough of them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     rng, rows = np.random.default_rng((seed, 7)), dict[str, str]()
     for one in mistakes(model, library, rng):
         row = row_of(one.conversation, library, path.parent) | {"rejected_response": one.rejected}
         rows.setdefault(json.dumps(row), one.sort)
     counts = Counter(rows.values())
-    keep = (counts["caution"] - counts["hearing"]) / max(1, counts["courage"])
+    keep = (sum(counts[sort] for sort in shy) - counts["hearing"]) / max(1, counts["courage"])
     lines = [line for line, sort in rows.items() if sort != "courage" or rng.random() < keep]
     heard = [one for one in questions(library, rng) if one.clip.kind == SPEECH and one.truth == one.clip.text]
     for number in rng.permutation(len(heard))[:HEARD]:
@@ -141,7 +149,7 @@ def write_pairs(model: Path, library: Library, seed: int, path: Path) -> dict[st
     return dict(Counter(rows[line] for line in lines))
 
 
-def _heard(asked: Asked, library: Library) -> list[dict]:
+def _heard(asked: Asked, library: Library | Shelf) -> list[dict]:
     """The conversation up to the answer, its clips as files."""
     messages = []
     for message in asked.conversation.messages[:-1]:

@@ -39,7 +39,7 @@ def at_speed(x: Array, rng: Rng) -> Array:
 def cut_close(x: Array, rng: Rng) -> Array:
     """In a third of clips the margin, and up to 0.04 s of the sound itself, is gone at either end."""
     front, back = (int(dsp.RATE * rng.uniform(0.02, CLOSEST_CUT)) if rng.random() < 0.35 else 0 for _ in "ab")
-    return x[front : len(x) - back] if len(x) - front - back > 0.15 * dsp.RATE else x
+    return x[front : len(x) - back] if len(x) - front - back > 0.3 * dsp.RATE else x
 
 
 def hesitant(x: Array, rng: Rng) -> Array:
