@@ -18,7 +18,7 @@ from qwen2_audio.evaluate.nano.sounds.kinds import NAMES
 from qwen2_audio.evaluate.nano.world.utterance import plain
 from qwen2_audio.train.augment import vtlp
 
-from .clips import Library, Shelf
+from .clips import Library
 
 GROUP = 16  # batches drawn together and sorted by length, so that little is padded
 SILENCE = -1.5  # log-mel of digital silence
@@ -81,7 +81,7 @@ def stack(mels: Sequence[np.ndarray]) -> torch.Tensor:
 class EncoderStream:
     """Clips in random order with what is known about them; with several processes, this one's share of each batch."""
 
-    def __init__(self, library: Library | Shelf, batch: int, seed: int, here: Processes | None = None) -> None:
+    def __init__(self, library: Library, batch: int, seed: int, here: Processes | None = None) -> None:
         self.library, self.batch, self.seed, self.here = library, batch, seed, here or Processes()
         self._group: tuple[int, list[list[int]]] = (-1, [])
 

@@ -6,7 +6,7 @@ import json
 import wave
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from qwen2_audio.audio.mel import log_mel, num_audio_tokens, num_frames
 from qwen2_audio.evaluate.nano.mix import Clip, Samples
 from qwen2_audio.evaluate.nano.scene import render
 from qwen2_audio.evaluate.nano.sounds.dsp import RATE
-from qwen2_audio.evaluate.nano.world.talk import renewed
 
 MEL_BINS = 128
 CHUNK = 50  # clips handed to a process at a time: one round of `scene.TURNS`
@@ -58,24 +57,19 @@ class Library:
         return wav_path(self.folder, i)
 
 
-class Shelf:
-    """Several libraries as one, their clips in a row. Answers of the first lessons are those of today."""
+class Shelf(Library):
+    """Several libraries as one, their clips in a row."""
 
     def __init__(self, *libraries: Library) -> None:
-        self.places = [(library, i) for library in libraries for i in range(len(library))]
-        entries = [entry for library in libraries for entry in library.entries]
-        self.entries = [replace(one, clip=replace(one.clip, answer=renewed(one.clip.answer))) for one in entries]
-        self.starts = np.cumsum([0, *map(len, libraries)]).tolist()
-
-    def __len__(self) -> int:
-        return len(self.places)
+        self._places = [(library, i) for library in libraries for i in range(len(library))]
+        self.entries = [entry for library in libraries for entry in library.entries]
 
     def mel(self, i: int) -> np.ndarray:
-        library, place = self.places[i]
+        library, place = self._places[i]
         return library.mel(place)
 
     def wav(self, i: int) -> Path:
-        library, place = self.places[i]
+        library, place = self._places[i]
         return library.wav(place)
 
 

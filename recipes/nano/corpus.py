@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from .clips import Library, Shelf
+from .clips import Library
 from .conversations import Conversation
-from .writer import Writer
+from .people import writer_of
 
 SHORT = 3.0  # seconds; of longer clips fewer conversations are kept: they cost more and teach no more
 
 
-def conversations(library: Library | Shelf, shares: dict[str, float], count: int, seed: int) -> Iterator[Conversation]:
-    """`count` conversations, the library's clips in turn."""
+def conversations(
+    library: Library, shares: dict[str, float], count: int, seed: int, split: str = "train"
+) -> Iterator[Conversation]:
+    """`count` conversations, the library's clips in turn; sentences without a clip belong to `split`."""
     rng = np.random.default_rng((seed, 6))
-    writer = Writer([entry.clip for entry in library.entries], shares)
+    writer = writer_of([entry.clip for entry in library.entries], shares, split)
     order: list[int] = []
     while count:
         order = order or rng.permutation(len(library)).tolist()
@@ -30,7 +32,7 @@ def conversations(library: Library | Shelf, shares: dict[str, float], count: int
             count -= 1
 
 
-def row_of(conversation: Conversation, library: Library | Shelf, folder: Path) -> dict[str, Any]:
+def row_of(conversation: Conversation, library: Library, folder: Path) -> dict[str, Any]:
     """A conversation as a line of the data file in `folder`."""
     if conversation.base is not None:
         prompt, target = conversation.base
@@ -47,15 +49,17 @@ def row_of(conversation: Conversation, library: Library | Shelf, folder: Path) -
     return {"messages": messages}
 
 
-def _path(library: Library | Shelf, clip: int, folder: Path) -> str:
+def _path(library: Library, clip: int, folder: Path) -> str:
     return os.path.relpath(library.wav(clip), folder)
 
 
-def write_conversations(library: Library | Shelf, shares: dict[str, float], count: int, seed: int, path: Path) -> None:
+def write_conversations(
+    library: Library, shares: dict[str, float], count: int, seed: int, path: Path, split: str = "train"
+) -> None:
     """A data file for SFT; it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
-        for conversation in conversations(library, shares, count, seed):
+        for conversation in conversations(library, shares, count, seed, split):
             file.write(json.dumps(row_of(conversation, library, path.parent)) + "\n")
     part.rename(path)

@@ -19,7 +19,7 @@ from qwen2_audio.train.aligner import distance, greedy
 from qwen2_audio.train.precision import fast_bfloat16
 
 from .batches import CLASSES, LETTERS, NO_SEX, EncoderBatch, EncoderStream
-from .clips import Library, Shelf
+from .clips import Library
 from .loop import Stage
 from .tables import Tables
 
@@ -97,7 +97,7 @@ class Listener(nn.Module):
 
 
 @torch.no_grad()
-def judge(network: Listener, library: Library | Shelf, count: int) -> dict[str, float]:
+def judge(network: Listener, library: Library, count: int) -> dict[str, float]:
     """On the first `count` clips: letter errors of greedy CTC, kinds and sexes told right, each a share."""
     stream, sums = EncoderStream(library, 1, 0), {"letter_errors": 0, "letters": 0, "kind": 0, "sex": 0, "people": 0}
     network.eval()

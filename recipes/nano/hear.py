@@ -20,7 +20,7 @@ from qwen2_audio.model.qwen2_audio import Qwen2AudioForConditionalGeneration
 from qwen2_audio.train.precision import fast_bfloat16
 
 from .batches import EncoderBatch, EncoderStream
-from .clips import Library, Shelf
+from .clips import Library
 from .ctc import Listener
 from .loop import Stage
 
@@ -33,7 +33,7 @@ OLD = 0.5  # of each batch: clips of the first lessons
 class MixedStream:
     """Batches of old clips and new ones; with several processes, this one's share of each."""
 
-    def __init__(self, old: Library | Shelf, new: Library | Shelf, stage: Stage, seed: int, here: Processes) -> None:
+    def __init__(self, old: Library, new: Library, stage: Stage, seed: int, here: Processes) -> None:
         count = round(OLD * stage.batch)
         self.old = EncoderStream(old, count, seed + 31, here)
         self.new = EncoderStream(new, stage.batch - count, seed + 32, here)

@@ -23,19 +23,23 @@ from pathlib import Path
 import numpy as np
 
 from qwen2_audio.evaluate.nano.examination import BATCH, Listener
-from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip
+from qwen2_audio.evaluate.nano.long_recordings import NOTHING, ask_part, part_sentence
+from qwen2_audio.evaluate.nano.mix import SPEECH, Clip
 from qwen2_audio.evaluate.nano.questions import abstains
 from qwen2_audio.evaluate.nano.words import WORDS, kinds_named
 from qwen2_audio.evaluate.nano.world.utterance import plain
 
-from .clips import Library, Shelf
+from .clips import Library
 from .conversations import UNCLEAR, Conversation, ask, assistant, is_voice, sex, transcribe, user, voice_chat
 from .corpus import row_of
+from .people import with_renewed_answers
 
 Rng = np.random.Generator
 DRAWS = 1  # answers drawn where the best one is right
 LONGEST = 6.0  # seconds
 SEXES = 0.3  # of the second questions about speech: whether a man speaks or a woman; the others want it written down
+PARTS = 1 / 6  # of the clips are asked about as parts of a recording, too
+ALONE = ("word", "chat", "talk", "several", "any_words", "figures", "letters")  # families that are no long sentence
 HEARD = 600  # transcripts that come before caution, whether the model had them right or not
 
 
@@ -46,6 +50,7 @@ class Asked:
     conversation: Conversation  # ends in the right answer
     clip: Clip
     chat: bool = False  # sound alone: a fact is asked for
+    exact: bool = False  # another name of a sound is a mistake, too
 
     @property
     def truth(self) -> str:
@@ -53,6 +58,8 @@ class Asked:
 
     def wrong(self, said: str) -> bool:
         """Whether `said` is a mistake. Sounds may be called by any of their names."""
+        if self.exact:
+            return plain(said) != plain(self.truth)
         if self.clip.kind in WORDS:
             return kinds_named(said) != {self.clip.kind}
         if self.clip.kind != SPEECH:
@@ -60,12 +67,19 @@ class Asked:
         return plain(said) != plain(self.truth)
 
 
-def questions(library: Library | Shelf, rng: Rng) -> Iterator[Asked]:
-    """Two of every clip with words or without a name, one of every sound with a name."""
+def questions(library: Library, rng: Rng, *, people: bool = False) -> Iterator[Asked]:
+    """Two of every clip with words or without a name, one of every sound with a name.
+
+    `people`: of a checkpoint that was taught by `people.PEOPLE`: one clip in six is a part of a recording, too.
+    """
     for i, entry in enumerate(library.entries):
-        clip = entry.clip
+        clip = with_renewed_answers(entry.clip) if people else entry.clip
         if clip.seconds > LONGEST:
             continue
+        if people and rng.random() < PARTS:
+            question, answer = ask_part(clip, rng)
+            told = [user(i, question, part_sentence(rng)), assistant(answer)]
+            yield Asked(Conversation(told, [i]), clip, exact=answer == NOTHING)
         yield Asked(Conversation([user(i), assistant(voice_chat(clip, rng))], [i]), clip, chat=True)
         if clip.kind in WORDS:
             continue
@@ -82,19 +96,17 @@ def questions(library: Library | Shelf, rng: Rng) -> Iterator[Asked]:
 class Preferred:
     """A conversation that ends as it should, and how it should not."""
 
-    # "truth" before a mistake, "declining" before an invention, "hearing" before deafness, "caution" before a wrong
-    # fact, "courage" before caution.
-    sort: str
+    sort: str  # "truth" before a mistake, "hearing" before deafness, "caution" before a wrong fact, "courage" before it
     conversation: Conversation
     rejected: str
 
 
-def mistakes(model: Path, library: Library | Shelf, rng: Rng) -> Iterator[Preferred]:
+def mistakes(model: Path, library: Library, rng: Rng, *, people: bool = False) -> Iterator[Preferred]:
     """What the checkpoint `model` says wrongly. "courage" comes with every clear answer: there are more than wanted."""
     from rich.progress import track
 
     listener = Listener(model)
-    asked = sorted(questions(library, rng), key=lambda one: one.clip.seconds)  # little is padded
+    asked = sorted(questions(library, rng, people=people), key=lambda one: one.clip.seconds)  # little is padded
     batches = [asked[at : at + BATCH] for at in range(0, len(asked), BATCH)]
     for number, batch in enumerate(track(batches, "looking for mistakes")):
         for draw in range(1 + DRAWS):
@@ -111,8 +123,7 @@ def _preferred(asked: Asked, said: str, *, best: bool) -> Iterator[Preferred]:
     """`best`: what was said is the model's best answer, not a drawn one."""
     gave_up = asked.clip.kind == SPEECH and abstains(said)
     if said and asked.wrong(said):
-        invented = asked.clip.kind == STRANGE
-        yield Preferred("hearing" if gave_up else "declining" if invented else "truth", asked.conversation, said)
+        yield Preferred("hearing" if gave_up else "truth", asked.conversation, said)
     if asked.clip.kind == SPEECH and best and not gave_up:
         if not asked.wrong(said):
             yield Preferred("courage", asked.conversation, UNCLEAR)
@@ -121,24 +132,25 @@ def _preferred(asked: Asked, said: str, *, best: bool) -> Iterator[Preferred]:
             yield Preferred("caution", replace(asked.conversation, messages=cautious), said)
 
 
-def write_pairs(
-    model: Path, library: Library | Shelf, seed: int, path: Path, shy: tuple[str, ...] = ("caution",)
-) -> dict[str, int]:
+def write_pairs(model: Path, library: Library, seed: int, path: Path, *, people: bool = False) -> dict[str, int]:
     """A data file for DPO, each pair once; it is there whole or not at all. Returns how many there are of each sort.
 
-    `shy`: the sorts that prefer to give up; as many pairs prefer not to, where there are enough of them.
+    `people`: of a checkpoint that was taught by `people.PEOPLE`. Then as many more transcripts come before caution,
+    words alone and lists first, as there are pairs in which caution comes before words that it made of those it cannot
+    know: else it would decline what it knows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng, rows = np.random.default_rng((seed, 7)), dict[str, str]()
-    for one in mistakes(model, library, rng):
+    rng, rows, declined = np.random.default_rng((seed, 7)), dict[str, str](), 0
+    for one in mistakes(model, library, rng, people=people):
         row = row_of(one.conversation, library, path.parent) | {"rejected_response": one.rejected}
-        rows.setdefault(json.dumps(row), one.sort)
+        if (line := json.dumps(row)) not in rows:
+            rows[line] = one.sort
+            declined += one.sort == "truth" and one.conversation.messages[-1]["content"] == UNCLEAR
     counts = Counter(rows.values())
-    keep = (sum(counts[sort] for sort in shy) - counts["hearing"]) / max(1, counts["courage"])
+    keep = (counts["caution"] - counts["hearing"]) / max(1, counts["courage"])
     lines = [line for line, sort in rows.items() if sort != "courage" or rng.random() < keep]
-    heard = [one for one in questions(library, rng) if one.clip.kind == SPEECH and one.truth == one.clip.text]
-    for number in rng.permutation(len(heard))[:HEARD]:
-        row = row_of(heard[number].conversation, library, path.parent) | {"rejected_response": UNCLEAR}
+    for one in _clear(library, rng, declined if people else 0):
+        row = row_of(one.conversation, library, path.parent) | {"rejected_response": UNCLEAR}
         line = json.dumps(row)
         if line not in rows:
             rows[line] = "heard"
@@ -149,7 +161,15 @@ def write_pairs(
     return dict(Counter(rows[line] for line in lines))
 
 
-def _heard(asked: Asked, library: Library | Shelf) -> list[dict]:
+def _clear(library: Library, rng: Rng, words: int) -> Iterator[Asked]:
+    """HEARD clips whose words are to be written down, and `words` more: words alone and lists before all others."""
+    clear = [one for one in questions(library, rng) if one.clip.kind == SPEECH and one.truth == one.clip.text]
+    order = [clear[number] for number in rng.permutation(len(clear))]
+    yield from order[:HEARD]
+    yield from sorted(order[HEARD:], key=lambda one: one.clip.family not in ALONE)[:words]
+
+
+def _heard(asked: Asked, library: Library) -> list[dict]:
     """The conversation up to the answer, its clips as files."""
     messages = []
     for message in asked.conversation.messages[:-1]:

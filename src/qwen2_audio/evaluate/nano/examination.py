@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ import numpy as np
 from ...api.loading import load
 from ...types import Message, SamplingParams
 from ..word_errors import load_levenshtein
+from .people_questions import people_questions
 from .questions import Question, questions
 from .speech.engines import check_engines
 from .tally import Tally
 
 BATCH = 64  # conversations handed to the engine at once
-MAX_NEW_TOKENS = 40
-ROWS = 11  # rows of the table with `count` questions each, for the progress bar
+MAX_NEW_TOKENS = 40  # of an answer, unless a question says otherwise
+ROWS = 15  # rows of the table with `count` questions each, for the progress bar
 
 
 class Listener:
@@ -27,11 +28,14 @@ class Listener:
     def __init__(self, folder: Path) -> None:
         self.chat = load(folder, dtype="float32")
 
-    def answers(self, conversations: Sequence[list[Message]], seed: Sequence[int] | None = None) -> list[str]:
-        """The next answer in each conversation: greedy, or with a `seed` one drawn at temperature 1 from all tokens."""
-        params = [SamplingParams(max_tokens=MAX_NEW_TOKENS, temperature=0.0)] * len(conversations)
+    def answers(
+        self, conversations: Sequence[list[Message]], seed: Sequence[int] | None = None, tokens: int = MAX_NEW_TOKENS
+    ) -> list[str]:
+        """The next answer in each conversation, of at most `tokens`: greedy, or with a `seed` one drawn at temperature
+        1 from all tokens."""
+        params = [SamplingParams(max_tokens=tokens, temperature=0.0)] * len(conversations)
         if seed is not None:
-            drawn = SamplingParams(max_tokens=MAX_NEW_TOKENS, temperature=1.0, top_k=0)
+            drawn = SamplingParams(max_tokens=tokens, temperature=1.0, top_k=0)
             seeds = np.random.default_rng(seed).integers(1 << 31, size=len(conversations))
             params = [replace(drawn, seed=int(number)) for number in seeds]
         return [completion.text for completion in self.chat.batch(conversations, params)]
@@ -48,10 +52,11 @@ def examine(folders: Sequence[Path], count: int) -> list[Tally]:
     check_engines()
     load_levenshtein()
     listeners, tallies = [Listener(folder) for folder in folders], [Tally() for _ in folders]
-    batches, total = _batches(questions(count)), -(-count * ROWS // BATCH)
+    asked = chain(_batches(questions(count)), _batches(people_questions(-(-count // 3))))
+    batches, total = asked, -(-count * ROWS // BATCH)
     for batch in track(batches, f"asking {folders[0]}", total=total, console=Console(stderr=True)):
         for listener, tally in zip(listeners, tallies, strict=True):
-            answers = listener.answers([question.messages for question in batch])
+            answers = listener.answers([question.messages for question in batch], tokens=batch[0].tokens)
             for question, answer in zip(batch, answers, strict=True):
                 tally.add(question, answer)
     return tallies

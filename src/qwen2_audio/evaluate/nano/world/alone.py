@@ -7,7 +7,7 @@ import string
 import numpy as np
 
 from .commands import CLOSED, COMMANDS, DEVICES, FOOD, MUSIC, NAMES, ROOMS, UNITS, pick
-from .facts import CAPITALS, COLOURS, DAYS, FACTS, LEGS, MONTHS, OPPOSITES, SPEAKS
+from .facts import CAPITALS, CHAT, COLOURS, DAYS, FACTS, LEGS, MONTHS, OPPOSITES, SPEAKS
 from .hundreds import DATES, LARGEST, ORDINALS, STATEMENTS, number
 from .sentences import LOOKS, SENTENCES, THINGS, WEATHER
 from .talk import TALK
@@ -76,9 +76,19 @@ def lower(text: str) -> str:
     return " ".join(word if word in _PROPER.values() or word == "I" else word.lower() for word in words)
 
 
+_SMALL_TALK = {fact.questions[i]: fact.asked(i) for fact in (*CHAT, *TALK) for i in range(len(fact.questions))}
+
+
+def spelled(text: str) -> bool:
+    """Whether a text is letters with blanks between: "B C A." """
+    return all(word in LETTERS for word in text.rstrip(".").split())
+
+
 def alone(text: str, family: str = "word") -> Utterance:
-    """A word or a list that is said by itself: nano says what it heard."""
-    heard = text.rstrip(".?!") if family == "letters" else lower(text)
+    """A word or a list that is said by itself: nano says what it heard, unless it is small talk."""
+    if text in _SMALL_TALK:
+        return _SMALL_TALK[text]
+    heard = text.rstrip(".") if spelled(text) else lower(text)
     return Utterance(text, family, f"You said {heard}.")
 
 

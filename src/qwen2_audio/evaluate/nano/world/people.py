@@ -12,7 +12,7 @@ import numpy as np
 
 from . import speakers
 from .aliens import ALIENS, alien, aliens
-from .alone import FORMS, LISTED, LISTS, WORDS, alone, word
+from .alone import FORMS, LISTED, LISTS, WORDS, alone, spelled, word
 from .facts import Fact
 from .hundreds import COUNTING, DATES, STATEMENTS, SUMS
 from .talk import TALK, renewed
@@ -53,9 +53,8 @@ def aloud(text: str, rng: Rng | None = None) -> str:
 
     The filler is not written down.
     """
-    words = text.rstrip(".").split()
-    if all(len(one) == 1 and one.isupper() for one in words) and text not in ("I.",):
-        text = ", ".join(words) + "."
+    if spelled(text):
+        text = ", ".join(text.rstrip(".").split()) + "."
     if rng is not None and rng.random() < 0.08:
         return f"{FILLERS[int(rng.integers(len(FILLERS)))]} {text[0].lower() if text[:2] != 'I ' else 'I'}{text[1:]}"
     return text
