@@ -11,6 +11,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import torch
+
 from qwen2_audio.checkpoint.locate import nano_path
 from qwen2_audio.evaluate.nano.speech.engines import check_engines
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
@@ -29,7 +31,7 @@ from .network import finish, save_checkpoint
 from .pairs import write_pairs
 from .people import PEOPLE
 from .said import lines
-from .stages import FIRST, Plan, configured, result, scaled
+from .stages import FIRST, Plan, configured, scaled
 
 HELD_BACK = 10  # one clip of people for development beside so many for training
 ROWS = 1.8  # conversations, for each clip of both libraries
@@ -72,6 +74,7 @@ def make_people(plan: Plan) -> None:
 def hear(plan: Plan) -> None:
     """The encoder learns the new voices: `heads.pt`, `hear.pt`, and the checkpoint `heard`."""
     model = Qwen2AudioForConditionalGeneration.from_pretrained(origin(plan)).float().train()
+    torch.manual_seed(plan.seed)  # the same heads in every process
     network = Hearing(model)
 
     def stream(stage: Stage) -> MixedStream:
@@ -80,14 +83,12 @@ def hear(plan: Plan) -> None:
     first, heads = scaled(HEADS, plan), network.heads
     batches = stream(first)
     train(first, heads, adamw([(heads, first.lr)]), lambda step: network.first_loss(batches(step)), plan.work)
-    heads.load_state_dict(result(plan, HEADS))
     then, learning = scaled(HEAR, plan), network.learning
     mixed = stream(then)
     network.tower.requires_grad_(True)
     train(then, learning, adamw([(learning, then.lr)]), lambda step: network.hearing_loss(mixed(step)), plan.work)
     if not FIRST:
         return
-    learning.load_state_dict(result(plan, HEAR))
     for name, library in {"old": plan.library("dev"), "people": people_library(plan, "dev")}.items():
         print(f"{name} clips, development split: {judge(network, library, 300)}")
     tokenizer = Qwen2AudioProcessor.from_pretrained(origin(plan)).tokenizer

@@ -19,6 +19,7 @@ from qwen2_audio.evaluate.nano.speech.voices import Manner, Voice, draw_manner, 
 from qwen2_audio.evaluate.nano.world import people
 from qwen2_audio.evaluate.nano.world.utterance import Utterance
 
+from .errors import RecipeError
 from .kokoro import dry
 from .said import Line, lines
 
@@ -127,9 +128,13 @@ def _words() -> tuple[Utterance, ...]:
 
 @cache
 def _lines_of(split: str, limit: int | None, aliens: bool) -> tuple[Line, ...]:
-    """Lines of a split; development, which has few words of its own, repeats training's words in other recordings."""
+    """Lines of a split. Development has few words of its own: it repeats training's, in other recordings."""
     chosen = [line for line in lines()[:limit] if (line.sort == "alien") == aliens]
     own = [line for line in chosen if line.split == split]
     if split == "dev" and not aliens:
         own += [line for line in chosen if line.sort == "word"][: 2 * len(own)]
-    return tuple(own)
+    if not (found := own or chosen):
+        raise RecipeError(
+            f"Of the first {limit} lines none is {'to decline' if aliens else 'known'}; say more of them."
+        )
+    return tuple(found)

@@ -17,6 +17,7 @@ from qwen2_audio.evaluate.nano.mix import clip_seed
 from qwen2_audio.evaluate.nano.speech.kokoro import TRAINING_VOICES
 from qwen2_audio.evaluate.nano.world import people
 from qwen2_audio.evaluate.nano.world.alone import LETTERS
+from qwen2_audio.evaluate.nano.world.numbers import ONES, TENS
 from qwen2_audio.evaluate.nano.world.utterance import Utterance
 
 Rng = np.random.Generator
@@ -98,8 +99,5 @@ def _voice(rng: Rng) -> tuple[tuple[str, float], ...]:
     return tuple((name, share) for name, share in zip(drawn, shares, strict=True) if share > 0)
 
 
-_NUMBERS = frozenset(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety".split()
-)
+_NUMBERS = frozenset((*ONES, *TENS[2:]))
 _SHARES = (0.4, 0.25, 0.15, 0.08, 0.12)

@@ -157,6 +157,7 @@ def timed(name: str, run: Callable[[Plan], None], plan: Plan) -> None:
     }
     if not FIRST:
         return
+    plan.work.mkdir(parents=True, exist_ok=True)
     print(f"{name}: {cost['minutes']:.1f} minutes, {cost['cpu_minutes']:.1f} of one core")
     with (plan.work / "costs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(cost) + "\n")
