@@ -23,8 +23,8 @@ from qwen2_audio.evaluate.nano.world.utterance import Utterance
 Rng = np.random.Generator
 SENTENCES = ("old", "talk", "sum", "number", "statement")  # kinds of `people.spoken` that are no words alone
 # Renderings of each word, and how many lines of the others; what a listener must get from one word has more.
-WORD, NUMBER_WORD, COMPOUND, LETTER = 5, 8, 2, 8
-LISTS, SPOKEN, STRANGE = 500, 1300, 150  # STRANGE: of several words; the single ones are all said
+WORD, NUMBER_WORD, COMPOUND, LETTER = 6, 8, 2, 8
+LISTS, SPOKEN, STRANGE = 400, 1000, 150  # STRANGE: of several words; the single ones are all said
 DEV = {"list": 60, "sentence": 160, "alien": 80}
 SPEEDS = 0.75, 1.3
 
@@ -62,8 +62,8 @@ def lines() -> tuple[Line, ...]:
 def _training(rng: Rng) -> Iterator[tuple[str, str, Utterance]]:
     for word, forms in people.FORMS.items():
         number = word.split()[-1] in _NUMBERS
-        count = COMPOUND if " " in word else NUMBER_WORD if number else max(WORD, 2 * len(forms))
-        for turn in range(count):
+        count = COMPOUND if " " in word else NUMBER_WORD if number else WORD
+        for turn in range(max(count, len(forms))):
             yield "train", "word", people.alone(forms[turn % len(forms)])
     for letter in LETTERS:
         for _ in range(LETTER):
