@@ -23,7 +23,7 @@ from qwen2_audio.evaluate.nano.world.utterance import Utterance
 Rng = np.random.Generator
 SENTENCES = ("old", "talk", "sum", "number", "statement")  # kinds of `people.spoken` that are no words alone
 # Renderings of each word, and how many lines of the others; what a listener must get from one word has more.
-WORD, NUMBER_WORD, COMPOUND, LETTER = 6, 8, 2, 8
+WORD, NUMBER_WORD, COMPOUND, LETTER = 6, 8, 3, 8
 LISTS, SPOKEN, STRANGE = 400, 1000, 150  # STRANGE: of several words; the single ones are all said
 DEV = {"list": 60, "sentence": 160, "alien": 80}
 SPEEDS = 0.75, 1.3
