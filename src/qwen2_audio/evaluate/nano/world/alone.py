@@ -61,7 +61,7 @@ def forms(word: str) -> tuple[str, ...]:
     """A word as it is said alone: with and without an article, if it is the name of a thing."""
     if word not in NOUNS:
         return (sentence(word),)
-    with_article = (f"the {word}",)
+    with_article: tuple[str, ...] = (f"the {word}",)
     if word not in NOT_COUNTED and not word.endswith("s"):
         with_article = ("an hour" if word == "hour" else a(word), *with_article)
     return tuple(map(sentence, (word, *with_article)))

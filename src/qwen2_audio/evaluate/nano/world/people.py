@@ -15,7 +15,7 @@ from .aliens import ALIENS, alien, aliens
 from .alone import FORMS, LISTED, LISTS, WORDS, alone, spelled, word
 from .facts import Fact
 from .hundreds import COUNTING, DATES, STATEMENTS, SUMS
-from .talk import TALK, renewed
+from .talk import SPOKEN, TALK, renewed
 from .utterance import Utterance
 
 __all__ = [
@@ -89,7 +89,7 @@ def _fact(*tables: tuple[Fact, ...]) -> Callable[[str, Rng], Utterance]:
 
 _MAKERS: dict[str, Callable[[str, Rng], Utterance]] = {
     "old": lambda split, rng: speakers.utterance(rng, split),
-    "talk": _fact(TALK),
+    "talk": _fact((*TALK, *SPOKEN)),
     "word": lambda split, rng: word(rng),
     "list": lambda split, rng: speakers.draw_from(rng, LISTED, split),
     "sum": _fact(SUMS),

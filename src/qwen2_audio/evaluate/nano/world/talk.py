@@ -21,6 +21,8 @@ def _talk(answer: str, *questions: str) -> Fact:
     return Fact("talk", questions, answer)
 
 
+# Only of what is spoken: typed, these are about a sound that is not there.
+SPOKEN = (_talk("I hear you.", "What do you hear?", "What can you hear?", "What do you hear now?"),)
 TALK: tuple[Fact, ...] = (
     _talk(CHAT[0].answer, "Hi.", "Hi there.", "Hello there.", "Hey.", "Hi, nano.", "Good afternoon.", "Hey, nano.",
         "Good morning, nano.", "Good evening, nano."),
