@@ -47,8 +47,8 @@ class Hearing(Listener):
 
     def __init__(self, model: Qwen2AudioForConditionalGeneration) -> None:
         super().__init__(model.audio_tower)
-        projector = model.multi_modal_projector.linear
-        self.before = nn.ModuleList([copy.deepcopy(model.audio_tower), projector]).requires_grad_(False).eval()
+        self.tower_before = copy.deepcopy(model.audio_tower).requires_grad_(False).eval()
+        self.projector = model.multi_modal_projector.linear.requires_grad_(False)
 
     @property
     def heads(self) -> nn.ModuleList:
@@ -72,10 +72,9 @@ class Hearing(Listener):
 
     def moved(self, batch: EncoderBatch, states: list[torch.Tensor]) -> torch.Tensor:
         """How far the projector's output [N, H] for a batch is from what it was, as a share of its variance."""
-        tower, projector = self.before
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
             tokens = torch.cat([self.tower._pool(clip[None])[0] for clip in states])
-            now = projector(self.tower.layer_norm(tokens)).float()
+            now = self.projector(self.tower.layer_norm(tokens)).float()
             with torch.no_grad():
-                then = projector(tower.encode(batch.features, batch.lengths)).float()
+                then = self.projector(self.tower_before.encode(batch.features, batch.lengths)).float()
         return F.mse_loss(now, then) / then.var().clamp_min(1e-6)

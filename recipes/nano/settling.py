@@ -18,7 +18,7 @@ from qwen2_audio.longform.settings import FILE
 from .crowd import TURNS, Maker
 
 # Runs of speech that share a window, or not; the first is kept unless another has fewer word errors.
-WINDOWS = (
+WINDOWS: tuple[dict[str, bool | float], ...] = (
     {"merge": False},
     {"merge": True, "merge_gap": 0.7, "window_seconds": 6.0},
     {"merge": True, "merge_gap": 1.5, "window_seconds": 12.0},

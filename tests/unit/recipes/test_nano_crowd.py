@@ -169,7 +169,7 @@ def test_the_encoder_learns_while_what_is_read_of_it_is_held(tokenizer):
     network.first_loss((old, new)).backward()
     assert all(weight.grad is None for weight in network.tower.parameters())
     assert all(weight.grad is not None for weight in network.heads.parameters())
-    before = [weight.clone() for weight in network.before.parameters()]
+    before = [weight.clone() for weight in network.tower_before.parameters()]
     optimizer = torch.optim.AdamW(network.learning.parameters(), lr=2e-4)
     losses = []
     for _ in range(4):
@@ -180,7 +180,7 @@ def test_the_encoder_learns_while_what_is_read_of_it_is_held(tokenizer):
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     assert 1e-6 < float(network.moved(old, network.states(old)).detach()) < 1
-    assert all(torch.equal(one, two) for one, two in zip(before, network.before.parameters(), strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(before, network.tower_before.parameters(), strict=True))
 
 
 def test_it_goes_on_from_its_own_checkpoint_or_the_shipped_one(tmp_path):
