@@ -115,7 +115,7 @@ def _espeak(
     callback = _Callback(take)  # it must live as long as espeak-ng calls it
     with _one_at_a_time:
         library.espeak_SetSynthCallback(callback)
-        by_language = _Language(languages=name.encode())  # "en-gb+f4", as the program understands it
+        by_language = _Language(languages=name.encode())  # "en+f4", as the program understands it
         if library.espeak_SetVoiceByName(name.encode()) and library.espeak_SetVoiceByProperties(
             ctypes.byref(by_language)
         ):

@@ -11,12 +11,22 @@ from pathlib import Path
 
 from qwen2_audio.errors import Qwen2AudioError
 
+from .continuing import (
+    find_people_mistakes,
+    fine_tune_people,
+    hear,
+    make_aligner,
+    make_people,
+    prefer_people,
+    say_lines,
+    settle,
+    write_people_data,
+)
 from .stages import (
     Plan,
     find_mistakes,
     fine_tune,
     join_both,
-    make_aligner,
     make_clips,
     prefer,
     pretrain,
@@ -38,18 +48,32 @@ STAGES = {
     "voices": widen,
     "mistakes": find_mistakes,
     "dpo": prefer,
+    "kokoro": say_lines,
+    "people-clips": make_people,
+    "hear": hear,
+    "people-data": write_people_data,
+    "people": fine_tune_people,
+    "people-mistakes": find_people_mistakes,
+    "people-dpo": prefer_people,
     "aligner": make_aligner,
+    "settle": settle,
 }
-SHARED = ("encoder", "language", "joint", "sft", "voices")  # each process takes its part of every batch
+# Those from "kokoro" on go on from a finished checkpoint: `python -m recipes.nano continue`.
+CONTINUING = tuple(STAGES)[tuple(STAGES).index("kokoro") :]
+# Each process takes its part of every batch.
+SHARED = ("encoder", "language", "joint", "sft", "voices", "hear", "people", "people-dpo")
+STAGES_HELP = "what to do; nothing: all, in this order; continue: all from kokoro on"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.nano", description="Make nano's sounds and speech, and train it."
     )
-    parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="what to do; nothing: all, in this order")
+    parser.add_argument("stages", nargs="*", choices=[*STAGES, "continue", []], help=STAGES_HELP)
     parser.add_argument("--work", type=Path, default=Path("runs/nano"), help="clips, stages, logs, report")
     parser.add_argument("--clips", type=_positive(int), default=Plan.clips, help="training clips")
+    parser.add_argument("--people", type=_positive(int), default=Plan.people, help="training clips of people")
+    parser.add_argument("--lines", type=_positive(int), help="Kokoro says so many of its lines; not given: all")
     parser.add_argument(
         "--steps", type=_positive(float), default=1.0, metavar="SCALE", help="times the usual number of steps"
     )
@@ -64,12 +88,15 @@ def main() -> int:
     plan = Plan(
         given.work,
         clips=given.clips,
+        people=given.people,
+        lines=given.lines,
         scale=given.steps,
         threads=given.threads,
         workers=given.workers,
         seed=given.seed,
     )
-    for name in given.stages or STAGES:
+    wanted = [one for name in given.stages or STAGES for one in (CONTINUING if name == "continue" else (name,))]
+    for name in wanted:
         if given.processes > 1 and name in SHARED and "RANK" not in os.environ:
             if failed := subprocess.run(_torchrun(name, given.processes, plan)).returncode:
                 return failed
@@ -98,7 +125,8 @@ def _torchrun(name: str, processes: int, plan: Plan) -> list[str]:
     """The command of a stage that several processes share."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     options = {"work": plan.work, "clips": plan.clips, "steps": plan.scale, "threads": plan.threads}
-    options |= {"workers": plan.workers, "seed": plan.seed}
+    options |= {"workers": plan.workers, "seed": plan.seed, "people": plan.people}
+    options |= {} if plan.lines is None else {"lines": plan.lines}
     given = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     return [sys.executable, *launcher, "-m", "recipes.nano", name, *given]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from qwen2_audio.audio.mel import log_mel, num_audio_tokens, num_frames
-from qwen2_audio.evaluate.nano.mix import Clip
+from qwen2_audio.evaluate.nano.mix import Clip, Samples
 from qwen2_audio.evaluate.nano.scene import render
 from qwen2_audio.evaluate.nano.sounds.dsp import RATE
 
 MEL_BINS = 128
 CHUNK = 50  # clips handed to a process at a time: one round of `scene.TURNS`
 FOLDER = 1000  # WAV files in a folder
+Maker = Callable[[int], tuple[Samples, Clip]]  # of clip i, in a process of its own
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,37 @@ class Library:
         return wav_path(self.folder, i)
 
 
+class Shelf(Library):
+    """Several libraries as one, their clips in a row."""
+
+    def __init__(self, *libraries: Library) -> None:
+        self._places = [(library, i) for library in libraries for i in range(len(library))]
+        self.entries = [entry for library in libraries for entry in library.entries]
+
+    def mel(self, i: int) -> np.ndarray:
+        library, place = self._places[i]
+        return library.mel(place)
+
+    def wav(self, i: int) -> Path:
+        library, place = self._places[i]
+        return library.wav(place)
+
+
 def wav_path(folder: Path, i: int) -> Path:
     return folder / "wav" / f"{i // FOLDER:03}" / f"{i:06}.wav"
 
 
-def open_library(split: str, count: int, folder: Path, workers: int = 2) -> Library:
-    """The library of clips 0..count-1 of `split` under `folder`, made first if it is not there yet."""
-    home = folder / f"{split}-{count}"
+def open_library(
+    split: str, count: int, folder: Path, workers: int = 2, maker: Maker | None = None, name: str = ""
+) -> Library:
+    """The library of clips 0..count-1 of `split` under `folder`, made first if it is not there yet.
+
+    `maker` makes clip i, `render` unless given; its libraries have a `name` of their own.
+    """
+    home = folder / f"{name or split}-{count}"
     if not (home / "index.json").is_file():
         home.mkdir(parents=True, exist_ok=True)
-        _make(split, count, home, workers)
+        _make(maker or partial(render, split), count, home, workers)
     return Library(home)
 
 
@@ -78,14 +100,14 @@ def write_wav(samples: np.ndarray, path: Path) -> None:
         file.writeframes((np.clip(samples, -1, 1) * 32767).round().astype("<i2").tobytes())
 
 
-def _make(split: str, count: int, home: Path, workers: int) -> None:
+def _make(maker: Maker, count: int, home: Path, workers: int) -> None:
     from rich.progress import track
 
     for number in range(0, count, FOLDER):
         wav_path(home, number).parent.mkdir(parents=True, exist_ok=True)
     index, start = [], 0
     with (home / "mel.f16").open("wb") as file:
-        for clip, mel, frames in track(_rendered(split, count, home, workers), f"clips, {split}", total=count):
+        for clip, mel, frames in track(_rendered(maker, count, home, workers), f"clips, {home.name}", total=count):
             file.write(np.ascontiguousarray(mel.T).tobytes())
             index.append({"clip": asdict(clip), "start": start, "rows": mel.shape[1], "frames": frames})
             start += mel.shape[1]
@@ -95,18 +117,18 @@ def _make(split: str, count: int, home: Path, workers: int) -> None:
     part.rename(home / "index.json")
 
 
-def _rendered(split: str, count: int, home: Path, workers: int) -> Iterator[tuple[Clip, np.ndarray, int]]:
+def _rendered(maker: Maker, count: int, home: Path, workers: int) -> Iterator[tuple[Clip, np.ndarray, int]]:
     """Clips in order: what each is, its log-mel float16 [128, rows], its valid frames."""
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
-        for done in pool.map(partial(_render_chunk, split, home), chunks):
+        for done in pool.map(partial(_render_chunk, maker, home), chunks):
             yield from done
 
 
-def _render_chunk(split: str, home: Path, indices: range) -> list[tuple[Clip, np.ndarray, int]]:
+def _render_chunk(maker: Maker, home: Path, indices: range) -> list[tuple[Clip, np.ndarray, int]]:
     done = []
     for i in indices:
-        samples, clip = render(split, i)
+        samples, clip = maker(i)
         write_wav(samples, wav_path(home, i))
         done.append((clip, log_mel(samples).astype(np.float16), num_frames(len(samples))))
     return done

@@ -55,6 +55,12 @@ class Listener(nn.Module):
         return [self.tower.layer_norm(clip) for clip in states]
 
     def loss(self, batch: EncoderBatch) -> torch.Tensor:
+        """Of the three heads and the bridge."""
+        loss, states, frames = self.heads_loss(batch)
+        return loss + BRIDGE_WEIGHT * self._bridge_loss(states, frames, batch.clips)
+
+    def heads_loss(self, batch: EncoderBatch) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        """Of letters, kinds and sexes; also the states and frames of each clip."""
         with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
             states = self.states(batch)
             frames = self.frames(states)
@@ -65,7 +71,7 @@ class Listener(nn.Module):
             loss = loss + SEX_WEIGHT * F.cross_entropy(sexes, batch.sexes, ignore_index=NO_SEX)
         if batch.spoken:
             loss = loss + self._letters_loss([frames[i] for i in batch.spoken], batch.letters)
-        return loss + BRIDGE_WEIGHT * self._bridge_loss(states, frames, batch.clips)
+        return loss, states, frames
 
     def _bridge_loss(self, states: list[torch.Tensor], frames: list[torch.Tensor], clips: list[Clip]) -> torch.Tensor:
         """Mean square between the bridge's states and those of CTC's own posteriors, with the clip's colour."""

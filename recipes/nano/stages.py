@@ -41,13 +41,15 @@ class Plan:
     work: Path  # clips, checkpoints of the stages, logs
     clips: int = 24_000  # for training
     held_back: int = 8_000  # clips of the development split: to watch the training, and for DPO to find mistakes
+    people: int = 14_000  # clips of people, for the stages that go on
+    lines: int | None = None  # Kokoro says this many of its lines, or all
     scale: float = 1.0  # of the number of steps
     threads: int = 1
     workers: int = 2  # processes that synthesise
     seed: int = 0
 
     def library(self, split: str = "train") -> Library:
-        count = self.clips if split == "train" else self.held_back
+        count = self.clips if split == "train" else min(self.held_back, max(1, self.clips // 3))
         return open_library(split, count, self.work / "clips", self.workers)
 
 
@@ -59,7 +61,7 @@ def make_clips(plan: Plan) -> None:
 
 def train_encoder(plan: Plan) -> None:
     """The encoder by CTC; `encoder.pt` has it with its heads."""
-    network, stage = Listener(_model(plan)[0].audio_tower), _scaled(ENCODER, plan)
+    network, stage = Listener(_model(plan)[0].audio_tower), scaled(ENCODER, plan)
     stream = _stream(plan)
     train(stage, network, adamw([(network, stage.lr)]), lambda step: network.loss(stream(step)), plan.work)
     if FIRST:
@@ -70,7 +72,7 @@ def train_language(plan: Plan) -> None:
     """The language model and the projector on imagined clips; `language.pt` has the whole model."""
     model, tokenizer = _model(plan)
     learning = torch.nn.ModuleList([model.multi_modal_projector, model.language_model])
-    stage, lessons = _scaled(LANGUAGE, plan), Lessons(model, tokenizer, plan.seed, processes())
+    stage, lessons = scaled(LANGUAGE, plan), Lessons(model, tokenizer, plan.seed, processes())
     train(stage, learning, adamw([(learning, stage.lr)]), lessons.loss, plan.work)
 
 
@@ -78,9 +80,9 @@ def join_both(plan: Plan) -> None:
     """Encoder and language model in one checkpoint, `joined`, for the trainer to go on with."""
     model, tokenizer = _model(plan)
     network = Listener(model.audio_tower)
-    network.load_state_dict(_result(plan, ENCODER))
+    network.load_state_dict(result(plan, ENCODER))
     learned = torch.nn.ModuleList([model.multi_modal_projector, model.language_model])
-    learned.load_state_dict(_result(plan, LANGUAGE))
+    learned.load_state_dict(result(plan, LANGUAGE))
     join(network, model.multi_modal_projector.linear)
     save_checkpoint(model, model.config, tokenizer, plan.work / "joined")
 
@@ -122,21 +124,6 @@ def prefer(plan: Plan) -> None:
         finish(trained, plan.work / "checkpoint")
 
 
-def make_aligner(plan: Plan) -> None:
-    """Times of words: a head on the finished encoder, or on the shipped nano's where there is none."""
-    from qwen2_audio.checkpoint.locate import nano_path
-    from qwen2_audio.pretrained import Qwen2AudioEncoder
-
-    from .aligner import make
-
-    check_engines(training=True)
-    finished = plan.work / "checkpoint"
-    folder = finished if finished.is_dir() else nano_path()
-    plan.work.mkdir(parents=True, exist_ok=True)
-    path = (finished if finished.is_dir() else plan.work) / "aligner.safetensors"
-    print(f"{make(Qwen2AudioEncoder.from_pretrained(folder), plan.seed, path)}\n{path}")
-
-
 def configured(name: str, model: str, plan: Plan) -> TrainConfig:
     """The stage's config, `configs/<name>.toml`, with the paths and the length of this plan, in a precision that this
     CPU is fast at."""
@@ -144,7 +131,7 @@ def configured(name: str, model: str, plan: Plan) -> TrainConfig:
     data = replace(
         config.data,
         train=str(plan.work / "data" / f"{name}.jsonl"),
-        eval=str(plan.work / "data" / "dev.jsonl") if config.data.eval else "",
+        eval=str(plan.work / "data" / Path(config.data.eval).name) if config.data.eval else "",
     )
     steps = max(1, round(config.steps * plan.scale))
     return replace(
@@ -170,6 +157,7 @@ def timed(name: str, run: Callable[[Plan], None], plan: Plan) -> None:
     }
     if not FIRST:
         return
+    plan.work.mkdir(parents=True, exist_ok=True)
     print(f"{name}: {cost['minutes']:.1f} minutes, {cost['cpu_minutes']:.1f} of one core")
     with (plan.work / "costs.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(cost) + "\n")
@@ -198,14 +186,16 @@ def _stream(plan: Plan):
     return EncoderStream(plan.library(), ENCODER.batch, plan.seed, processes())
 
 
-def _scaled(stage: Stage, plan: Plan) -> Stage:
+def scaled(stage: Stage, plan: Plan) -> Stage:
+    """The stage with the steps of this plan."""
     return replace(stage, steps=max(1, round(stage.steps * plan.scale)))
 
 
-def _result(plan: Plan, stage: Stage) -> dict[str, torch.Tensor]:
+def result(plan: Plan, stage: Stage) -> dict[str, torch.Tensor]:
+    """The weights at the end of a stage. Raises RecipeError where it is not done."""
     path = plan.work / f"{stage.name}.pt"
     state: dict[str, Any] = torch.load(path, weights_only=True) if path.is_file() else {"step": 0}
-    if state["step"] < (wanted := _scaled(stage, plan).steps):
+    if state["step"] < (wanted := scaled(stage, plan).steps):
         raise RecipeError(
             f"{path} is at step {state['step']} of {wanted}; finish it first: python -m recipes.nano {stage.name}"
         )

@@ -42,7 +42,8 @@ def test_two_processes_share_the_stages_that_can_be_shared(ran):
         options = one[one.index("recipes.nano") + 2 :]
         said = dict(zip(options[::2], options[1::2], strict=True))
         assert said == {
-            "--work": "w", "--clips": "70", "--steps": "0.5", "--threads": "1", "--workers": "2", "--seed": "0"
+            "--work": "w", "--clips": "70", "--steps": "0.5", "--threads": "1", "--workers": "2", "--seed": "0",
+            "--people": "14000",
         }  # fmt: skip
 
 
@@ -50,6 +51,14 @@ def test_one_process_and_those_of_torchrun_start_no_others(ran, monkeypatch):
     assert ran("encoder", "join", "--processes", "1") == (0, ["encoder", "join"])
     monkeypatch.setenv("RANK", "1")
     assert ran("encoder", "--processes", "2") == (0, ["encoder"])
+
+
+def test_continue_stands_for_the_stages_from_kokoro_on(ran):
+    code, done = ran("continue", "--processes", "1", "--lines", "30")
+    assert code == 0 and done == list(command.CONTINUING)
+    assert done[0] == "kokoro" and done[-1] == "settle"
+    _, (shared,) = ran("hear", "--processes", "2", "--lines", "30")
+    assert shared[-2:] == ["--lines", "30"]
 
 
 def test_a_shared_stage_that_fails_ends_the_run(ran):

@@ -13,6 +13,7 @@ from qwen2_audio.evaluate.nano.speech import engines
 from qwen2_audio.evaluate.nano.speech.strange import LANGUAGES, unknown_words
 from qwen2_audio.evaluate.nano.speech.variants import variant
 from qwen2_audio.evaluate.nano.speech.voices import (
+    ACCENTS,
     GROUPS,
     SEEN,
     TRAINED,
@@ -119,6 +120,14 @@ def test_a_festival_that_died_is_named_and_the_next_one_speaks():
     with pytest.raises(RuntimeError, match="festival stopped"):
         engines.festival("One", "ked")
     assert len(engines.festival("One", "ked")[0]) > 3000
+
+
+@spoken
+@pytest.mark.parametrize("name", [*dict.fromkeys(ACCENTS), *(name for names in LANGUAGES.values() for name in names)])
+def test_a_variant_is_heard_in_every_accent_and_language(name):
+    """espeak-ng says a name that is no voice's, only a language's, without the variant."""
+    high, low = (engines.espeak("one two", f"{name}+{variant}")[0] for variant in ("f2", "m3"))
+    assert len(high) != len(low) or not np.allclose(high, low)
 
 
 @spoken

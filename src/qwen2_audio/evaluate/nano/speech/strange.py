@@ -18,7 +18,7 @@ from .engines import espeak, say
 from .voices import draw_manner, draw_voice
 
 LANGUAGES = {
-    "train": ("de", "fr-fr", "es", "it", "pl", "fi", "tr", "sw", "ro", "id"),
+    "train": ("de", "fr", "es", "it", "pl", "fi", "tr", "sw", "ro", "id"),
     "dev": ("da",),
     "test": ("nl", "pt", "sv", "hu", "cs", "la"),
 }

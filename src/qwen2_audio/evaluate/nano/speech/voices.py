@@ -14,7 +14,8 @@ import numpy as np
 from .variants import variant_name, variant_sex
 
 Rng = np.random.Generator
-ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
+# Names by which espeak-ng finds a voice: where it has a language only ("en-gb", here "en"), it leaves the variant out.
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
 MEN = (
     "m1", "m2", "m3", "m4", "m5", "m6", "m8", "Denis", "Diogo", "Hugo", "Marco", "Michael", "Mario", "Alex", "victor",
     "antonio", "norbert", "max", "pablo", "pedro", "paul", "quincy", "robert", "gustave", "grandpa", "croak",
