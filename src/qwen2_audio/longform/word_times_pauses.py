@@ -43,8 +43,8 @@ def by_pauses(segment: Segment, samples: np.ndarray) -> list[Segment]:
     """A segment without times of words as its sentences; `samples` are those from its start to its end, at 16 kHz."""
     texts = [word.text for word in segment.words] or split_words(segment.text)
     spans = sentences_of(texts)
-    runs = _runs(samples)
-    if len(spans) < 2 or not runs:
+    runs = _runs(samples) if len(spans) > 1 else []
+    if not runs:
         return [segment]
     letters = [max(1, sum(map(str.isalnum, text))) for text in texts]
     starts, ends = _dealt(letters, {end for _, end in spans}, runs)
