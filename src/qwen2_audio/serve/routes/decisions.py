@@ -69,8 +69,9 @@ class DecisionRoutes:
             _openai_question(question, field, asked.labels)
             for question, field in zip(asked.questions, fields, strict=True)
         ]
-        messages = conversation_of(messages_of_input(asked.input), self._state.settings, "input")
-        clips = clip_params(messages, "input")
+        items, places = messages_of_input(asked.input)
+        messages = conversation_of(items, self._state.settings, "input", places)
+        clips = clip_params(items, places)
         answers = await self._decide(request, messages, questions, arrived, asked.priority, clips)
         names = [question.get("name") for question in asked.questions]
         body = [_openai_answer(answer, name) for answer, name in zip(answers, names, strict=True)]
