@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.tools", description=__doc__)
     parser.add_argument("stages", nargs="*", choices=["train", "eval", []], help="nothing: both")
     parser.add_argument("--work", type=Path, default=Path("runs/tools"), help="clips, rows, adapter")
-    parser.add_argument("--rows", type=int, default=250, help="of training, of 8 spoken turns each; a row is a step")
+    parser.add_argument("--rows", type=int, default=500, help="of training, of 8 spoken turns each; a row is a step")
     parser.add_argument("--count", type=int, default=150, help="clips in each row of the table")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that synthesise")

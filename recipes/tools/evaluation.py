@@ -1,4 +1,4 @@
-"""How often commands that training never had become the right call, through the engine as the server asks it."""
+"""How often commands that training never had become the right call, asked as the server asks the engine."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,11 @@ def conversation(index: int, folder: Path) -> dict[str, Any]:
     for turn in range(TURNS):
         asks = rng.random() < QUESTIONS
         said = known_question(rng) if asks else command_of(rng, families, "train")
-        samples, _ = render_speech("train", index * TURNS + turn, "seen", lambda _, said=said: said, about="tools")
         path = folder / f"{index:05}-{turn}.wav"
-        write_wav(samples, path)
+        if not path.exists():  # a run that was killed goes on
+            samples, _ = render_speech("train", index * TURNS + turn, "seen", lambda _, said=said: said, about="tools")
+            write_wav(samples, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
         clip = {"type": "audio", "audio": os.path.relpath(path, folder.parent)}
         messages.append({"role": "user", "content": [clip]})
         messages += _answers(said, asks, confirmed=rng.random() < CONFIRMED)
@@ -80,19 +83,22 @@ def _answers(said: Utterance, asks: bool, *, confirmed: bool) -> list[dict[str, 
 
 
 def write_rows(count: int, folder: Path, workers: int = 1) -> Path:
-    """`count` rows in folder/train.jsonl, beside their clips; it is there whole or not at all."""
+    """`count` rows in folder/train-COUNT.jsonl, beside their clips; it is there whole or not at all."""
     path, clips = folder / f"train-{count}.jsonl", folder / "clips"
     if path.is_file():
         return path
     clips.mkdir(parents=True, exist_ok=True)
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     part = path.with_suffix(".part")
-    with ProcessPoolExecutor(workers) as pool, part.open("w", encoding="utf-8") as file:
-        for rows in pool.map(_rows, chunks, [clips] * len(chunks)):
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in _rows(count, clips, workers))
     part.rename(path)
     return path
 
 
-def _rows(indices: range, clips: Path) -> list[dict[str, Any]]:
-    return [conversation(index, clips) for index in indices]
+def _rows(count: int, clips: Path, workers: int) -> Iterator[dict[str, Any]]:
+    make = partial(conversation, folder=clips)
+    if workers == 1:
+        yield from map(make, range(count))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(make, range(count), chunksize=CHUNK)

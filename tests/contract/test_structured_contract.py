@@ -112,11 +112,11 @@ def client():
         yield client
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_documented_programs(client, tmp_path, number):
     page = (Path(__file__).parents[2] / "docs" / "http.md").read_text(encoding="utf-8")
     programs = re.findall(r"^```python structured\n(.*?)^```", page, re.S | re.M)
-    assert len(programs) == 2
+    assert len(programs) == 3
     (tmp_path / "dog.wav").write_bytes(wav_bytes())
     url = str(client.base_url).removesuffix("/v1/")
     done = warm.run(["-c", programs[number].replace("http://127.0.0.1:8000", url)], folder=tmp_path, timeout=60)
