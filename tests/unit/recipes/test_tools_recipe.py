@@ -84,9 +84,8 @@ def test_right_parsed_and_neither(voices):
     (item,) = evaluation.spoken("variant", 1)
     assert split_of(item.said.text) == "test" and COMMANDS[item.said.family].tool.name == item.call[0]
     right, cut = answer_of(item.said), answer_of(item.said)[:-20]
-    wrong = (
-        right.replace('": "', '": "x').replace('": ', '": 1') if '": "' not in right else right.replace('": "', '": "x')
-    )
+    name, arguments = item.call
+    wrong = call_words(name, json.dumps({**arguments, "more": 1}))
 
     class Model:
         def __init__(self, text):
