@@ -53,7 +53,7 @@ class OutputItems:
             yield from self._add_message()
         yield from self._close(status)
 
-    def whole(self, answer: Completion, status: str) -> list[dict[str, Any]]:
+    def items_of(self, answer: Completion, status: str) -> list[dict[str, Any]]:
         """The items of an answer that has come, which nobody is told of as events."""
         for _ in (*self.start(), *self.add(answer.text, answer.logprobs), *self.end(status)):
             pass

@@ -89,8 +89,8 @@ def _tool(item: ToolItem, where: str) -> Tool:
         raise _wrong(f"{param} has the type {wanted.type!r}; expected a grammar with the type 'grammar' only.", param)
     if wanted.grammar is None:
         return Tool(given.name, given.description, input=FreeInput())
-    held = free_input(wanted.grammar.syntax, wanted.grammar.definition, f"{where}.custom.format.grammar.definition")
-    return Tool(given.name, given.description, input=held)
+    grammar = free_input(wanted.grammar.syntax, wanted.grammar.definition, f"{where}.custom.format.grammar.definition")
+    return Tool(given.name, given.description, input=grammar)
 
 
 def free_input(syntax: Literal["lark", "regex"], definition: str, where: str) -> FreeInput:

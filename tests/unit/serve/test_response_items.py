@@ -70,5 +70,5 @@ def test_only_the_last_item_is_cut():
 
 def test_without_tools_the_whole_answer_is_one_message():
     answer = Completion(F, "stop", Usage(1, 0, 1), logprobs=(TokenLogprob(1, "x", b"x", -1.0),))
-    (item,) = OutputItems(None, lambda logprobs: logprobs_body(logprobs)["content"]).whole(answer, "completed")
+    (item,) = OutputItems(None, lambda logprobs: logprobs_body(logprobs)["content"]).items_of(answer, "completed")
     assert content(item) == F and item["content"][0]["logprobs"][0]["token"] == "x"
