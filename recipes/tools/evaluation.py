@@ -19,7 +19,7 @@ from qwen2_audio.serve.tools import ToolUse, answer_message, params_for, with_to
 from qwen2_audio.types import Completion
 
 from .commands import call_of
-from .rows import command_of, offered, tools_of
+from .rows import command_of, offered, saying, tools_of
 
 GROUPS = {"seen": "voices of training", "variant": "unseen variants", "voice": "unseen voices"}
 CHOICES = ("auto", "required")
@@ -53,7 +53,7 @@ def spoken(group: str, count: int, *, asks: bool = False) -> Iterator[Spoken]:
         rng = np.random.default_rng(clip_seed(f"tools test {group} {asks}", index))
         families = offered(rng)
         said = known_question(rng) if asks else command_of(rng, families, "test")
-        samples, _ = render_speech("test", index, group, lambda _, said=said: said, about=f"tools {asks}")
+        samples, _ = render_speech("test", index, group, saying(said), about=f"tools {asks}")
         yield Spoken(samples, said, families, None if asks else call_of(said))
 
 

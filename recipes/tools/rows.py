@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,11 @@ def command_of(rng: Rng, families: Sequence[str], split: str) -> Utterance:
     return draw_from(rng, tuple(MAKERS[family] for family in families), split)
 
 
+def saying(said: Utterance) -> Callable[[Rng], Utterance]:
+    """Draws nothing else."""
+    return lambda _: said
+
+
 def conversation(index: int, folder: Path) -> dict[str, Any]:
     """Row `index`, whose clips are written into `folder`, with paths relative to its parent."""
     rng = np.random.default_rng(clip_seed("tools rows", index))
@@ -64,7 +69,7 @@ def conversation(index: int, folder: Path) -> dict[str, Any]:
         said = known_question(rng) if asks else command_of(rng, families, "train")
         path = folder / f"{index:05}-{turn}.wav"
         if not path.exists():  # a run that was killed goes on
-            samples, _ = render_speech("train", index * TURNS + turn, "seen", lambda _, said=said: said, about="tools")
+            samples, _ = render_speech("train", index * TURNS + turn, "seen", saying(said), about="tools")
             write_wav(samples, path.with_suffix(".part"))
             path.with_suffix(".part").rename(path)
         clip = {"type": "audio", "audio": os.path.relpath(path, folder.parent)}
