@@ -9,12 +9,18 @@ import pytest
 from kit.clip_files import wav_bytes
 from kit.fake_backend import FakeBackend
 from kit.live_server import live
+from qwen2_audio.engine.structured.tool_calls import call_words, custom_call_words
 from qwen2_audio.serve.response_store import ResponseStore, StoredResponse
 from qwen2_audio.serve.settings import Settings
 
 openai = pytest.importorskip("openai")
 DATA = base64.b64encode(wav_bytes()).decode()
 SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
+F = {"type": "function", "name": "f", "parameters": None, "strict": None}
+
+
+def custom(form):
+    return {"type": "custom", "name": "c", "format": form}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +118,45 @@ def test_a_conversation_goes_on(client, fake):
         client.responses.delete(first.id)
 
 
+def test_calls_and_what_came_back_in_the_input(client, fake):
+    items = [
+        {"role": "user", "content": "say one"},
+        {"role": "assistant", "content": "One moment."},
+        {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": '{"a":1}'},
+        {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_2", "name": "c", "input": "x + y"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "42"},
+        {"type": "custom_tool_call_output", "call_id": "call_2", "output": [SOUND]},
+        {"type": "function_call", "call_id": "call_3", "name": "f", "arguments": ""},
+        {"type": "function_call_output", "call_id": "call_3", "output": [{"type": "input_text", "text": "7"}]},
+        {"role": "user", "content": "say two"},
+    ]
+    client.responses.create(model="fake", input=items)
+    turns = fake.seen[-1][0]
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant", "user", "user"]
+    called = call_words("f", '{"a": 1}') + "\n" + custom_call_words("c", "x + y")
+    assert turns[1]["content"] == f"One moment.\n{called}" and turns[3]["content"] == call_words("f", "{}")
+    assert [part.get("text", "clip") for part in turns[2]["content"]] == [
+        "<tool_response>\n42\n</tool_response>", "\n", "<tool_response>\n", "clip", "\n</tool_response>",
+    ]  # fmt: skip
+
+
+def test_the_system_turn_describes_the_tools_and_is_not_kept(client, fake):
+    named = {"type": "function", "name": "f"}
+    options = {"tools": [F, custom({"type": "text"})], "instructions": "Be brief."}
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [named]}
+    first = client.responses.create(model="fake", input="say one", tool_choice=allowed, **options)
+    system = fake.seen[-1][0][0]["content"]
+    assert system.startswith("Be brief.\n\n# Tools") and '"f"' in system and '"c"' not in system
+    assert [tool.name for tool in first.tools] == ["f", "c"] and first.parallel_tool_calls is True
+    assert first.tool_choice.mode == "auto" and first.output_text == "one"
+    client.responses.create(model="fake", input="say two", previous_response_id=first.id)
+    assert [turn["role"] for turn in fake.seen[-1][0]] == ["user", "assistant", "user"]
+    client.responses.create(model="fake", input="say one", tool_choice=named, parallel_tool_calls=False, **options)
+    assert "{0," not in fake.seen[-1][1].constraint[1]
+    client.responses.create(model="fake", input="say one", tool_choice="none", **options)
+    assert fake.seen[-1][1].constraint is None
+
+
 def test_what_is_not_stored_is_not_there(client):
     found = client.responses.create(model="fake", input="say one", store=False)
     with pytest.raises(openai.NotFoundError):
@@ -127,7 +172,17 @@ def test_an_error_in_the_middle_of_a_stream(client):
     ("fields", "param"),
     [
         ({"input": []}, "input"),
-        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0]"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].arguments"),
+        ({"input": [{"type": "function_call", "name": "f", "arguments": "{"}]}, "input[0].arguments"),
+        ({"input": [{"type": "function_call", "name": "f", "arguments": "{}", "extra": 1}]}, "input[0].extra"),
+        ({"input": [{"type": "custom_tool_call", "input": "x"}]}, "input[0].name"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": {"a": 1}}]}, "input[0].output"),
+        ({"input": [{"type": "function_call_output", "output": [{"type": "input_image"}]}]}, "input[0].output[0]"),
+        (
+            {"input": [{"type": "function_call_output", "output": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]},
+            "input[0].output[0]",
+        ),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]},
@@ -135,7 +190,20 @@ def test_an_error_in_the_middle_of_a_stream(client):
         ),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]}, "input[0].content[0]"),
-        ({"tools": [{"type": "function", "name": "f"}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [F], "tool_choice": "sometimes"}, "tool_choice"),
+        ({"tools": [F], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
+        ({"tools": [F], "tool_choice": {"type": "custom", "name": "f"}}, "tool_choice"),
+        ({"tools": [F], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"tools": [F], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "tool_choice.tools"),
+        ({"tools": [F], "top_logprobs": 1}, "top_logprobs"),
+        ({"tools": [{**F, "format": {"type": "text"}}]}, "tools[0].format"),
+        ({"tools": [{**F, "parameters": {"not": {}}, "strict": True}]}, "tools"),
+        ({"tools": [{"type": "custom", "name": "c", "parameters": {}}]}, "tools[0].parameters"),
+        ({"tools": [custom({"type": "grammar", "syntax": "lark"})]}, "tools[0].format.definition"),
+        ({"tools": [custom({"type": "text", "syntax": "lark"})]}, "tools[0].format"),
+        ({"tools": [custom({"type": "grammar", "syntax": "lark", "definition": "x"})]}, "tools[0].format.definition"),
+        ({"tools": [custom({"type": "grammar", "syntax": "regex", "definition": "("})]}, "tools[0].format.definition"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}}, "text.format.schema"),

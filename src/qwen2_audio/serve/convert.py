@@ -18,7 +18,7 @@ from .media import Link, from_base64, from_data_url
 from .protocol import ChatRequest, Sampling, json_type
 from .settings import Settings
 from .structured import constraint_of
-from .tools import calls_as_text, params_for, tool_use_of, with_tools
+from .tools import calls_as_text, joined_turns, params_for, tool_use_of, with_tools
 
 ALL_TOKENS = 1 << 31  # more than any vocabulary has
 RENAMED_ROLES = {"developer": "system"}
@@ -47,7 +47,8 @@ class _MessageConverter:
     settings: Settings
     clips: int = 0
 
-    def convert(self, message: Mapping[str, Any], where: str) -> Message:
+    def convert(self, message: Mapping[str, Any], where: str, place: str) -> Message:
+        """`place`: the request's field of the content."""
         fields = {key: value for key, value in message.items() if value is not None and value != []}
         role = _role(fields.get("role"), where)
         for key in fields:  # any other one is the client's own, for which the chat template has no place
@@ -63,11 +64,11 @@ class _MessageConverter:
             param = f"{where}.tool_calls"
             raise _invalid(f"{param} stands in a turn of {role}; only the assistant calls.", param)
         if isinstance(content, str):
-            text = _text(content, f"{where}.content")
+            text = _text(content, place)
             return _with_calls({"role": role, "content": text}, fields.get("tool_calls"), where)
         if not isinstance(content, list):
-            raise _invalid(f"{where} has no content; expected a string or a list of parts.", f"{where}.content")
-        parts = [self.convert_part(part, f"{where}.content[{number}]") for number, part in enumerate(content)]
+            raise _invalid(f"{where} has no content; expected a string or a list of parts.", place)
+        parts = [self.convert_part(part, f"{place}[{number}]") for number, part in enumerate(content)]
         return _with_calls({"role": role, "content": parts}, fields.get("tool_calls"), where)
 
     def convert_part(self, part: Any, where: str) -> dict[str, Any]:
@@ -182,16 +183,28 @@ def messages_of(request: ChatRequest, settings: Settings) -> list[Message]:
     return with_tools(messages, use)
 
 
-def conversation_of(messages: Sequence[Any], settings: Settings, field: str = "messages") -> list[Message]:
-    """The conversation in a field of a request, as `messages_of`."""
+def conversation_of(
+    messages: Sequence[Any], settings: Settings, field: str = "messages", places: Sequence[str] | None = None
+) -> list[Message]:
+    """The conversation in a field of a request, as `messages_of`. What several tools gave back is one turn.
+
+    `places`: the request's field of each message's content, where `field` is no list of these messages.
+    """
     if not messages:
         raise _invalid(f"{field} is empty; expected at least one message.", field)
-    converter, converted = _MessageConverter(settings), []
+    converter, converted, before = _MessageConverter(settings), list[Message](), None
     for number, message in enumerate(messages):
         where = f"{field}[{number}]"
         if not isinstance(message, dict):
             raise _invalid(f"{where} is {json_type(message)}; expected an object with a role.", where)
-        converted.append(converter.convert(message, where))
+        if places is not None:
+            where = places[number].rpartition(".")[0] or places[number]
+        place = f"{where}.content" if places is None else places[number]
+        turn, role = converter.convert(message, where, place), message.get("role")
+        if role == before == "tool":
+            turn = joined_turns(converted.pop(), turn)
+        converted.append(turn)
+        before = role
     return converted
 
 
@@ -201,10 +214,11 @@ def parts_of(parts: Sequence[Any], settings: Settings, field: str) -> list[dict[
     return [converter.convert_part(part, f"{field}[{number}]") for number, part in enumerate(parts)]
 
 
-def clip_params(messages: Sequence[Any], field: str = "messages") -> list[str]:
-    """The request's field of each clip of messages that were converted, such as `messages[0].content[1]`."""
+def clip_params(messages: Sequence[Any], places: Sequence[str] | None = None) -> list[str]:
+    """The request's field of each clip of messages, such as `messages[0].content[1]`. `places` as in `conversation_of`,
+    whose messages these are, before or after."""
     return [
-        f"{field}[{number}].content[{index}]"
+        f"{places[number] if places else f'messages[{number}].content'}[{index}]"
         for number, message in enumerate(messages)
         if isinstance(message.get("content"), list)
         for index, part in enumerate(message["content"])

@@ -14,24 +14,69 @@ _OF_ITEMS = ("type", "id", "status", "phase")  # keys that say nothing to the mo
 _OF_TEXTS = ("type", "annotations", "logprobs", "prompt_cache_breakpoint")
 
 
-def messages_of_input(source: str | Sequence[Any]) -> list[Any]:
-    """The field `input` as messages of chat, whose clips `convert` checks.
+_CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
+_RESULTS = ("function_call_output", "custom_tool_call_output")
+_OF_CALLS = (*_OF_ITEMS, "call_id", "name")
 
-    ApiError for calls of tools, which have no place in the prompt, and for parts that the model does not take.
+
+def messages_of_input(source: str | Sequence[Any], field: str = "input") -> tuple[list[Any], list[str]]:
+    """The field `input` as messages of chat, whose clips `convert` checks, and where in it each one's content stands.
+
+    A call belongs to the assistant's turn before it. ApiError for items and parts that the model does not take.
     """
     if isinstance(source, str):
-        return [{"role": "user", "content": source}]
-    messages = []
+        return [{"role": "user", "content": source}], [field]
+    messages, places, says = list[Any](), list[str](), False
     for number, item in enumerate(source):
-        where = f"input[{number}]"
-        if not isinstance(item, dict) or item.get("type", "message") != "message":
-            what = f"of the type {item['type']!r}" if isinstance(item, dict) else json_type(item)
-            raise ApiError(f"{where} is {what}; expected a message.", param=where)
-        content = item.get("content")
+        where = f"{field}[{number}]"
+        kind = item.get("type", "message") if isinstance(item, dict) else None
+        if kind in _CALLS:
+            if not says:
+                messages.append({"role": "assistant"})
+                places.append(f"{where}.content")
+            messages[-1].setdefault("tool_calls", []).append(_call(item, where))
+            says = True
+            continue
+        if kind in _RESULTS:
+            _refuse_other_keys(item, (*_OF_CALLS, "output"), where)
+            message, key = {"role": "tool"}, "output"
+        elif kind == "message":
+            message, key = {name: value for name, value in item.items() if name not in _OF_ITEMS}, "content"
+        else:
+            what = f"of the type {kind!r}" if isinstance(item, dict) else json_type(item)
+            calls = ", ".join((*_CALLS, *_RESULTS))
+            raise ApiError(f"{where} is {what}; expected a message, or one of {calls}.", param=where)
+        content, place = item.get(key), f"{where}.{key}"
         if isinstance(content, list):
-            content = [part_of(part, f"{where}.content[{index}]") for index, part in enumerate(content)]
-        messages.append({**{key: value for key, value in item.items() if key not in _OF_ITEMS}, "content": content})
-    return messages
+            content = [part_of(part, f"{place}[{index}]") for index, part in enumerate(content)]
+        elif key == "output" and not isinstance(content, str):
+            raise ApiError(f"{place} is {json_type(content)}; expected a text or a list of parts.", param=place)
+        messages.append({**message, "content": content})
+        places.append(place)
+        says = message.get("role") == "assistant"
+    return messages, places
+
+
+def _call(item: dict[str, Any], where: str) -> dict[str, Any]:
+    """A call as chat has it."""
+    kind, key = _CALLS[item["type"]]
+    _refuse_other_keys(item, (*_OF_CALLS, key), where)
+    for name in ("name", key):
+        if not isinstance(item.get(name), str):
+            found = json_type(item.get(name))
+            raise ApiError(f"{where}.{name} is {found}; expected the call's, as a text.", param=f"{where}.{name}")
+    if kind == "function":
+        try:
+            json.loads(item[key] or "{}")
+        except (ValueError, RecursionError) as error:
+            raise ApiError(f"{where}.{key} is no JSON: {error}.", param=f"{where}.{key}") from error
+    return {"type": kind, kind: {"name": item["name"], key: item[key]}}
+
+
+def _refuse_other_keys(item: dict[str, Any], known: Sequence[str], where: str) -> None:
+    for key, value in item.items():
+        if value is not None and key not in known:
+            raise ApiError(f"{where}.{key} is not read; expected {', '.join(known)}.", param=f"{where}.{key}")
 
 
 def part_of(part: Any, where: str) -> Any:

@@ -56,7 +56,9 @@ RENAMED = {
 _NO_OBJECT = re.compile(r"Input should be a valid dictionary.*|Input should be an instance of .*")
 
 
-class _Fields(BaseModel):
+class Fields(BaseModel):
+    """A part of a request whose fields are all known."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -70,7 +72,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class StreamOptions(_Fields):
+class StreamOptions(Fields):
     """What a stream sends besides the text."""
 
     include_usage: bool = False
@@ -78,7 +80,7 @@ class StreamOptions(_Fields):
     include_obfuscation: Literal[False] = False
 
 
-class NamedSchema(_Fields):
+class NamedSchema(Fields):
     """A JSON schema with its name."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
@@ -87,14 +89,14 @@ class NamedSchema(_Fields):
     strict: bool | None = None  # it is kept in any case
 
 
-class ResponseFormat(_Fields):
+class ResponseFormat(Fields):
     """What the answer is held to, as OpenAI spells it."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 
 
-class StructuredOutputs(_Fields):
+class StructuredOutputs(Fields):
     """What the answer is held to, as vLLM spells it: one of the first five, and how JSON is written."""
 
     json_schema: Any = Field(default=None, alias="json")  # checked in structured.py
@@ -107,23 +109,49 @@ class StructuredOutputs(_Fields):
     whitespace_pattern: str | None = None
 
 
-class Function(_Fields):
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class Function(Fields):
     """A function that an answer may call."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None  # JSON schema of its arguments; None: any object
     strict: bool | None = None  # true: a schema that cannot be honoured is refused also where no call has to be made
 
 
-class FunctionTool(_Fields):
-    """A tool as OpenAI spells it."""
+class CustomGrammar(Fields):
+    """A grammar of a custom tool's input."""
 
-    type: Literal["function"]
-    function: Function
+    syntax: Literal["lark", "regex"]
+    definition: str
 
 
-class Sampling(_Fields):
+class CustomFormat(Fields):
+    """What a custom tool's input is held to."""
+
+    type: Literal["text", "grammar"]
+    grammar: CustomGrammar | None = None
+
+
+class Custom(Fields):
+    """A custom tool, whose input is text."""
+
+    name: ToolName
+    description: str | None = None
+    format: CustomFormat | None = None  # None: any text
+
+
+class ToolItem(Fields):
+    """A tool as OpenAI spells it: one of the two, which `type` names."""
+
+    type: Literal["function", "custom"]
+    function: Function | None = None
+    custom: Custom | None = None
+
+
+class Sampling(Fields):
     """Sampling fields that chat and audio requests share."""
 
     model: str | None = None
@@ -138,7 +166,7 @@ class Sampling(_Fields):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
 
 
-class Body(_Fields):
+class Body(Fields):
     """The body of a request that draws no answer; routes have their own."""
 
     model: str | None = None
@@ -164,7 +192,7 @@ class ChatRequest(Sampling):
     logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None  # vLLM's
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] = []
+    tools: Annotated[list[ToolItem], Field(max_length=128)] = []
     tool_choice: Any = None  # checked in tools.py
     parallel_tool_calls: bool = True
     priority: Annotated[int, Field(ge=0, le=1000)] = 0  # vLLM's: a higher value waits longer

@@ -8,7 +8,7 @@ from ..engine.structured.tool_calls import CallDelta, ToolCallParser
 from ..types import Chunk
 from .answers import Envelope
 from .event_stream import ChatEvents
-from .tools import ToolUse, call_body, finish_reason
+from .tools import ToolUse, call_body, call_fields, finish_reason
 
 
 class ToolEvents(ChatEvents):
@@ -40,5 +40,6 @@ class ToolEvents(ChatEvents):
 
 def _call_delta(call: CallDelta) -> dict[str, Any]:
     if call.name is not None:
-        return {"index": call.index, **call_body(call.name)}
-    return {"index": call.index, "function": {"arguments": call.arguments}}
+        return {"index": call.index, **call_body(call)}
+    kind, key = call_fields(call)
+    return {"index": call.index, kind: {key: call.arguments}}

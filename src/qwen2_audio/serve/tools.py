@@ -9,14 +9,17 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..engine.structured import tool_calls
-from ..engine.structured.tool_calls import Tool, ToolCallParser
+from ..engine.structured.grammar import check
+from ..engine.structured.tool_calls import CallDelta, FreeInput, Tool, ToolCallParser
+from ..errors import ConfigError
 from ..text.chat_template import DEFAULT_SYSTEM
 from ..types import Completion, Message
 from .errors import ApiError
-from .protocol import ChatRequest, json_type
+from .protocol import ChatRequest, CustomFormat, Function, ToolItem, json_type
+from .structured import MOST_OF_GRAMMAR
 
 _MODES = ("none", "auto", "required")
 
@@ -33,58 +36,101 @@ class ToolUse:
 
     def parser(self) -> ToolCallParser:
         """For the text of one answer."""
-        return ToolCallParser([tool.name for tool in self.tools])
+        custom = [tool.name for tool in self.tools if tool.input is not None]
+        return ToolCallParser([tool.name for tool in self.tools if tool.input is None], custom)
 
 
 def tool_use_of(request: ChatRequest) -> ToolUse | None:
     """What the request asks for; None without tools, and where none may be called. ApiError for a wrong tool_choice."""
-    functions = [tool.function for tool in request.tools]
-    tools = tuple(Tool(one.name, one.description, one.parameters, bool(one.strict)) for one in functions)
+    tools = [_tool(item, f"tools[{number}]") for number, item in enumerate(request.tools)]
+    return use_of(tools, request.tool_choice, parallel=request.parallel_tool_calls)
+
+
+def use_of(tools: Sequence[Tool], choice: Any, *, parallel: bool, flat: bool = False) -> ToolUse | None:
+    """What may be called of `tools`, by the request's tool_choice, as `tool_use_of`. `flat`: it names a tool in the
+    form of /v1/responses, {"type", "name"}."""
     names = [tool.name for tool in tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise _wrong(f"tools has two functions called {twice[0]!r}; expected a name for each.", "tools")
-    choice = "auto" if request.tool_choice is None else request.tool_choice
+        raise _wrong(f"tools has two called {twice[0]!r}; expected a name for each.", "tools")
+    choice = "auto" if choice is None else choice
     if not isinstance(choice, (str, dict)):
         raise _wrong(f"tool_choice is {json_type(choice)}; expected {', '.join(_MODES)}, or an object.", "tool_choice")
     if not tools and choice not in ("none", "auto"):
         raise _wrong("tool_choice was given without tools; give it some, or leave it out.", "tool_choice")
+    tools = tuple(tools)
     if isinstance(choice, str):
         if choice not in _MODES:
             raise _wrong(f"tool_choice is {choice[:80]!r}; expected {', '.join(_MODES)}, or an object.", "tool_choice")
         if choice == "none" or not tools:
             return None
-        return ToolUse(tools, tools, choice == "required", parallel=request.parallel_tool_calls)
+        return ToolUse(tools, tools, choice == "required", parallel=parallel)
     if choice.get("type") == "allowed_tools":
-        return _of_allowed(choice, tools, request.parallel_tool_calls)
-    named = _named(choice, tools, "tool_choice")
+        return _of_allowed(choice, tools, parallel=parallel, flat=flat)
+    named = _named(choice, tools, "tool_choice", flat=flat)
     return ToolUse((named,), tools, required=True, named=True, parallel=False)
 
 
-def _of_allowed(choice: Mapping[str, Any], tools: Sequence[Tool], parallel: bool) -> ToolUse:
-    where = "tool_choice.allowed_tools"
-    allowed = choice.get("allowed_tools")
+def _tool(item: ToolItem, where: str) -> Tool:
+    given = item.function if item.type == "function" else item.custom
+    other = item.custom if item.type == "function" else item.function
+    if given is None or other is not None:
+        found = "is missing" if given is None else "stands beside the other kind of tool"
+        param = f"{where}.{item.type}"
+        raise ApiError(
+            f"{param} {found}; expected it alone with the type {item.type!r}.",
+            param=param,
+            code="missing_required_parameter" if given is None else "invalid_value",
+        )
+    if isinstance(given, Function):
+        return Tool(given.name, given.description, given.parameters, bool(given.strict))
+    wanted = given.format or CustomFormat(type="text")
+    if (wanted.type == "grammar") != (wanted.grammar is not None):
+        param = f"{where}.custom.format"
+        raise _wrong(f"{param} has the type {wanted.type!r}; expected a grammar with the type 'grammar' only.", param)
+    if wanted.grammar is None:
+        return Tool(given.name, given.description, input=FreeInput())
+    grammar = free_input(wanted.grammar.syntax, wanted.grammar.definition, f"{where}.custom.format.grammar.definition")
+    return Tool(given.name, given.description, input=grammar)
+
+
+def free_input(syntax: Literal["lark", "regex"], definition: str, where: str) -> FreeInput:
+    """A custom tool's grammar. ApiError for one that is too long, or of another kind, or not accepted by itself."""
+    if len(definition) > MOST_OF_GRAMMAR:
+        raise _wrong(f"{where} has {len(definition)} characters; expected {MOST_OF_GRAMMAR} at most.", where)
+    if syntax == "lark" and "::=" in definition:
+        raise _wrong(f"{where} has '::=', which is not of Lark; expected rules such as 'start: \"a\"'.", where)
+    try:
+        check(("grammar" if syntax == "lark" else "regex", definition))
+    except ConfigError as error:
+        raise _wrong(f"{where} cannot be honoured: {str(error).partition(': ')[2] or error}", where) from error
+    return FreeInput(syntax, definition)
+
+
+def _of_allowed(choice: Mapping[str, Any], tools: Sequence[Tool], *, parallel: bool, flat: bool) -> ToolUse:
+    where = "tool_choice" if flat else "tool_choice.allowed_tools"
+    allowed = choice if flat else choice.get("allowed_tools")
     if not isinstance(allowed, dict) or allowed.get("mode") not in ("auto", "required"):
         raise _wrong(f"{where} is {allowed!r:.80}; expected {{'mode': 'auto' or 'required', 'tools': [...]}}.", where)
     listed = allowed.get("tools")
     if not isinstance(listed, list) or not listed:
         raise _wrong(f"{where}.tools is {listed!r:.80}; expected a list of tools.", f"{where}.tools")
-    chosen = [_named(item, tools, f"{where}.tools[{number}]") for number, item in enumerate(listed)]
+    chosen = [_named(item, tools, f"{where}.tools[{number}]", flat=flat) for number, item in enumerate(listed)]
     chosen = [tool for tool in tools if tool in chosen]
     return ToolUse(tuple(chosen), tuple(chosen), allowed["mode"] == "required", parallel=parallel)
 
 
-def _named(choice: Any, tools: Sequence[Tool], where: str) -> Tool:
-    """The tool that `{"type": "function", "function": {"name": ...}}` names."""
-    function = choice.get("function") if isinstance(choice, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(choice, dict) or choice.get("type") != "function" or not isinstance(name, str):
-        raise _wrong(
-            f"{where} is {choice!r:.120}; expected {{'type': 'function', 'function': {{'name': ...}}}}.", where
-        )
+def _named(choice: Any, tools: Sequence[Tool], where: str, *, flat: bool) -> Tool:
+    """The tool that `{"type": "function", "function": {"name": ...}}` names, or the same with custom."""
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    inner = (choice if flat else choice.get(kind)) if kind in ("function", "custom") else None
+    name = inner.get("name") if isinstance(inner, dict) else None
+    if not isinstance(name, str):
+        form = "{'type': 'function', 'name': ...}" if flat else "{'type': 'function', 'function': {'name': ...}}"
+        raise _wrong(f"{where} is {choice!r:.120}; expected {form}, or custom in its place.", where)
     for tool in tools:
-        if tool.name == name:
+        if tool.name == name and (tool.input is not None) == (kind == "custom"):
             return tool
-    raise _wrong(f"{where} names {name[:80]!r}, which is none of tools.", where)
+    raise _wrong(f"{where} names the {kind} {name[:80]!r}, which is none of tools.", where)
 
 
 def params_for(use: ToolUse, asked_format: Mapping[str, Any], stop: tuple[str, ...]) -> dict[str, Any]:
@@ -118,6 +164,15 @@ def with_tools(messages: Sequence[Message], use: ToolUse) -> list[Message]:
     return [{**messages[0], "content": content}, *messages[1:]]
 
 
+def joined_turns(first: Message, second: Message) -> Message:
+    """Two turns of one role as one, the second on a line of its own."""
+    one, two = first["content"], second["content"]
+    if isinstance(one, str) and isinstance(two, str):
+        return {**first, "content": f"{one}\n{two}"}
+    parts = [[{"type": "text", "text": turn}] if isinstance(turn, str) else list(turn) for turn in (one, two)]
+    return {**first, "content": [*parts[0], {"type": "text", "text": "\n"}, *parts[1]]}
+
+
 def calls_as_text(calls: Any, where: str) -> str:
     """The calls of an assistant's earlier turn in the words of an answer. ApiError names the field that is wrong."""
     if not isinstance(calls, list):
@@ -126,6 +181,8 @@ def calls_as_text(calls: Any, where: str) -> str:
 
 
 def _call_as_text(call: Any, where: str) -> str:
+    if isinstance(call, dict) and call.get("type") == "custom":
+        return _custom_call_as_text(call.get("custom"), f"{where}.custom")
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or call.get("type", "function") != "function":
         raise _wrong(f"{where} is {call!r:.120}; expected a call of a function, with its name and arguments.", where)
@@ -139,6 +196,13 @@ def _call_as_text(call: Any, where: str) -> str:
     return tool_calls.call_words(name, json.dumps(value, ensure_ascii=False))
 
 
+def _custom_call_as_text(call: Any, where: str) -> str:
+    for key in ("name", "input"):
+        if not isinstance(call, dict) or not isinstance(call.get(key), str):
+            raise _wrong(f"{where}.{key} is no text; expected the custom tool's {key}.", f"{where}.{key}")
+    return tool_calls.custom_call_words(call["name"], call["input"])
+
+
 def answer_message(answer: Completion, use: ToolUse) -> tuple[dict[str, Any], str | None]:
     """The message of an answer with its calls, and the finish reason where it is none of the answer's own."""
     parser, calls = use.parser(), list[dict[str, Any]]()
@@ -146,17 +210,30 @@ def answer_message(answer: Completion, use: ToolUse) -> tuple[dict[str, Any], st
     said += parser.flush()
     for delta in deltas:
         if delta.name is not None:
-            calls.append(call_body(delta.name))
-        calls[delta.index]["function"]["arguments"] += delta.arguments
+            calls.append(call_body(delta))
+        else:
+            kind, key = call_fields(delta)
+            calls[delta.index][kind][key] += delta.arguments
     message = {"role": "assistant", "content": said or (None if calls else ""), "refusal": None}
     if not calls:
         return message, None
     return {**message, "tool_calls": calls}, finish_reason(use, answer.finish_reason)
 
 
-def call_body(name: str) -> dict[str, Any]:
-    """A call without arguments, under a new id."""
-    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": name, "arguments": ""}}
+def call_fields(delta: CallDelta) -> tuple[str, str]:
+    """The type of a call, which is also the key of its body, and where in that the arguments are."""
+    return ("custom", "input") if delta.custom else ("function", "arguments")
+
+
+def call_body(delta: CallDelta) -> dict[str, Any]:
+    """A call without arguments, under a new id. `delta` is its first."""
+    kind, key = call_fields(delta)
+    return {"id": new_id("call"), "type": kind, kind: {"name": delta.name, key: ""}}
+
+
+def new_id(what: str) -> str:
+    """An id of a call or an item."""
+    return f"{what}_{uuid.uuid4().hex[:24]}"
 
 
 def finish_reason(use: ToolUse, reason: str | None) -> str | None:

@@ -10,15 +10,18 @@ import pytest
 from qwen2_audio.engine.structured.tool_calls import (
     BEGIN,
     END,
+    FreeInput,
     Tool,
     ToolCallParser,
     call_words,
     calls_grammar,
+    custom_call_words,
     response_words,
     system_words,
 )
 
 F, G = call_words("f", '{"a": 1}'), call_words("g", '{"s": "}\\"{</tool_call>"}')
+C = custom_call_words("c", "a </tool_call> b\n<tool")
 NO_OBJECT = '<tool_call>{"name": "f", "arguments": []}</tool_call>'
 CASES = {
     "": ("", []),
@@ -41,17 +44,22 @@ CASES = {
     call_words("unknown", "{}"): (call_words("unknown", "{}"), []),
     f"<tool_call>{F}</tool_call>": ("<tool_call></tool_call>", [("f", '{"a": 1}')]),
     NO_OBJECT: (NO_OBJECT, []),
+    C: ("", [("c", "a </tool_call> b\n<tool")]),
+    f"So.\n{C}\n{F}": ("So.", [("c", "a </tool_call> b\n<tool"), ("f", '{"a": 1}')]),
+    custom_call_words("c", ""): ("", [("c", "")]),
+    '<tool_call>\n{"name": "c"}\none\ntwo\n</tool': ("", [("c", "one\ntwo")]),  # cut off
+    custom_call_words("f", "x"): (custom_call_words("f", "x"), []),
 }
 
 
 def parsed(pieces):
-    parser, said, calls = ToolCallParser(["f", "g"]), "", []
+    parser, said, calls = ToolCallParser(["f", "g"], ["c"]), "", []
     for piece in pieces:
         words, deltas = parser.push(piece)
         said += words
         for delta in deltas:
             if delta.name is not None:
-                assert (delta.index, delta.arguments) == (len(calls), "")
+                assert (delta.index, delta.arguments, delta.custom) == (len(calls), "", delta.name == "c")
                 calls.append((delta.name, ""))
             calls[delta.index] = (calls[delta.index][0], calls[delta.index][1] + delta.arguments)
     assert parser.num_calls == len(calls)
@@ -78,6 +86,20 @@ def test_words():
     assert json.loads(lines[1]) == {"type": "function", "function": {"name": "g"}}
     assert f'{BEGIN}\n{{"name": "f", "arguments": {{"a": 1}}}}\n{END}' == F
     assert response_words("42") == "<tool_response>\n42\n</tool_response>"
+
+
+def test_words_of_custom_tools():
+    held = FreeInput("regex", "[a-z]+")
+    words = system_words([Tool("f"), Tool("c", "Does C.", input=held)])
+    lines = words.partition("<tools>\n")[2].partition("\n</tools>")[0].splitlines()
+    form = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "[a-z]+"}}
+    assert json.loads(lines[1]) == {
+        "type": "custom", "custom": {"name": "c", "description": "Does C.", "format": form},
+    }  # fmt: skip
+    assert '"arguments": <args' in words and "<input>" in words and "<input>" not in system_words([Tool("f")])
+    alone = system_words([Tool("c", input=FreeInput())])
+    assert '{"type": "text"}' in alone and "<args" not in alone
+    assert custom_call_words("c", "x\ny") == f'{BEGIN}\n{{"name": "c"}}\nx\ny\n{END}'
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +137,25 @@ def test_what_an_answer_is_held_to(holds):
     assert holds(calls_grammar(tools, otherwise={"type": "integer"}), "7")
     assert holds(calls_grammar(tools, otherwise={"type": "integer"}), first)
     assert holds(calls_grammar([Tool("f")]), call_words("f", '{"any": [1, {"thing": null}]}'))
+
+
+@pytest.mark.parametrize(
+    ("held", "fits", "not_fits"),
+    [
+        (FreeInput(), "any < thing\nat </tool_call> all", None),
+        (FreeInput("regex", "[a-z/]+"), "a/b", "a1"),
+        (FreeInput("regex", r"a\/b{2}"), "a/bb", "a/b"),
+        (FreeInput("regex", "a\nb"), "a\nb", "a b"),
+        (FreeInput("regex", r'"[^\n]*"'), '"x}"', "x"),
+        (FreeInput("lark", 'start: expr\nexpr: N | expr "+" expr\nN: /[0-9]+/'), "1+22+3", "1+"),
+        (FreeInput("lark", 'start: "}" /[a-z]+/ "{" // a brace }'), "}ab{", "ab"),
+    ],
+)
+def test_the_input_of_a_custom_tool_is_held_to_its_grammar(holds, held, fits, not_fits):
+    tools = [Tool("f"), Tool("c", input=held)]
+    for grammar in (calls_grammar(tools, most=1), calls_grammar(tools)):
+        assert holds(grammar, custom_call_words("c", fits))
+        assert holds(grammar, call_words("f", "{}"))
+        if not_fits is not None:
+            assert not holds(grammar, custom_call_words("c", not_fits))
+    assert holds(calls_grammar(tools), f"{custom_call_words('c', fits)}\n{call_words('f', '{}')}")

@@ -65,10 +65,16 @@ def test_earlier_calls_and_what_came_back():
     before, after = ({"type": "text", "text": text} for text in ("<tool_response>\n", "\n</tool_response>"))
     assert converted(messages)[1:] == [
         {"role": "assistant", "content": f"{f}\n{g}"},
-        {"role": "user", "content": "<tool_response>\n42\n</tool_response>"},
-        {
+        {  # what several tools gave back is one turn, as in the template of Qwen2.5
             "role": "user",
-            "content": [before, {"type": "text", "text": "listen"}, {"type": "audio", "audio": b"sound"}, after],
+            "content": [
+                {"type": "text", "text": "<tool_response>\n42\n</tool_response>"},
+                {"type": "text", "text": "\n"},
+                before,
+                {"type": "text", "text": "listen"},
+                {"type": "audio", "audio": b"sound"},
+                after,
+            ],
         },
         {"role": "assistant", "content": f"So.\n{f}"},
         {"role": "assistant", "content": [{"type": "text", "text": "So."}, {"type": "text", "text": f"\n{f}"}]},
@@ -85,7 +91,14 @@ def test_earlier_calls_and_what_came_back():
         ({"role": "user", "content": "a", "tool_calls": [{}]}, "messages[0].tool_calls"),
         ({"role": "assistant", "tool_calls": "f"}, "messages[0].tool_calls"),
         ({"role": "assistant", "tool_calls": [3]}, "messages[0].tool_calls[0]"),
-        ({"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]}, "messages[0].tool_calls[0]"),
+        (
+            {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]},
+            "messages[0].tool_calls[0].custom.name",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "c"}}]},
+            "messages[0].tool_calls[0].custom.input",
+        ),
         ({"role": "assistant", "tool_calls": [{"function": {}}]}, "messages[0].tool_calls[0].function.name"),
         (
             {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]},

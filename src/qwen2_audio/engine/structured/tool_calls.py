@@ -4,7 +4,8 @@
     {"name": "set_light", "arguments": {"room": "kitchen", "on": true}}
     </tool_call>
 
-The language model of Qwen2-Audio was not trained on these words, its successors were. No tag is one token.
+A custom tool takes free text, which stands on the lines behind `{"name": ...}`; these words are our own. The language
+model of Qwen2-Audio was not trained on any of them, its successors on those of Qwen2.5. No tag is one token.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import ConfigError
 from ...text.detokenize import overlap
@@ -22,6 +23,9 @@ from .grammar import ONE_SPACE, check
 BEGIN, END = "<tool_call>", "</tool_call>"
 MOST_CALLS = 16  # in one answer that has to call
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
+_INPUT_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*\}[ \t]*\n')
+_INPUT_END = f"\n{END}"
+_SLASH = re.compile(r"(\\.)|/", re.DOTALL)
 _ABOUT = """# Tools
 
 You may call one or more functions to assist with the user query.
@@ -29,38 +33,74 @@ You may call one or more functions to assist with the user query.
 You are provided with function signatures within <tools></tools> XML tags:
 <tools>
 TOOLS
-</tools>
+</tools>"""
+_ABOUT_FUNCTIONS = """
 
 For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
 <tool_call>
 {"name": <function-name>, "arguments": <args-json-object>}
 </tool_call>"""
+_ABOUT_CUSTOM = """
+
+For each call of a custom tool, return a json object with its name, then its input as text within \
+<tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <tool-name>}
+<input>
+</tool_call>"""
+
+
+@dataclass(frozen=True)
+class FreeInput:
+    """What the input of a custom tool is held to."""
+
+    syntax: Literal["text", "lark", "regex"] = "text"  # text: to nothing
+    definition: str = ""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """As JSON, in OpenAI's form."""
+        if self.syntax == "text":
+            return {"type": "text"}
+        return {"type": "grammar", "grammar": {"syntax": self.syntax, "definition": self.definition}}
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that an answer may call."""
+    """A function that an answer may call, or a custom tool, which takes text."""
 
     name: str  # letters, digits, _ and -
     description: str | None = None
     parameters: Mapping[str, Any] | None = None  # JSON schema of its arguments; None: any object
     strict: bool = False  # a call that the answer makes of its own will keeps to the schema too, or is refused
 
+    input: FreeInput | None = None  # of a custom tool
+
     @property
     def described(self) -> dict[str, Any]:
         """As JSON, in the form that the model reads."""
-        fields = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {"type": "function", "function": {key: value for key, value in fields.items() if value is not None}}
+        kind, fields = "function", {"name": self.name, "description": self.description, "parameters": self.parameters}
+        if self.input is not None:
+            kind, fields["format"] = "custom", self.input.described
+        return {"type": kind, kind: {key: value for key, value in fields.items() if value is not None}}
 
 
 def system_words(tools: Sequence[Tool]) -> str:
     """What the system turn says of the tools, behind all else that it says and an empty line."""
-    return _ABOUT.replace("TOOLS", "\n".join(json.dumps(tool.described, ensure_ascii=False) for tool in tools))
+    words = _ABOUT.replace("TOOLS", "\n".join(json.dumps(tool.described, ensure_ascii=False) for tool in tools))
+    if any(tool.input is None for tool in tools):
+        words += _ABOUT_FUNCTIONS
+    return words + _ABOUT_CUSTOM if any(tool.input is not None for tool in tools) else words
 
 
 def call_words(name: str, arguments: str) -> str:
     """A call in an answer; `arguments` as JSON."""
     return f'{BEGIN}\n{{"name": {json.dumps(name)}, "arguments": {arguments}}}\n{END}'
+
+
+def custom_call_words(name: str, text: str) -> str:
+    """A call of a custom tool in an answer; `text` is its input."""
+    return f'{BEGIN}\n{{"name": {json.dumps(name)}}}\n{text}{_INPUT_END}'
 
 
 def response_words(content: str) -> str:
@@ -75,12 +115,27 @@ def calls_grammar(tools: Sequence[Tool], *, most: int = MOST_CALLS, otherwise: M
     lines.append(f'calls: call ("\\n" call){{0,{most - 1}}}' if most > 1 else "calls: call")
     lines.append("call: " + " | ".join(f"call_{number}" for number in range(len(tools))))
     for number, tool in enumerate(tools):
+        if tool.input is not None:
+            lines += _custom_call(number, tool.name, tool.input)
+            continue
         head, _, tail = call_words(tool.name, "|").partition("|")
         lines.append(f"call_{number}: {json.dumps(head)} arguments_{number} {json.dumps(tail)}")
         lines.append(f"arguments_{number}: {_json(arguments_schema(tool))}")
     if otherwise is not None:
         lines.append(f"answer: {_json(otherwise)}")
     return "\n".join(lines)
+
+
+def _custom_call(number: int, name: str, held: FreeInput) -> list[str]:
+    """Rules of a custom tool's call. Text and patterns end at the first tag that may end them; a grammar has its own
+    terminals, which may not take the line end before the tag."""
+    head, tail = json.dumps(custom_call_words(name, "").removesuffix(_INPUT_END)), json.dumps(_INPUT_END)
+    rules = [f"call_{number}: {head} input_{number}"]
+    if held.syntax == "lark":
+        return [*rules, f"input_{number}: %lark {{\n{held.definition}\n}} {tail}"]
+    pattern = "(?s:.*)" if held.syntax == "text" else _SLASH.sub(lambda found: found[1] or r"\/", held.definition)
+    one_line = pattern.replace("\n", "\\n")
+    return [*rules, f"input_{number}[suffix={tail}]: /{one_line}/"]
 
 
 def as_can_be_held(tool: Tool) -> Tool:
@@ -110,7 +165,8 @@ class CallDelta:
 
     index: int  # of the call within its answer
     name: str | None = None  # in the first delta of a call, which has no arguments yet
-    arguments: str = ""  # JSON, to be joined to what came before
+    arguments: str = ""  # JSON, or the input of a custom tool: to be joined to what came before
+    custom: bool = False  # the call of a custom tool
 
 
 class ToolCallParser:
@@ -120,10 +176,10 @@ class ToolCallParser:
     white space beside calls is dropped. What begins like a call and is none of a known tool is text.
     """
 
-    def __init__(self, names: Collection[str]) -> None:
-        """`names` of the tools."""
+    def __init__(self, names: Collection[str], custom: Collection[str] = ()) -> None:
+        """`names` of the functions, and of the custom tools."""
         self.num_calls = 0
-        self._names = names
+        self._names, self._custom = names, custom
         self._text = ""  # that is not divided yet
         self._space = ""  # that is held back, as a call may follow
         self._step = self._find_tag
@@ -131,17 +187,19 @@ class ToolCallParser:
 
     def push(self, text: str) -> tuple[str, list[CallDelta]]:
         """Take text; returns what the answer says and calls with it."""
+        pieces = self.read(text)
+        said = "".join(piece for piece in pieces if isinstance(piece, str))
+        return said, [piece for piece in pieces if isinstance(piece, CallDelta)]
+
+    def read(self, text: str) -> list[str | CallDelta]:
+        """Take text; returns what the answer says and calls with it, in its order."""
         self._text += text
-        said, calls = "", list[CallDelta]()
+        pieces = list[str | CallDelta]()
         while True:
             step, length = self._step, len(self._text)
-            for item in self._step():
-                if isinstance(item, str):
-                    said += item
-                else:
-                    calls.append(item)
+            pieces += [piece for piece in self._step() if piece]
             if self._step == step and len(self._text) == length:
-                return said, calls
+                return pieces
 
     def flush(self) -> str:
         """The answer has ended: the rest of what it says."""
@@ -151,6 +209,8 @@ class ToolCallParser:
         elif self._step == self._find_end:
             rest = _behind_braces(rest)
             rest = "" if END.startswith(rest) else rest
+        elif self._step == self._read_input:  # the beginning of its end
+            rest = ""
         space, self._space = self._space, ""
         return space + rest if rest.strip() or not self.num_calls else ""
 
@@ -168,10 +228,16 @@ class ToolCallParser:
     def _read_head(self) -> Iterator[str | CallDelta]:
         head = _HEAD.match(self._text)
         name = _string(head[1]) if head else None
+        free = None if head else _INPUT_HEAD.match(self._text)
+        custom = _string(free[1]) if free else None
         if head and name in self._names:
             self._text, self._step = self._text[head.end() :], self._read_arguments
             self._space, self._braces = "", _Braces()
             yield CallDelta(self.num_calls, name)
+            self.num_calls += 1
+        elif free and custom in self._custom:
+            self._text, self._step, self._space = self._text[free.end() :], self._read_input, ""
+            yield CallDelta(self.num_calls, custom, custom=True)
             self.num_calls += 1
         elif head or END in self._text:
             self._step = self._find_tag
@@ -184,6 +250,16 @@ class ToolCallParser:
             yield CallDelta(self.num_calls - 1, arguments=arguments)
         if self._braces.closed:
             self._step = self._find_end
+
+    def _read_input(self) -> Iterator[str | CallDelta]:
+        text, end, rest = self._text.partition(_INPUT_END)
+        if end:
+            self._text, self._step = rest, self._find_tag
+        else:
+            held = overlap(text, _INPUT_END)
+            text, self._text = text[: len(text) - held], text[len(text) - held :]
+        if text:
+            yield CallDelta(self.num_calls - 1, arguments=text, custom=True)
 
     def _find_end(self) -> Iterator[str | CallDelta]:
         between, tag, rest = self._text.partition(END)

@@ -62,9 +62,8 @@ class DecisionRoutes:
     async def decisions(self, request: Request) -> Response:
         """POST /v1/decisions."""
         arrived = asyncio.get_running_loop().time()
-        asked, messages, questions = await read_json(request, self._state.settings, _openai)
+        asked, messages, questions, clips = await read_json(request, self._state.settings, _openai)
         self._state.check_model(asked.model)
-        clips = clip_params(messages, "input")
         answers = await self._decide(request, messages, questions, arrived, asked.priority, clips)
         names = [question.get("name") for question in asked.questions]
         body = [_openai_answer(answer, name) for answer, name in zip(answers, names, strict=True)]
@@ -131,14 +130,17 @@ class DecisionRoutes:
         return decisions
 
 
-def _openai(fields: Any, settings: Settings) -> tuple[DecisionsRequest, list[Message], list[Question]]:
-    """The request, the conversation and the questions about it. ApiError for a field that is wrong."""
+def _openai(fields: Any, settings: Settings) -> tuple[DecisionsRequest, list[Message], list[Question], list[str]]:
+    """The request, the conversation, the questions about it, and the field of each clip. ApiError for a field that is
+    wrong."""
     asked = parse_body(DecisionsRequest, fields)
     questions = [
         _openai_question(question, f"questions[{number}]", asked.labels)
         for number, question in enumerate(asked.questions)
     ]
-    return asked, conversation_of(messages_of_input(asked.input), settings, "input"), questions
+    items, places = messages_of_input(asked.input)
+    messages = conversation_of(items, settings, "input", places)
+    return asked, messages, questions, clip_params(items, places)
 
 
 def _systemone(fields: Any, settings: Settings) -> tuple[SystemOneRequest, list[Message], list[Question]]:

@@ -25,16 +25,19 @@ from ..event_stream import EventStream, prepend
 from ..input_items import messages_of_input
 from ..media import fetch_links, links_of
 from ..protocol import Metadata, Sampling, parse_body
+from ..response_items import OutputItems
 from ..response_store import ResponseStore, StoredResponse
+from ..response_tools import ResponseTool, tool_use_of_response
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, wait_for_first_chunk
 from ..structured import check_constraint, constraint_of_text
+from ..tools import ToolUse, params_for, with_tools
 
 # Fields that ask for what is not here -> values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "tools": ([],), "tool_choice": ("auto", "none"), "parallel_tool_calls": (True, False), "background": (False,),
-    "truncation": ("disabled",), "service_tier": ("auto", "default"), "reasoning": ({},), "max_tool_calls": (0,),
+    "background": (False,), "truncation": ("disabled",), "service_tier": ("auto", "default"), "reasoning": ({},),
+    "max_tool_calls": (0,),
     "stream_options": ({}, {"include_obfuscation": False}),
 }  # fmt: skip
 
@@ -49,6 +52,9 @@ class ResponsesRequest(Sampling):
     store: bool = True
     stream: bool = False
     text: dict[str, Any] = Field(default_factory=dict)
+    tools: Annotated[list[ResponseTool], Field(max_length=128)] = Field(default_factory=list)
+    tool_choice: Any = None  # checked in tools.py
+    parallel_tool_calls: bool = True
     include: list[Literal["message.output_text.logprobs"]] = Field(default_factory=list)
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -64,40 +70,40 @@ class _Body:
     asked: ResponsesRequest
     model: str
     id: str
-    message_id: str = field(default_factory=lambda: f"msg_{uuid.uuid4().hex}")
+    use: ToolUse | None
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def with_logprobs(self) -> bool:
         return bool(self.asked.include) or self.asked.top_logprobs is not None
 
-    def part(self, text: str, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
-        content = logprobs_body(logprobs)["content"] if self.with_logprobs else []
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": content}
+    def items(self) -> OutputItems:
+        """Of a new answer."""
+        return OutputItems(self.use, self._shown)
 
-    def item(self, status: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "type": "message", "id": self.message_id, "role": "assistant", "status": status, "content": parts,
-        }  # fmt: skip
+    def _shown(self, logprobs: Sequence[TokenLogprob]) -> list[Any]:
+        return logprobs_body(logprobs)["content"] if self.with_logprobs else []
 
     def response(self, status: str, output: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         asked = self.asked
         return {
             "id": self.id, "object": "response", "created_at": self.created, "status": status, "model": self.model,
             "output": output, "error": None, "incomplete_details": None, "instructions": asked.instructions,
-            "max_output_tokens": asked.max_output_tokens, "metadata": asked.metadata, "parallel_tool_calls": False,
+            "max_output_tokens": asked.max_output_tokens, "metadata": asked.metadata,
+            "parallel_tool_calls": asked.parallel_tool_calls and bool(asked.tools),
             "previous_response_id": asked.previous_response_id, "store": asked.store, "temperature": asked.temperature,
-            "text": {"format": {"type": "text"}, **asked.text}, "tool_choice": "none", "tools": [],
+            "text": {"format": {"type": "text"}, **asked.text},
+            "tool_choice": asked.tool_choice or ("auto" if asked.tools else "none"),
+            "tools": [tool.body for tool in asked.tools],
             "top_p": asked.top_p, "truncation": "disabled", "usage": None, **more,
         }  # fmt: skip
 
-    def ended(self, answer: Completion) -> dict[str, Any]:
+    def ended(self, answer: Completion, items: list[dict[str, Any]]) -> dict[str, Any]:
         """The whole response."""
         status = _status(answer.finish_reason)
         details = None if status == "completed" else {"reason": "max_output_tokens"}
-        item = self.item(status, [self.part(answer.text, answer.logprobs)])
         usage = _usage(answer.usage, answer.heard)
-        return self.response(status, [item], incomplete_details=details, usage=usage)
+        return self.response(status, items, incomplete_details=details, usage=usage)
 
 
 def _status(reason: FinishReason) -> str:
@@ -129,28 +135,34 @@ class ResponseRoutes:
     async def create(self, request: Request) -> Response:
         """POST /v1/responses."""
         state, arrived = self._state, asyncio.get_running_loop().time()
-        asked, new = await read_json(request, state.settings, _converted)
+        asked, new, new_clips = await read_json(request, state.settings, _converted)
         state.check_model(asked.model)
-        params = _params(asked, state.settings)
-        await asyncio.to_thread(check_constraint, params, "text.format.schema")
+        use, params = await asyncio.to_thread(_use_and_params, asked, state.settings)
         earlier = self._earlier(asked.previous_response_id)
         if links := links_of(new):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
         system = [] if asked.instructions is None else [{"role": "system", "content": asked.instructions}]
-        messages = [*system, *earlier, *new]
+        messages = [*system, *earlier, *new] if use is None else with_tools([*system, *earlier, *new], use)
         # Clips of earlier turns were heard then; an error about a clip is about one of these.
-        clips = ["previous_response_id"] * len(clip_params(earlier)) + clip_params(new, "input")
+        clips = ["previous_response_id"] * len(clip_params(earlier)) + new_clips
         handle, chunks = state.submit(messages, params, arrived, clip_params=clips)
         where = f"{state.replica}_" if state.replica else ""
-        body = _Body(asked, state.names[0], id=f"resp_{where}{uuid.uuid4().hex}")
+        body = _Body(asked, state.names[0], id=f"resp_{where}{uuid.uuid4().hex}", use=use)
         if asked.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = self._events(prepend(first, chunks), body, [*earlier, *new])
             return EventStream(events, handle, state.settings, arrived)
         async with aclosing(chunks):
             (answer,) = await run_while_connected(request, collect(chunks, 1))
-        return JSONResponse(self._keep(body, answer, [*earlier, *new]))
+        output = body.items()
+        for _ in (
+            *output.start(),
+            *output.add(answer.text, answer.logprobs),
+            *output.end(_status(answer.finish_reason)),
+        ):
+            pass  # nobody is told of the events
+        return JSONResponse(self._keep(body, answer, output.items, [*earlier, *new]))
 
     async def retrieve(self, request: Request) -> Response:
         """GET /v1/responses/{id}."""
@@ -172,9 +184,11 @@ class ResponseRoutes:
     def _earlier(self, identifier: str | None) -> list[Message]:
         return [] if identifier is None else self._stored(identifier, "previous_response_id").messages
 
-    def _keep(self, body: _Body, answer: Completion, messages: list[Message]) -> dict[str, Any]:
+    def _keep(
+        self, body: _Body, answer: Completion, items: list[dict[str, Any]], messages: list[Message]
+    ) -> dict[str, Any]:
         """The whole response, which is stored if the request wants it."""
-        kept = body.ended(answer)
+        kept = body.ended(answer, items)
         if body.asked.store:
             said = {"role": "assistant", "content": answer.text}
             self._store.put(StoredResponse(kept, [*messages, said]))
@@ -182,8 +196,7 @@ class ResponseRoutes:
 
     async def _events(self, chunks: AsyncIterator[Chunk], body: _Body, messages: list[Message]) -> AsyncIterator[bytes]:
         """The events of the whole stream."""
-        number, seen = 0, list[Chunk]()
-        at = {"item_id": body.message_id, "output_index": 0, "content_index": 0}
+        number, seen, output = 0, list[Chunk](), body.items()
 
         def event(kind: str, **fields: Any) -> bytes:
             nonlocal number
@@ -196,38 +209,47 @@ class ResponseRoutes:
         running = body.response("in_progress", [])
         yield event("response.created", response=running)
         yield event("response.in_progress", response=running)
-        yield event("response.output_item.added", output_index=0, item=body.item("in_progress", []))
-        yield event("response.content_part.added", **at, part=body.part("", ()))
+        for kind, fields in output.start():
+            yield event(kind, **fields)
         async for chunk in chunks:
             seen.append(chunk)
-            if chunk.text or (chunk.logprobs and body.with_logprobs):
-                part = body.part(chunk.text, chunk.logprobs)
-                yield event("response.output_text.delta", **at, delta=part["text"], logprobs=part["logprobs"])
+            for kind, fields in output.add(chunk.text, chunk.logprobs):
+                yield event(kind, **fields)
         (answer,) = completions_of(seen, 1)
-        kept = self._keep(body, answer, messages)
-        (item,) = kept["output"]
-        (part,) = item["content"]
-        yield event("response.output_text.done", **at, text=part["text"], logprobs=part["logprobs"])
-        yield event("response.content_part.done", **at, part=part)
-        yield event("response.output_item.done", output_index=0, item=item)
+        for kind, fields in output.end(_status(answer.finish_reason)):
+            yield event(kind, **fields)
+        kept = self._keep(body, answer, output.items, messages)
         yield event(f"response.{kept['status']}", response=kept)
 
 
-def _converted(fields: Any, settings: Settings) -> tuple[ResponsesRequest, list[Message]]:
-    """The request, and its new messages. ApiError for a field that is wrong."""
+def _converted(fields: Any, settings: Settings) -> tuple[ResponsesRequest, list[Message], list[str]]:
+    """The request, its new messages, and the field of each clip. ApiError for a field that is wrong."""
     asked = parse_body(ResponsesRequest, _without_neutral(fields))
-    return asked, conversation_of(messages_of_input(asked.input), settings, "input")
+    items, places = messages_of_input(asked.input)
+    return asked, conversation_of(items, settings, "input", places), clip_params(items, places)
 
 
-def _params(asked: ResponsesRequest, settings: Settings) -> SamplingParams:
+def _use_and_params(asked: ResponsesRequest, settings: Settings) -> tuple[ToolUse | None, SamplingParams]:
+    """What the answer may call, and its parameters, whose schemas are compiled to know whether they can be honoured."""
+    use = tool_use_of_response(asked.tools, asked.tool_choice, parallel=asked.parallel_tool_calls)
+    if use is not None and (asked.include or asked.top_logprobs is not None):
+        param = "include" if asked.include else "top_logprobs"
+        raise ApiError(f"{param}: log-probabilities are not told beside tools; leave one of them out.", param=param)
+    params = _params(asked, use, settings)
+    check_constraint(params, "text.format.schema" if constraint_of_text(asked.text) else "tools")
+    return use, params
+
+
+def _params(asked: ResponsesRequest, use: ToolUse | None, settings: Settings) -> SamplingParams:
     if asked.max_completion_tokens is not None and asked.max_output_tokens not in (None, asked.max_completion_tokens):
         raise ApiError("max_output_tokens and max_completion_tokens differ; give one.", param="max_output_tokens")
     with_logprobs = asked.include or asked.top_logprobs is not None
+    form = constraint_of_text(asked.text)
     return sampling_params(
         asked,
         max_tokens=asked.max_output_tokens or asked.max_completion_tokens,
         logprobs=alternatives(asked.top_logprobs or 0, "top_logprobs", settings) if with_logprobs else None,
-        **constraint_of_text(asked.text),
+        **(form if use is None else params_for(use, form, ())),
     )
 
 
