@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,16 @@ import numpy as np
 from ...api.loading import load
 from ...types import Message, SamplingParams
 from ..word_errors import load_levenshtein
+from .lifelike import field_questions, joined_questions, neural_questions
 from .questions import Question, questions
+from .real_world import FOLDER, missing, real_questions
+from .speech import kokoro
 from .speech.engines import check_engines
 from .tally import Tally
 
 BATCH = 64  # conversations handed to the engine at once
 MAX_NEW_TOKENS = 40
-ROWS = 11  # rows of the table with `count` questions each, for the progress bar
+ROWS = 12  # rows of the table with `count` questions each, for the progress bar
 
 
 class Listener:
@@ -37,8 +40,29 @@ class Listener:
         return [completion.text for completion in self.chat.batch(conversations, params)]
 
 
-def examine(folders: Sequence[Path], count: int) -> list[Tally]:
-    """Ask each checkpoint the same questions, `count` a row, with a progress bar on stderr.
+def all_questions(count: int, real: Path = FOLDER, tell: Callable[[str], None] = print) -> Iterator[Question]:
+    """The examination, `count` questions a row; of the rows that are slow to make or to answer a third.
+
+    Rows of real recordings (in the folder `real`) and of Kokoro's voices are left out where they cannot be had; `tell`
+    gets the reason, one sentence each.
+    """
+    yield from questions(count)
+    yield from field_questions(count)
+    yield from joined_questions(-(-count // 3))
+    if reason := kokoro.available():
+        tell(f"nano.neural_voice.wer is left out: {reason}")
+    else:
+        yield from neural_questions(-(-count // 3))
+    if reason := missing(real):
+        tell(f"The rows nano.real_speech and nano.real_sound are left out: {reason}")
+    else:
+        yield from real_questions(real)
+
+
+def examine(
+    folders: Sequence[Path], count: int, real: Path = FOLDER, tell: Callable[[str], None] = print
+) -> list[Tally]:
+    """Ask each checkpoint the same questions, those of `all_questions`, with a progress bar on stderr.
 
     Raises EvaluationError where a synthesiser is missing, ConfigError where rapidfuzz is.
     """
@@ -48,7 +72,7 @@ def examine(folders: Sequence[Path], count: int) -> list[Tally]:
     check_engines()
     load_levenshtein()
     listeners, tallies = [Listener(folder) for folder in folders], [Tally() for _ in folders]
-    batches, total = _batches(questions(count)), -(-count * ROWS // BATCH)
+    batches, total = _batches(all_questions(count, real, tell)), -(-count * ROWS // BATCH)
     for batch in track(batches, f"asking {folders[0]}", total=total, console=Console(stderr=True)):
         for listener, tally in zip(listeners, tallies, strict=True):
             answers = listener.answers([question.messages for question in batch])

@@ -29,10 +29,10 @@ SORTS: Mapping[str, tuple[Kind, ...]] = {
         Kind("bell sleigh", field_bells.sleigh, {"pitch": (2200, 5500), "rate": (2.5, 9)}, 0.8),
     ),
     "engine": (
-        Kind("engine idling", field_motors.idling, {"rate": (11, 110), "rev": (0.0, 1.2), "tilt": (0.1, 1.1)}, 0.6),
+        Kind("engine idling", field_motors.idling, {"rate": (11, 110), "rev": (0.0, 1.2), "tilt": (0.2, 1.8)}, 0.6),
         Kind("engine starting", field_motors.starting, {"starter": (90, 420), "turns": (2, 9), "rate": (18, 70)}, 1.2),
         Kind("engine passing", field_motors.passing, {"rate": (40, 320), "speed": (0.02, 0.25)}, 1.0),
-        Kind("engine rotor", field_motors.rotor, {"blades": (7, 32), "sharp": (3, 18)}, 0.8),
+        Kind("engine rotor", field_motors.rotor, {"blades": (7, 32), "sharp": (3, 18), "tilt": (0.5, 1.6)}, 0.8),
         Kind(
             "engine electric",
             field_motors.electric,

@@ -52,7 +52,7 @@ def starting(p: P, rng: Rng, n: int) -> Array:
     )
     whinny *= 0.35 + np.maximum(0, np.sin(2 * np.pi * p["turns"] * t))
     roar = p["rate"] * (1 + 1.6 * np.exp(-np.maximum(0, t - caught - 0.2) / 0.5))
-    running = _firing(rng, roar, rng.uniform(0.2, 0.9), rng.uniform(0.2, 0.8)) * np.clip((t - caught) / 0.08, 0, 1)
+    running = _firing(rng, roar, rng.uniform(0.2, 1.5), rng.uniform(0.2, 0.8)) * np.clip((t - caught) / 0.08, 0, 1)
     if rng.random() < 0.3:
         running *= np.clip((rng.uniform(0.8, 1) * n / RATE - t) / 0.3, 0, 1)
     return 0.6 * unit(whinny) * (t < caught) + running * (0.6 + np.exp(-np.maximum(0, t - caught) / 0.6))
@@ -74,7 +74,9 @@ def passing(p: P, rng: Rng, n: int) -> Array:
 def rotor(p: P, rng: Rng, n: int) -> Array:
     """A helicopter or a propeller: thumps of air some ten or twenty times a second, a turbine behind."""
     turn = phase(p["blades"] * curve(rng.uniform(0.95, 1.05, 4), n)) / (2 * np.pi) % 1
-    thump = np.exp(-turn * p["sharp"]) * shaped(rng.standard_normal(n), lambda f: (np.maximum(f, 40) / 100) ** -0.8)
+    thump = np.exp(-turn * p["sharp"]) * shaped(
+        rng.standard_normal(n), lambda f: (np.maximum(f, 40) / 100) ** -p["tilt"]
+    )
     turbine = buzz(np.full(n, rng.uniform(500, 2500)), 3, 1.0)
     return unit(thump) + rng.uniform(0, 0.25) * turbine + 0.25 * coloured_noise(rng, n, 1.2)
 
