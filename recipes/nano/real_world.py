@@ -27,7 +27,7 @@ from .errors import RecipeError
 from .qt_resources import resources
 
 LIST = Path(__file__).with_suffix(".tsv")
-LICENCES = {  # as each package's copyright file has them for its recordings
+LICENCES = {  # as each package's copyright file has them for most of its recordings
     "asterisk-core-sounds-en-wav": "CC-BY-SA-3.0",
     "gcompris-qt-data": "GPL-3+",
     "klettres-data": "GPL-2+",
