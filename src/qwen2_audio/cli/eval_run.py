@@ -70,6 +70,12 @@ Long = Annotated[
         "one, refuse, which hears their first 30 s.",
     ),
 ]
+Real = Annotated[
+    Path | None,
+    typer.Option(
+        help="nano only: the folder of `python -m recipes.nano.real_world`; default runs/nano/real.", show_default=False
+    ),
+]
 Bars = Annotated[bool, typer.Option("--bars", help="nano only: exit with 3 where a bar of its table is missed.")]
 
 
@@ -90,6 +96,7 @@ def command(
     shard: Shard = None,
     lang: Language = None,
     before: Before = None,
+    real: Real = None,
     in_flight: InFlight = None,
     long: Long = "refuse",
     deaf_check: DeafCheckOption = True,
@@ -101,9 +108,11 @@ def command(
                 "The task nano renders its own clips and loads a checkpoint's folder; --data, --base-url, --sample, "
                 "--shard, --adapter, --quantize and --long are for the other tasks."
             )
-        return examine_nano(model, before, limit or NANO_ROWS, out, bars=bars)
-    if before is not None or bars:
-        raise ConfigError("--before and --bars are of the task nano; compare two runs with `qwen2-audio eval compare`.")
+        return examine_nano(model, before, limit or NANO_ROWS, out, bars=bars, real=real)
+    if before is not None or bars or real is not None:
+        raise ConfigError(
+            "--before, --real and --bars are of the task nano; compare two runs with `qwen2-audio eval compare`."
+        )
     from ..evaluate.question import fitted
     from ..evaluate.results import try_scoring
     from ..evaluate.rows import Selection, parse_shard
@@ -226,7 +235,9 @@ def summary(run: TaskRun) -> str:
     return line
 
 
-def examine_nano(model: str | None, before: str | None, count: int, out: Path, *, bars: bool) -> int:
+def examine_nano(
+    model: str | None, before: str | None, count: int, out: Path, *, bars: bool, real: Path | None = None
+) -> int:
     """Nano's table, as docs/nano.md has it."""
     from ..checkpoint.locate import find
 
@@ -235,11 +246,14 @@ def examine_nano(model: str | None, before: str | None, count: int, out: Path, *
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder; the nano task tests a checkpoint's folder.")
     from ..evaluate.nano.examination import examine
+    from ..evaluate.nano.real_world import FOLDER, missing
     from ..evaluate.nano.report import write_report
 
+    if real is not None and (reason := missing(real)):
+        raise ConfigError(reason)
     started = time.monotonic()
     with exit_on_sigterm():
-        tally, *others = examine(folders, count)
+        tally, *others = examine(folders, count, real or FOLDER, note)
     seconds = time.monotonic() - started
     report = write_report(tally, others[0] if others else None, out)
     for line in report.lines():

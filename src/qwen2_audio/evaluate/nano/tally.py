@@ -30,7 +30,21 @@ BARS: Mapping[str, float] = {
     "nano.abstain.recall": 0.80,
     "nano.abstain.false_rate": 0.05,
 }
-LOWER_IS_BETTER = (".wer", "_rate")
+# What the rows of real and lifelike recordings must reach. They are no part of `nano.abstain.false_rate`.
+LIFELIKE_BARS: Mapping[str, float] = {
+    "nano.joined.wer": 0.15,
+    "nano.neural_voice.wer": 0.05,
+    "nano.real_speech.wer": 0.60,
+    "nano.real_speech.exact": 0.45,
+    "nano.real_speech.numbers": 0.80,
+    "nano.real_speech.words": 0.35,
+    "nano.real_speech.declines": 0.50,
+    "nano.real_speech.declines_known": 0.15,
+    "nano.real_sound.accuracy": 0.50,
+}
+LIFELIKE = ("nano.real_", "nano.neural_voice", "nano.joined", "nano.sound_field")  # beginnings of such rows
+REAL_SPEECH = "nano.real_speech.wer"
+LOWER_IS_BETTER = (".wer", "_rate", "declines_known")
 
 
 def _empty_confusion() -> npt.NDArray[np.int64]:
@@ -54,14 +68,18 @@ class Tally:
             self.right.setdefault(row, []).append(right)
         row = question.rows[0]
         if row.endswith(".wer"):
-            self.texts.setdefault(row, []).append((plain(question.truth), plain(answer)))
+            # Of a single real word, the words of an abstention would count tenfold; there it is nothing written.
+            said = "" if row == REAL_SPEECH and abstains(answer) else plain(answer)
+            self.texts.setdefault(row, []).append((plain(question.truth), said))
         if row.startswith("nano.voice_chat"):
             wrong_fact = not claims_no_wrong_fact(answer, question.truth)
             self.right.setdefault(row.replace(".accuracy", ".wrong_fact_rate"), []).append(wrong_fact)
         if row == "nano.sound.accuracy":
             named = kinds_named(answer) & set(NAMED)
             self.confusion[NAMED.index(clip.kind), NAMED.index(named.pop()) if len(named) == 1 else -1] += 1
-        if is_clear(clip) and row.count(".") == 2 and "beyond" not in row:
+        if row == REAL_SPEECH:
+            self.right.setdefault("nano.real_speech.declines_known", []).append(abstains(answer))
+        if is_clear(clip) and row.count(".") == 2 and "beyond" not in row and not row.startswith(LIFELIKE):
             self.right.setdefault("nano.abstain.false_rate", []).append(abstains(answer))
         if not right:
             about = {"kind": clip.kind, "voice": clip.voice, "family": clip.family, "seconds": round(clip.seconds, 2)}
@@ -69,12 +87,12 @@ class Tally:
 
     def rows(self) -> list[Row]:
         """Name, value and n of every row; the bar, and whether it is met, where there is one."""
-        rows = []
+        rows, bars = [], {**BARS, **LIFELIKE_BARS}
         for name, right in self.right.items():
             value = word_error_rate(self.texts[name]) if name in self.texts else sum(right) / len(right)
             row: Row = {"name": name, "value": round(value, 4), "n": len(right)}
-            if name in BARS:
+            if name in bars:
                 lower = name.endswith(LOWER_IS_BETTER)
-                row |= {"bar": BARS[name], "met": value <= BARS[name] if lower else value >= BARS[name]}
+                row |= {"bar": bars[name], "met": value <= bars[name] if lower else value >= bars[name]}
             rows.append(row)
         return rows
