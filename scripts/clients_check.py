@@ -1,12 +1,15 @@
 """Whether the clients that people have get from `qwen2-audio serve` what they expect.
 
-    python scripts/clients_check.py [openai-newest] [openai-oldest] [libraries] [node]     (`make test-clients` does all)
+    python scripts/clients_check.py [openai-newest] [openai-oldest] [libraries] [node]
+
+`make test-clients` does all.
 
 openai-newest, openai-oldest: OpenAI's client as constraints.txt and constraints-oldest.txt have it.
 libraries: LangChain, instructor, pydantic-ai, openai-agents and litellm, as constraints-clients.txt has them.
 node:      OpenAI's client for JavaScript and Vercel's AI SDK, as tests/clients/node/package-lock.json has them.
-Each gets a fresh environment without this package, and runs its files of tests/clients against one server with nano, which
-this environment starts. What cannot be installed for want of a network, of node or of npm is skipped, with the reason.
+Each gets a fresh environment without this package, and runs its files of tests/clients against one server with nano,
+which this environment starts. What cannot be installed for want of a network, of node or of npm is skipped, with the
+reason.
 """
 
 from __future__ import annotations

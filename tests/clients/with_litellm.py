@@ -39,7 +39,7 @@ def test_tools(options, asked, light, streamed):
     function = {"name": "set_light", "description": "Turns the light on.", "parameters": light.model_json_schema()}
     answer = litellm.completion(
         **options, messages=asked, tools=[{"type": "function", "function": function}], tool_choice="required",
-        parallel_tool_calls=False, stream=streamed,
+        max_tokens=300, parallel_tool_calls=False, stream=streamed,
     )  # fmt: skip
     if streamed:
         answer = litellm.stream_chunk_builder(list(answer), messages=asked)

@@ -8,8 +8,15 @@ from typing import Literal
 import openai
 import pytest
 from agents import (
-    Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, StopAtTools, function_tool, set_tracing_disabled,
-)  # fmt: skip
+    Agent,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIResponsesModel,
+    Runner,
+    StopAtTools,
+    function_tool,
+    set_tracing_disabled,
+)
 
 
 @pytest.fixture
@@ -73,3 +80,13 @@ def test_a_tool(model, question, streamed):
         return result
 
     assert asyncio.run(ask()).final_output.startswith("The light in ")
+
+
+def test_two_turns_by_responses(url, question, sound):
+    set_tracing_disabled(True)
+    model = OpenAIResponsesModel("nano", openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0))
+    agent = Agent("listener", model=model, model_settings=ModelSettings(temperature=0, max_tokens=300))
+    first = Runner.run_sync(agent, question)
+    assert "dog" in first.final_output.lower()
+    turns = [*first.to_input_list(), {"role": "user", "content": "Are you sure?"}]
+    assert isinstance(Runner.run_sync(agent.clone(output_type=sound), turns).final_output, sound)

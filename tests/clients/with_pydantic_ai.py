@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from pydantic_ai import Agent, BinaryContent, NativeOutput, ToolOutput
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 SETTINGS = {"temperature": 0, "max_tokens": 300, "timeout": 60}
