@@ -49,7 +49,7 @@ def python_clients(folder: Path, url: str, constraints: str, packages: tuple[str
     """`packages` and pytest in an environment of their own, and those of TESTS that `files` names."""
     installation = Installation(folder)
     installation.environment |= given(url)
-    wanted = ("--retries", "1", "--no-compile", "-c", ROOT / constraints, *packages, "pytest")
+    wanted = ("--retries", "1", "--no-compile", "-c", str(ROOT / constraints), *packages, "pytest")
     install(lambda: installation.pip("install", *wanted))
     versions = installation.versions()
     expect("torch" not in versions and "qwen2-audio" not in versions, "The clients' environment has the package, too.")

@@ -138,6 +138,14 @@ class Sampling(_Fields):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
 
 
+class CacheHints(_Fields):
+    """OpenAI's fields about its prompt cache, without effect: ours finds prompts by their content, and needs no hint."""
+
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+
+
 class Body(_Fields):
     """The body of a request that draws no answer; routes have their own."""
 
@@ -145,7 +153,7 @@ class Body(_Fields):
     priority: Annotated[int, Field(ge=0, le=1000)] = 0  # as in ChatRequest
 
 
-class ChatRequest(Sampling):
+class ChatRequest(Sampling, CacheHints):
     """POST /v1/chat/completions."""
 
     messages: list[dict[str, Any]]  # checked in convert.py
