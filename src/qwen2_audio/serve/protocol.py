@@ -139,7 +139,7 @@ class Sampling(_Fields):
 
 
 class CacheHints(_Fields):
-    """OpenAI's fields about its prompt cache, without effect: ours finds prompts by their content, and needs no hint."""
+    """OpenAI's fields about its prompt cache, without effect: ours finds prompts by their content."""
 
     prompt_cache_key: str | None = None
     prompt_cache_options: dict[str, Any] | None = None

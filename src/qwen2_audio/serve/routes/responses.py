@@ -34,8 +34,8 @@ from ..structured import check_constraint, constraint_of_text
 # Fields that ask for what is not here -> values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],), "tool_choice": ("auto", "none"), "parallel_tool_calls": (True, False), "background": (False,),
-    "truncation": ("disabled",), "service_tier": ("auto", "default"), "reasoning": ({}, {"effort": "none"}), "max_tool_calls": (0,),
-    "stream_options": ({}, {"include_obfuscation": False}),
+    "truncation": ("disabled",), "service_tier": ("auto", "default"), "reasoning": ({}, {"effort": "none"}),
+    "max_tool_calls": (0,), "stream_options": ({}, {"include_obfuscation": False}),
 }  # fmt: skip
 
 
