@@ -15,6 +15,7 @@ reason.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,18 +50,21 @@ def python_clients(folder: Path, url: str, constraints: str, packages: tuple[str
     """`packages` and pytest in an environment of their own, and those of TESTS that `files` names."""
     installation = Installation(folder)
     installation.environment |= given(url)
-    wanted = ("--retries", "1", "--no-compile", "-c", str(ROOT / constraints), *packages, "pytest")
-    install(lambda: installation.pip("install", *wanted))
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / constraints).read_text(), re.M))
+    names = [package.partition("[")[0] for package in packages]
+    # Asked for by number: of a bare name that is nowhere to be had, pip says that its constraint conflicts.
+    wanted = [f"{package}=={pins[name]}" for package, name in zip(packages, names, strict=True)]
+    options = ("--retries", "1", "--no-compile", "-c", str(ROOT / constraints))
+    install(lambda: installation.pip("install", *options, *wanted, "pytest"))
     versions = installation.versions()
     expect("torch" not in versions and "qwen2-audio" not in versions, "The clients' environment has the package, too.")
-    names = [package.partition("[")[0] for package in packages]
     say("installed: " + ", ".join(f"{name} {versions[name]}" for name in names))
     tests = installation.work / "clients"
     shutil.copytree(TESTS, tests)
     chosen = sorted(path.name for path in tests.glob(files))
     expect(bool(chosen), f"There is no {files} in {TESTS}.")
-    options = ("-q", "--tb=short", "-p", "no:cacheprovider", "--disable-warnings")
-    say(installation.run("python", "-m", "pytest", *options, *chosen, folder=tests).strip().splitlines()[-1])
+    quiet = ("-q", "--tb=short", "-p", "no:cacheprovider", "--disable-warnings")
+    say(installation.run("python", "-m", "pytest", *quiet, *chosen, folder=tests).strip().splitlines()[-1])
 
 
 def node_clients(folder: Path, url: str) -> None:
