@@ -15,7 +15,6 @@ reason.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -36,12 +35,19 @@ class SkipError(Exception):
     """These clients cannot be had here; the message is the reason."""
 
 
-def install(installing: Callable[[], object]) -> None:
-    """SkipError where that fails, unless the lists of versions are at fault."""
+def install(installing: Callable[[], object], probe: Callable[[], object]) -> None:
+    """SkipError where that fails, unless the lists of versions are at fault.
+
+    `probe` raises CheckError where there is no network: of a package that cannot be had, pip says that it conflicts.
+    """
     try:
         installing()
     except CheckError as error:
         if any(mark in str(error) for mark in OUR_FAULT):
+            try:
+                probe()
+            except CheckError as offline:
+                raise SkipError(str(offline).strip().splitlines()[-1][:300]) from offline
             raise
         raise SkipError(str(error).strip().splitlines()[-1][:300]) from error
 
@@ -50,21 +56,19 @@ def python_clients(folder: Path, url: str, constraints: str, packages: tuple[str
     """`packages` and pytest in an environment of their own, and those of TESTS that `files` names."""
     installation = Installation(folder)
     installation.environment |= given(url)
-    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / constraints).read_text(), re.M))
-    names = [package.partition("[")[0] for package in packages]
-    # Asked for by number: of a bare name that is nowhere to be had, pip says that its constraint conflicts.
-    wanted = [f"{package}=={pins[name]}" for package, name in zip(packages, names, strict=True)]
-    options = ("--retries", "1", "--no-compile", "-c", str(ROOT / constraints))
-    install(lambda: installation.pip("install", *options, *wanted, "pytest"))
+    wanted = ("--retries", "1", "--no-compile", "-c", str(ROOT / constraints), *packages, "pytest")
+    one = ("--retries", "1", "--no-deps", "--no-cache-dir", "--dest", folder, "iniconfig")  # small, and pytest needs it
+    install(lambda: installation.pip("install", *wanted), lambda: installation.pip("download", *one))
     versions = installation.versions()
     expect("torch" not in versions and "qwen2-audio" not in versions, "The clients' environment has the package, too.")
+    names = [package.partition("[")[0] for package in packages]
     say("installed: " + ", ".join(f"{name} {versions[name]}" for name in names))
     tests = installation.work / "clients"
     shutil.copytree(TESTS, tests)
     chosen = sorted(path.name for path in tests.glob(files))
     expect(bool(chosen), f"There is no {files} in {TESTS}.")
-    quiet = ("-q", "--tb=short", "-p", "no:cacheprovider", "--disable-warnings")
-    say(installation.run("python", "-m", "pytest", *quiet, *chosen, folder=tests).strip().splitlines()[-1])
+    options = ("-q", "--tb=short", "-p", "no:cacheprovider", "--disable-warnings")
+    say(installation.run("python", "-m", "pytest", *options, *chosen, folder=tests).strip().splitlines()[-1])
 
 
 def node_clients(folder: Path, url: str) -> None:
@@ -86,7 +90,7 @@ def node_clients(folder: Path, url: str) -> None:
     major = int(run(node, "--version").lstrip("v").partition(".")[0])
     if major < 20:
         raise SkipError(f"node is {major}, and these need 20")
-    install(lambda: run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"))
+    install(lambda: run(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"), lambda: None)
     files = sorted(path.name for path in tests.glob("with_*.mjs"))
     printed = run(node, "--test", "--test-reporter=tap", *files)
     expect("\n# skipped 0\n" in printed and "\n# pass 0\n" not in printed, f"Not all tests ran:\n{printed[-3000:]}")
