@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 KERNELS := src/qwen2_audio/native/lib/libqwa.so
 
-.PHONY: setup demo test test-all mutants test-oldest lint lint-kernels sanitize format release-check bench nano nano-eval clean
+.PHONY: setup demo test test-all mutants test-oldest test-clients lint lint-kernels sanitize format release-check bench nano nano-eval clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ mutants: setup  ## small changes that break engine, loss mask, loss and inputs, 
 
 test-oldest: setup  ## the lowest versions that pyproject.toml admits, and no extras, in a fresh environment
 	$(BIN)/python scripts/oldest_check.py
+
+test-clients: setup  ## the clients that people have, in environments of their own, against a server
+	$(BIN)/python scripts/clients_check.py
 
 lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

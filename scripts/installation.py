@@ -1,4 +1,5 @@
-"""A fresh virtual environment and what a user does in it; release_check.py and oldest_check.py put these together.
+"""A fresh virtual environment and what a user does in it; release_check.py, oldest_check.py and
+clients_check.py put these together.
 
 Nothing here imports the package: it is run as its users run it, from an empty folder, so that a file which is missing
 from the wheel is missed.
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def check_serve_is_refused(installation: Installation) -> None:
 
 def check_serve(installation: Installation) -> None:
     """`qwen2-audio serve` answers a question about a clip, sends its page, and ends when it is told to."""
-    with _serving(installation) as url:
+    with serving([installation.binaries / "qwen2-audio"], installation.work, installation.environment) as url:
         page = _fetch(f"{url}/")
         expect(b"<html" in page and b"qwen2-audio" in page.lower(), "The server's page is not there.")
         for script in re.findall(rb'(?:src|href)="(/?static/[^"]+)"', page):
@@ -153,27 +154,29 @@ def check_serve(installation: Installation) -> None:
 
 
 @contextmanager
-def _serving(installation: Installation) -> Iterator[str]:
-    """A server on a free port; its URL. SIGTERM ends it, within ten seconds and without a traceback."""
-    with subprocess.Popen(
-        [installation.binaries / "qwen2-audio", "serve", "--port", "0"], cwd=installation.work, text=True,
-        env=installation.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    ) as server:  # fmt: skip
-        assert server.stdout is not None
-        lines = []
+def serving(command: Sequence[str | Path], folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """A server on a free port; its URL. SIGTERM ends it, within a minute and without a traceback.
+
+    `command`: what `serve` is a word of; it runs in `folder`, where its lines are kept.
+    """
+    log = folder / "server.log"  # no pipe: a full one, which nobody reads, would stop the server
+    with (
+        log.open("wb") as lines,
+        subprocess.Popen(
+            [*command, "serve", "--port", "0"], cwd=folder, env=environment, stdout=lines, stderr=subprocess.STDOUT
+        ) as server,
+    ):
         try:
-            for line in server.stdout:
-                lines.append(line)
-                if match := re.search(r"Serving \S+ at (http://\S+)", line):
-                    _wait_for(f"{match[1]}/health")
-                    yield match[1]
-                    break
-            else:
-                raise CheckError(f"The server did not start:\n{''.join(lines)}")
+            while not (match := re.search(r"Serving \S+ at (http://\S+)\s", log.read_text())):
+                expect(server.poll() is None, f"The server did not start:\n{log.read_text()}")
+                time.sleep(0.1)
+            url = match[1]
+            _wait_for(f"{url}/health")
+            yield url
         finally:
             server.terminate()
-            rest, _ = server.communicate(timeout=60)
-        expect("Traceback" not in rest, f"The server ended with a traceback:\n{rest[-3000:]}")
+            server.wait(timeout=60)
+    expect("Traceback" not in log.read_text(), f"The server's log has a traceback:\n{log.read_text()[-3000:]}")
 
 
 def _wait_for(url: str, seconds: float = 30) -> None:

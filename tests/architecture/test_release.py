@@ -1,5 +1,6 @@
 """What a release and its pipelines promise: versions, bounds, workflows. `make release-check` installs one for real."""
 
+import json
 import re
 import subprocess
 import sys
@@ -105,6 +106,20 @@ def test_the_newest_versions_are_within_the_bounds():
             assert specifier.contains(newest[name]), f"{name} {newest[name]} is outside {specifier}"
 
 
+def test_the_clients_have_versions():
+    """What `make test-clients` installs is the same tomorrow; the newest OpenAI client is that of constraints.txt."""
+    script = (ROOT / "scripts" / "clients_check.py").read_text()
+    libraries = re.findall(r'"([\w-]+)[\w\[\]-]*"', re.search(r"^LIBRARIES = \((.*?)\)$", script, re.M)[1])
+    assert {"langchain-openai", "instructor", "pydantic-ai-slim", "openai-agents", "litellm"} <= set(libraries)
+    assert {*libraries, "pytest"} <= set(pins("constraints-clients.txt"))
+    assert Version(pins("constraints-oldest.txt")["openai"]).major == 1
+    package = json.loads((ROOT / "tests" / "clients" / "node" / "package.json").read_text())
+    lock = json.loads((ROOT / "tests" / "clients" / "node" / "package-lock.json").read_text())["packages"]
+    assert lock[""]["dependencies"] == package["dependencies"]
+    for name, version in package["dependencies"].items():
+        assert lock[f"node_modules/{name}"]["version"] == version
+
+
 def test_a_package_whose_inside_is_used_has_an_upper_bound():
     """Imports of modules with an underscore, or of what these packages do not document."""
     sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
@@ -168,7 +183,7 @@ def test_make_targets_and_scripts_that_are_called_exist():
             assert (ROOT / script).is_file(), f"{where}: {command}"
             called.setdefault(where, set()).add(script)
     gate = called[".ci/run"]
-    assert gate >= {"lint", "test", "test-oldest", "release-check"}
+    assert gate >= {"lint", "test", "test-oldest", "test-clients", "release-check"}
     assert called["tests"] == gate, "a pull request runs what .ci/run does"
     assert called["CONTRIBUTING.md"] >= gate, "and so can everybody"
     assert called["publish"] == {"scripts/check_version.py"}

@@ -44,12 +44,26 @@ def client(backend):
         {**CHAT, "stream": True, "stream_options": {"include_usage": True, "include_obfuscation": None}},
         {**CHAT, "response_format": {"type": "text", "json_schema": None}},
         {**CHAT, "metadata": {"session": None}},
+        {
+            **CHAT,
+            "prompt_cache_key": "a",
+            "prompt_cache_options": {"mode": "implicit"},
+            "prompt_cache_retention": "24h",
+        },
     ],
 )
 def test_fields_of_chat(client, fields):
     answer = client.post("/v1/chat/completions", json=fields)
     assert answer.status_code == 200, answer.text
     assert "hi" in answer.text
+
+
+def test_hints_for_a_cache_and_no_reasoning_are_taken_by_responses_too(client):
+    hints = {"prompt_cache_key": "a", "prompt_cache_options": {}, "prompt_cache_retention": "in_memory"}
+    answer = client.post("/v1/responses", json={"input": "say hi", "reasoning": {"effort": "none"}, **hints})
+    assert answer.status_code == 200 and "hi" in answer.text
+    refused = client.post("/v1/responses", json={"input": "say hi", "reasoning": {"effort": "low"}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "reasoning")
 
 
 def test_a_name_that_is_no_string_and_a_user_who_says_nothing(client):

@@ -166,6 +166,14 @@ class Sampling(Fields):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
 
 
+class CacheHints(Fields):
+    """OpenAI's fields about its prompt cache, without effect: ours finds prompts by their content."""
+
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+
+
 class Body(Fields):
     """The body of a request that draws no answer; routes have their own."""
 
@@ -173,7 +181,7 @@ class Body(Fields):
     priority: Annotated[int, Field(ge=0, le=1000)] = 0  # as in ChatRequest
 
 
-class ChatRequest(Sampling):
+class ChatRequest(Sampling, CacheHints):
     """POST /v1/chat/completions."""
 
     messages: list[dict[str, Any]]  # checked in convert.py

@@ -20,7 +20,7 @@ from ..convert import clip_params, conversation_of, parts_of
 from ..errors import ApiError
 from ..input_items import messages_of_input, part_of
 from ..media import fetch_links, links_of
-from ..protocol import Body, json_type, parse_body
+from ..protocol import Body, CacheHints, json_type, parse_body
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
 from ..stream_reader import collect, run_while_connected, stream
@@ -30,14 +30,12 @@ MOST_OF_QUESTION = 16 << 10  # characters
 MOST_OF_CHOICE = 4 << 10  # characters, with its description
 
 
-class DecisionsRequest(Body):
+class DecisionsRequest(Body, CacheHints):
     """OpenAI's fields, and `labels`."""
 
     input: str | list[Any]
     questions: Annotated[list[dict[str, Any]], Field(min_length=1)]
     labels: Labels = "letters"
-    prompt_cache_key: str | None = None  # these two have no effect: the cache finds prompts by their content
-    prompt_cache_options: dict[str, Any] | None = None
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
 
 

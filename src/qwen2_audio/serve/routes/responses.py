@@ -24,7 +24,7 @@ from ..errors import ApiError
 from ..event_stream import EventStream, prepend
 from ..input_items import messages_of_input
 from ..media import fetch_links, links_of
-from ..protocol import Metadata, Sampling, parse_body
+from ..protocol import CacheHints, Metadata, Sampling, parse_body
 from ..response_items import OutputItems
 from ..response_store import ResponseStore, StoredResponse
 from ..response_tools import ResponseTool, tool_use_of_response
@@ -36,13 +36,12 @@ from ..tools import ToolUse, params_for, with_tools
 
 # Fields that ask for what is not here -> values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "background": (False,), "truncation": ("disabled",), "service_tier": ("auto", "default"), "reasoning": ({},),
-    "max_tool_calls": (0,),
-    "stream_options": ({}, {"include_obfuscation": False}),
+    "background": (False,), "truncation": ("disabled",), "service_tier": ("auto", "default"),
+    "reasoning": ({}, {"effort": "none"}), "max_tool_calls": (0,), "stream_options": ({}, {"include_obfuscation": False}),
 }  # fmt: skip
 
 
-class ResponsesRequest(Sampling):
+class ResponsesRequest(Sampling, CacheHints):
     """OpenAI's fields that this server honours, and vLLM's sampling fields."""
 
     input: str | list[Any]
@@ -58,7 +57,6 @@ class ResponsesRequest(Sampling):
     include: list[Literal["message.output_text.logprobs"]] = Field(default_factory=list)
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     metadata: Metadata = Field(default_factory=dict)
-    prompt_cache_key: str | None = None  # without effect: the cache finds prompts by their content
     user: Annotated[str, Field(max_length=256)] | None = None  # these two are accepted; nothing is done for them
     safety_identifier: Annotated[str, Field(max_length=256)] | None = None
 
