@@ -37,7 +37,8 @@ from ..tools import ToolUse, params_for, with_tools
 # Fields that ask for what is not here -> values that ask for nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "background": (False,), "truncation": ("disabled",), "service_tier": ("auto", "default"),
-    "reasoning": ({}, {"effort": "none"}), "max_tool_calls": (0,), "stream_options": ({}, {"include_obfuscation": False}),
+    "reasoning": ({}, {"effort": "none"}), "max_tool_calls": (0,),
+    "stream_options": ({}, {"include_obfuscation": False}),
 }  # fmt: skip
 
 
