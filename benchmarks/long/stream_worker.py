@@ -11,7 +11,7 @@ from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.longform.asking import Task
 from qwen2_audio.longform.settings import read_settings
 from qwen2_audio.longform.transcribe import Finished, transcribe
-from qwen2_audio.types import Chunk, Heard, Message, SamplingParams, TokenLogprob, Usage
+from qwen2_audio.types import Chunk, Ending, Heard, Message, SamplingParams, TokenLogprob, Usage
 
 from ..harness.torch_worker import run_torch_worker
 
@@ -31,6 +31,7 @@ class AtOnce:
         timeout: float | None = None,
         priority: int = 0,
         raw: bool = False,
+        ending: Ending = "answer",
     ) -> RequestHandle:
         handle = RequestHandle(1, lambda handle: None)
         tokens = tuple(TokenLogprob(number, text, text.encode(), -0.01) for number, text in enumerate(ANSWER))

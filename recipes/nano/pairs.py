@@ -149,8 +149,8 @@ def write_pairs(model: Path, library: Library, seed: int, path: Path, *, people:
     counts = Counter(rows.values())
     keep = (counts["caution"] - counts["hearing"]) / max(1, counts["courage"])
     lines = [line for line, sort in rows.items() if sort != "courage" or rng.random() < keep]
-    for one in _clear(library, rng, declined if people else 0):
-        row = row_of(one.conversation, library, path.parent) | {"rejected_response": UNCLEAR}
+    for clear in _clear(library, rng, declined if people else 0):
+        row = row_of(clear.conversation, library, path.parent) | {"rejected_response": UNCLEAR}
         line = json.dumps(row)
         if line not in rows:
             rows[line] = "heard"

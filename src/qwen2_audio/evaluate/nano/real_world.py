@@ -55,7 +55,7 @@ def real_questions(folder: Path = FOLDER) -> Iterator[Question]:
 
 
 def _question(rows: tuple[str, ...], kind: str, wave: Samples, truth: Any, number: int) -> Question:
-    about = {"seconds": len(wave) / RATE, "level_db": rms_db(wave), "family": kind, "voice": "person"}
+    about: dict[str, Any] = {"seconds": len(wave) / RATE, "level_db": rms_db(wave), "family": kind, "voice": "person"}
     if kind == "sound":
         clip = Clip(truth, **about)
         text, judge = ask_what(clip, np.random.default_rng(clip_seed("real asks", number)))[0], names_kind

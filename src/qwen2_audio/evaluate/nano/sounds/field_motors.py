@@ -29,7 +29,8 @@ def _firing(rng: Rng, rate: Array, tilt: float, rough: float) -> Array:
 
     def gain(f: Array) -> Array:
         box = 0.4 + sum(g / (1 + ((f - c) / (w / 2)) ** 2) for c, w, g in pipes)
-        return box * (np.maximum(f, 40) / 200) ** -tilt * (f > 25)
+        tilted: Array = box * (np.maximum(f, 40) / 200) ** -tilt * (f > 25)
+        return tilted
 
     return unit(shaped(mixed, gain))
 
@@ -89,4 +90,6 @@ def electric(p: P, rng: Rng, n: int) -> Array:
     whine = buzz(p["pitch"] * run_up * load + 1, 25, rng.uniform(0.6, 1.4))
     air = shaped(coloured_noise(rng, n, rng.uniform(0, 1)), lambda f: 1 / (1 + (f / p["air"]) ** 2))
     hum = buzz(np.full(n, 100.0), 8, 1.0)
-    return (p["whine"] * unit(whine) + unit(air) + rng.uniform(0, 0.3) * unit(hum)) * np.maximum(run_up, 0.1)
+    blended: Array = p["whine"] * unit(whine) + unit(air) + rng.uniform(0, 0.3) * unit(hum)
+    blended *= np.maximum(run_up, 0.1)
+    return blended

@@ -38,7 +38,8 @@ def bubble(pitch: float, rise: float) -> Array:
     radius = 3 / pitch
     damping = 0.13 / radius + 0.0072 * radius**-1.5
     t = seconds_axis(samples(min(0.25, 5 / damping)))
-    return np.sin(2 * np.pi * pitch * (t + rise * damping * t**2 / 2)) * np.exp(-damping * t)
+    bubble: Array = np.sin(2 * np.pi * pitch * (t + rise * damping * t**2 / 2)) * np.exp(-damping * t)
+    return bubble
 
 
 def _bubbles(rng: Rng, n: int, pitch: float, times: Array, spread: float = 0.5) -> Array:
@@ -83,9 +84,12 @@ def pouring(p: P, rng: Rng, n: int) -> Array:
 
 
 def _column(noise: Array, centre: float) -> Array:
-    return shaped(
-        noise, lambda f: sum(0.6**k / (1 + ((f - (2 * k + 1) * centre) / (0.08 * centre)) ** 2) for k in range(3))
-    )
+    def gain(f: Array) -> Array:
+        modes = [0.6**k / (1 + ((f - (2 * k + 1) * centre) / (0.08 * centre)) ** 2) for k in range(3)]
+        summed: Array = np.sum(modes, axis=0)
+        return summed
+
+    return shaped(noise, gain)
 
 
 def dripping(p: P, rng: Rng, n: int) -> Array:
