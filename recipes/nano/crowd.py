@@ -1,5 +1,5 @@
-"""Clips of people as nano will meet them: Kokoro's lines recorded by devices, several utterances in a window, words
-alone by the other engines, and words that it must decline.
+"""Clips of people and sounds as nano will meet them: Kokoro's lines recorded by devices, several utterances in a
+window, words alone by the other engines, words that it must decline, and sounds as they are found outside.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from qwen2_audio.evaluate.nano.field import render_field
 from qwen2_audio.evaluate.nano.mix import SPEECH, STRANGE, Clip, Samples, clip_seed, rms_db
 from qwen2_audio.evaluate.nano.recorded import recorded
 from qwen2_audio.evaluate.nano.sounds import dsp
 from qwen2_audio.evaluate.nano.sounds.dsp import Array, Rng
+from qwen2_audio.evaluate.nano.sounds.field_kinds import SORTS
+from qwen2_audio.evaluate.nano.sounds.kinds import NAMES
 from qwen2_audio.evaluate.nano.speech.engines import say
 from qwen2_audio.evaluate.nano.speech.voices import Manner, Voice, draw_manner, draw_voice
 from qwen2_audio.evaluate.nano.world import people
@@ -24,8 +27,8 @@ from .kokoro import dry
 from .said import Line, lines
 
 # The sorts of clips, in turn by index: a line of Kokoro's, several joined, a word or list by another engine, several of
-# those joined, a line to decline, the same by another engine.
-TURNS = "kkjkekxkkekjkkexkkejkkaxkekjkkexkkJkekxkkekjkkeaJx"
+# those joined, a line to decline, the same by another engine, a field-like sound.
+TURNS = "kkjkekfxkkekjkfkexkkejfkkaxkekfjkkexkkfJkekxkfkekjkkfeaJxf"
 PAUSES = 0.2, 1.3  # s between utterances of a window
 LONGEST = 14.0  # s of a window with several
 
@@ -43,6 +46,8 @@ class Maker:
         rng = np.random.default_rng(clip_seed(f"{self.split} people", i))
         letter = TURNS[i % len(TURNS)]
         number = i // len(TURNS) * TURNS.count(letter) + TURNS[: i % len(TURNS)].count(letter)
+        if letter == "f":
+            return render_field(self.split, number, _FIELD[number % len(_FIELD)])
         spoken, clip = {
             "k": self._line, "x": self._alien, "j": self._joined, "e": self._alone, "a": self._alien_alone,
             "J": self._joined_alone,
@@ -117,6 +122,10 @@ def _name(line: Line) -> str:
 def _speaker(rng: Rng) -> tuple[Voice, Manner]:
     voice = draw_voice(rng, "trained")
     return voice, draw_manner(rng, voice, far=True)
+
+
+# Every kind, those whose recordings nano names worst twice more.
+_FIELD = (*NAMES, *SORTS, *SORTS)
 
 
 @cache

@@ -41,7 +41,7 @@ class Plan:
     work: Path  # clips, checkpoints of the stages, logs
     clips: int = 24_000  # for training
     held_back: int = 8_000  # clips of the development split: to watch the training, and for DPO to find mistakes
-    people: int = 14_000  # clips of people, for the stages that go on
+    people: int = 16_400  # clips of people, for the stages that go on
     lines: int | None = None  # Kokoro says this many of its lines, or all
     scale: float = 1.0  # of the number of steps
     threads: int = 1
