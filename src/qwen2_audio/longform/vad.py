@@ -86,7 +86,9 @@ class SpeechDetector:
     def _compute(self, frames: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        from ..native.openmp import one_thread
+
+        with torch.inference_mode(), one_thread():  # while the engine's threads compute
             probabilities, self._state = self._network(torch.from_numpy(frames.copy()), self._state)
         result: np.ndarray = probabilities.numpy()
         return result

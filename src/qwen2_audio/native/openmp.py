@@ -8,7 +8,8 @@ longer than many matrix products of a decode step (a step of 16 answers on nano 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
@@ -37,3 +38,18 @@ def team_leaver() -> Callable[[], object]:
     """
     pause = getattr(runtime(), "omp_pause_resource_all", None)  # OpenMP 5.0
     return bool if pause is None else partial(pause, SOFT)  # bool() does nothing
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The calling thread computes alone meanwhile, without a team; other threads compute as before."""
+    library = runtime()
+    if library is None:
+        yield
+        return
+    before = library.omp_get_max_threads()
+    library.omp_set_num_threads(1)  # of this thread, unlike torch.set_num_threads, which is MKL's everywhere as well
+    try:
+        yield
+    finally:
+        library.omp_set_num_threads(before)
