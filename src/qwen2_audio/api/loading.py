@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..longform.settings import TranscriptionSettings
     from .chat import AudioChat
 
+MAX_LORAS = 8  # adapters by request in memory; as in EngineSettings
 NUM_SPECULATIVE_TOKENS = 4  # tokens that the draft model proposes per step; as in EngineSettings
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ def load(
     draft: str | Path | None = None,
     num_speculative_tokens: int = NUM_SPECULATIVE_TOKENS,
     aligner: str | Path | None = None,
+    lora_folder: str | Path | None = None,
+    lora_modules: Mapping[str, str | Path] | None = None,
+    max_loras: int = MAX_LORAS,
     **renamed: Any,
 ) -> AudioChat:
     """Load a checkpoint for conversations.
@@ -63,6 +68,10 @@ def load(
         num_speculative_tokens: the most tokens that the draft proposes per step.
         aligner: a file that `qwen2-audio train aligner` wrote, for times of words; None: the checkpoint's own, if it
             has one.
+        lora_folder: a folder of LoRA adapters, each in a folder of its own, which a request may name:
+            `chat(..., adapter="dogs")`. One that is put there later is found; each is read at first use.
+        lora_modules: folders of adapters by name, in the same way.
+        max_loras: how many of those are in memory at a time; the least recently used one goes first.
 
     Raises:
         WeightsError: the checkpoint or the adapter is missing, unreachable or damaged, or they do not match.
@@ -82,6 +91,9 @@ def load(
     where = find(name)
     options = dict[str, Any](enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens)
     options |= current_names(renamed, ("reuse", "draft_tokens"), "load()")
+    if lora_folder is not None:
+        options["lora_folder"] = Path(lora_folder)
+    options |= {"lora_modules": {key: Path(path) for key, path in (lora_modules or {}).items()}, "max_loras": max_loras}
     settings = EngineSettings(**options)
     # Read the small files first: errors in them and in the options are raised before 17 GB are downloaded.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
@@ -89,6 +101,11 @@ def load(
     if tensor_parallel and adapter is not None:
         raise ConfigError(
             "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."
+        )
+    if settings.adapters_allowed and (tensor_parallel or adapter is not None):
+        other = "tensor_parallel divides them" if tensor_parallel else "adapter= changes them"
+        raise ConfigError(
+            f"lora_folder and lora_modules are for the checkpoint's own weights, and {other}; leave it out."
         )
     if tensor_parallel and draft is not None:
         raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")

@@ -12,12 +12,14 @@ import time
 from collections import abc, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..types import Chunk, Completion, FinishReason, PoolingParams, SamplingParams, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from ..inputs.prompt import Prompt
+    from .adapters import LoadedAdapter
     from .prompt_outputs import PromptOutput
 
 
@@ -136,6 +138,20 @@ class Request:
     priority: int = 0  # lower goes first
     arrived: float = field(default_factory=time.monotonic)
     pooling: PoolingParams | None = None  # it ends with its prefill, and hidden states are taken of it
+    adapter: LoadedAdapter | None = None  # what is computed for it has this LoRA added
+
+    @property
+    def space(self) -> int:
+        """Of its blocks: requests share them within one only."""
+        return 0 if self.adapter is None else self.adapter.key
+
+    @cached_property
+    def clip_keys(self) -> list[int]:
+        """For each clip a number that is the same where its embeddings are: its digest, negative and above -2**128 - 1,
+        and below that under an adapter of the encoder."""
+        adapter = self.adapter
+        shift = 0 if adapter is None or not adapter.encoder else adapter.key << 128
+        return [digest - shift for digest in self.prompt.digests]
 
 
 @dataclass(eq=False)

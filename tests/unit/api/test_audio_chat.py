@@ -67,7 +67,7 @@ def test_a_batch_waits_for_room_that_others_have_taken(tiny_chat, monkeypatch):
     handles = [service.submit(messages, long) for _ in range(2)]
     assert len(chat.batch([messages] * 3, qa.SamplingParams(max_tokens=1))) == 3
     assert all(handle.done for handle in handles[:1])
-    monkeypatch.setattr("qwen2_audio.api.chat.PATIENCE", 0.0)
+    monkeypatch.setattr("qwen2_audio.api.batch.PATIENCE", 0.0)
     handles = [service.submit(messages, long) for _ in range(2)]
     with pytest.raises(BusyError, match=r"^Conversation 1: 2 requests wait or run already, as many as may"):
         chat.batch([messages], long)
