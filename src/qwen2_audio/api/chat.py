@@ -87,7 +87,7 @@ class AudioChat:
         return self.service().adapters()
 
     def with_adapter(self, name: str) -> AudioChat:
-        """This checkpoint with a LoRA adapter, for whatever the result is asked: to transcribe, embed, decide and so on.
+        """This checkpoint with a LoRA adapter, for all that the result is asked: transcribe, embed, decide and so on.
 
         Both share weights and engine, and may be used at a time. Raises ConfigError, WeightsError as `chat`, and
         BusyError where requests use as many other adapters as may be in memory.

@@ -66,6 +66,7 @@ class Service:
         self._config, self._generation_config = model.config, model.generation_config
         self._thread = EngineThread(self._engine)
         self._adapter: LoadedAdapter | None = None
+        self._views: dict[LoadedAdapter, Service] = {}  # those that `with_adapter` made
 
     def adapters(self) -> list[str]:
         """Names of the adapters that requests may have, in order. Raises ConfigError for a folder that has gone."""
@@ -77,8 +78,16 @@ class Service:
         Raises UnknownAdapterError, WeightsError for files that are damaged or do not fit, and BusyError where requests
         use as many others as may be in memory.
         """
-        view = copy.copy(self)
-        view._adapter = self._engine.adapters.load(name)
+        adapters = self._engine.adapters
+        adapter = adapters.load(name)
+        view = self._views.get(adapter)
+        if view is None:
+            view = copy.copy(self)
+            view._adapter = adapter
+        # One for each adapter in memory: what is kept for a service, such as transcripts, is found again.
+        self._views[adapter] = view
+        for other in [other for other in list(self._views) if not adapters.holds(other)]:
+            self._views.pop(other, None)
         return view
 
     @property

@@ -113,6 +113,10 @@ class Adapters:
         logger.info("The adapter %s takes %.1f MB; %d of at most %d are loaded", name, adapter.nbytes / 1e6, *counts)
         return adapter
 
+    def holds(self, adapter: LoadedAdapter) -> bool:
+        """Whether it is in memory."""
+        return adapter in self._loaded
+
     def use(self, adapter: LoadedAdapter, handle: RequestHandle) -> None:
         """A request uses the adapter until its handle is done. Raises BusyError as `load`."""
         self._keep(adapter, handle)

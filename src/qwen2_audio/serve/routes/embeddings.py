@@ -23,6 +23,7 @@ from ..bodies import check_content_type, parse_json, read_body
 from ..convert import clip_params, conversation_of
 from ..errors import ApiError
 from ..media import fetch_links, links_of
+from ..models import ServedModel, served_model
 from ..protocol import Body, parse_body
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
@@ -59,20 +60,21 @@ class EmbeddingRoutes:
         state, arrived = self._state, asyncio.get_running_loop().time()
         check_content_type(request, "application/json")
         asked = parse_body(EmbeddingRequest, parse_json(await read_body(request, state.settings)))
-        state.check_model(asked.model)
+        model = await served_model(state, asked.model)
         messages, inputs = _inputs(asked, state.settings)
         params = PoolingParams(asked.source, asked.layer, asked.pooling, asked.use_activation)
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
-        work = self._embed_all(inputs, params, arrived, asked.priority, clip_params(messages))
+        work = self._embed_all(model, inputs, params, arrived, asked.priority, clip_params(messages))
         chunks = await run_while_connected(request, work)
         _check_dimensions(asked.dimensions, chunks[0].embedding.shape[-1])
-        body = await asyncio.to_thread(_body, chunks, asked.encoding_format, state.names[0])
+        body = await asyncio.to_thread(_body, chunks, asked.encoding_format, model.name)
         return Response(body, media_type="application/json")
 
     async def _embed_all(
         self,
+        model: ServedModel,
         inputs: Sequence[EmbeddingInput],
         params: PoolingParams,
         arrived: float,
@@ -88,7 +90,7 @@ class EmbeddingRoutes:
                 if len(running) == ahead:
                     done.append(await self._last_chunk(running.popleft(), clips))
                 timeout = state.seconds_left(arrived)
-                handle = state.backend.submit_embedding(
+                handle = model.backend.submit_embedding(
                     source, params, timeout=timeout, priority=priority, check_size=partial(_check_size, done)
                 )
                 running.append(handle)

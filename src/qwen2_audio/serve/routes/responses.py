@@ -24,6 +24,7 @@ from ..errors import ApiError
 from ..event_stream import EventStream, prepend
 from ..input_items import messages_of_input
 from ..media import fetch_links, links_of
+from ..models import served_model
 from ..protocol import Metadata, Sampling, parse_body
 from ..response_store import ResponseStore, StoredResponse
 from ..settings import Settings
@@ -131,7 +132,7 @@ class ResponseRoutes:
         state, arrived = self._state, asyncio.get_running_loop().time()
         check_content_type(request, "application/json")
         asked = parse_body(ResponsesRequest, _without_neutral(parse_json(await read_body(request, state.settings))))
-        state.check_model(asked.model)
+        model = await served_model(state, asked.model)
         params = _params(asked, state.settings)
         await asyncio.to_thread(check_constraint, params, "text.format.schema")
         earlier = self._earlier(asked.previous_response_id)
@@ -143,9 +144,9 @@ class ResponseRoutes:
         messages = [*system, *earlier, *new]
         # Clips of earlier turns were heard then; an error about a clip is about one of these.
         clips = ["previous_response_id"] * len(clip_params(earlier)) + clip_params(new, "input")
-        handle, chunks = state.submit(messages, params, arrived, clip_params=clips)
+        handle, chunks = model.submit(messages, params, arrived, clip_params=clips)
         where = f"{state.replica}_" if state.replica else ""
-        body = _Body(asked, state.names[0], id=f"resp_{where}{uuid.uuid4().hex}")
+        body = _Body(asked, model.name, id=f"resp_{where}{uuid.uuid4().hex}")
         if asked.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = self._events(prepend(first, chunks), body, [*earlier, *new])
