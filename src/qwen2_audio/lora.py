@@ -24,6 +24,7 @@ from .checkpoint.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
 from .checkpoint.json_file import replacing, write_json
 from .checkpoint.weights import canonical
 from .errors import ConfigError, WeightsError
+from .native import dense
 from .quantize.linear import QuantizedLinear
 
 PARTS = {"encoder": "audio_tower", "projector": "multi_modal_projector", "language_model": "language_model"}
@@ -84,6 +85,9 @@ class Adapter(nn.Module):
         out = super().forward(x)
         if not self.enabled:
             return out  # type: ignore[no-any-return]
+        down, up = self.lora_A.weight, self.lora_B.weight
+        if not torch.is_grad_enabled() and not (self.training and self.dropout):
+            return out + low_rank(x, down, up, self.scaling).to(out.dtype)  # type: ignore[no-any-return]
         inputs = F.dropout(x, self.dropout, self.training) if self.dropout else x
         delta = self.lora_B(self.lora_A(inputs.to(self.lora_A.weight.dtype)))
         return out + (delta * self.scaling).to(out.dtype)  # type: ignore[no-any-return]
@@ -136,6 +140,12 @@ class LoraQuantizedLinear(Adapter, QuantizedLinear):
             "The model is quantised, and an adapter cannot be added to 4- or 8-bit weights; merge it into the plain "
             "checkpoint with qwen2-audio merge, then make the result small with qwen2-audio quantize."
         )
+
+
+def low_rank(x: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scaling: float) -> torch.Tensor:
+    """What an adapter adds for x [..., in]: scaling B A x, in the dtype of A [rank, in] and B [out, rank], without
+    gradients. On a CPU a row's result depends on no other row."""
+    return dense.product(dense.product(x.to(down.dtype), down), up) * scaling
 
 
 def _with_adapter(linear: nn.Module, rank: int, scaling: float, dropout: float) -> Adapter:

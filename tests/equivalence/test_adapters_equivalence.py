@@ -1,4 +1,4 @@
-"""Rows of different adapters in one step of the engine: each answer is that of the checkpoint with the adapter loaded."""
+"""Rows of different adapters in a step of the engine: each answer is that of the checkpoint with the adapter loaded."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def logprobs(answer):
 
 def test_mixed_rows_are_each_what_they_are_alone(served):
     m, alone = served
-    # Kernels round their inputs to 8 bits under quantised weights, which makes more of the last bit of a sum.
-    near = 1e-3 if not quantized(m) else 0.15
+    # Plain weights are merged when an adapter is loaded alone; beside quantised ones the sums are the same.
+    near = 1e-5 if quantized(m) else 1e-3
     pairs = [(number, name) for number in range(len(QUESTIONS)) for name in NAMES]
     conversations, adapters = [QUESTIONS[number] for number, _ in pairs], [name for _, name in pairs]
     for _ in range(2):  # the second time from the prefix cache and the encoder cache
@@ -115,7 +115,7 @@ def test_embeddings_and_decisions(folder):
     for source in ("language_model", "encoder", "projector"):
         vector, expected, base = (one.embed([sound], source=source)[0] for one in (adapted, merged, m))
         np.testing.assert_allclose(vector, expected, atol=1e-4)
-        assert np.abs(base - vector).max() > 1e-2
+        assert np.abs(base - vector).max() > 1e-3
     question = {"question": "Is it a dog?", "choices": ["a dog", "a cat"]}
     decided, expected = (one.decide(sound, question) for one in (adapted, merged))
     np.testing.assert_allclose(decided.probabilities, expected.probabilities, atol=1e-4)

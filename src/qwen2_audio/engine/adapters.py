@@ -34,10 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What is added to a Linear's output for an input x: up (down x). On the model's device, in float32."""
+    """What is added to a Linear's output: `lora.low_rank` of its input. On the model's device, in float32."""
 
     down: torch.Tensor  # A [rank, in]
-    up: torch.Tensor  # B [out, rank], times alpha / rank
+    up: torch.Tensor  # B [out, rank]
+    scaling: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +195,7 @@ class Adapters:
 
 def _pair(part: lora.LowRank, device: torch.device) -> Pair:
     options: dict[str, Any] = {"device": device, "dtype": torch.float32}
-    return Pair(part.down.to(**options).contiguous(), (part.up.to(**options) * part.scaling).contiguous())
+    return Pair(part.down.to(**options).contiguous(), part.up.to(**options).contiguous(), part.scaling)
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -69,7 +69,7 @@ async def served_model(state: State, name: str | None) -> ServedModel:
     except WeightsError as error:
         raise ApiError(f"The adapter cannot be used: {error}", param="model", code="invalid_adapter") from error
     except BusyError as error:
-        raise busy(str(error), state.settings.retry, "adapters_in_use") from error
+        raise busy(str(error), state.settings.retry) from error
     return ServedModel(f"{base or names[0]}:{adapter}", adapted, state)
 
 

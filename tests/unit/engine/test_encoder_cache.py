@@ -101,7 +101,7 @@ def test_clips_of_like_length_are_encoded_together(cache):
     lengths = (50, 200, 201, 1400, 1450, 1500)
     many = need(cache, *lengths)
     cache._start_jobs()
-    jobs = [[frames for _, frames in job.clips] for job in cache._jobs]
+    jobs = [[clip.frames for clip in job.clips] for job in cache._jobs]
     assert jobs == [[50, 200], [201], [1400, 1450], [1500]]  # up to 2 x 50 + 100 frames; up to 3000 together
     slices(cache, SLICES * len(jobs))
     assert cache.has_all(many)

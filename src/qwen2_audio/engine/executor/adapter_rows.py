@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ...lora import low_rank
 from ..model_interface import EngineModel
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _adding(parts: Sequence[Added], thread: int) -> Callable[[nn.Module, Any, to
         (x,) = inputs
         for pair, rows in parts:
             chosen = x if rows is None else x.index_select(-2, rows)
-            delta = ((chosen.to(pair.down.dtype) @ pair.down.T) @ pair.up.T).to(out.dtype)
+            delta = low_rank(chosen, pair.down, pair.up, pair.scaling).to(out.dtype)
             out = out + delta if rows is None else out.index_add(-2, rows, delta)
         return out
 
