@@ -35,9 +35,9 @@ def chat(tiny_checkpoint, folder):
 
 @pytest.fixture(scope="module")
 def client(chat):
-    with live(service_of(chat, "tiny"), Settings(names=("tiny", "tiny:2"))) as server:
-        with httpx.Client(base_url=server.url, timeout=60) as client:
-            yield client
+    served = live(service_of(chat, "tiny"), Settings(names=("tiny", "tiny:2")))
+    with served as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
 
 
 def asked(client, model, **more):
@@ -102,16 +102,15 @@ def test_a_broken_one_is_400_with_its_file(client, folder):
 
 
 def test_every_path_takes_them(client, chat):
+    words = {"labels": "words"}
     bodies = {
         "/v1/responses": {"input": "Hello?", "temperature": 0, "max_output_tokens": 4},
         "/v1/embeddings": {"input": "Hello?"},
-        "/v1/decisions": {"input": "Hello?", "questions": [{"type": "predicate", "instructions": "Is it?", "labels": "words"}]},
-        "/v1/systemone": {"state": "x", "questions": {"q": {"type": "noul", "instructions": "Is it?"}}, "labels": "words"},
+        "/v1/decisions": {"input": "Hello?", "questions": [{"type": "predicate", "instructions": "Is it?"}], **words},
+        "/v1/systemone": {"state": "x", "questions": {"q": {"type": "noul", "instructions": "Is it?"}}, **words},
         "/tokenize": {"prompt": "Hello?"},
         "/detokenize": {"tokens": [1, 2]},
     }  # fmt: skip
-    del bodies["/v1/decisions"]["questions"][0]["labels"]
-    bodies["/v1/decisions"]["labels"] = "words"
     for path, body in bodies.items():
         replies = [client.post(path, json={**body, "model": model}) for model in ("tiny", "tiny:dogs", "tiny:birds")]
         assert [reply.status_code for reply in replies] == [200, 200, 404], (path, replies[1].text)

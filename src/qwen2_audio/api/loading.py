@@ -90,25 +90,12 @@ def load(
 
     where = find(name)
     options = dict[str, Any](enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens)
-    options |= current_names(renamed, ("reuse", "draft_tokens"), "load()")
-    if lora_folder is not None:
-        options["lora_folder"] = Path(lora_folder)
-    options |= {"lora_modules": {key: Path(path) for key, path in (lora_modules or {}).items()}, "max_loras": max_loras}
-    settings = EngineSettings(**options)
+    options |= {"lora_folder": lora_folder, "lora_modules": lora_modules or {}, "max_loras": max_loras}
+    settings = EngineSettings(**options | current_names(renamed, ("reuse", "draft_tokens"), "load()"))
     # Read the small files first: errors in them and in the options are raised before 17 GB are downloaded.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = choose_placement(config, device, dtype, quantize, where)
-    if tensor_parallel and adapter is not None:
-        raise ConfigError(
-            "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."
-        )
-    if settings.adapters_allowed and (tensor_parallel or adapter is not None):
-        other = "tensor_parallel divides them" if tensor_parallel else "adapter= changes them"
-        raise ConfigError(
-            f"lora_folder and lora_modules are for the checkpoint's own weights, and {other}; leave it out."
-        )
-    if tensor_parallel and draft is not None:
-        raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
+    _check_combinations(tensor_parallel, adapter, draft, by_request=settings.adapters_allowed)
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     transcription = _with_aligner(read_settings(where, revision=revision, local_files_only=local_files_only), aligner)
     if draft is not None:
@@ -144,6 +131,19 @@ def load(
         draft=draft_model,
         transcription=transcription,
     )
+
+
+def _check_combinations(tensor_parallel: bool, adapter: Any, draft: Any, *, by_request: bool) -> None:
+    """Raises ConfigError for options of `load` that exclude each other."""
+    if tensor_parallel and adapter is not None:
+        raise ConfigError(
+            "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."
+        )
+    if tensor_parallel and draft is not None:
+        raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
+    if by_request and (tensor_parallel or adapter is not None):
+        other = "tensor_parallel, which divides them" if tensor_parallel else "adapter, which changes them"
+        raise ConfigError(f"lora_folder and lora_modules need the checkpoint's own weights; leave out {other}.")
 
 
 def _with_aligner(settings: TranscriptionSettings, aligner: str | Path | None) -> TranscriptionSettings:

@@ -112,6 +112,8 @@ class EngineSettings:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")
+        if self.lora_folder is not None:
+            object.__setattr__(self, "lora_folder", Path(self.lora_folder))
         if self.lora_folder is not None and not self.lora_folder.is_dir():
             raise ConfigError(f"{self.lora_folder} is not a folder; expected one with a folder for each adapter in it.")
         for name, path in self.lora_modules.items():
