@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,8 @@ class EncoderCache:
     def _run_layer(self, job: _Job) -> bool:
         """One layer of a job; False once the job is finished."""
         try:
-            with of_encoder(self._model, job.clips[0].adapter):
+            adapter = job.clips[0].adapter
+            with nullcontext() if adapter is None else of_encoder(self._model, adapter):
                 next(job.steps)
             return True
         except StopIteration as finished:

@@ -44,8 +44,6 @@ def of_language_model(
         counts: new positions of each, N together.
         kept: positions of each that get logits, L together.
     """
-    if not any(adapters):
-        return nullcontext()
     rows, kept_rows = _rows(adapters, counts, model.device), _rows(adapters, kept, model.device)
     added: dict[str, list[Added]] = {}
     for adapter, of_adapter in rows.items():

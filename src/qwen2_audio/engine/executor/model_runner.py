@@ -114,7 +114,8 @@ class ModelRunner:
         layers = [taken.layer for item in scheduled if (taken := item.sequence.prompt_output) and not taken.with_logits]
         with_audio = scheduled if has_audio else []
         if output is None:
-            with of_language_model(self._model, adapters, batch.query_lens, batch.num_logits):
+            counts = batch.query_lens, batch.num_logits
+            with of_language_model(self._model, adapters, *counts) if any(adapters) else nullcontext():
                 output = self._run_packed(with_audio, batch, ids, layers)
         return output, tuple(batch.num_logits)
 
