@@ -45,6 +45,10 @@ class WeightsError(Qwen2AudioError, RuntimeError):
     """A checkpoint that is missing, unreachable, incomplete or of the wrong shape."""
 
 
+class UnknownAdapterError(ConfigError):
+    """An adapter that a request names, and that is none of those that may be used."""
+
+
 class NoCheckpointError(WeightsError, OSError):
     """A checkpoint that is not there; an OSError too, as people expect of from_pretrained."""
 

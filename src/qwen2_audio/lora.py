@@ -24,6 +24,7 @@ from .checkpoint.adapter_config import ADAPTER_CONFIG_FILE, read_adapter_config
 from .checkpoint.json_file import replacing, write_json
 from .checkpoint.weights import canonical
 from .errors import ConfigError, WeightsError
+from .native import dense
 from .quantize.linear import QuantizedLinear
 
 PARTS = {"encoder": "audio_tower", "projector": "multi_modal_projector", "language_model": "language_model"}
@@ -84,6 +85,9 @@ class Adapter(nn.Module):
         out = super().forward(x)
         if not self.enabled:
             return out  # type: ignore[no-any-return]
+        down, up = self.lora_A.weight, self.lora_B.weight
+        if not torch.is_grad_enabled() and not (self.training and self.dropout):
+            return out + low_rank(x, down, up, self.scaling).to(out.dtype)  # type: ignore[no-any-return]
         inputs = F.dropout(x, self.dropout, self.training) if self.dropout else x
         delta = self.lora_B(self.lora_A(inputs.to(self.lora_A.weight.dtype)))
         return out + (delta * self.scaling).to(out.dtype)  # type: ignore[no-any-return]
@@ -136,6 +140,12 @@ class LoraQuantizedLinear(Adapter, QuantizedLinear):
             "The model is quantised, and an adapter cannot be added to 4- or 8-bit weights; merge it into the plain "
             "checkpoint with qwen2-audio merge, then make the result small with qwen2-audio quantize."
         )
+
+
+def low_rank(x: torch.Tensor, down: torch.Tensor, up: torch.Tensor, scaling: float) -> torch.Tensor:
+    """What an adapter adds for x [..., in]: scaling B A x, in the dtype of A [rank, in] and B [out, rank], without
+    gradients. On a CPU a row's result depends on no other row."""
+    return dense.product(dense.product(x.to(down.dtype), down), up) * scaling
 
 
 def _with_adapter(linear: nn.Module, rank: int, scaling: float, dropout: float) -> Adapter:
@@ -285,8 +295,33 @@ def _target_expression(paths: list[str]) -> str:
     return "|".join(alternatives)
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """What an adapter adds to one Linear, y = W x + scaling B A x."""
+
+    path: str  # of the Linear, in the model
+    down: torch.Tensor  # A [rank, in], in the file's dtype
+    up: torch.Tensor  # B [out, rank]
+    scaling: float
+
+
 def attach(model: nn.Module, folder: str | Path) -> list[str]:
     """Add the adapter in `folder`, which peft or `save_adapter` wrote, to the model, frozen; returns the paths.
+
+    Raises as `read_adapter`.
+    """
+    parts = read_adapter(model, folder)
+    for part in parts:
+        module = _with_adapter(model.get_submodule(part.path), len(part.down), part.scaling, 0.0)
+        with torch.no_grad():
+            module.lora_A.weight.copy_(part.down)
+            module.lora_B.weight.copy_(part.up)
+        _replace(model, part.path, module.requires_grad_(False))
+    return [part.path for part in parts]
+
+
+def read_adapter(model: nn.Module, folder: str | Path) -> list[LowRank]:
+    """The adapter in `folder`, which peft or `save_adapter` wrote, for `model`, which is not changed.
 
     Raises:
         WeightsError: files are missing or damaged, not of a plain LoRA on unchanged weights, or made for a model of
@@ -298,6 +333,7 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
     modules = dict(model.named_modules())
     if adapted(model):
         raise ConfigError("The model has an adapter already; merge it first, or load the model again.")
+    parts = []
     for path, pair in tensors.items():
         linear = modules.get(path)
         if not isinstance(linear, LINEARS) or set(pair) != {"A", "B"}:
@@ -309,16 +345,11 @@ def attach(model: nn.Module, folder: str | Path) -> list[str]:
                 f"{folder} has lora_A {list(down.shape)} and lora_B {list(up.shape)} for {path}, a Linear of "
                 f"{linear.in_features} to {linear.out_features}; it belongs to another model."
             )
-    _check_base(model, folder, config)
-    for path, pair in tensors.items():
-        rank = pair["A"].shape[0]
+        rank = len(down)
         scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        module = _with_adapter(modules[path], rank, scaling, 0.0)
-        with torch.no_grad():
-            module.lora_A.weight.copy_(pair["A"])
-            module.lora_B.weight.copy_(pair["B"])
-        _replace(model, path, module.requires_grad_(False))
-    return list(tensors)
+        parts.append(LowRank(path, down, up, scaling))
+    _check_base(model, folder, config)
+    return parts
 
 
 def _check_base(model: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
@@ -332,7 +363,7 @@ def _check_base(model: nn.Module, folder: Path, config: Mapping[str, Any]) -> No
         warnings.warn(
             f"The adapter {folder} was made for {base}, and this model has other weights, so that its "
             "answers may be wrong; load the checkpoint that it was trained on.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -352,11 +383,15 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tenso
     out: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in stored.items():
         match = _KEY.match(key)
-        if match is None or tensor.dim() != 2:
+        if match is None or tensor.dim() != 2 or not tensor.numel() or not tensor.is_floating_point():
             raise WeightsError(f"{folder / WEIGHTS_NAME} holds {key!r}, which is no weight of LoRA on a Linear.")
         path = canonical(match["path"] + ".weight").removesuffix(".weight")
         pair = out.setdefault(path, {})
         if match["which"] in pair:
             raise WeightsError(f"{folder / WEIGHTS_NAME} has lora_{match['which']} of {path} twice, in two spellings.")
         pair[match["which"]] = tensor
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{folder / WEIGHTS_NAME} has NaN or infinite numbers in {key!r}; train it again.")
+    if not out:
+        raise WeightsError(f"{folder / WEIGHTS_NAME} holds no weights; expected lora_A and lora_B of some Linears.")
     return config, out

@@ -19,7 +19,7 @@ import numpy as np
 from qwen2_audio.api.decisions import Asked, PendingDecision, ask_all
 from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import RequestHandle
-from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError, ShutdownError
+from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError, ShutdownError, UnknownAdapterError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.longform.word_times import WordSpan
@@ -72,6 +72,8 @@ class FakeBackend:
 
     def __init__(self, *, waiting: int = 1000, delay: float = 0.0) -> None:
         self.waiting, self.delay = waiting, delay
+        self.loras: dict[str, Exception | None] = {}  # by name; with what is wrong with it
+        self.adapted: list[str] = []
         self.seen: list[tuple[list, SamplingParams, float | None, int]] = []
         self.open: set[RequestHandle] = set()
         self.cancelled: set[RequestHandle] = set()
@@ -79,6 +81,17 @@ class FakeBackend:
         self.closed = False
         self._stats = Stats()
         self._lock = threading.Lock()
+
+    def adapters(self) -> list[str]:
+        return list(self.loras)
+
+    def with_adapter(self, name: str) -> FakeBackend:
+        if name not in self.loras:
+            raise UnknownAdapterError(f"There is no adapter {name[:100]!r} here; expected one of {self.loras}.")
+        if isinstance(error := self.loras[name], Exception):
+            raise error
+        self.adapted.append(name)
+        return self
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())

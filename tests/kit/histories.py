@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from itertools import pairwise
 
+from qwen2_audio.engine.adapters import LoadedAdapter
 from qwen2_audio.engine.block_manager import BlockManager
 from qwen2_audio.engine.request import Request, RequestHandle, Sequence
 from qwen2_audio.engine.scheduler import (
@@ -28,11 +29,14 @@ from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.types import SamplingParams
 
 
-def request(number, keys, most=8, *, n=1, priority=0, clips=0):
-    """A request for a scheduler: its clips are none that anybody could hear."""
+def request(number, keys, most=8, *, n=1, priority=0, clips=0, space=0):
+    """A request for a scheduler: its clips are none that anybody could hear. `space`: its adapter's number."""
     prompt = Prompt(list(keys), [None] * clips, [0] * clips, ())
     handle = RequestHandle(n, lambda handle: None)
-    return Request(number, prompt, list(keys), SamplingParams(n=n), handle, most, "length", priority=priority)
+    made = Request(number, prompt, list(keys), SamplingParams(n=n), handle, most, "length", priority=priority)
+    if space:
+        made.adapter = LoadedAdapter(f"adapter {space}", space, {}, {}, ())
+    return made
 
 
 def sequences(asked):
@@ -47,9 +51,9 @@ class Memory:
         self.held = [[0] * size for _ in range(blocks)]
         self._numbers = {}
 
-    def states(self, keys):
-        """For each position the number that stands for all keys up to it."""
-        made, before = [], 0
+    def states(self, keys, space=0):
+        """For each position the number that stands for the adapter and all keys up to it."""
+        made, before = [], -space
         for key in keys:
             before = self._numbers.setdefault((before, key), len(self._numbers) + 1)
             made.append(before)
@@ -63,7 +67,7 @@ class Memory:
 
     def compute(self, sequence, start, count):
         """Write positions, having seen all before them."""
-        states = self.states([*sequence.prefix_keys, *sequence.draft_token_ids])
+        states = self.states([*sequence.prefix_keys, *sequence.draft_token_ids], sequence.request.space)
         assert self.read(sequence.blocks, start) == states[:start], "another content than the sequence's"
         for at in range(start, start + count):
             self.held[sequence.blocks[at // self.size]][at % self.size] = states[at]
@@ -109,7 +113,7 @@ class History:
         keys = [*rng.choice(self.beginnings), *self.keys(rng.randint(0, 3 * self.size))]
         asked = request(
             self.requests, keys, rng.randint(1, 12), n=rng.choice((1, 1, 1, 2, 3)), priority=rng.choice((0, 0, 0, 1)),
-            clips=rng.randint(0, 1),
+            clips=rng.randint(0, 1), space=rng.choice((0, 0, 1, 2)),
         )  # fmt: skip
         try:
             self.scheduler.check_capacity(asked)

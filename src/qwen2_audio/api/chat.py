@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,8 +13,8 @@ import numpy as np
 import torch
 
 from ..engine.engine import EngineSettings
-from ..engine.request import RequestHandle, submit_when_free
-from ..errors import ConfigError, PromptError, Qwen2AudioError
+from ..engine.request import RequestHandle
+from ..errors import ConfigError, PromptError
 from ..inputs.processor import Qwen2AudioProcessor
 from ..inputs.prompt import Prompt
 from ..longform.asking import Task
@@ -25,7 +24,7 @@ from ..longform.transcript import Transcript
 from ..longform.wording import language_of as to_name
 from ..pretrained import Qwen2AudioForConditionalGeneration
 from ..types import Chunk, Completion, Ending, Message, Pooling, PoolingParams, SamplingParams, Source
-from . import alignment, decisions, embedding, transcription
+from . import alignment, batch, decisions, embedding, transcription
 from .service import Service, service_of
 
 DEFAULT_PARAMS = SamplingParams()
@@ -65,6 +64,7 @@ class AudioChat:
         self.transcription = transcription or TranscriptionSettings()
         self._lock = Lock()
         self._service: Service | None = None
+        self._whole: AudioChat | None = None
 
     @property
     def device(self) -> torch.device:
@@ -82,6 +82,21 @@ class AudioChat:
                 weakref.finalize(self, self._service.close)
             return self._service
 
+    def adapters(self) -> list[str]:
+        """Names of the adapters that may be asked for: those of `lora_folder`, as it is now, and of `lora_modules`."""
+        return self.service().adapters()
+
+    def with_adapter(self, name: str) -> AudioChat:
+        """This checkpoint with a LoRA adapter, for all that the result is asked: transcribe, embed, decide and so on.
+
+        Both share weights and engine, and may be used at a time. Raises ConfigError, WeightsError as `chat`, and
+        BusyError where requests use as many other adapters as may be in memory.
+        """
+        view = copy.copy(self)
+        view._service = self.service().with_adapter(name)
+        view._whole = self  # whose end closes the engine
+        return view
+
     def chat(
         self,
         messages: Sequence[Message],
@@ -89,6 +104,7 @@ class AudioChat:
         *,
         long: str = "refuse",
         continue_final_message: bool = False,
+        adapter: str | None = None,
     ) -> Completion:
         """Answer a conversation.
 
@@ -102,6 +118,8 @@ class AudioChat:
                 "transcript": it is transcribed, once, and asked about as text. `Completion.parts` has each part's
                 answer, and `Completion.heard` says what was heard and what the answer is made of.
             continue_final_message: the answer goes on with the text of the last message, a begun answer.
+            adapter: the name of a LoRA adapter that `load(lora_folder=)` or `load(lora_modules=)` allows, for this
+                answer; None: the checkpoint as it is. `with_adapter` has the other verbs with one.
 
         Raises:
             PromptError: malformed messages.
@@ -109,10 +127,11 @@ class AudioChat:
                 answered in the way that `long` says.
             ContextLengthError: prompt and answer exceed the context.
             CapacityError: the request needs more memory than the engine has.
-            ConfigError: params that cannot work.
+            ConfigError: params that cannot work, or an adapter that is not allowed.
+            WeightsError: an adapter whose files are damaged, or do not fit.
         """
         ending: Ending = "continued" if continue_final_message else "answer"
-        handle = self._submit(messages, _single(params, "chat"), long, ending)
+        handle = self._submit(messages, _single(params, "chat"), long, ending, adapter)
         try:
             (answer,) = handle.completions()
         finally:
@@ -126,6 +145,7 @@ class AudioChat:
         *,
         long: str = "refuse",
         continue_final_message: bool = False,
+        adapter: str | None = None,
     ) -> Iterator[Chunk]:
         """Answer a conversation as `chat` does, as an iterator over deltas of the text.
 
@@ -135,7 +155,7 @@ class AudioChat:
         chunks with a `part` and without text. Raises as `chat`.
         """
         ending: Ending = "continued" if continue_final_message else "answer"
-        return _deltas(self._submit(messages, _single(params, "stream"), long, ending))
+        return _deltas(self._submit(messages, _single(params, "stream"), long, ending, adapter))
 
     def batch(
         self,
@@ -143,6 +163,7 @@ class AudioChat:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         long: str = "refuse",
+        adapters: str | Sequence[str | None] | None = None,
     ) -> list[Completion]:
         """Answer any number of conversations together; each answer is that of `chat`.
 
@@ -150,6 +171,7 @@ class AudioChat:
             conversations: a list of conversations.
             params: SamplingParams for all of them, or a list with one for each.
             long: as of `chat`, for all of them.
+            adapters: an adapter's name for all of them, or a list with a name or None for each, as of `chat`.
 
         Raises:
             Qwen2AudioError: as `chat`; the message begins with the conversation's number, from 1. All other requests
@@ -163,26 +185,17 @@ class AudioChat:
             raise ConfigError(
                 f"batch() got {len(all_params)} params for {len(conversations)} conversations; expected one for each."
             )
+        names = [adapters] * len(conversations) if adapters is None or isinstance(adapters, str) else list(adapters)
+        if len(names) != len(conversations):
+            raise ConfigError(
+                f"batch() got {len(names)} adapters for {len(conversations)} conversations; expected one for each."
+            )
         if any(isinstance(conversation, dict) for conversation in conversations):
             raise PromptError(
                 "batch() got one conversation; expected a list of conversations. Use chat() for one, or batch([...])."
             )
-        # Conversations are submitted a limited number ahead, so that the engine computes the first ones while later
-        # clips are read, and so that other callers find half of the queue free.
-        max_pending = max(1, (self.settings.max_waiting + self.settings.max_num_seqs) // 2)
-        service, answers, handles = self.service(), list[Completion](), deque[RequestHandle]()
-        try:
-            for number, (messages, item) in enumerate(zip(conversations, all_params, strict=True), 1):
-                if len(handles) == max_pending:
-                    answers.append(_oldest_answer(handles, len(answers) + 1))
-                with _numbered_errors(number):
-                    handles.append(_submit_when_free(service, messages, item, long))
-            while handles:
-                answers.append(_oldest_answer(handles, len(answers) + 1))
-            return answers
-        finally:
-            for handle in handles:
-                handle.cancel()
+        ahead = max(1, (self.settings.max_waiting + self.settings.max_num_seqs) // 2)
+        return batch.run(self.service(), list(zip(conversations, all_params, names, strict=True)), long, ahead)
 
     def transcribe(
         self,
@@ -305,11 +318,11 @@ class AudioChat:
         return decisions.run(self.service(), audio, questions)
 
     def _submit(
-        self, messages: Sequence[Message], params: SamplingParams, long: str, ending: Ending = "answer"
+        self, messages: Sequence[Message], params: SamplingParams, long: str, ending: Ending, adapter: str | None
     ) -> RequestHandle:
-        service = self.service()
+        service = self.service() if adapter is None else self.service().with_adapter(adapter)
         if long != "refuse":
-            messages, handle = _submit_long(service, messages, params, long)
+            messages, handle = batch.submit_long(service, messages, params, long)
             if handle is not None:
                 return handle
         prompt: Prompt = service.prompt(messages, ending=ending)
@@ -326,43 +339,6 @@ def _single(params: object, name: str) -> SamplingParams:
     if params.n != 1:
         raise ConfigError(f"n is {params.n}, and {name}() gives one answer; ask again with another seed.")
     return params
-
-
-def _submit_long(
-    service: Service, messages: Sequence[Message], params: SamplingParams, long: str
-) -> tuple[Sequence[Message], RequestHandle | None]:
-    """`longform.questions.submit.submit`, imported here: a conversation without a long clip runs none of its files."""
-    from ..longform.questions.submit import submit
-
-    return submit(service, messages, params, long)
-
-
-def _submit_when_free(
-    service: Service, messages: Sequence[Message], params: SamplingParams, long: str
-) -> RequestHandle:
-    """Raises BusyError where other callers fill the queue for 60 s."""
-    if long != "refuse":
-        messages, handle = _submit_long(service, messages, params, long)
-        if handle is not None:
-            return handle
-    return submit_when_free(lambda: service.submit(messages, params))
-
-
-def _oldest_answer(handles: deque[RequestHandle], number: int) -> Completion:
-    """Wait for the answer of the first of `handles`, conversation `number`, and remove the handle."""
-    with _numbered_errors(number):
-        (answer,) = handles[0].completions()
-    handles.popleft()  # only now, so that an interrupt of the wait cancels it with the others
-    return answer
-
-
-@contextmanager
-def _numbered_errors(number: int) -> Iterator[None]:
-    """Put the conversation's number in front of the message of an error that is raised inside."""
-    try:
-        yield
-    except Qwen2AudioError as error:
-        raise type(error)(f"Conversation {number}: {error}") from error
 
 
 def _deltas(handle: RequestHandle) -> Iterator[Chunk]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..longform.settings import TranscriptionSettings
     from .chat import AudioChat
 
+MAX_LORAS = 8  # adapters by request in memory; as in EngineSettings
 NUM_SPECULATIVE_TOKENS = 4  # tokens that the draft model proposes per step; as in EngineSettings
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,9 @@ def load(
     draft: str | Path | None = None,
     num_speculative_tokens: int = NUM_SPECULATIVE_TOKENS,
     aligner: str | Path | None = None,
+    lora_folder: str | Path | None = None,
+    lora_modules: Mapping[str, str | Path] | None = None,
+    max_loras: int = MAX_LORAS,
     **renamed: Any,
 ) -> AudioChat:
     """Load a checkpoint for conversations.
@@ -63,6 +68,10 @@ def load(
         num_speculative_tokens: the most tokens that the draft proposes per step.
         aligner: a file that `qwen2-audio train aligner` wrote, for times of words; None: the checkpoint's own, if it
             has one.
+        lora_folder: a folder of LoRA adapters, each in a folder of its own, which a request may name:
+            `chat(..., adapter="dogs")`. One that is put there later is found; each is read at first use.
+        lora_modules: folders of adapters by name, in the same way.
+        max_loras: how many of those are in memory at a time; the least recently used one goes first.
 
     Raises:
         WeightsError: the checkpoint or the adapter is missing, unreachable or damaged, or they do not match.
@@ -81,17 +90,12 @@ def load(
 
     where = find(name)
     options = dict[str, Any](enable_prefix_caching=enable_prefix_caching, num_speculative_tokens=num_speculative_tokens)
-    options |= current_names(renamed, ("reuse", "draft_tokens"), "load()")
-    settings = EngineSettings(**options)
+    options |= {"lora_folder": lora_folder, "lora_modules": lora_modules or {}, "max_loras": max_loras}
+    settings = EngineSettings(**options | current_names(renamed, ("reuse", "draft_tokens"), "load()"))
     # Read the small files first: errors in them and in the options are raised before 17 GB are downloaded.
     config = Qwen2AudioConfig.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     placement = choose_placement(config, device, dtype, quantize, where)
-    if tensor_parallel and adapter is not None:
-        raise ConfigError(
-            "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."
-        )
-    if tensor_parallel and draft is not None:
-        raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
+    _check_combinations(tensor_parallel, adapter, draft, by_request=settings.adapters_allowed)
     processor = Qwen2AudioProcessor.from_pretrained(where, revision=revision, local_files_only=local_files_only)
     transcription = _with_aligner(read_settings(where, revision=revision, local_files_only=local_files_only), aligner)
     if draft is not None:
@@ -127,6 +131,19 @@ def load(
         draft=draft_model,
         transcription=transcription,
     )
+
+
+def _check_combinations(tensor_parallel: bool, adapter: Any, draft: Any, *, by_request: bool) -> None:
+    """Raises ConfigError for options of `load` that exclude each other."""
+    if tensor_parallel and adapter is not None:
+        raise ConfigError(
+            "tensor_parallel takes no adapter, which fits whole weights; use qwen2-audio merge, and load what it makes."
+        )
+    if tensor_parallel and draft is not None:
+        raise ConfigError("tensor_parallel takes no draft: only a whole model is guessed for; leave one of them out.")
+    if by_request and (tensor_parallel or adapter is not None):
+        other = "tensor_parallel, which divides them" if tensor_parallel else "adapter, which changes them"
+        raise ConfigError(f"lora_folder and lora_modules need the checkpoint's own weights; leave out {other}.")
 
 
 def _with_aligner(settings: TranscriptionSettings, aligner: str | Path | None) -> TranscriptionSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from ..engine.adapters import LoadedAdapter
 from ..engine.engine import Engine, EngineSettings
 from ..engine.metrics import Stats
 from ..engine.prompt_outputs import num_numbers
@@ -63,6 +65,30 @@ class Service:
         self._engine = Engine(model, processor.tokenizer, settings, draft)
         self._config, self._generation_config = model.config, model.generation_config
         self._thread = EngineThread(self._engine)
+        self._adapter: LoadedAdapter | None = None
+        self._views: dict[LoadedAdapter, Service] = {}  # those that `with_adapter` made
+
+    def adapters(self) -> list[str]:
+        """Names of the adapters that requests may have, in order. Raises ConfigError for a folder that has gone."""
+        return self._engine.adapters.names()
+
+    def with_adapter(self, name: str) -> Service:
+        """This service, with an adapter added to whatever is computed for its requests; it is read at first use.
+
+        Raises UnknownAdapterError, WeightsError for files that are damaged or do not fit, and BusyError where requests
+        use as many others as may be in memory.
+        """
+        adapters = self._engine.adapters
+        adapter = adapters.load(name)
+        view = self._views.get(adapter)
+        if view is None:
+            view = copy.copy(self)
+            view._adapter = adapter
+        # One for each adapter in memory: what is kept for a service, such as transcripts, is found again.
+        self._views[adapter] = view
+        for other in [other for other in list(self._views) if not adapters.holds(other)]:
+            self._views.pop(other, None)
+        return view
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -130,6 +156,7 @@ class Service:
             timeout=timeout,
             priority=priority,
             quick=not sources,
+            adapter=self._adapter,
         )
 
     def _check(self, messages: Sequence[Message], raw: bool) -> list[Any]:
@@ -138,7 +165,7 @@ class Service:
 
     def submit_prompt(self, prompt: Prompt, params: SamplingParams) -> RequestHandle:
         """Submit a conversation whose prompt was built already, by `prompt`."""
-        return self._thread.submit(lambda: prompt, params, quick=True)
+        return self._thread.submit(lambda: prompt, params, quick=True, adapter=self._adapter)
 
     def submit_embedding(
         self,
@@ -161,7 +188,7 @@ class Service:
                 check_size(num_numbers(self._config, prompt, params))
             return prompt
 
-        return self._thread.submit(prepare, params, timeout=timeout, priority=priority)
+        return self._thread.submit(prepare, params, timeout=timeout, priority=priority, adapter=self._adapter)
 
     def submit_decisions(
         self,
@@ -184,7 +211,7 @@ class Service:
             new = prompts.reword_prompt(built[0], messages, self._processor, self._template)
             return new.with_ids([*new.ids, *tokenizer.encode_plain(answer)[0]]) if answer else new
 
-        submit = partial(self._thread.submit, timeout=timeout, priority=priority)
+        submit = partial(self._thread.submit, timeout=timeout, priority=priority, adapter=self._adapter)
         pending: list[PendingDecision] = []
         try:
             for item in asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,12 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         alpha = config["lora_alpha"]
-        if config["peft_type"] != "LORA" or isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)
+        if config["peft_type"] != "LORA" or not number:
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise WeightsError(f"{path} does not describe a LoRA adapter with its lora_alpha.") from None
     initialisation = config.get("init_lora_weights")
     if (initialisation.lower() if isinstance(initialisation, str) else initialisation) not in _INITIALISATIONS:

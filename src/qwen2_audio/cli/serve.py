@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -87,6 +87,14 @@ def command(
     grace: Annotated[
         float, typer.Option(help="Seconds that running answers get to finish when the server stops.")
     ] = 20.0,
+    lora_folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder whose subfolders are LoRA adapters that requests may name, as MODEL:ADAPTER."),
+    ] = None,
+    lora_modules: Annotated[
+        list[str] | None, typer.Option(help="One such adapter by a name of its own: NAME=FOLDER; repeatable.")
+    ] = None,
+    max_loras: Annotated[int, typer.Option(help="Most of those adapters in memory at a time.", min=1)] = 8,
     device: terminal.Device = "auto",
     dtype: terminal.DType = "auto",
     quantize: terminal.Quantize = None,
@@ -141,7 +149,14 @@ def command(
         grace=grace,
         fetch=fetch,
     )
-    others = {"draft": draft, "num_speculative_tokens": num_speculative_tokens, "aligner": aligner}
+    others = {
+        "draft": draft,
+        "num_speculative_tokens": num_speculative_tokens,
+        "aligner": aligner,
+        "lora_folder": lora_folder,
+        "lora_modules": _named_folders(lora_modules or ()),
+        "max_loras": max_loras,
+    }
     if ray is not None:
         options = {"name": model, "device": device, "dtype": dtype, "adapter": adapter, "quantize": quantize}
         plan = Plan(options | others, settings, replicas, cpus=cpus_per_replica, gpus=gpus_per_replica)
@@ -180,6 +195,18 @@ def _load(load: Callable[[], AudioChat], model: str | None) -> Backend:
     service = service_of(load(), api_name(find(model)))
     service.set_up_grammars()
     return service
+
+
+def _named_folders(options: Sequence[str]) -> dict[str, Path]:
+    """Adapters by name, from NAME=FOLDER. Raises ConfigError."""
+    folders = {}
+    for option in options:
+        name, _, folder = option.partition("=")
+        if not name or not folder or name in folders:
+            found = "names an adapter twice" if name in folders else "has no name or no folder"
+            raise ConfigError(f"--lora-modules {option} {found}; expected NAME=FOLDER, each name once.")
+        folders[name] = Path(folder)
+    return folders
 
 
 def _api_keys(options: list[str] | None) -> tuple[str, ...]:

@@ -4,8 +4,9 @@
     system  <clip>  question b      blocks 4, 0, 2       everything before it
 
 Plain ints. A block is in use (by sequences, or as the source of a copy that is not made yet), or idle (its content can
-be looked up, nobody uses it), or empty. Content is compared key by key, so nothing is shared by mistake. Every call
-costs O(blocks it touches).
+be looked up, nobody uses it), or empty. Content is compared key by key, so nothing is shared by mistake; and each
+adapter has a trie of its own (`space`), since under another one the same keys have other content. Every call costs
+O(blocks it touches).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class BlockManager:
         self._empty = list(range(blocks - 1, -1, -1))
         self._users = [0] * blocks
         self._node: dict[int, _Node] = {}  # of published blocks
-        self._root = _Node(-1, (), None, 0)
+        self._roots: dict[int, _Node] = {}  # by space
         self._tips: dict[Sequence, _Node] = {}  # of each sequence with blocks: its last full published block
         self._idle: OrderedDict[int, None] = OrderedDict()  # least recently used first, no parent before its children
         self._poisoned: set[int] = set()  # to be zeroed once nobody uses them
@@ -76,21 +77,21 @@ class BlockManager:
         """Idle blocks: not in use, their content can be looked up."""
         return len(self._idle)
 
-    def lookup(self, keys: Keys[int]) -> int:
+    def lookup(self, keys: Keys[int], space: int = 0) -> int:
         """Positions of `keys` that are cached now, for a sequence with one more key; they become most recently used."""
-        chain, part = self._find(keys, len(keys) + 1)
+        chain, part = self._find(keys, len(keys) + 1, space)
         for node in ([part[0]] if part else []) + chain[::-1]:
             if node.block in self._idle:
                 self._idle.move_to_end(node.block)
         return len(chain) * self.size + (part[1] if part else 0)
 
-    def num_new_blocks(self, keys: Keys[int], cacheable: int | None = None) -> int:
+    def num_new_blocks(self, keys: Keys[int], cacheable: int | None = None, space: int = 0) -> int:
         """How much `free` falls once a sequence with these keys is allocated and extended to all of them.
 
         `cacheable`: how many of them may be cached ones; None: all but the last.
         """
         shared = keys[: len(keys) - 1 if cacheable is None else cacheable]
-        in_use = sum(self._users[node.block] > 0 for node in self._chain(shared))
+        in_use = sum(self._users[node.block] > 0 for node in self._chain(shared, space))
         return self._count(len(keys)) - in_use
 
     def allocate(self, sequence: Sequence) -> BlockCopy | None:
@@ -103,12 +104,13 @@ class BlockManager:
         whenever it would have without the copy.
         """
         assert not sequence.blocks and sequence not in self._tips
-        chain, part = self._find(sequence.prefix_keys[: sequence.cacheable], len(sequence.prefix_keys))
+        space = sequence.request.space
+        chain, part = self._find(sequence.prefix_keys[: sequence.cacheable], len(sequence.prefix_keys), space)
         for node in chain:
             self._acquire(node.block)
         sequence.blocks = [node.block for node in chain]
         sequence.computed = len(chain) * self.size
-        self._tips[sequence] = chain[-1] if chain else self._root
+        self._tips[sequence] = chain[-1] if chain else self._root(space)
         copy = None
         if part is not None:
             source, length = part
@@ -198,9 +200,16 @@ class BlockManager:
     def _count(self, positions: int) -> int:
         return -(-positions // self.size)
 
-    def _chain(self, keys: Keys[int]) -> list[_Node]:
+    def _root(self, space: int) -> _Node:
+        """Where the trie of a space begins."""
+        root = self._roots.get(space)
+        if root is None:
+            root = self._roots[space] = _Node(-1, (), None, 0)
+        return root
+
+    def _chain(self, keys: Keys[int], space: int) -> list[_Node]:
         """The full published blocks that `keys` start with."""
-        chain, node = [], self._root
+        chain, node = [], self._root(space)
         for at in range(0, len(keys) - self.size + 1, self.size):
             child = node.children.get(tuple(keys[at : at + self.size]))
             if child is None:
@@ -209,14 +218,14 @@ class BlockManager:
             node = child
         return chain
 
-    def _find(self, keys: Keys[int], total: int) -> tuple[list[_Node], tuple[_Node, int] | None]:
+    def _find(self, keys: Keys[int], total: int, space: int) -> tuple[list[_Node], tuple[_Node, int] | None]:
         """The full published blocks that `keys` start with; a block that continues as the rest does, and how far.
 
         The latter only if its copy, itself and all other blocks of `total` positions fit.
         """
-        chain = self._chain(keys)
+        chain = self._chain(keys, space)
         at = len(chain) * self.size
-        part = (chain[-1] if chain else self._root).nearest(tuple(keys[at : at + self.size]))
+        part = (chain[-1] if chain else self._root(space)).nearest(tuple(keys[at : at + self.size]))
         if part is not None:
             idle = sum(node.block in self._idle for node in (*chain, part[0]))
             if self._count(total) - len(chain) > self.free - idle:

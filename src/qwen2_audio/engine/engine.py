@@ -14,14 +14,13 @@ import time
 import torch
 
 from ..inputs.prompt import Prompt
-from ..native.paged import storage_for
 from ..text.tokenizer import Tokenizer
 from ..types import FinishReason, PoolingParams, SamplingParams
+from .adapters import Adapters, LoadedAdapter
 from .block_manager import BlockManager
 from .encoder_cache import EncoderCache
 from .executor.forward_batch import ForwardOutput
 from .executor.model_runner import ModelRunner
-from .executor.tp_worker import TPDriver
 from .metrics import Stats, StepTimer
 from .model_interface import EngineModel
 from .output_processor import NOTHING, Responses, SequenceState, Taken
@@ -44,7 +43,7 @@ STEP_SECONDS = 0.15  # that a step with prefill should take, while other answers
 
 
 class Engine:
-    """Answers many conversations at once. Attributes: `stats`, `settings`."""
+    """Answers many conversations at once. Attributes: `stats`, `settings`, `adapters` that requests may have."""
 
     def __init__(
         self,
@@ -59,6 +58,7 @@ class Engine:
         """
         self.settings = settings or EngineSettings()
         self.stats = Stats()
+        self.adapters = Adapters(model, self.settings, self.stats)
         if draft is not None:
             check_same_tokens(model.config, draft.config)
             draft = draft if self.settings.num_speculative_tokens else None
@@ -68,7 +68,7 @@ class Engine:
         self._forced_tokens = ForcedTokens()
         budget = self.settings.encoder_cache_bytes if self.settings.enable_prefix_caching else 0
         self._encoder_cache = EncoderCache(model, budget, self.stats)
-        self._runner = self._make_runner(draft)
+        self._runner = ModelRunner.for_engine(model, draft, self.settings, self._encoder_cache)
         self._speculative = self._make_speculative(draft)
         self._step_size = StepSizeController(STEP_SECONDS, self.settings.max_num_batched_tokens)
         self._tokenizer = tokenizer
@@ -95,16 +95,23 @@ class Engine:
         *,
         deadline: float | None = None,
         priority: int = 0,
+        adapter: LoadedAdapter | None = None,
     ) -> None:
-        """Take in a request; its deltas go to `handle`. `deadline` is a time.monotonic().
+        """Take in a request; its deltas go to `handle`. `deadline` is a time.monotonic(); `adapter` of `adapters`.
 
         Raises ContextLengthError, CapacityError (it can never fit, or too many wait), ConfigError: then the handle has
         got nothing.
         """
         if self.idle:
             self._check_weights()
+        keys = prompt.prefix_keys(self._model.config.audio_token_index)
+        number = self.stats.submitted
         if isinstance(params, PoolingParams):
-            self._submit_pooling(prompt, params, handle, deadline, priority)
+            self.check_request(prompt, params)
+            wanted, nothing = layer_of(self._model, params), SamplingParams()
+            request = Request(number, prompt, keys, nothing, handle, 0, "stop", deadline, priority, pooling=wanted)
+            request.adapter = adapter
+            self._submit_pooling(request, wanted)
             return
         resolved = self._options.resolve(params)
         limit = self._options.limit(prompt, params, resolved)
@@ -112,9 +119,8 @@ class Engine:
         if max_time is not None:
             end = time.monotonic() + max_time
             deadline = end if deadline is None else min(end, deadline)
-        keys = prompt.prefix_keys(self._model.config.audio_token_index)
-        number = self.stats.submitted
-        request = Request(number, prompt, keys, params, handle, limit.tokens, limit.reason, deadline, priority)
+        most, reason = limit.tokens, limit.reason
+        request = Request(number, prompt, keys, params, handle, most, reason, deadline, priority, adapter=adapter)
         self._scheduler.check_capacity(request)
         sequences = [Sequence(request, index, list(keys)) for index in range(params.n)]
         states = {sequence: self._make_state(sequence, resolved) for sequence in sequences}
@@ -127,13 +133,8 @@ class Engine:
             self._scheduler.add(sequence)
         self.stats.submitted += 1
 
-    def _submit_pooling(
-        self, prompt: Prompt, params: PoolingParams, handle: RequestHandle, deadline: float | None, priority: int
-    ) -> None:
-        self.check_request(prompt, params)
-        params, keys = layer_of(self._model, params), prompt.prefix_keys(self._model.config.audio_token_index)
-        number = self.stats.submitted
-        request = Request(number, prompt, keys, SamplingParams(), handle, 0, "stop", deadline, priority, pooling=params)
+    def _submit_pooling(self, request: Request, params: PoolingParams) -> None:
+        keys, handle = request.prefix_keys, request.handle
         self._scheduler.check_capacity(request)
         sequence, state = Sequence(request, 0, list(keys)), self._responses.new_state(None, frozenset(), ())
         state.prompt_output = sequence.prompt_output = HiddenStates(params, len(keys))
@@ -311,7 +312,7 @@ class Engine:
         if not request.prompt.clips or self._encoder_cache.has_all(request):
             return True
         try:
-            cached = self._scheduler.block_manager.lookup(sequence.prefix_keys[: sequence.cacheable])
+            cached = self._scheduler.block_manager.lookup(sequence.prefix_keys[: sequence.cacheable], request.space)
             return cached > request.audio_positions[-1] or self._encoder_cache.ready(request)
         except Exception as error:  # the encoder's; the sequence ends when the scheduler is done
             self._encoder_errors.append((sequence, error))
@@ -358,17 +359,6 @@ class Engine:
             state.prompt_output = PromptLogprobs(sequence.request.prompt, params, audio_id, self._tokenizer)
             sequence.prompt_output = state.prompt_output
         return state
-
-    def _make_runner(self, draft: EngineModel | None) -> ModelRunner:
-        model = self._model
-        driver = TPDriver.of(model)
-        block_bytes = storage_for(model.language_model, 1).nbytes * (driver.processes_per_memory if driver else 1)
-        if draft is not None:
-            block_bytes += storage_for(draft.language_model, 1).nbytes
-        storage = storage_for(model.language_model, self.settings.num_blocks(block_bytes, model.device))
-        if driver is not None:
-            driver.init(storage.blocks)
-        return ModelRunner(model, storage, self._encoder_cache, driver)
 
     def _make_speculative(self, draft: EngineModel | None) -> SpeculativeDecoder | None:
         proposers: list[Proposer] = []

@@ -67,6 +67,8 @@ class Stats:
     blocks_cached: int = 0
     blocks_total: int = 0
     encoder_cache_bytes: int = 0
+    adapters_loaded: int = 0
+    adapter_bytes: int = 0
     queue_wait: Histogram = field(default_factory=Histogram)
     first_token: Histogram = field(default_factory=Histogram)
     inter_token: Histogram = field(default_factory=Histogram)

@@ -56,6 +56,9 @@ class EngineModel(Protocol):
     ) -> tuple[torch.Tensor, list[int]]:
         """Log-mels [A, mel bins, F] and their mask [A, F] to embeddings [N, H], and each clip's tokens."""
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """The module at a path such as "language_model.model.layers.0"."""
+
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
     def buffers(self, recurse: bool = True) -> Iterator[torch.Tensor]: ...

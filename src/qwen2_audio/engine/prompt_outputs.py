@@ -25,6 +25,7 @@ from ..inputs.prompt import Prompt
 from ..model.encoder import pad_to_window
 from ..text.tokenizer import Tokenizer
 from ..types import Chunk, PoolingParams, SamplingParams, TokenLogprob
+from .executor.adapter_rows import of_encoder
 from .executor.forward_batch import ForwardOutput
 from .model_interface import EngineModel
 from .request import Sequence
@@ -195,7 +196,8 @@ class ClipEmbedder:
                 del self.jobs[sequence]
                 continue
             try:
-                next(steps)
+                with of_encoder(self._model, sequence.request.adapter):
+                    next(steps)
             except StopIteration:
                 del self.jobs[sequence]
                 yield sequence, None

@@ -14,15 +14,17 @@ from collections import abc, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import BusyError, ShutdownError
 from ..types import Chunk, Completion, FinishReason, PoolingParams, SamplingParams, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from ..inputs.prompt import Prompt
+    from .adapters import LoadedAdapter
     from .prompt_outputs import PromptOutput
 
+T = TypeVar("T")
 
 PATIENCE = 60.0  # s that a request waits for room when other callers fill the queue
 
@@ -110,15 +112,16 @@ class RequestHandle:
         return completions_of(list(self), self.answers)
 
 
-def submit_when_free(submit: Callable[[], RequestHandle]) -> RequestHandle:
-    """`submit()`, again and again while the queue is full: a finished request leaves it with a short delay.
+def when_free(ask: Callable[[], T]) -> T:
+    """What `ask`, such as a `submit`, returns, called again and again while the queue is full: a finished request
+    leaves it with a short delay, and with it its adapter's place.
 
-    Raises BusyError where it stays full for 60 s, and ShutdownError at once.
+    Raises BusyError where that lasts 60 s, and ShutdownError at once.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return submit()
+            return ask()
         except ShutdownError:
             raise
         except BusyError:
@@ -159,6 +162,20 @@ class Request:
     priority: int = 0  # lower goes first
     arrived: float = field(default_factory=time.monotonic)
     pooling: PoolingParams | None = None  # it ends with its prefill, and hidden states are taken of it
+    adapter: LoadedAdapter | None = None  # what is computed for it has this LoRA added
+
+    @property
+    def space(self) -> int:
+        """Of its blocks: requests share them within one only."""
+        return 0 if self.adapter is None else self.adapter.key
+
+    @cached_property
+    def clip_keys(self) -> list[int]:
+        """For each clip a number that is the same where its embeddings are: its digest, negative and above -2**128 - 1,
+        and below that under an adapter of the encoder."""
+        adapter = self.adapter
+        shift = 0 if adapter is None or not adapter.encoder else adapter.key << 128
+        return [digest - shift for digest in self.prompt.digests]
 
     @cached_property
     def audio_positions(self) -> list[int]:

@@ -234,16 +234,18 @@ class Scheduler:
 
         Waiting for them costs no step: the same positions would be computed twice otherwise.
         """
-        size, keys = self.block_manager.size, sequence.prefix_keys
+        size, keys, space = self.block_manager.size, sequence.prefix_keys, sequence.request.space
         for other in self._running:
             prompt_end = len(other.request.prefix_keys)
             if other.computed >= prompt_end or other.prefix_keys[:size] != keys[:size]:
+                continue
+            if other.request.space != space:
                 continue
             shared = min(common_prefix(other.prefix_keys, keys), sequence.cacheable)
             shared_end = min(
                 -(-shared // size) * size, prompt_end
             )  # its block is published when it is full, or at the end
-            if other.computed < shared_end and self.block_manager.lookup(keys[: sequence.cacheable]) < shared:
+            if other.computed < shared_end and self.block_manager.lookup(keys[: sequence.cacheable], space) < shared:
                 return True
         return False
 
@@ -254,7 +256,8 @@ class Scheduler:
 
     def _fits(self, sequence: Sequence) -> bool:
         """There are blocks for all of its keys, and then one for each running sequence, which it will need next."""
-        more = self.block_manager.num_new_blocks(sequence.prefix_keys, sequence.cacheable)
+        keys, space = sequence.prefix_keys, sequence.request.space
+        more = self.block_manager.num_new_blocks(keys, sequence.cacheable, space)
         return more + len(self._running) <= self.block_manager.free
 
     def _start(self, sequence: Sequence) -> list[BlockCopy]:

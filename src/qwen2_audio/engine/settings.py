@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -78,9 +79,11 @@ class EngineSettings:
     encoder_cache_bytes: for embeddings of clips. max_num_batched_tokens: new positions a step; None: as many as take
     about 0.15 s. max_num_seqs: answers computed at a time. max_waiting: answers in line. num_prompt_lookup_tokens:
     draft tokens a step by prompt lookup. num_speculative_tokens: draft tokens a step by a draft model, where there is
-    one; 0: none. enable_prefix_caching: keep clips, keys and values for later requests.
+    one; 0: none. enable_prefix_caching: keep clips, keys and values for later requests. lora_folder, lora_modules:
+    where the adapters lie that a request may name: by their folders' names in one folder, and by names of their own.
+    max_loras: adapters in memory at a time.
 
-    Raises ConfigError for a number that is too small.
+    Raises ConfigError for a number that is too small, and for a folder that is not there.
     """
 
     kv_tokens: int | None = None
@@ -91,6 +94,9 @@ class EngineSettings:
     num_prompt_lookup_tokens: int = 0
     num_speculative_tokens: int = 4
     enable_prefix_caching: bool = True
+    lora_folder: Path | None = None
+    lora_modules: Mapping[str, Path] = field(default_factory=dict)
+    max_loras: int = 8
 
     def __post_init__(self) -> None:
         least = {
@@ -100,11 +106,24 @@ class EngineSettings:
             "max_waiting": 1,
             "num_prompt_lookup_tokens": 0,
             "num_speculative_tokens": 0,
+            "max_loras": 1,
         }
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} is {value}; expected a number of at least {low}.")
+        if self.lora_folder is not None:
+            object.__setattr__(self, "lora_folder", Path(self.lora_folder))
+        if self.lora_folder is not None and not self.lora_folder.is_dir():
+            raise ConfigError(f"{self.lora_folder} is not a folder; expected one with a folder for each adapter in it.")
+        for name, path in self.lora_modules.items():
+            if not name or not Path(path).is_dir():
+                raise ConfigError(f"The adapter {name!r} is to lie in {path}, no folder; expected NAME=FOLDER.")
+
+    @property
+    def adapters_allowed(self) -> bool:
+        """Whether requests may name adapters."""
+        return self.lora_folder is not None or bool(self.lora_modules)
 
     def num_blocks(self, block_bytes: int, device: torch.device) -> int:
         """Blocks of the KV cache, of `block_bytes` each, on `device`."""

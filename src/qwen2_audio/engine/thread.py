@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import BusyError, ConfigError, ShutdownError
 from ..inputs.prompt import Prompt
 from ..native.openmp import team_leaver
 from ..types import Chunk, FinishReason, PoolingParams, SamplingParams
+from .adapters import LoadedAdapter
 from .engine import Engine
 from .metrics import Stats
 from .request import RequestHandle
@@ -26,14 +28,22 @@ WORKERS = 2  # threads that prepare clips
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A request on its way to the engine."""
+class _Asked:
+    """A request without its prompt, which is still prepared."""
 
-    prompt: Prompt
     params: SamplingParams | PoolingParams
     handle: RequestHandle
     deadline: float | None
     priority: int
+    adapter: LoadedAdapter | None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A request on its way to the engine."""
+
+    prompt: Prompt
+    asked: _Asked
 
 
 class EngineThread:
@@ -63,13 +73,14 @@ class EngineThread:
         timeout: float | None = None,
         priority: int = 0,
         quick: bool = False,
+        adapter: LoadedAdapter | None = None,
     ) -> RequestHandle:
         """Take in a request. `prepare` is called on a worker thread; `timeout` counts from now, in seconds. `quick`: it
-        has no clip to read, and does not wait for requests that have.
+        has no clip to read, and does not wait for requests that have. `adapter`: of the engine's `adapters`.
 
-        Raises BusyError where as many wait as may, ShutdownError once the engine is closing, ConfigError in a process
-        that was forked since the engine started. What goes wrong later (in `prepare` too) is the `error` of the
-        terminal deltas.
+        Raises BusyError where as many wait as may, or others use all places for adapters, ShutdownError once the engine
+        is closing, ConfigError in a process that was forked since the engine started. What goes wrong later (in
+        `prepare` too) is the `error` of the terminal deltas.
         """
         if os.getpid() != self._pid:  # the engine's thread is not in this process, and would never answer
             raise ConfigError(
@@ -87,8 +98,10 @@ class EngineThread:
             if len(self._open) >= limit:
                 raise BusyError(f"{len(self._open)} requests wait or run already, as many as may; try again later.")
             handle = RequestHandle(params.n, self._cancel)
+            if adapter is not None:
+                self._engine.adapters.use(adapter, handle)
             workers = self._text_worker if quick else self._workers
-            workers.submit(self._prepare, prepare, params, handle, deadline, priority)
+            workers.submit(self._prepare, prepare, _Asked(params, handle, deadline, priority, adapter))
             self._open.add(handle)
             self._unsubmitted[handle] = deadline
             self._changed.notify_all()  # the engine's thread watches the deadline
@@ -122,14 +135,8 @@ class EngineThread:
 
     # -- worker threads
 
-    def _prepare(
-        self,
-        prepare: Callable[[], Prompt],
-        params: SamplingParams | PoolingParams,
-        handle: RequestHandle,
-        deadline: float | None,
-        priority: int,
-    ) -> None:
+    def _prepare(self, prepare: Callable[[], Prompt], asked: _Asked) -> None:
+        handle = asked.handle
         with self._changed:
             if handle not in self._unsubmitted:  # cancelled, or past its deadline, while it waited
                 return
@@ -145,7 +152,7 @@ class EngineThread:
                 self._num_preparing -= 1
         with self._changed:
             if handle in self._unsubmitted:
-                self._inbox.append(_Prepared(prompt, params, handle, deadline, priority))
+                self._inbox.append(_Prepared(prompt, asked))
                 self._changed.notify_all()
 
     def _claim(self, handle: RequestHandle) -> bool:
@@ -220,13 +227,12 @@ class EngineThread:
     def _take(self, item: _Prepared | RequestHandle) -> None:
         if isinstance(item, RequestHandle):
             self._engine.cancel(item)
-        elif self._claim(item.handle):
+        elif self._claim((asked := item.asked).handle):
+            options: dict[str, Any] = {"deadline": asked.deadline, "priority": asked.priority, "adapter": asked.adapter}
             try:
-                self._engine.submit(
-                    item.prompt, item.params, item.handle, deadline=item.deadline, priority=item.priority
-                )
+                self._engine.submit(item.prompt, asked.params, asked.handle, **options)
             except Exception as error:
-                self._end(item.handle, "error", error)
+                self._end(asked.handle, "error", error)
 
     def _step(self) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from ..audio.mel import SAMPLE_RATE
-from ..engine.request import RequestHandle, submit_when_free
+from ..engine.request import RequestHandle, when_free
 from ..errors import ConfigError
 from ..types import Completion, Ending, Message, SamplingParams, TokenLogprob
 from . import guards, wording
@@ -107,7 +107,7 @@ class WindowAsker:
             logprobs=0,
         )
         submit, raw = self._model.submit, self._model.is_base
-        return submit_when_free(lambda: submit(messages, params, timeout=self._timeout, raw=raw))
+        return when_free(lambda: submit(messages, params, timeout=self._timeout, raw=raw))
 
     def segments(self, window: Window, handle: RequestHandle | None) -> list[Segment]:
         """Wait for a window's answer: a segment, or two where it was asked again in halves. Raises the answer's

@@ -73,10 +73,13 @@ class BoundWeights:
         self._modules = list(layer.modules())
 
     def is_current(self) -> bool:
-        """False once a linear layer was replaced or its weight moved (by an adapter, a cast), or a hook was added."""
-        if not all(bound.is_current() for bound in self._linears):
-            return False
-        return not any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
+        """False once a linear layer was replaced, or its weight moved (by an adapter, a cast)."""
+        return all(bound.is_current() for bound in self._linears)
+
+    @property
+    def hooked(self) -> bool:
+        """Whether a module of the layer has a hook, which native code would not call."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
 
 
 class LayerTable:
@@ -93,6 +96,11 @@ class LayerTable:
     def is_current(self, layers: Sequence[Any]) -> bool:
         """Whether `layers` still have the weights that the table was made from."""
         return self._norms == _norm_addresses(layers) and all(bound.is_current() for bound in self._weights)
+
+    @property
+    def hooked(self) -> bool:
+        """Whether one of the layers has a hook."""
+        return any(bound.hooked for bound in self._weights)
 
 
 def _struct(layer: Any, bound: BoundWeights) -> LayerStruct:

@@ -58,6 +58,28 @@ class DenseLinear(nn.Linear):
         )
 
 
+def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x [..., in] times the transpose of `weight` [out, in], without gradients: [..., out].
+
+    On the kernel, some rows at a time, a row's result depends on no other row, in any bit. For other dtypes and
+    devices, and where there are no kernels, it is a library's product.
+    """
+    rows = x.numel() // weight.shape[1]
+    plain = x.dtype == weight.dtype == torch.float32 and x.is_cpu and weight.is_cpu and weight.is_contiguous()
+    if not (plain and rows and library.has_memory(x) and worthwhile()):
+        return F.linear(x, weight)
+    kernels = library.load().library
+    assert kernels is not None
+    library.follow_torch(kernels)
+    out_features, in_features = weight.shape
+    flat, out = x.reshape(rows, in_features).contiguous(), x.new_empty(rows, out_features)
+    for at in range(0, rows, MOST_ROWS):
+        part, result = flat[at : at + MOST_ROWS], out[at : at + MOST_ROWS]
+        sizes = (in_features, out_features, part.data_ptr(), len(part), result.data_ptr())
+        kernels.qwa_dense(weight.data_ptr(), None, *sizes)
+    return out.view(*x.shape[:-1], out_features)
+
+
 def worthwhile() -> bool:
     """Whether there are kernels that are faster than a library's product; the portable ones are not."""
     return fused.kernels() is not None and library.load().isa != "portable"

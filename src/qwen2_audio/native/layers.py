@@ -60,7 +60,7 @@ class Native(nn.Module):
         """The linear layers, bound again if they changed. None if one is not quantised any more or there is a hook."""
         if self._bound_weights is None or not self._bound_weights.is_current():
             self._bound_weights = BoundWeights(self, self.LINEARS) if self.fits(self) else None
-        return self._bound_weights if self._bound_weights is not None and self._bound_weights.is_current() else None
+        return self._bound_weights if self._bound_weights is not None and not self._bound_weights.hooked else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_bound_weights": None}  # a copy has other addresses
@@ -191,7 +191,8 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
                     break
                 weights.append(bound)
             self._layer_table = LayerTable(layers, weights) if len(weights) == len(layers) else None
-        return self._layer_table
+        # A table is kept while there are hooks: those of an adapter come and go with the passes that need it.
+        return self._layer_table if self._layer_table is not None and not self._layer_table.hooked else None
 
     @staticmethod
     def bound_weights_of(layer: nn.Module) -> BoundWeights | None:
@@ -200,7 +201,7 @@ class NativeLanguageModel(Native, Qwen2LanguageModel):
         linears = [layer.get_submodule(path) for path in DECODER_LINEARS]
         all_dense = all(isinstance(linear, DenseLinear) and linear.fits() for linear in linears)
         bound = BoundWeights(layer, DECODER_LINEARS) if all_dense and dense.worthwhile() else None
-        return bound if bound is not None and bound.is_current() else None  # not current at once: there is a hook
+        return bound if bound is not None and not bound.hooked else None
 
 
 class DenseLanguageModel(NativeLanguageModel):

@@ -22,6 +22,7 @@ from .capabilities import Capabilities, general_capabilities
 from .errors import on_http_error, respond, shutting_down
 from .metrics import Metrics
 from .middleware import RequestMiddleware
+from .models import model_names, served_model
 from .routes.audio import AudioRoutes
 from .routes.chat import ChatRoutes
 from .routes.decisions import DecisionRoutes
@@ -130,18 +131,20 @@ class _InfoRoutes:
         self._capabilities = capabilities.to_dict()
 
     async def models(self, request: Request) -> Response:
-        data = [self._entry(name) for name in self._state.names]
+        data = [self._entry(name) for name in await model_names(self._state)]
         return JSONResponse({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        self._state.check_model(name)
+        if name not in self._state.names:
+            name = (await served_model(self._state, name)).name
         return JSONResponse(self._entry(name))
 
     def _entry(self, name: str) -> dict[str, Any]:
-        backend = self._state.backend
+        backend, base = self._state.backend, name in self._state.names
         return {
             "id": name, "object": "model", "created": int(self._state.started), "owned_by": "qwen2-audio",
+            "parent": None if base else self._state.names[0],
             "max_model_len": backend.context, "about": backend.about, "defaults": dict(backend.defaults),
             "capabilities": self._capabilities,
         }  # fmt: skip

@@ -35,6 +35,16 @@ class Backend(Reader, Protocol):
     def version(self) -> str:
         """The version of this package."""
 
+    def adapters(self) -> Sequence[str]:
+        """Names of the LoRA adapters that requests may have, in order. May read a folder."""
+
+    def with_adapter(self, name: str) -> Backend:
+        """The same model with an adapter, for what is submitted to the result. May read files.
+
+        Raises UnknownAdapterError, WeightsError for files that are damaged or do not fit, BusyError where requests use
+        as many others as may be in memory.
+        """
+
     def submit_embedding(
         self,
         source: EmbeddingInput,

@@ -24,10 +24,10 @@ from ..longform.wording import LANGUAGES
 from ..types import Chunk
 from .errors import ApiError, as_api_error, shutting_down, too_slow
 from .event_stream import EventStream, encode_event
+from .models import ServedModel
 from .protocol import SpeechRequest
 from .settings import Settings
 from .speech import UNKNOWN
-from .state import State
 from .stream_reader import run_while_connected
 
 # Fields of a request that shape one answer, and would say nothing of the many that a long clip takes.
@@ -54,16 +54,17 @@ def check_fields(speech: SpeechRequest) -> None:
         raise ApiError(message, param="include", code="unsupported_value")
 
 
-async def answer(request: Request, state: State, clip: BinaryIO, speech: SpeechRequest, task: Task) -> Response:
+async def answer(request: Request, model: ServedModel, clip: BinaryIO, speech: SpeechRequest, task: Task) -> Response:
     """The response to a transcription, or with `task.to` a translation, of a clip, which is closed in the end."""
     try:
         words = "word" in speech.timestamp_granularities
-        work = _Work(state, clip, task, SegmentTimes(state.backend.aligner if words else None))
+        work = _Work(model, clip, task, SegmentTimes(model.backend.aligner if words else None))
     except BaseException:
         clip.close()
         raise
+    settings = model.state.settings
     if speech.stream:  # the stream is broken off with the work, if its client does not read
-        return EventStream(_stream(work, speech), work.handle, state.settings, work.end - state.settings.deadline)
+        return EventStream(_stream(work, speech), work.handle, settings, work.end - settings.deadline)
     async with aclosing(work.events()) as events:
         transcript = await run_while_connected(request, _collect(events))
     return _formatted(transcript, speech)
@@ -72,10 +73,10 @@ async def answer(request: Request, state: State, clip: BinaryIO, speech: SpeechR
 class _Work:
     """A transcription on a thread. Attributes: `handle`, whose `cancel` stops it; `end`, by the event loop's clock."""
 
-    def __init__(self, state: State, clip: BinaryIO, task: Task, times: SegmentTimes) -> None:
+    def __init__(self, model: ServedModel, clip: BinaryIO, task: Task, times: SegmentTimes) -> None:
         """ApiError (503) if the server is shutting down. The thread closes `clip`."""
-        self._settings = settings = state.settings
-        if state.closing:
+        self._settings = settings = model.state.settings
+        if model.state.closing:
             raise shutting_down(settings.retry)
         self._stopped = threading.Event()
         self.handle = RequestHandle(1, lambda _: self._stopped.set())
@@ -84,9 +85,9 @@ class _Work:
         self.end = self._loop.time() + self._seconds
         limits = Limits(max_bytes=settings.upload_bytes, max_seconds=settings.clip_seconds, deadline=self._seconds)
         listening = Listening(limits=limits, count_first=True)
-        source, transcription = [(clip, "The file")], state.backend.transcription
+        source, transcription = [(clip, "The file")], model.backend.transcription
         steps = transcribe(
-            state.backend, source, task, transcription, listening, timeout=settings.deadline, times=times
+            model.backend, source, task, transcription, listening, timeout=settings.deadline, times=times
         )
         threading.Thread(target=self._run, args=(steps, clip), name="long audio", daemon=True).start()
 

@@ -11,12 +11,12 @@ from ..longform.questions.policy import Policy
 from ..types import Message, SamplingParams
 from .convert import clip_params, ending_of
 from .errors import ApiError, as_api_error, shutting_down
+from .models import ServedModel
 from .protocol import ChatRequest
-from .state import State
 
 
 async def long_question(
-    state: State, chat: ChatRequest, messages: list[Message], params: SamplingParams, policy: Policy
+    model: ServedModel, chat: ChatRequest, messages: list[Message], params: SamplingParams, policy: Policy
 ) -> RequestHandle | None:
     """Ask about a conversation with a long clip; None where no clip is long.
 
@@ -26,13 +26,13 @@ async def long_question(
     from ..longform.questions.question import Options
     from ..longform.questions.submit import submit
 
-    settings = state.settings
-    if state.closing:
+    settings = model.state.settings
+    if model.state.closing:
         raise shutting_down(settings.retry)
     limits = Limits(max_seconds=settings.clip_seconds, deadline=settings.clip_seconds)
     options = Options(settings.deadline, chat.priority, limits)
     try:
-        _, handle = await asyncio.to_thread(submit, state.backend, messages, params, policy, options)
+        _, handle = await asyncio.to_thread(submit, model.backend, messages, params, policy, options)
     except AudioError as error:
         raise as_api_error(error, settings.retry, clip_params(chat.messages)) from error
     if handle is not None and ending_of(chat) != "answer":

@@ -41,6 +41,8 @@ NAMES = {
     "draft_tokens_proposed": ("draft_tokens_proposed", "Tokens proposed by the draft model"),
     "draft_tokens_accepted": ("draft_tokens_accepted", "Tokens of the draft model that were accepted"),
     "encoder_cache_bytes": ("encoder_cache_bytes", "Bytes of encoded clips in the encoder cache"),
+    "adapters_loaded": ("adapters_loaded", "Adapters by request that are in memory"),
+    "adapter_bytes": ("adapter_bytes", "Bytes of those adapters"),
 }
 OLD_NAMES = {  # name -> old name, sent as well until 0.3
     "lookup_tokens_proposed": "guesses_made",
@@ -52,7 +54,7 @@ OLD_NAMES = {  # name -> old name, sent as well until 0.3
 }
 GAUGES = {
     "num_requests_waiting", "num_requests_running", "blocks_used", "blocks_cached", "blocks_total",
-    "encoder_cache_bytes", "sounds_bytes",
+    "encoder_cache_bytes", "sounds_bytes", "adapters_loaded", "adapter_bytes",
 }  # fmt: skip
 
 

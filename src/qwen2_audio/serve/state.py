@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ..engine.request import RequestHandle
-from ..types import Chunk, Ending, Message, SamplingParams
 from .backend import Backend
 from .errors import ApiError, busy, shutting_down, too_slow
 from .settings import Settings
-from .stream_reader import stream
 
 RESERVATION = "qwen2_audio.reservation"  # key of a request's Reservation in its ASGI scope
 
@@ -37,12 +34,6 @@ class State:
     def names(self) -> tuple[str, ...]:
         """Names of the model that clients may use; responses carry the first one."""
         return self.settings.names or (self.backend.name,)
-
-    def check_model(self, name: str | None) -> None:
-        """ApiError (404) if a request names another model. It may name none, because there is only one."""
-        if name is not None and name not in self.names:
-            message = f"There is no model {name[:100]!r} here; expected {', '.join(map(repr, self.names))}."
-            raise ApiError(message, status=404, param="model", code="model_not_found")
 
     @contextmanager
     def admit(self, body_bytes: int, spooled_bytes: int = 0) -> Iterator[Reservation]:
@@ -81,26 +72,6 @@ class State:
             raise busy(
                 "The requests being served have reserved all memory for requests; try again.", self.settings.retry
             )
-
-    def submit(
-        self,
-        messages: list[Message],
-        params: SamplingParams,
-        arrived: float,
-        priority: int = 0,
-        clip_params: Sequence[str] = (),
-        raw: bool = False,
-        ending: Ending = "answer",
-    ) -> tuple[RequestHandle, AsyncGenerator[Chunk, None]]:
-        """Submits a conversation to the model: the request's handle, and its chunks as `stream_reader.stream` has them.
-
-        `arrived`: the request's arrival by the event loop's clock, in seconds; the deadline counts from there.
-        `clip_params`: the request's field of each clip, for errors.
-        `raw`, `ending`: as `Backend.submit` takes them.
-        """
-        timeout = self.seconds_left(arrived)
-        handle = self.backend.submit(messages, params, timeout=timeout, priority=priority, raw=raw, ending=ending)
-        return handle, stream(handle, self.settings, clip_params)
 
     def seconds_left(self, arrived: float) -> float:
         """Until a request's deadline. ApiError if it has passed, or the server is shutting down."""

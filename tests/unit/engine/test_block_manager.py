@@ -111,6 +111,19 @@ def test_the_end_of_a_released_sequence_is_found_though_its_block_is_not_full():
     assert pool.lookup([7] * 6) == 5
 
 
+def test_what_was_computed_with_an_adapter_is_found_by_requests_with_it_only():
+    pool, keys = BlockManager(16, SIZE), [0, 1, 2, 3, 4, 5]
+    (adapted,) = sequences(request(0, keys, space=7))
+    assert pool.allocate(adapted) is None and pool.extend(adapted, len(keys))
+    adapted.computed = len(keys)
+    pool.release(adapted)
+    assert [pool.lookup([*keys, 6], space) for space in (7, 0, 8)] == [6, 0, 0]
+    assert [pool.num_new_blocks(keys, None, space) for space in (7, 0)] == [2, 2], "idle ones count"
+    one, (other,) = sequence(keys), sequences(request(1, keys, space=7))
+    assert pool.allocate(one) is None and one.computed == 0
+    assert pool.allocate(other) is not None and other.computed == 5
+
+
 def test_the_nearest_of_many_is_found():
     pool = BlockManager(64, SIZE)
     for first in range(1, 6):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +10,10 @@ from kit.tiny import tiny_config, tiny_model
 from qwen2_audio.engine import encoder_cache
 from qwen2_audio.engine.encoder_cache import EncoderCache
 from qwen2_audio.engine.metrics import Stats
+from qwen2_audio.engine.request import Request, RequestHandle
 from qwen2_audio.errors import AudioError
 from qwen2_audio.inputs.prompt import Prompt
+from qwen2_audio.types import SamplingParams
 
 LAYERS = 2
 SLICES = LAYERS + 1  # a job's: one before each layer, and the one that finishes it
@@ -33,7 +33,11 @@ def request(*frames, seed=0):
     """A request with a clip of each of so many mel frames; other seeds give other clips."""
     rng = np.random.default_rng(seed)
     clips = [rng.standard_normal((8, n + n % 2 + 2)).astype(np.float32) for n in frames]
-    return SimpleNamespace(prompt=Prompt([], clips, list(frames), ()))
+    return of_prompt(Prompt([], clips, list(frames), ()))
+
+
+def of_prompt(prompt):
+    return Request(0, prompt, [], SamplingParams(), RequestHandle(1, lambda handle: None), 1, "length")
 
 
 def need(cache, *frames, seed=0):
@@ -97,7 +101,7 @@ def test_clips_of_like_length_are_encoded_together(cache):
     lengths = (50, 200, 201, 1400, 1450, 1500)
     many = need(cache, *lengths)
     cache._start_jobs()
-    jobs = [[frames for _, frames in job.clips] for job in cache._jobs]
+    jobs = [[clip.frames for clip in job.clips] for job in cache._jobs]
     assert jobs == [[50, 200], [201], [1400, 1450], [1500]]  # up to 2 x 50 + 100 frames; up to 3000 together
     slices(cache, SLICES * len(jobs))
     assert cache.has_all(many)
@@ -179,7 +183,7 @@ def test_the_model_of_whole_windows_is_asked_in_one_go(cache, model, monkeypatch
     """An encoder that attends to padding, as some checkpoints ask for, has no layers to stop between."""
     monkeypatch.setattr(model, "encoder_mask", False)
     window = np.random.default_rng(0).standard_normal((8, 3000)).astype(np.float32)
-    wanted = SimpleNamespace(prompt=Prompt([], [window], [100], ()))
+    wanted = of_prompt(Prompt([], [window], [100], ()))
     cache.acquire(wanted)
     cache.ready(wanted)
     slices(cache, 1)

@@ -11,9 +11,9 @@ import torch
 from kit.fixed_shapes import PASTS, Spelling, filled_storage, ordinary, packed_of, small_model
 from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.distributed import tensor_parallel
-from qwen2_audio.engine import engine as engine_module
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.executor import cuda_graphs as graphs
+from qwen2_audio.engine.executor import model_runner
 from qwen2_audio.engine.executor.cuda_graphs import (
     GraphRunner,
     batch_bucket,
@@ -214,7 +214,7 @@ def test_a_capture_that_fails_turns_graphs_off_and_nothing_else(model, filled, c
 
 def engine_of(model, monkeypatch, settings, *, fixed):
     """An engine over an ordinary paged cache; `fixed`: with steps of fixed shape, as on a GPU."""
-    monkeypatch.setattr(engine_module, "storage_for", lambda language_model, blocks: language_model.new_paged(blocks))
+    monkeypatch.setattr(model_runner, "storage_for", lambda language_model, blocks: language_model.new_paged(blocks))
     made = Engine(model, Spelling(), settings)
     if fixed:
         made._runner._graph_runner = GraphRunner(model, made._runner.storage)

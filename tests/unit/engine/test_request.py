@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from qwen2_audio.engine.request import Request, RequestHandle, Sequence, completions_of, submit_when_free
+from qwen2_audio.engine.request import Request, RequestHandle, Sequence, completions_of, when_free
 from qwen2_audio.errors import BusyError, ShutdownError
 from qwen2_audio.inputs.prompt import Prompt, digest
 from qwen2_audio.types import Chunk, Heard, SamplingParams, TokenLogprob, Usage
@@ -49,18 +49,18 @@ def refusing(*errors):
 
 def test_a_full_queue_is_tried_again(monkeypatch):
     submit, calls = refusing(BusyError("full"), BusyError("full"))
-    assert isinstance(submit_when_free(submit), RequestHandle) and len(calls) == 3
+    assert isinstance(when_free(submit), RequestHandle) and len(calls) == 3
     monkeypatch.setattr("qwen2_audio.engine.request.PATIENCE", 0.03)
     submit, calls = refusing(*[BusyError("full")] * 1000)
     with pytest.raises(BusyError, match="full"):
-        submit_when_free(submit)
+        when_free(submit)
     assert len(calls) > 1
 
 
 def test_an_engine_that_shuts_down_is_not():
     submit, calls = refusing(BusyError("full"), ShutdownError("no more"))
     with pytest.raises(ShutdownError, match="no more"):
-        submit_when_free(submit)
+        when_free(submit)
     assert len(calls) == 2
 
 

@@ -23,7 +23,7 @@ def test_one_thread_holds_for_the_calling_thread_and_ends():
             other = threading.Thread(target=elsewhere)
             other.start()
             other.join()
-        with pytest.raises(ValueError, match="^x$"), openmp.one_thread():
+        with pytest.raises(ValueError, match=r"^x$"), openmp.one_thread():
             raise ValueError("x")
         assert seen == {"inside": 1, "other": 2}
         assert torch.get_num_threads() == 2

@@ -178,6 +178,7 @@ PUBLIC_METRICS = {  # name -> type: dashboards are built on these
     "draft_tokens_accepted": "counter", "draft_cache_full": "counter",
     "draft_failures": "counter", "seconds_draft": "counter", "num_requests_waiting": "gauge",
     "num_requests_running": "gauge", "blocks_used": "gauge", "blocks_cached": "gauge", "blocks_total": "gauge",
+    "adapters_loaded": "gauge", "adapter_bytes": "gauge",
     "encoder_cache_bytes": "gauge", "sounds_bytes": "gauge", "request_queue_time_seconds": "histogram",
     "time_to_first_token_seconds": "histogram", "inter_token_latency_seconds": "histogram",
     "e2e_request_latency_seconds": "histogram", "step_seconds": "histogram", "request_prompt_tokens": "histogram",

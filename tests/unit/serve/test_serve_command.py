@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import pytest
@@ -70,10 +72,27 @@ def test_every_option_arrives(serving, tmp_path, monkeypatch):
     assert (fetch.redirects, fetch.seconds, fetch.folder) == (1, 2, tmp_path)
 
 
+NO_LORAS: dict[str, Any] = {"lora_folder": None, "lora_modules": {}, "max_loras": 8}
+
+
+def test_adapters_arrive_where_models_are_loaded(serving, monkeypatch, tmp_path, capsys):
+    loads = []
+    monkeypatch.setattr(command, "_load", lambda load, model: loads.append(load.keywords) or FakeBackend())
+    named = ("--lora-modules", f"a={tmp_path}/x=y", "--lora-modules", "b=elsewhere")
+    assert serving("--lora-folder", tmp_path, *named, "--max-loras", 3)[0] == 0
+    ((found,),) = (loads,)
+    assert (found["lora_folder"], found["max_loras"]) == (tmp_path, 3)
+    assert found["lora_modules"] == {"a": tmp_path / "x=y", "b": Path("elsewhere")}
+    for wrong, why in (("a", "has no name or no folder"), ("=b", "has no name or no folder")):
+        assert serving("--lora-modules", wrong)[0] == 2 and why in capsys.readouterr().err
+    assert serving("--lora-modules", "a=b", "--lora-modules", "a=c")[0] == 2
+    assert "names an adapter twice" in capsys.readouterr().err
+
+
 def test_a_draft_arrives_where_models_are_loaded(serving, monkeypatch):
     calls = []
     monkeypatch.setattr(command, "_load", lambda load, model: calls.append((load, model)) or FakeBackend())
-    options = {"draft": "small", "num_speculative_tokens": 6, "aligner": "own"}
+    options = {"draft": "small", "num_speculative_tokens": 6, "aligner": "own", **NO_LORAS}
     assert serving("--model", "large", "--draft", "small", "--num-speculative-tokens", 6, "--aligner", "own")[0] == 0
     ((load, model),) = calls
     assert (model, load.args[0], load.keywords) == ("large", "large", options)
@@ -83,7 +102,7 @@ def test_an_old_option_does_what_the_new_one_does_and_says_so(serving, monkeypat
     loads = []
     monkeypatch.setattr(command, "_load", lambda load, model: loads.append(load.keywords) or FakeBackend())
     assert serving("--draft", "small", "--draft-tokens", 6)[0] == serving("--draft=small", "--draft-tokens=6")[0] == 0
-    assert loads == [{"draft": "small", "num_speculative_tokens": 6, "aligner": None}] * 2
+    assert loads == [{"draft": "small", "num_speculative_tokens": 6, "aligner": None, **NO_LORAS}] * 2
     notice = "qwen2-audio: --draft-tokens is now --num-speculative-tokens; the old name goes in 0.3.\n"
     assert capsys.readouterr().err.count(notice) == 2
 

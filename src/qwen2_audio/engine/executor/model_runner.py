@@ -10,14 +10,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain
+from typing import Self
 
 import torch
 
 from ...model.paged import PagedStorage
+from ...native.paged import storage_for
 from ..block_manager import BlockCopy
 from ..encoder_cache import EncoderCache
 from ..model_interface import EngineModel
 from ..scheduler import ScheduledSequence
+from ..settings import EngineSettings
+from .adapter_rows import of_language_model
 from .cuda_graphs import GraphRunner
 from .forward_batch import ForwardBatch, ForwardOutput
 from .tp_worker import TPDriver
@@ -27,14 +31,35 @@ class ModelRunner:
     """Runs the model over the blocks of `storage`; with a `driver`, other processes run along."""
 
     def __init__(
-        self, model: EngineModel, storage: PagedStorage, encoder_cache: EncoderCache, driver: TPDriver | None = None
+        self,
+        model: EngineModel,
+        storage: PagedStorage,
+        encoder_cache: EncoderCache,
+        driver: TPDriver | None = None,
+        *,
+        adapts: bool = True,
     ) -> None:
-        self.storage = storage
+        """`adapts`: the requests' adapters are `model`'s; else it computes without them."""
+        self.storage, self._adapts = storage, adapts
         self._model, self._encoder_cache, self._driver = model, encoder_cache, driver
         self._graph_runner = GraphRunner.of(model, storage)
         self._audio_id = int(model.config.audio_token_index)
         self._device, self._embed = model.device, model.get_input_embeddings()
         self._weights_version = weights_version(model)
+
+    @classmethod
+    def for_engine(
+        cls, model: EngineModel, draft: EngineModel | None, settings: EngineSettings, encoder_cache: EncoderCache
+    ) -> Self:
+        """With as many blocks as `settings` allow for `model`, and for `draft` beside it."""
+        driver = TPDriver.of(model)
+        block_bytes = storage_for(model.language_model, 1).nbytes * (driver.processes_per_memory if driver else 1)
+        if draft is not None:
+            block_bytes += storage_for(draft.language_model, 1).nbytes
+        storage = storage_for(model.language_model, settings.num_blocks(block_bytes, model.device))
+        if driver is not None:
+            driver.init(storage.blocks)
+        return cls(model, storage, encoder_cache, driver)
 
     def weights_changed(self) -> bool:
         """Whether weights were written to or replaced since the last call; graphs of the old ones are dropped."""
@@ -82,11 +107,16 @@ class ModelRunner:
             [num_logits_of(item) for item in scheduled],
         )
         output = None
-        if self._graph_runner is not None and not has_audio:
+        adapters = [item.sequence.request.adapter if self._adapts else None for item in scheduled]
+        if self._graph_runner is not None and not has_audio and not any(adapters):
             output = self._graph_runner.run(batch, ids)
         layers = [taken.layer for item in scheduled if (taken := item.sequence.prompt_output) and not taken.with_logits]
         with_audio = scheduled if has_audio else []
-        return output or self._run_packed(with_audio, batch, ids, layers), tuple(batch.num_logits)
+        if output is None:
+            counts = batch.query_lens, batch.num_logits
+            with of_language_model(self._model, adapters, *counts) if any(adapters) else nullcontext():
+                output = self._run_packed(with_audio, batch, ids, layers)
+        return output, tuple(batch.num_logits)
 
     def _run_packed(
         self, with_audio: list[ScheduledSequence], batch: ForwardBatch, ids: list[int], layers: list[int]

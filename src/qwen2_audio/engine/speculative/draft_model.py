@@ -56,7 +56,10 @@ class DraftSequence(Sequence):
 
 
 class DraftModel:
-    """A Proposer: greedy tokens of a model that shares nothing with the engine's, except perhaps the encoder cache."""
+    """A Proposer: greedy tokens of a model that shares nothing with the engine's, except perhaps the encoder cache.
+
+    Adapters are the engine's model's: for a request with one, the draft model proposes what it would say without.
+    """
 
     def __init__(
         self,
@@ -73,9 +76,9 @@ class DraftModel:
         answer, behind which nothing is proposed."""
         self._owns_encoder_cache = encoder_cache is None
         budget = settings.encoder_cache_bytes if settings.enable_prefix_caching else 0
-        self._encoder_cache = encoder_cache or EncoderCache(model, budget, Stats())
+        self._encoder_cache = encoder_cache or EncoderCache(model, budget, Stats(), adapts=False)
         storage = storage_for(model.language_model, blocks)
-        self._runner = ModelRunner(model, storage, self._encoder_cache)
+        self._runner = ModelRunner(model, storage, self._encoder_cache, adapts=False)
         self._block_manager = BlockManager(storage.blocks, storage.block)
         self._context = int(model.config.text_config.max_position_embeddings)
         self._step_size = StepSizeController(PREFILL_SECONDS, settings.max_num_batched_tokens)

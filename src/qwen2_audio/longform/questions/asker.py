@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ...engine.request import RequestHandle, submit_when_free
+from ...engine.request import RequestHandle, when_free
 from ...types import Completion, FinishReason, Message, SamplingParams, Usage
 from ..asking import Model
 from ..settings import TranscriptionSettings
@@ -79,7 +79,7 @@ class Asker:
     def ask(self, messages: Sequence[Message], params: SamplingParams) -> RequestHandle:
         """`submit`, as soon as there is room. Raises BusyError where there is none for 60 s, ShutdownError where the
         model takes no more."""
-        return submit_when_free(lambda: self.submit(messages, params))
+        return when_free(lambda: self.submit(messages, params))
 
     def answer(self, handle: RequestHandle) -> Completion:
         """Wait for the one answer of a request. Raises its error, or EndedError."""

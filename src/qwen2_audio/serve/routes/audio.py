@@ -22,6 +22,7 @@ from ..bodies import FORM, check_content_type, read_form
 from ..convert import sampling_params
 from ..errors import ApiError
 from ..event_stream import EventStream, encode_event, prepend
+from ..models import ServedModel, served_model
 from ..protocol import SpeechRequest, parse_speech
 from ..speech import UNKNOWN, check_aligner, language_of, question
 from ..state import State
@@ -69,30 +70,30 @@ class AudioRoutes:
             closing.callback(form.file.close)
             speech = parse_speech(_values(form.fields))
             _check_combinations(speech, translate)
-            self._state.check_model(speech.model)
+            model = await served_model(self._state, speech.model)
             language = language_of(speech.language)
             to = (language_of(speech.to_language, "to_language") or ENGLISH) if translate else None
-            text = question(to=to, language=language, prompt=speech.prompt, base=self._state.backend.is_base)
+            text = question(to=to, language=language, prompt=speech.prompt, base=model.backend.is_base)
             words = "word" in speech.timestamp_granularities
             if words:
-                await asyncio.to_thread(check_aligner, self._state.backend.aligner)
+                await asyncio.to_thread(check_aligner, model.backend.aligner)
             # A file that memory is not reserved for is long by its size, and read from the disk.
             large = form.size > self._state.settings.clip_bytes
             if words or large or await asyncio.to_thread(seconds_of_long, form.file, LIMITS) is not None:
                 long_audio.check_fields(speech)
                 closing.pop_all()
                 task = Task(language, to, speech.prompt, speech.temperature or 0.0)
-                return await long_audio.answer(request, self._state, form.file, speech, task)
+                return await long_audio.answer(request, model, form.file, speech, task)
             form.file.seek(0)
             clip = {"type": "audio", "audio": await asyncio.to_thread(form.file.read)}
         messages: list[Message] = [{"role": "user", "content": [clip, {"type": "text", "text": text}]}]
-        return await self._short(
-            request, messages, speech, arrived, "translate" if translate else "transcribe", to or language
-        )
+        task_name = "translate" if translate else "transcribe"
+        return await self._short(request, model, messages, speech, arrived, task_name, to or language)
 
     async def _short(
         self,
         request: Request,
+        model: ServedModel,
         messages: list[Message],
         speech: SpeechRequest,
         arrived: float,
@@ -100,8 +101,8 @@ class AudioRoutes:
         spoken: str | None,
     ) -> Response:
         """The response to a clip of one window. `spoken`: the transcript's language, where the request tells it."""
-        state, raw = self._state, self._state.backend.is_base
-        handle, chunks = state.submit(messages, _params(speech), arrived, clip_params=("file",), raw=raw)
+        state, raw = self._state, model.backend.is_base
+        handle, chunks = model.submit(messages, _params(speech), arrived, clip_params=("file",), raw=raw)
         if speech.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = _events(prepend(first, chunks), speech, handle)

@@ -17,6 +17,7 @@ from ..convert import clip_params, echo_of, ending_of, long_of, messages_of, par
 from ..event_stream import ChatEvents, EventStream, prepend
 from ..long_questions import long_question
 from ..media import fetch_links, links_of
+from ..models import served_model
 from ..protocol import ChatRequest, StreamOptions, parse_chat
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
@@ -39,7 +40,7 @@ class ChatRoutes:
         state, arrived = self._state, asyncio.get_running_loop().time()
         chat, messages, params = await read_json(request, state.settings, _converted, slow=_has_tools)
         policy = None if chat.long == "refuse" else long_of(chat)
-        state.check_model(chat.model)
+        model = await served_model(state, chat.model)
         if params.constraint is not None:
             await asyncio.to_thread(check_constraint, params, constraint_of(chat)[1] or "tools")
         _log_labels(chat)
@@ -48,12 +49,12 @@ class ChatRoutes:
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
         use, ending, echo = tool_use_of(chat), ending_of(chat), echo_of(chat, messages)
         clips = clip_params(chat.messages)
-        if policy is None or (long := await long_question(state, chat, messages, params, policy)) is None:
-            handle, chunks = state.submit(messages, params, arrived, chat.priority, clips, ending=ending)
+        if policy is None or (long := await long_question(model, chat, messages, params, policy)) is None:
+            handle, chunks = model.submit(messages, params, arrived, chat.priority, clips, ending=ending)
         else:
             handle, chunks = long, stream(long, state.settings, clips)
             arrived += state.settings.clip_seconds  # the deadline is each part's
-        envelope = Envelope(state.names[0], "chat.completion.chunk" if chat.stream else "chat.completion")
+        envelope = Envelope(model.name, "chat.completion.chunk" if chat.stream else "chat.completion")
         if not chat.stream:
             async with aclosing(chunks):
                 answers = await run_while_connected(request, collect(chunks, handle.answers))

@@ -20,6 +20,7 @@ from ..convert import clip_params, conversation_of, parts_of
 from ..errors import ApiError
 from ..input_items import messages_of_input, part_of
 from ..media import fetch_links, links_of
+from ..models import ServedModel, served_model
 from ..protocol import Body, CacheHints, json_type, parse_body
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
@@ -61,8 +62,8 @@ class DecisionRoutes:
         """POST /v1/decisions."""
         arrived = asyncio.get_running_loop().time()
         asked, messages, questions, clips = await read_json(request, self._state.settings, _openai)
-        self._state.check_model(asked.model)
-        answers = await self._decide(request, messages, questions, arrived, asked.priority, clips)
+        model = await served_model(self._state, asked.model)
+        answers = await self._decide(request, model, messages, questions, arrived, asked.priority, clips)
         names = [question.get("name") for question in asked.questions]
         body = [_openai_answer(answer, name) for answer, name in zip(answers, names, strict=True)]
         cached = sum(answer.usage.cached_tokens for answer in answers)
@@ -74,27 +75,28 @@ class DecisionRoutes:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": prompt,
         }
-        return JSONResponse({"answers": body, "model": self._state.names[0], "usage": usage})
+        return JSONResponse({"answers": body, "model": model.name, "usage": usage})
 
     async def systemone(self, request: Request) -> Response:
         """POST /v1/systemone."""
         arrived = asyncio.get_running_loop().time()
         asked, messages, questions = await read_json(request, self._state.settings, _systemone)
-        self._state.check_model(asked.model)
+        model = await served_model(self._state, asked.model)
         clips = [f"audio[{number}]" for number in range(len(asked.audio))]
-        answers = await self._decide(request, messages, questions, arrived, asked.priority, clips)
+        answers = await self._decide(request, model, messages, questions, arrived, asked.priority, clips)
         body = {
             name: _systemone_answer(answer, asked.questions[name])
             for name, answer in zip(asked.questions, answers, strict=True)
         }
         prompt = sum(answer.usage.prompt_tokens for answer in answers)
         return JSONResponse(
-            {"model": self._state.names[0], "answers": body, "usage": {"input_tokens": prompt, "output_tokens": 0}}
+            {"model": model.name, "answers": body, "usage": {"input_tokens": prompt, "output_tokens": 0}}
         )
 
     async def _decide(
         self,
         request: Request,
+        model: ServedModel,
         messages: list[Message],
         questions: Sequence[Question],
         arrived: float,
@@ -109,7 +111,7 @@ class DecisionRoutes:
         timeout = state.seconds_left(arrived)
         # In a thread: it writes and tokenizes each question.
         pending = await asyncio.to_thread(
-            state.backend.submit_decisions, messages, questions, timeout=timeout, priority=priority
+            model.backend.submit_decisions, messages, questions, timeout=timeout, priority=priority
         )
         return await run_while_connected(request, self._collect_all(pending, clips))
 

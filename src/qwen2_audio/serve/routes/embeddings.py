@@ -24,6 +24,7 @@ from ..bodies import read_json
 from ..convert import clip_params, conversation_of
 from ..errors import ApiError
 from ..media import fetch_links, links_of
+from ..models import ServedModel, served_model
 from ..protocol import Body, parse_body
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
@@ -60,19 +61,20 @@ class EmbeddingRoutes:
         """POST /v1/embeddings."""
         state, arrived = self._state, asyncio.get_running_loop().time()
         asked, messages, inputs = await read_json(request, state.settings, _converted)
-        state.check_model(asked.model)
+        model = await served_model(state, asked.model)
         params = PoolingParams(asked.source, asked.layer, asked.pooling, asked.use_activation)
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
-        work = self._embed_all(inputs, params, arrived, asked.priority, clip_params(messages))
+        work = self._embed_all(model, inputs, params, arrived, asked.priority, clip_params(messages))
         chunks = await run_while_connected(request, work)
         _check_dimensions(asked.dimensions, chunks[0].embedding.shape[-1])
-        body = await asyncio.to_thread(_body, chunks, asked.encoding_format, state.names[0])
+        body = await asyncio.to_thread(_body, chunks, asked.encoding_format, model.name)
         return Response(body, media_type="application/json")
 
     async def _embed_all(
         self,
+        model: ServedModel,
         inputs: Sequence[EmbeddingInput],
         params: PoolingParams,
         arrived: float,
@@ -90,7 +92,7 @@ class EmbeddingRoutes:
                     done.append(await self._last_chunk(running.popleft(), clips))
                 timeout = state.seconds_left(arrived)
                 try:
-                    handle = state.backend.submit_embedding(
+                    handle = model.backend.submit_embedding(
                         waiting[0], params, timeout=timeout, priority=priority, check_size=partial(_check_size, done)
                     )
                 except BusyError:

@@ -24,6 +24,7 @@ from ..errors import ApiError
 from ..event_stream import EventStream, prepend
 from ..input_items import messages_of_input
 from ..media import fetch_links, links_of
+from ..models import served_model
 from ..protocol import CacheHints, Metadata, Sampling, parse_body
 from ..response_items import OutputItems
 from ..response_store import ResponseStore, StoredResponse
@@ -135,7 +136,7 @@ class ResponseRoutes:
         """POST /v1/responses."""
         state, arrived = self._state, asyncio.get_running_loop().time()
         asked, new, new_clips = await read_json(request, state.settings, _converted)
-        state.check_model(asked.model)
+        model = await served_model(state, asked.model)
         use, params = await asyncio.to_thread(_use_and_params, asked, state.settings)
         earlier = self._earlier(asked.previous_response_id)
         if links := links_of(new):
@@ -145,9 +146,9 @@ class ResponseRoutes:
         messages = [*system, *earlier, *new] if use is None else with_tools([*system, *earlier, *new], use)
         # Clips of earlier turns were heard then; an error about a clip is about one of these.
         clips = ["previous_response_id"] * len(clip_params(earlier)) + new_clips
-        handle, chunks = state.submit(messages, params, arrived, clip_params=clips)
+        handle, chunks = model.submit(messages, params, arrived, clip_params=clips)
         where = f"{state.replica}_" if state.replica else ""
-        body = _Body(asked, state.names[0], id=f"resp_{where}{uuid.uuid4().hex}", use=use)
+        body = _Body(asked, model.name, id=f"resp_{where}{uuid.uuid4().hex}", use=use)
         if asked.stream:
             first = await wait_for_first_chunk(chunks, request, state.settings)
             events = self._events(prepend(first, chunks), body, [*earlier, *new])

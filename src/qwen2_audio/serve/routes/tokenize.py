@@ -14,6 +14,7 @@ from ..bodies import read_json
 from ..convert import clip_params, conversation_of
 from ..errors import ApiError, as_api_error
 from ..media import fetch_links, links_of
+from ..models import served_model
 from ..protocol import Body, parse_body
 from ..settings import Settings
 from ..state import RESERVATION, Reservation, State
@@ -45,7 +46,7 @@ class TokenizeRoutes:
         """POST /tokenize."""
         backend, settings = self._state.backend, self._state.settings
         asked, messages = await read_json(request, settings, _to_tokenize)
-        self._state.check_model(asked.model)
+        await served_model(self._state, asked.model)  # an adapter has its base's tokens
         if (asked.prompt is None) == (asked.messages is None):
             what = "nothing" if asked.prompt is None else "prompt and messages"
             raise ApiError(f"The request has {what}; expected prompt, or messages.", param="prompt")
@@ -76,7 +77,7 @@ class TokenizeRoutes:
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize."""
         asked = await read_json(request, self._state.settings, _to_detokenize)
-        self._state.check_model(asked.model)
+        await served_model(self._state, asked.model)  # an adapter has its base's tokens
         return JSONResponse({"prompt": await asyncio.to_thread(self._state.backend.decode, asked.tokens)})
 
 
