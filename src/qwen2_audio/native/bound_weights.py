@@ -19,6 +19,8 @@ DECODER_LINEARS = (
     *(f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
 )
 
+ADDS = "adds_to_output"  # attribute of a hook that only adds to a linear layer's output, as an adapter by request does
+
 
 def quantized(module: nn.Module) -> bool:
     """Whether `module` is a quantised linear layer that the kernels can read.
@@ -70,6 +72,7 @@ class BoundWeights:
         """
         self._linears = [_BoundLinear.at(layer, path) for path in linears]
         self.handles = {bound.name: _handle(bound.linear) for bound in self._linears}
+        self._by_name = {bound.name: bound.linear for bound in self._linears}
         self._modules = list(layer.modules())
 
     def is_current(self) -> bool:
@@ -78,8 +81,26 @@ class BoundWeights:
 
     @property
     def hooked(self) -> bool:
-        """Whether a module of the layer has a hook, which native code would not call."""
+        """Whether a module of the layer has a hook."""
         return any(module._forward_hooks or module._forward_pre_hooks for module in self._modules)
+
+    @property
+    def listened_to(self) -> bool:
+        """Whether a module of the layer has a hook that `products` does not call."""
+        return self.hooked and any(
+            module._forward_pre_hooks or not all(hasattr(hook, ADDS) for hook in module._forward_hooks.values())
+            for module in self._modules
+        )
+
+    def products(self, names: Sequence[str], x: torch.Tensor) -> list[torch.Tensor]:
+        """The outputs of linear layers for x, float32 [..., in], with what their hooks add, if these have `ADDS`."""
+        outs: list[torch.Tensor] = list(ops.linears([self.handles[name] for name in names], x))
+        for index, name in enumerate(names):
+            linear = self._by_name[name]
+            for hook in tuple(linear._forward_hooks.values()):
+                added = hook(linear, (x,), outs[index])
+                outs[index] = outs[index] if added is None else added
+        return outs
 
 
 class LayerTable:

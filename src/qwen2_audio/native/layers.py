@@ -7,8 +7,9 @@
 A native cache is a NativeKVCache, or a PagedAttentionBatch over a NativePagedStorage. With one, a sequence's result
 does not depend, in any bit, on what it is batched with or on how its new positions are split into passes.
 
-Native code needs: float32 on the CPU, attn_implementation "sdpa", no gradients, no training, no hooks, and all linear
-layers quantised (for the one call, all may have float32 weights instead).
+Native code needs: float32 on the CPU, attn_implementation "sdpa", no gradients, no training, no hooks (but those of
+adapters by request, layer by layer), and all linear layers quantised (for the one call, all may have float32 weights
+instead).
 
 B rows, Q new positions (1 and N of a PagedAttentionBatch), H hidden width, D head width.
 """
@@ -27,7 +28,7 @@ from ..model.cache import KVCache
 from ..model.encoder import Qwen2AudioEncoderLayer
 from ..model.language_model import Cache, Qwen2DecoderLayer, Qwen2LanguageModel, Rope
 from ..model.paged import PagedAttentionBatch, PagedStorage
-from . import dense, fused, library, ops
+from . import dense, fused, library
 from .bound_weights import DECODER_LINEARS, BoundWeights, LayerTable, quantized
 from .cache import NativeKVCache
 from .cache_slot import CacheSlot
@@ -57,10 +58,11 @@ class Native(nn.Module):
         return all(quantized(layer.get_submodule(path)) for path in cls.LINEARS)
 
     def bound_weights(self) -> BoundWeights | None:
-        """The linear layers, bound again if they changed. None if one is not quantised any more or there is a hook."""
+        """The linear layers, bound again if they changed. None if one is not quantised any more, or is listened to."""
         if self._bound_weights is None or not self._bound_weights.is_current():
             self._bound_weights = BoundWeights(self, self.LINEARS) if self.fits(self) else None
-        return self._bound_weights if self._bound_weights is not None and not self._bound_weights.hooked else None
+        bound = self._bound_weights
+        return bound if bound is not None and not bound.listened_to else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_bound_weights": None}  # a copy has other addresses
@@ -93,14 +95,13 @@ class NativeDecoderLayer(Native, Qwen2DecoderLayer):
         bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
             return super().forward(x, rope, visible, cache)
-        linears = bound.handles
         normed = fused.rms_norm(x, norm, self.input_layernorm.eps)
-        q, k, v = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
-        (out,) = ops.linears([linears["o_proj"]], self._attend(q, k, v, rope, visible, cache))
+        q, k, v = bound.products(("q_proj", "k_proj", "v_proj"), normed)
+        (out,) = bound.products(("o_proj",), self._attend(q, k, v, rope, visible, cache))
         x = out.add_(x)  # not x.add_(out): the caller may still need x
         normed = fused.rms_norm(x, self.post_attention_layernorm.weight, self.post_attention_layernorm.eps)
-        gate, up = ops.linears([linears["gate_proj"], linears["up_proj"]], normed)
-        (out,) = ops.linears([linears["down_proj"]], fused.silu_mul_(gate, up))
+        gate, up = bound.products(("gate_proj", "up_proj"), normed)
+        (out,) = bound.products(("down_proj",), fused.silu_mul_(gate, up))
         return out.add_(x), None
 
     def _attend(
@@ -229,9 +230,9 @@ class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
         bound = self.bound_weights() if runs_natively(x, self, norm, implementation) else None
         if bound is None:
             return super().forward(x, visible, spans)
-        linears, attention = bound.handles, self.self_attn
+        attention = self.self_attn
         normed = self.self_attn_layer_norm(x)
-        projected = ops.linears([linears["q_proj"], linears["k_proj"], linears["v_proj"]], normed)
+        projected = bound.products(("q_proj", "k_proj", "v_proj"), normed)
         heads = (*x.shape[:2], attention.num_heads, attention.head_dim)
         q, k, v = (t.view(heads).transpose(1, 2) for t in projected)
         scale = attention.head_dim**-0.5
@@ -239,8 +240,8 @@ class NativeEncoderLayer(Native, Qwen2AudioEncoderLayer):
             out = attend_spans("sdpa", q, k, v, spans, scale=scale)
         else:
             out, _ = attend("sdpa", q, k, v, visible, scale=scale)
-        (x_new,) = ops.linears([linears["out_proj"]], out.transpose(1, 2).reshape(x.shape))
+        (x_new,) = bound.products(("out_proj",), out.transpose(1, 2).reshape(x.shape))
         x = x_new.add_(x)  # not x.add_(x_new): the caller may still need x
-        (hidden,) = ops.linears([linears["fc1"]], self.final_layer_norm(x))
-        (out,) = ops.linears([linears["fc2"]], F.gelu(hidden))
+        (hidden,) = bound.products(("fc1",), self.final_layer_norm(x))
+        (out,) = bound.products(("fc2",), F.gelu(hidden))
         return out.add_(x), None

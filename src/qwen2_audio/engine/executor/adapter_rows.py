@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ...lora import low_rank
+from ...native.bound_weights import ADDS
 from ..model_interface import EngineModel
 
 if TYPE_CHECKING:
@@ -93,4 +94,5 @@ def _adding(parts: Sequence[Added], thread: int) -> Callable[[nn.Module, Any, to
             out = out + delta if rows is None else out.index_add(-2, rows, delta)
         return out
 
+    setattr(add, ADDS, True)
     return add
