@@ -41,6 +41,9 @@ class PageBackend:
         self.ends: list[str] = []
         self._cancelled: set[RequestHandle] = set()
 
+    def adapters(self) -> list[str]:
+        return []
+
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
