@@ -95,8 +95,8 @@ class SequenceState:
                 self.tokens.append(token)
             sequence.prefix_keys.append(token)
             if params.logprobs is not None:
-                logits, asked = result.logits[row], params.logprob_token_ids
-                logprobs += (logprob_of(token, logits, params.logprobs, self.tokenizer, asked=asked),)
+                log_probs, asked = result.log_probs[row], params.logprob_token_ids
+                logprobs += (logprob_of(token, log_probs, params.logprobs, self.tokenizer, asked=asked),)
             text += self.output.push(token)
             if self.output.finish_reason is not None or self.output.tokens >= max_new_tokens:
                 break

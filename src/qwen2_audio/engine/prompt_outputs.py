@@ -82,8 +82,8 @@ class PromptLogprobs:
             if token != self._audio_id:
                 if not result.greedy[row][1]:
                     raise NumericsError("The model's logits are not numbers (NaN or infinite); check the weights.")
-                logits = result.logits[row]
-                self._found[position + 1] = logprob_of(token, logits, self._alternatives, self._tokenizer, rank=True)
+                log_probs = result.log_probs[row]
+                self._found[position + 1] = logprob_of(token, log_probs, self._alternatives, self._tokenizer, rank=True)
         self.start = max(self.start, end)
 
     def put_into(self, chunk: Chunk) -> None:

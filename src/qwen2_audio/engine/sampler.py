@@ -84,25 +84,24 @@ def _seed(first: int, index: int) -> int:
 
 def logprob_of(
     token: int,
-    logits: torch.Tensor,
+    log_probs: torch.Tensor,
     alternatives: int,
     tokenizer: Tokenizer,
     *,
     asked: Ids[int] = (),
     rank: bool = False,
 ) -> TokenLogprob:
-    """How likely `token` was by the model's own logits [V], and the `alternatives` likeliest tokens, and those `asked`
-    for. `rank`: also the places among all tokens."""
-    shares = logits.log_softmax(-1)
-    best, ids = shares.topk(min(alternatives, len(shares)))
-    top = tuple(
-        _named(i, p, tokenizer, place if rank else None)
-        for place, (i, p) in enumerate(zip(ids.tolist(), best.tolist(), strict=True), 1)
-    )
-    others = tuple(_named(i, float(shares[i]), tokenizer) for i in asked)
-    place = int((shares > shares[token]).sum()) + 1 if rank else None
-    one = _named(token, float(shares[token]), tokenizer)
-    return TokenLogprob(one.token, one.text, one.data, one.logprob, top, place, others)
+    """How likely `token` was by the model's own log-probabilities [V], and the `alternatives` likeliest tokens, and
+    those `asked` for. `rank`: also the places among all tokens."""
+    top = list[TokenLogprob]()
+    if alternatives:
+        best, ids = log_probs.topk(min(alternatives, len(log_probs)))
+        for number, (i, p) in enumerate(zip(ids.tolist(), best.tolist(), strict=True), 1):
+            top.append(_named(i, p, tokenizer, number if rank else None))
+    others = tuple(_named(i, float(log_probs[i]), tokenizer) for i in asked)
+    place = int((log_probs > log_probs[token]).sum()) + 1 if rank else None
+    one = _named(token, float(log_probs[token]), tokenizer)
+    return TokenLogprob(one.token, one.text, one.data, one.logprob, tuple(top), place, others)
 
 
 def _named(token: int, logprob: float, tokenizer: Tokenizer, rank: int | None = None) -> TokenLogprob:

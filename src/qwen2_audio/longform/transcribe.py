@@ -33,6 +33,7 @@ from .word_times_segments import SegmentTimes
 # Windows that are asked ahead, 2 MB each: twice as many as an engine computes at a time, so that it finds the next ones
 # prepared while the segments of those before are handed out.
 MAX_PENDING = 64
+PIECE = 8 * SAMPLE_RATE  # samples cut at a time: the first windows of a block are asked before its last ones are found
 # A day of sound. The time limit is none, because reading waits for the model.
 LIMITS = Limits(max_bytes=64 << 30, max_seconds=24 * 3600.0, deadline=math.inf)
 
@@ -248,15 +249,15 @@ def _windows(
 
 
 def part_of(stream: SoundStream, begin: int, end: float | None) -> Generator[list[np.ndarray], None, None]:
-    """The blocks of a sound from sample `begin` on, up to `end` s. AudioError where it ends before."""
+    """A sound from sample `begin` on, up to `end` s, in pieces. AudioError where it ends before."""
     position, blocks = 0, stream.blocks()
     last = math.inf if end is None else round(end * SAMPLE_RATE)
     try:
         for tracks in blocks:
             low, high = max(begin - position, 0), int(min(last - position, len(tracks[0])))
             position += len(tracks[0])
-            if low < high:
-                yield [track[low:high] for track in tracks]
+            for start in range(low, high, PIECE):
+                yield [track[start : min(start + PIECE, high)] for track in tracks]
             if position >= last:
                 return
     finally:

@@ -43,13 +43,26 @@ def team_leaver() -> Callable[[], object]:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """The calling thread computes alone meanwhile, without a team; other threads compute as before."""
-    library = runtime()
+    library, mkl = runtime(), _mkl_threads()
     if library is None:
         yield
         return
     before = library.omp_get_max_threads()
-    library.omp_set_num_threads(1)  # of this thread, unlike torch.set_num_threads, which is MKL's everywhere as well
+    library.omp_set_num_threads(1)  # of this thread, unlike torch.set_num_threads, after which MKL has its own number
+    mkl_before = mkl(1)
     try:
         yield
     finally:
         library.omp_set_num_threads(before)
+        mkl(mkl_before)
+
+
+@cache
+def _mkl_threads() -> Callable[[int], int]:
+    """MKL's function that sets the calling thread's number, 0 for that of all, and returns the one before."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        function: Callable[[int], int] = library.MKL_Set_Num_Threads_Local
+    except (OSError, AttributeError):  # a torch without MKL
+        return int
+    return function

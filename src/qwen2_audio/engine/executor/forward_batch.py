@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain
 from typing import Self
 
@@ -87,6 +88,11 @@ class ForwardOutput:
     logits: torch.Tensor  # float32 [L, V]
     greedy: list[tuple[int, bool]]  # the likeliest token, and whether its logit is a finite number
     hidden: Sequence[torch.Tensor] = ()  # [N, H] each: what `ForwardBatch.run` puts into `states`, if that is wanted
+
+    @cached_property
+    def log_probs(self) -> torch.Tensor:
+        """float32 [L, V]; of all rows at once, the first time that one is asked for."""
+        return self.logits.log_softmax(-1)
 
     @classmethod
     def of(cls, logits: torch.Tensor, hidden: Sequence[torch.Tensor] = ()) -> Self:

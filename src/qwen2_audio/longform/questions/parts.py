@@ -17,7 +17,7 @@ from ...errors import AudioError
 from ...types import Message, Part, SamplingParams
 from .. import guards, vad
 from ..settings import TranscriptionSettings
-from ..transcribe import MAX_PENDING
+from ..transcribe import MAX_PENDING, part_of
 from ..windows import Window, Windower
 from . import wording
 from .asker import Asker
@@ -53,9 +53,9 @@ class Listener:
         recording = self._recording
         stream = SoundStream(recording.source, limits=self._limits, name=recording.name, fill_gaps=True)
         try:
-            with closing(stream.blocks()) as blocks:
-                for (block,) in blocks:
-                    yield from map(self._counted, self._windower.push(block))
+            with closing(part_of(stream, 0, None)) as pieces:
+                for (piece,) in pieces:
+                    yield from map(self._counted, self._windower.push(piece))
         except AudioError as error:
             error.clip = self._recording.number
             raise
