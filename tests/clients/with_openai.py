@@ -109,6 +109,32 @@ def test_a_response_streamed_and_parsed(client, responses_input, sound):
     assert isinstance(response.output_parsed, sound)
 
 
+def test_a_tool_called_by_a_response_and_its_result_sent_back(client, responses_input, light):
+    tool = openai.pydantic_function_tool(light, name="set_light")["function"]
+    tools = [{"type": "function", **tool}]
+    settings = {**TURN, "max_output_tokens": 300, "parallel_tool_calls": False, "tools": tools}
+    response = client.responses.create(**settings, input=responses_input, tool_choice="required")
+    calls = [item for item in response.output if item.type == "function_call"]
+    assert calls and all(call.name == "set_light" and light.model_validate_json(call.arguments) for call in calls)
+    results = [{"type": "function_call_output", "call_id": call.call_id, "output": "done"} for call in calls]
+    kept = client.responses.create(**settings, input=results, previous_response_id=response.id, tool_choice="none")
+    sent = client.responses.create(**settings, input=[*responses_input, *response.output, *results], tool_choice="none")
+    assert kept.output_text == sent.output_text != ""
+
+
+def test_a_tool_called_by_a_streamed_response(client, responses_input, light):
+    tool = openai.pydantic_function_tool(light, name="set_light")["function"]
+    with client.responses.stream(
+        **TURN, max_output_tokens=300, parallel_tool_calls=False, input=responses_input,
+        tools=[{"type": "function", **tool}], tool_choice={"type": "function", "name": "set_light"},
+    ) as stream:  # fmt: skip
+        events = list(stream)
+        response = stream.get_final_response()
+    told = "".join(event.delta for event in events if event.type == "response.function_call_arguments.delta")
+    (call,) = [item for item in response.output if item.type == "function_call"]
+    assert call.arguments == told and light.model_validate_json(told)
+
+
 def test_a_transcript(client, dog):
     transcript = client.audio.transcriptions.create(model="nano", file=("dog.wav", dog), response_format="verbose_json")
     assert transcript.duration > 0 and isinstance(transcript.text, str)

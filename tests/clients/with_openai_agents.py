@@ -64,7 +64,10 @@ def test_a_stream(model, question):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_tool(model, question, streamed):
+@pytest.mark.parametrize("by", [OpenAIChatCompletionsModel, OpenAIResponsesModel])
+def test_a_tool(url, question, by, streamed):
+    set_tracing_disabled(True)
+    model = by("nano", openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0))
     settings = ModelSettings(temperature=0, max_tokens=300, tool_choice="required", parallel_tool_calls=False)
     agent = Agent(
         "switch", model=model, model_settings=settings, tools=[set_light],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ..quantize.scheme import KEY as QUANTIZED
 from .operations import operation_of
 from .reading import AHEAD, answered
 from .runner import About, JobRow, Outcome, Work
+
+ENCODER_CACHE_BYTES = 50_000_000  # reached within the first minutes, so that memory is flat from there on
 
 
 class ModelWorker:
@@ -30,6 +33,8 @@ class ModelWorker:
             quantize=config.quantize or None,
             adapter=config.adapter or None,
         )
+        # A corpus asks about a clip once; what is being answered stays, whatever the limit.
+        self._chat.settings = replace(self._chat.settings, encoder_cache_bytes=ENCODER_CACHE_BYTES)
         self._name, kind = operation_of(config)
         self._operation = kind.make(self._chat, config)
         self.about = self._describe(config.adapter)
