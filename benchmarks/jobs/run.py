@@ -74,7 +74,7 @@ def run(options: Options, progress: Callable[[str], None] = lambda line: None) -
         report.append(row_of("jobs.first_result_s", "s", [watched.first_result]))
         progress(f"{kills} kills")
         (folder / "chaos").mkdir()
-        damage = chaos.disturb(folder / "chaos", rows, kills, seed=1)
+        damage = chaos.disturb(folder / "chaos", rows, kills, seed=1, seconds=0.05)  # long enough for all kills
     note = (
         f"{damage.kills} kills, {rows:,} rows: {damage.lost} lost, {damage.duplicated} twice, {damage.differing} other"
     )
