@@ -6,12 +6,11 @@ jobs.ray_overhead_ms    of a row whose answer costs nothing
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,16 @@ from qwen2_audio.evaluate import random_checkpoint
 from qwen2_audio.jobs.config import JobConfig
 from qwen2_audio.jobs.ray_runner import OnRay
 from qwen2_audio.jobs.run import run_job
-from qwen2_audio.jobs.runner import InThisProcess, JobRow, Runner, Work
+from qwen2_audio.jobs.runner import About, InThisProcess, JobRow, Outcome, Runner, Work
 
 from ..harness.rows import row_of
+from . import clips
 from .stub_worker import FACTORY
 
 _MAX_TOKENS = 16  # of each answer; a random model never ends one by itself
+_FULL = 64  # rows of two workers' first answers, which come together
 _FIRST = 500  # rows after which Ray's connections are open, and the rate is counted
-SIZES, QUICK_SIZES = (96, 4000), (8, 1000)  # rows that the model answers; rows that cost nothing
+SIZES, QUICK_SIZES = (256, 4000), (8, 1000)  # rows that the model answers; rows that cost nothing
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "vocab.json", "merges.txt")
 
 
@@ -43,7 +44,7 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", 
 class Options:
     """How much to measure."""
 
-    quick: bool = False  # 8 rows of nano's instead of 96 of a random model of about 1 B parameters
+    quick: bool = False  # 8 rows of nano's instead of 256 of a random model of about 1 B parameters
     threads: int | None = None  # None: one a physical core
 
     def __post_init__(self) -> None:
@@ -95,27 +96,40 @@ def _seconds_a_row(runner: Runner, count: int) -> float:
 
 
 def efficiency(checkpoint: Path, count: int, cores: int) -> Row:
-    """The same rows by one process with all cores, and by an actor for each core."""
+    """The same rows by one process with all cores, and by an actor for each core. No two rows have the same clip."""
     with tempfile.TemporaryDirectory(prefix="qwen2-audio-ray-") as name:
         folder = Path(name)
-        clips = sorted((nano_path() / "clips").glob("*.wav"))
-        lines = [json.dumps({"id": str(at), "audio": str(clips[at % len(clips)])}) + "\n" for at in range(count)]
-        (folder / "rows.jsonl").write_text("".join(lines))
+        pattern = clips.write_shards(folder / "clips", count)
         torch.set_num_threads(cores)
-        together = _rate(folder, checkpoint, "one", InThisProcess(), 0)
-        apart = _rate(folder, checkpoint, "ray", OnRay(), cores)
+        together = _rate(folder / "one", pattern, checkpoint, InThisProcess(), 0)
+        apart = _rate(folder / "ray", pattern, checkpoint, OnRay(), cores)
     note = f"{apart:.3f} rows/s on {cores} workers, {together:.3f} in one process"
     return row_of("jobs.ray_efficiency", "x the rate", [apart / together], note=note)
 
 
-def _rate(folder: Path, checkpoint: Path, output: str, runner: Runner, workers: int) -> float:
+@dataclass
+class _Timed:
+    """A runner, and when each of its outcomes came."""
+
+    runner: Runner
+    times: list[float] = field(default_factory=list)
+
+    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Iterator[Outcome]:
+        for outcome in self.runner.run(work, rows, ready):
+            self.times.append(time.perf_counter())
+            yield outcome
+
+
+def _rate(output: Path, pattern: Path, checkpoint: Path, runner: Runner, workers: int) -> float:
+    """Rows a second, from when all workers have their engines full to the end."""
     job: dict[str, Any] = {
-        "model": str(checkpoint), "input": str(folder / "rows.jsonl"), "output": str(folder / output),
+        "model": str(checkpoint), "input": str(pattern), "output": str(output),
         "ask": "What is that sound?", "workers": workers, "dtype": "float32",
         "sampling": {"temperature": 0.0, "max_tokens": _MAX_TOKENS},
     }  # fmt: skip
-    summary = run_job(job, runner=runner)
-    rate = summary.progress.rate
-    if summary.exit_status or rate is None:
+    timed = _Timed(runner)
+    summary = run_job(job, runner=timed)
+    if summary.exit_status:
         raise EvaluationError(f"The job did not answer every row: {summary.errors}.")
-    return rate
+    first = min(_FULL, len(timed.times) // 2)
+    return (len(timed.times) - first) / (timed.times[-1] - timed.times[first - 1])
