@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -114,7 +114,7 @@ class _Timed:
     runner: Runner
     times: list[float] = field(default_factory=list)
 
-    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Iterator[Outcome]:
+    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
         for outcome in self.runner.run(work, rows, ready):
             self.times.append(time.perf_counter())
             yield outcome
