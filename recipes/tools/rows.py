@@ -31,6 +31,7 @@ OFFERED = 3  # tools in a request, of ten
 TURNS = 8  # spoken turns in a row
 QUESTIONS = 0.15  # share of spoken turns that ask something and call nothing
 CONFIRMED = 0.25  # share of commands after which the tool's result comes, and what is said about it
+ALOUD = 0.75  # share of calls behind a spoken answer: nano knows these, and need only copy from its own words
 DONE = '{"done": true}'  # what a tool gives back
 MAKERS = {make.__name__: make for make in spoken.COMMANDS}
 CHUNK = 20  # rows handed to a process at a time
@@ -74,16 +75,16 @@ def conversation(index: int, folder: Path) -> dict[str, Any]:
             path.with_suffix(".part").rename(path)
         clip = {"type": "audio", "audio": os.path.relpath(path, folder.parent)}
         messages.append({"role": "user", "content": [clip]})
-        messages += _answers(said, asks, confirmed=rng.random() < CONFIRMED)
+        messages += _answers(said, asks, confirmed=rng.random() < CONFIRMED, aloud=rng.random() < ALOUD)
     return {"messages": messages}
 
 
-def _answers(said: Utterance, asks: bool, *, confirmed: bool) -> list[dict[str, Any]]:
-    """What follows a spoken turn."""
+def _answers(said: Utterance, asks: bool, *, confirmed: bool, aloud: bool) -> list[dict[str, Any]]:
+    """What follows a spoken turn; `aloud`: the call stands behind what nano says to a command anyway."""
     spoken_answer = {"role": "assistant", "content": said.answer}
     if asks:
         return [spoken_answer]
-    call = {"role": "assistant", "content": answer_of(said)}
+    call = {"role": "assistant", "content": f"{said.answer}\n{answer_of(said)}" if aloud else answer_of(said)}
     return [call, {"role": "user", "content": response_words(DONE)}, spoken_answer] if confirmed else [call]
 
 

@@ -14,7 +14,7 @@ import wave
 from collections.abc import Iterator
 
 from qwen2_audio.engine.request import RequestHandle
-from qwen2_audio.errors import AudioError, BusyError, ContextLengthError
+from qwen2_audio.errors import AudioError, BusyError, ContextLengthError, UnknownAdapterError
 from qwen2_audio.inputs.clip import load_clip
 from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.types import Chunk, FinishReason, Heard, SamplingParams, Usage
@@ -43,6 +43,9 @@ class PageBackend:
 
     def adapters(self) -> list[str]:
         return []
+
+    def with_adapter(self, name: str) -> PageBackend:
+        raise UnknownAdapterError(f"There is no adapter {name!r} here.")
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())

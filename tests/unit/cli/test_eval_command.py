@@ -164,7 +164,7 @@ def test_a_checkpoint_that_is_not_there_is_refused(cli):
 
 def test_options_of_other_tasks_are_refused(cli, tmp_path):
     assert "--data, --base-url, --sample" in cli("eval", "run", "nano", "--sample", "1")[2]
-    assert "--before and --bars are of the task nano" in cli("eval", "run", "asr", "--bars")[2]
+    assert "--before, --real and --bars are of the task nano" in cli("eval", "run", "asr", "--bars")[2]
     assert "--data is missing: where the rows of meld are. MELD.Raw" in cli("eval", "run", "meld")[2]
     assert "The task nano is run by itself" in cli("eval", "run", "asr,nano", "--data", tmp_path)[2]
     assert "holds no run (no run.json)" in cli("eval", "score", tmp_path)[2]
