@@ -90,7 +90,7 @@ def test_a_broken_manifest_is_refused_by_line(folder, line):
 
 def test_rows_that_cannot_be_had_are_left_out_with_a_reason(monkeypatch, tmp_path):
     said = []
-    for name in ("questions", "field_questions", "joined_questions"):
+    for name in ("questions", "people_questions", "field_questions", "joined_questions"):
         monkeypatch.setattr(examination, name, lambda count: iter(()))
     monkeypatch.setenv("NANO_KOKORO", str(tmp_path))
     assert list(examination.all_questions(3, tmp_path, said.append)) == []
@@ -100,7 +100,7 @@ def test_rows_that_cannot_be_had_are_left_out_with_a_reason(monkeypatch, tmp_pat
 
 
 def test_rows_that_can_be_had_are_asked(monkeypatch, folder):
-    for name in ("questions", "field_questions", "joined_questions"):
+    for name in ("questions", "people_questions", "field_questions", "joined_questions"):
         monkeypatch.setattr(examination, name, lambda count: iter(()))
     monkeypatch.setattr(lifelike.kokoro, "available", lambda: None)
     monkeypatch.setattr(lifelike.kokoro, "say", lambda text, voice, speed: np.full(1000, 0.1, np.float32))
