@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from kit.clip_files import tone
+
 # A machine that is busy with something else is slow at drawing examples: that says nothing about the code.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("exhaustive", settings.get_profile("patient"), max_examples=3000)  # make test-all
@@ -92,12 +94,6 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocessor = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor), encoding="utf-8")
     return folder
-
-
-def tone(seconds: float, hertz: float = 440.0) -> np.ndarray:
-    """A quiet sine, float32 at 16 kHz."""
-    time = np.arange(round(seconds * 16_000)) / 16_000
-    return (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import qwen2_audio as qa
-from conftest import tone
 from kit.adapters import EVERYWHERE, write_adapter
+from kit.clip_files import tone
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.quantize.linear import QuantizedLayer

@@ -36,3 +36,9 @@ def encoded(kind: str, codec: str, seconds: float = 1.0, rate: int = 16_000) -> 
                 container.mux(stream.encode(out))
         container.mux(stream.encode(None))
     return file.getvalue()
+
+
+def tone(seconds: float, hertz: float = 440.0) -> np.ndarray:
+    """A quiet sine, float32 at 16 kHz."""
+    time = np.arange(round(seconds * 16_000)) / 16_000
+    return (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)

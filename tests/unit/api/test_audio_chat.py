@@ -5,16 +5,13 @@ import numpy as np
 import pytest
 
 import qwen2_audio as qa
+from kit.clip_files import tone
 from qwen2_audio.api.chat import AudioChat
 from qwen2_audio.engine.engine import EngineSettings
 from qwen2_audio.errors import AudioError, BusyError, ConfigError, ContextLengthError, PromptError
 
 QUESTION = "What is that sound?"
 GREEDY = qa.SamplingParams(temperature=0)
-
-
-def tone(seconds, hertz=440.0):
-    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * 16_000)) / 16_000)).astype(np.float32)
 
 
 def conversations():

@@ -85,12 +85,13 @@ def test_help_lists_the_commands(capsys):
 
 
 PROGRAM = """
-import sys
+import signal, sys
 from benchmarks.jobs.stub_worker import FACTORY
 from qwen2_audio.cli.main import main
 from qwen2_audio.jobs.run import MODEL_WORKER, Job
 
 Job.__init__.__defaults__ = tuple(FACTORY if x == MODEL_WORKER else x for x in Job.__init__.__defaults__)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins without
 main(["job", "run", sys.argv[1], "--set", "workers=1"])
 """
 

@@ -43,7 +43,7 @@ def test_two_processes_share_the_stages_that_can_be_shared(ran):
         said = dict(zip(options[::2], options[1::2], strict=True))
         assert said == {
             "--work": "w", "--clips": "70", "--steps": "0.5", "--threads": "1", "--workers": "2", "--seed": "0",
-            "--people": "14000",
+            "--people": "16400",
         }  # fmt: skip
 
 
