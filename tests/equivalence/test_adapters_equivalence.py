@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 import qwen2_audio as qa
 from kit.adapters import EVERYWHERE, write_adapter
 from kit.clip_files import tone
+from kit.random_weights import randomize
 from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.quantize.linear import QuantizedLayer
@@ -35,11 +35,7 @@ def folder(tmp_path_factory):
     """A checkpoint of nano's shape with random weights, whose answers depend on every position; and its adapters."""
     folder = tmp_path_factory.mktemp("adapters")
     model = Qwen2AudioForConditionalGeneration.from_pretrained(qa.nano_path(), dtype="float32")
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(5)
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "embed_positions" not in name:
-                parameter.copy_(torch.randn_like(parameter) * 1.6 / parameter.shape[-1] ** 0.5)
+    randomize(model)
     model.save_pretrained(folder / "base")
     Qwen2AudioProcessor.from_pretrained(qa.nano_path()).save_pretrained(folder / "base")
     for seed, (name, targets) in enumerate(TARGETS.items()):

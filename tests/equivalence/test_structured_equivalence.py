@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 import qwen2_audio as qa
+from kit.random_weights import randomize
 from qwen2_audio.audio.mel import num_audio_tokens
 from qwen2_audio.engine.engine import Engine, EngineSettings
 from qwen2_audio.engine.request import RequestHandle
@@ -54,11 +54,7 @@ def loaded():
     """nano's tokenizer and shape with random weights: no answer of its own is JSON."""
     processor = Qwen2AudioProcessor.from_pretrained(qa.nano_path())
     model = Qwen2AudioForConditionalGeneration.from_pretrained(qa.nano_path(), dtype="float32")
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(5)
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "embed_positions" not in name:
-                parameter.copy_(torch.randn_like(parameter) * 1.6 / parameter.shape[-1] ** 0.5)
+    randomize(model)
     ends = ("<|im_end|>", processor.tokenizer.eos_token)
     model.generation_config.eos_token_id = [processor.tokenizer.convert_tokens_to_ids(end) for end in ends]
     return model, processor.tokenizer

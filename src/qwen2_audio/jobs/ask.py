@@ -13,7 +13,7 @@ from ..inputs.clip import AudioClip
 from ..inputs.messages import system, user
 from ..types import Completion, Message, SamplingParams
 from .config import JobConfig
-from .operations import Pending, values_of
+from .operations import Pending, usage_of, values_of
 from .reading import clip_of, sound_of
 from .runner import JobRow
 from .speech import AT_ONCE, LongSounds
@@ -124,15 +124,10 @@ def _parsed(completion: Completion) -> Mapping[str, Any]:
 
 
 def _columns(completion: Completion, notes: list[str]) -> Mapping[str, Any]:
-    usage = completion.usage
     return {
         "text": completion.text,
         "heard": round(sum(clip.seconds for clip in completion.heard), 6),
         "finish_reason": completion.finish_reason,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "audio_tokens": usage.audio_tokens,
-            "completion_tokens": usage.completion_tokens,
-        },
+        "usage": usage_of(completion.usage),
         "notes": notes,
     }

@@ -10,7 +10,7 @@ from ..inputs.clip import AudioClip
 from ..inputs.messages import user
 from .ask import behind_system, check_system
 from .config import JobConfig
-from .operations import Pending, values_of
+from .operations import Pending, usage_of, values_of
 from .questions import filled, questions_of
 from .reading import clip_of
 from .runner import JobRow
@@ -51,15 +51,10 @@ class Decided:
     def result(self) -> Mapping[str, Any]:
         decisions = [pending.result() for pending in self._decisions]
         columns = [_columns(decision) for decision in decisions]
-        usages = [decision.usage for decision in decisions]
         return {
             **(columns[0] if self._is_one else {name: [one[name] for one in columns] for name in columns[0]}),
             "heard": round(self._clip.heard.seconds, 6),
-            "usage": {
-                "prompt_tokens": sum(usage.prompt_tokens for usage in usages),
-                "audio_tokens": sum(usage.audio_tokens for usage in usages),
-                "completion_tokens": 0,
-            },
+            "usage": {**usage_of(*(decision.usage for decision in decisions)), "completion_tokens": 0},
             "notes": list(self._clip.heard.notes),
         }
 

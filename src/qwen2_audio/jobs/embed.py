@@ -11,7 +11,7 @@ from ..inputs.clip import AudioClip
 from ..inputs.messages import user
 from ..types import PoolingParams
 from .config import JobConfig
-from .operations import Pending
+from .operations import Pending, usage_of
 from .reading import clip_of
 from .runner import JobRow
 
@@ -53,10 +53,6 @@ class Embedded:
         return {
             "embedding": last.embedding.tolist(),
             "heard": round(self._clip.heard.seconds, 6),
-            "usage": {
-                "prompt_tokens": last.usage.prompt_tokens,
-                "audio_tokens": last.usage.audio_tokens,
-                "completion_tokens": 0,
-            },
+            "usage": {**usage_of(last.usage), "completion_tokens": 0},
             "notes": list(self._clip.heard.notes),
         }

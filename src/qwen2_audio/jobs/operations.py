@@ -16,7 +16,7 @@ from ..datasets.row import Row
 from ..engine.structured.grammar import check as check_constraint
 from ..errors import ConfigError
 from ..longform.questions.policy import parse_policy
-from ..types import PoolingParams, SamplingParams
+from ..types import PoolingParams, SamplingParams, Usage
 from .config import JobConfig
 from .questions import questions_of, texts_of
 from .template import check_names, names_in
@@ -97,6 +97,15 @@ class Kind:
 def values_of(row: Row) -> dict[str, Any]:
     """What a template can name: the row's columns, and its id."""
     return {"id": row.id, **row.columns}
+
+
+def usage_of(*usages: Usage) -> dict[str, int]:
+    """The column `usage` of a row that took these requests."""
+    return {
+        "prompt_tokens": sum(usage.prompt_tokens for usage in usages),
+        "audio_tokens": sum(usage.audio_tokens for usage in usages),
+        "completion_tokens": sum(usage.completion_tokens for usage in usages),
+    }
 
 
 def _check_question(config: JobConfig, first: Row) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -214,16 +214,21 @@ class ToolCallParser:
         space, self._space = self._space, ""
         return space + rest if rest.strip() or not self.num_calls else ""
 
+    def _up_to(self, tag: str, following: Callable[[], Iterator[str | CallDelta]]) -> str:
+        """Take the text before `tag`, behind which comes the step `following`; without it, what cannot be its
+        beginning."""
+        text, found, rest = self._text.partition(tag)
+        if found:
+            self._text, self._step = rest, following
+            return text
+        held = overlap(text, tag)
+        self._text = text[len(text) - held :]
+        return text[: len(text) - held]
+
     # -- steps: each takes what it can of the text, and says which one is next
 
     def _find_tag(self) -> Iterator[str | CallDelta]:
-        said, tag, rest = self._text.partition(BEGIN)
-        if tag:
-            self._text, self._step = rest, self._read_head
-        else:
-            held = overlap(said, BEGIN)
-            said, self._text = said[: len(said) - held], said[len(said) - held :]
-        yield self._say(said)
+        yield self._say(self._up_to(BEGIN, self._read_head))
 
     def _read_head(self) -> Iterator[str | CallDelta]:
         head = _HEAD.match(self._text)
@@ -252,13 +257,7 @@ class ToolCallParser:
             self._step = self._find_end
 
     def _read_input(self) -> Iterator[str | CallDelta]:
-        text, end, rest = self._text.partition(_INPUT_END)
-        if end:
-            self._text, self._step = rest, self._find_tag
-        else:
-            held = overlap(text, _INPUT_END)
-            text, self._text = text[: len(text) - held], text[len(text) - held :]
-        if text:
+        if text := self._up_to(_INPUT_END, self._find_tag):
             yield CallDelta(self.num_calls - 1, arguments=text, custom=True)
 
     def _find_end(self) -> Iterator[str | CallDelta]:
