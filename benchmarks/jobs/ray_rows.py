@@ -6,11 +6,12 @@ jobs.ray_overhead_ms    of a row whose answer costs nothing
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,23 @@ from qwen2_audio.bench import machine
 from qwen2_audio.bench.report import Report, Row
 from qwen2_audio.checkpoint.config import Qwen2AudioConfig
 from qwen2_audio.checkpoint.locate import nano_path
+from qwen2_audio.datasets.corpus import Corpus, open_corpus
 from qwen2_audio.datasets.row import Row as CorpusRow
 from qwen2_audio.errors import ConfigError, EvaluationError
 from qwen2_audio.evaluate import random_checkpoint
-from qwen2_audio.jobs.config import JobConfig
+from qwen2_audio.jobs.config import IN_FLIGHT, JobConfig, Sampling
 from qwen2_audio.jobs.ray_runner import OnRay
-from qwen2_audio.jobs.run import run_job
-from qwen2_audio.jobs.runner import About, InThisProcess, JobRow, Outcome, Runner, Work
+from qwen2_audio.jobs.reading import AHEAD
+from qwen2_audio.jobs.runner import About, InThisProcess, JobRow, Runner, Work
 
 from ..harness.rows import row_of
 from . import clips
 from .stub_worker import FACTORY
 
 _MAX_TOKENS = 16  # of each answer; a random model never ends one by itself
-_FULL = 64  # rows of two workers' first answers, which come together
+_FULL = 64  # outcomes of loaded workers until their engines are full, and no two answers end together
 _FIRST = 500  # rows after which Ray's connections are open, and the rate is counted
-SIZES, QUICK_SIZES = (256, 4000), (8, 1000)  # rows that the model answers; rows that cost nothing
+SIZES, QUICK_SIZES = (192, 4000), (64, 1000)  # answers that are counted; rows that cost nothing
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "vocab.json", "merges.txt")
 
 
@@ -44,7 +46,7 @@ _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", 
 class Options:
     """How much to measure."""
 
-    quick: bool = False  # 8 rows of nano's instead of 256 of a random model of about 1 B parameters
+    quick: bool = False  # 64 answers of nano's instead of 192 of a random model of about 1 B parameters
     threads: int | None = None  # None: one a physical core
 
     def __post_init__(self) -> None:
@@ -59,10 +61,13 @@ def run(options: Options, progress: Callable[[str], None] = lambda line: None) -
     checkpoint = nano_path() if options.quick else _checkpoint(progress)
     progress(f"{num_instant:,} rows without a model")
     rows = [overhead(num_instant)]
-    progress(f"{num_rows} rows, in one process and on {cores} workers")
+    progress(f"{num_rows} answers, of one process and of {cores} workers")
     rows.append(efficiency(checkpoint, num_rows, cores))
     about: dict[str, Any] = machine.describe(cores) | {"ours": version("qwen2-audio"), "peer": None}
-    about |= {"checkpoint": f"{checkpoint.name} on {num_rows} clips, {_MAX_TOKENS} tokens each", "dtype": "float32"}
+    about |= {
+        "checkpoint": f"{checkpoint.name}, {num_rows} answers of {_MAX_TOKENS} tokens, a clip each",
+        "dtype": "float32",
+    }
     return Report(about, rows)
 
 
@@ -96,40 +101,39 @@ def _seconds_a_row(runner: Runner, count: int) -> float:
 
 
 def efficiency(checkpoint: Path, count: int, cores: int) -> Row:
-    """The same rows by one process with all cores, and by an actor for each core. No two rows have the same clip."""
+    """The rate of one process with all cores, and of an actor for each core, once all are at work.
+
+    No two rows have the same clip. A job's end is not counted: a worker's last rows are no other's.
+    """
     with tempfile.TemporaryDirectory(prefix="qwen2-audio-ray-") as name:
-        folder = Path(name)
-        pattern = clips.write_shards(folder / "clips", count)
         torch.set_num_threads(cores)
-        together = _rate(folder / "one", pattern, checkpoint, InThisProcess(), 0)
-        apart = _rate(folder / "ray", pattern, checkpoint, OnRay(), cores)
+        corpus = open_corpus(clips.write_shards(Path(name) / "clips", _rows_needed(count, cores)))
+        together = _rate(corpus, checkpoint, InThisProcess(), 0, count)
+        apart = _rate(corpus, checkpoint, OnRay(), cores, count)
     note = f"{apart:.3f} rows/s on {cores} workers, {together:.3f} in one process"
     return row_of("jobs.ray_efficiency", "x the rate", [apart / together], note=note)
 
 
-@dataclass
-class _Timed:
-    """A runner, and when each of its outcomes came."""
-
-    runner: Runner
-    times: list[float] = field(default_factory=list)
-
-    def run(self, work: Work, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
-        for outcome in self.runner.run(work, rows, ready):
-            self.times.append(time.perf_counter())
-            yield outcome
+def _rows_needed(count: int, workers: int) -> int:
+    """So many that every worker has rows in hand until the last answer that is counted."""
+    return count + 2 * _FULL + (IN_FLIGHT + AHEAD) * workers
 
 
-def _rate(output: Path, pattern: Path, checkpoint: Path, runner: Runner, workers: int) -> float:
-    """Rows a second, from when all workers have their engines full to the end."""
-    job: dict[str, Any] = {
-        "model": str(checkpoint), "input": str(pattern), "output": str(output),
-        "ask": "What is that sound?", "workers": workers, "dtype": "float32",
-        "sampling": {"temperature": 0.0, "max_tokens": _MAX_TOKENS},
-    }  # fmt: skip
-    timed = _Timed(runner)
-    summary = run_job(job, runner=timed)
-    if summary.exit_status:
-        raise EvaluationError(f"The job did not answer every row: {summary.errors}.")
-    first = min(_FULL, len(timed.times) // 2)
-    return (len(timed.times) - first) / (timed.times[-1] - timed.times[first - 1])
+def _rate(corpus: Corpus, checkpoint: Path, runner: Runner, workers: int, count: int) -> float:
+    """Rows a second over `count` answers."""
+    config = JobConfig(
+        model=str(checkpoint), input="-", output="-", ask="What is that sound?", workers=workers, dtype="float32",
+        sampling=Sampling(temperature=0.0, max_tokens=_MAX_TOKENS),
+    )  # fmt: skip
+    rows = (JobRow(number, row) for number, row in enumerate(corpus.rows()))
+    loaded, times = list[About](), list[float]()
+    outcomes = runner.run(Work(config), rows, loaded.append)
+    with contextlib.closing(outcomes):
+        for outcome in outcomes:
+            if outcome.result is None:
+                raise EvaluationError(f"Row {outcome.number} has no answer: {outcome.error}")
+            if len(loaded) >= max(1, workers):
+                times.append(time.perf_counter())
+            if len(times) == _FULL + count:
+                return count / (times[-1] - times[_FULL - 1])
+    raise EvaluationError(f"The rows ended after {len(times)} answers of loaded workers, before {count} were counted.")
