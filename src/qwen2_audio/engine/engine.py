@@ -10,15 +10,17 @@ computes it, each sequence that is at its end takes its next token. Not thread-s
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 
 import torch
 
 from ..inputs.prompt import Prompt
+from ..native.openmp import one_thread
 from ..text.tokenizer import Tokenizer
 from ..types import FinishReason, PoolingParams, SamplingParams
 from .adapters import Adapters, LoadedAdapter
 from .block_manager import BlockManager
-from .encoder_cache import EncoderCache
+from .encoder_cache import EncoderCache, is_small
 from .executor.forward_batch import ForwardOutput
 from .executor.model_runner import ModelRunner
 from .metrics import Stats, StepTimer
@@ -67,7 +69,7 @@ class Engine:
         self._grammars = Grammars(tokenizer, int(model.config.text_config.vocab_size))
         self._forced_tokens = ForcedTokens()
         budget = self.settings.encoder_cache_bytes if self.settings.enable_prefix_caching else 0
-        self._encoder_cache = EncoderCache(model, budget, self.stats)
+        self._encoder_cache = EncoderCache(model, budget, self.stats, apart=is_small(model))
         self._runner = ModelRunner.for_engine(model, draft, self.settings, self._encoder_cache)
         self._speculative = self._make_speculative(draft)
         self._step_size = StepSizeController(STEP_SECONDS, self.settings.max_num_batched_tokens)
@@ -179,6 +181,10 @@ class Engine:
             self._fail(sequence, error)
         self._update_gauges()
 
+    def close(self) -> None:
+        """End the encoder's thread, if it has one. Nothing is computed afterwards."""
+        self._encoder_cache.close()
+
     @torch.no_grad()
     def step(self) -> None:
         """Do one step's work."""
@@ -207,9 +213,8 @@ class Engine:
         # While prompts are in prefill and no answer waits for its next token, the encoder gets as long as prefill does:
         # else a short clip would wait for a chunk of someone's long prompt again and again.
         nobody_decodes = self._scheduler.num_running and not any(sequence.decoding for sequence in self._responses)
-        started = time.monotonic()
-        self._encoder_cache.encode(STEP_SECONDS if nobody_decodes else ENCODER_SECONDS)
-        self.stats.seconds_encoder += time.monotonic() - started
+        seconds = STEP_SECONDS if nobody_decodes else ENCODER_SECONDS
+        self._encoder_cache.encode(seconds, beside=self._scheduler.num_running > 0)
 
     def _schedule(self) -> SchedulerOutput:
         self._scheduler.limits = self._limits()
@@ -234,7 +239,8 @@ class Engine:
     def _run(self, output: SchedulerOutput) -> None:
         scheduled, started = output.scheduled, time.monotonic()
         try:
-            result, num_logits = self._runner.run(scheduled)
+            with one_thread() if self._encoder_cache.computing else nullcontext():
+                result, num_logits = self._runner.run(scheduled)
         except Exception as error:  # out of memory, say: it ends the sequences of this pass, and the engine lives on
             for item in scheduled:
                 self._fail(item.sequence, error)

@@ -132,6 +132,7 @@ class EngineThread:
         for pool in (self._workers, self._text_worker):
             pool.shutdown(wait=not preparing, cancel_futures=True)  # do not wait for a clip that is being read
         self._thread.join()
+        self._engine.close()
 
     # -- worker threads
 

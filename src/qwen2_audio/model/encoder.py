@@ -41,7 +41,7 @@ def listened_to(*modules: nn.Module) -> bool:
         for root in modules
         for module in root.modules()
         for kind in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-        for hook in kind.values()
+        for hook in tuple(kind.values())  # at once: another thread may add one
     ]
     ours = f"{__package__.partition('.')[0]}."
     return any(not str(getattr(hook, "__module__", "")).startswith(("torch.", ours)) for hook in hooks)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from kit.tiny import tiny_config, tiny_model
 from qwen2_audio.engine import encoder_cache
-from qwen2_audio.engine.encoder_cache import EncoderCache
+from qwen2_audio.engine.encoder_cache import EncoderCache, is_small
 from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import Request, RequestHandle
 from qwen2_audio.errors import AudioError
@@ -193,3 +196,123 @@ def test_the_model_of_whole_windows_is_asked_in_one_go(cache, model, monkeypatch
         whole, tokens = model.encode_audio(torch.from_numpy(window)[None], (torch.arange(3000) < 100)[None])
     assert tokens == [25]
     torch.testing.assert_close(cache.embeddings(wanted), whole)
+
+
+# A small encoder, with a thread of its own
+
+
+@pytest.fixture
+def apart(model):
+    cache = EncoderCache(model, budget=1 << 20, stats=Stats(), apart=True)
+    yield cache
+    cache.close()
+    assert not any(thread.name.startswith("qwen2-audio-encode") for thread in threading.enumerate())
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """The names of the threads that encode, job by job."""
+    names, make = [], encoder_cache.encode_in_steps
+
+    def noted(model, clips, frames):
+        names.append(threading.current_thread().name)
+        return (yield from make(model, clips, frames))
+
+    monkeypatch.setattr(encoder_cache, "encode_in_steps", noted)
+    return names
+
+
+@torch.no_grad()
+def encoded(cache, wanted, **how):
+    until = time.monotonic() + 60
+    while not cache.has_all(wanted):
+        assert time.monotonic() < until
+        cache.encode(0.05, **how)
+
+
+def test_several_jobs_are_for_the_encoders_thread_and_one_is_done_here(apart, model, threads):
+    one = need(apart, 200)
+    encoded(apart, one)
+    assert threads == [threading.current_thread().name]
+    many = need(apart, 100, 900, 1500, seed=1)
+    encoded(apart, many)
+    torch.testing.assert_close(apart.embeddings(many), expected(model, many))
+    beside = need(apart, 300, seed=2)
+    encoded(apart, beside, beside=True)
+    assert [name.split("_")[0] for name in threads[1:]] == ["qwen2-audio-encode"] * 3
+    assert not apart.busy and apart._stats.clips_encoded == 5 and apart._stats.seconds_encoder > 0
+
+
+def test_beside_other_work_nothing_is_waited_for(apart, monkeypatch):
+    go, make = threading.Event(), encoder_cache.encode_in_steps
+
+    def held(model, clips, frames):
+        assert go.wait(60)
+        return (yield from make(model, clips, frames))
+
+    monkeypatch.setattr(encoder_cache, "encode_in_steps", held)
+    wanted = need(apart, 100)
+    apart.encode(60.0, beside=True)
+    assert apart.computing and apart.busy and not apart.has_all(wanted)
+    go.set()
+    encoded(apart, wanted)
+    assert not apart.computing
+
+
+def test_a_clip_that_cannot_be_encoded_fails_alone_on_the_encoders_thread(apart, model, monkeypatch):
+    good, bad, make = request(100, seed=1), request(120, seed=2), encoder_cache.encode_in_steps
+
+    def broken(model, clips, frames):
+        if 120 in frames:
+            raise AudioError("no sound")
+        return (yield from make(model, clips, frames))
+
+    monkeypatch.setattr(encoder_cache, "encode_in_steps", broken)
+    for wanted in (good, bad):
+        apart.acquire(wanted)
+        apart.ready(wanted)
+    encoded(apart, good, beside=True)
+    torch.testing.assert_close(apart.embeddings(good), expected(model, good))
+    until = time.monotonic() + 60
+    while apart.busy and time.monotonic() < until:
+        apart.encode(0.05, beside=True)
+    with pytest.raises(AudioError, match="no sound"):
+        apart.ready(bad)
+
+
+@pytest.mark.parametrize("end", [lambda cache, wanted: cache.release(wanted), lambda cache, wanted: cache.clear()])
+def test_what_nobody_waits_for_any_more_is_dropped_while_it_is_computed(apart, monkeypatch, end):
+    go, make = threading.Event(), encoder_cache.encode_in_steps
+
+    def held(model, clips, frames):
+        assert go.wait(60)
+        return (yield from make(model, clips, frames))
+
+    monkeypatch.setattr(encoder_cache, "encode_in_steps", held)
+    dropped = need(apart, 100)
+    apart.encode(0.0, beside=True)
+    end(apart, dropped)
+    assert not apart.busy and not apart.computing
+    go.set()
+    other = need(apart, 200, seed=3)
+    encoded(apart, other, beside=True)
+    assert not apart.has_all(dropped) and apart.nbytes == 50 * 32 * 4
+
+
+def test_an_encoder_with_hooks_is_called_on_the_engines_thread(apart, model, threads):
+    hook = model.audio_tower.register_forward_hook(lambda module, inputs, out: None)
+    try:
+        encoded(apart, need(apart, 100, 1500), beside=True)
+    finally:
+        hook.remove()
+    assert set(threads) == {threading.current_thread().name}
+
+
+def test_only_a_small_encoder_on_a_cpu_with_cores_to_spare_gets_a_thread(model, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert is_small(model)
+    monkeypatch.setattr(encoder_cache, "SMALL_WIDTH", 8)
+    assert not is_small(model), "it is wider"
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert not is_small(model), "there is one thread"
