@@ -1,6 +1,6 @@
 """The encoder learns other voices, while the language model behind it keeps what it knows.
 
-New heads are taught on the frozen encoder first; then all of the encoder learns letters, kinds and sexes, half of each
+New heads are taught on the frozen encoder first; then all of the encoder learns letters, kinds and sexes, a third of each
 batch on the clips of the first lessons. What the projector gives for those is held near what it was: the mean square of
 the difference, divided by the variance.
 
@@ -25,9 +25,9 @@ from .ctc import Listener
 from .loop import Stage
 
 HEADS = Stage("heads", steps=150, batch=32, lr=3e-3, warmup=20, decay_from=0.7)
-HEAR = Stage("hear", steps=900, batch=32, lr=6e-4, warmup=60, decay_from=0.4)
-HOLD_WEIGHT = 2.0
-OLD = 0.5  # of each batch: clips of the first lessons
+HEAR = Stage("hear", steps=4200, batch=32, lr=2.5e-3, warmup=60, decay_from=0.6)
+HOLD_WEIGHT = 0.7
+OLD = 0.3  # of each batch: clips of the first lessons
 
 
 class MixedStream:
@@ -68,7 +68,7 @@ class Hearing(Listener):
         """Of the heads, and what holds the encoder, which learns now."""
         self.tower.requires_grad_(True)
         (old, states, _), (new, _, _) = (self.heads_loss(batch) for batch in batches)
-        return (old + new) / 2 + HOLD_WEIGHT * self.moved(batches[0], states)
+        return OLD * old + (1 - OLD) * new + HOLD_WEIGHT * self.moved(batches[0], states)
 
     def moved(self, batch: EncoderBatch, states: list[torch.Tensor]) -> torch.Tensor:
         """How far the projector's output [N, H] for a batch is from what it was, as a share of its variance."""

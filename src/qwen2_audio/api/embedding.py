@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.request import RequestHandle
-from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError, ShutdownError
+from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
 from ..inputs import prompt as prompts
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
@@ -82,11 +82,10 @@ def embed_each(
 
 def _embedding(handles: deque[tuple[int, RequestHandle]], on_error: Callable[[int, Exception], Any]) -> Any:
     number, handle = handles.popleft()
-    last = list(handle)[-1]
-    error = last.error
-    if error is None and last.embedding is None:
-        error = ShutdownError("The engine shut down before it was embedded; ask again.")
-    return last.embedding if error is None else on_error(number, error)
+    try:
+        return handle.embedding().embedding
+    except Exception as error:
+        return on_error(number, error)
 
 
 def run(service: Service, sources: Sequence[Any], params: PoolingParams) -> np.ndarray | list[np.ndarray]:

@@ -111,6 +111,15 @@ class RequestHandle:
         """Wait for all answers and return them whole. Raises the error that one of them ended with."""
         return completions_of(list(self), self.answers)
 
+    def embedding(self) -> Chunk:
+        """Wait for the last delta, which has the embedding. Raises its error, ShutdownError where it has none."""
+        *_, last = self
+        if last.error is not None:
+            raise last.error
+        if last.embedding is None:
+            raise ShutdownError("The engine shut down before the input was embedded; ask again.")
+        return last
+
 
 def when_free(ask: Callable[[], T]) -> T:
     """What `ask`, such as a `submit`, returns, called again and again while the queue is full: a finished request

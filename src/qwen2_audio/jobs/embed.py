@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..engine.request import RequestHandle
-from ..errors import BusyError
 from ..inputs.clip import AudioClip
 from ..inputs.messages import user
 from ..types import PoolingParams
@@ -45,11 +44,8 @@ class Embedded:
         return self._handle.done
 
     def result(self) -> Mapping[str, Any]:
-        *_, last = self._handle
-        if last.error is not None:
-            raise last.error
-        if last.embedding is None or last.usage is None:
-            raise BusyError("The engine shut down before the clip was embedded; ask again.")
+        last = self._handle.embedding()
+        assert last.embedding is not None and last.usage is not None
         return {
             "embedding": last.embedding.tolist(),
             "heard": round(self._clip.heard.seconds, 6),
