@@ -18,6 +18,7 @@ from .continuing import (
     make_aligner,
     make_people,
     prefer_people,
+    read_people,
     say_lines,
     settle,
     write_people_data,
@@ -53,6 +54,7 @@ STAGES = {
     "hear": hear,
     "people-data": write_people_data,
     "people": fine_tune_people,
+    "people-reading": read_people,
     "people-mistakes": find_people_mistakes,
     "people-dpo": prefer_people,
     "aligner": make_aligner,
@@ -61,7 +63,7 @@ STAGES = {
 # Those from "kokoro" on go on from a finished checkpoint: `python -m recipes.nano continue`.
 CONTINUING = tuple(STAGES)[tuple(STAGES).index("kokoro") :]
 # Each process takes its part of every batch.
-SHARED = ("encoder", "language", "joint", "sft", "voices", "hear", "people", "people-dpo")
+SHARED = ("encoder", "language", "joint", "sft", "voices", "hear", "people", "people-reading", "people-dpo")
 STAGES_HELP = "what to do; nothing: all, in this order; continue: all from kokoro on"
 
 

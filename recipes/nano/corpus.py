@@ -18,16 +18,17 @@ SHORT = 3.0  # seconds; of longer clips fewer conversations are kept: they cost 
 
 
 def conversations(
-    library: Library, shares: dict[str, float], count: int, seed: int, split: str = "train"
+    library: Library, shares: dict[str, float], count: int, seed: int, split: str = "train", short: float = SHORT
 ) -> Iterator[Conversation]:
-    """`count` conversations, the library's clips in turn; sentences without a clip belong to `split`."""
+    """`count` conversations, the library's clips in turn; sentences without a clip belong to `split`. Clips longer
+    than `short` seconds are passed over the more often the longer they are."""
     rng = np.random.default_rng((seed, 6))
     writer = writer_of([entry.clip for entry in library.entries], shares, split)
     order: list[int] = []
     while count:
         order = order or rng.permutation(len(library)).tolist()
         clip = order.pop()
-        if rng.random() < (SHORT / max(SHORT, library.entries[clip].clip.seconds)) ** 2:
+        if rng.random() < (short / max(short, library.entries[clip].clip.seconds)) ** 2:
             yield writer.write(clip, rng)
             count -= 1
 
@@ -54,12 +55,18 @@ def _path(library: Library, clip: int, folder: Path) -> str:
 
 
 def write_conversations(
-    library: Library, shares: dict[str, float], count: int, seed: int, path: Path, split: str = "train"
+    library: Library,
+    shares: dict[str, float],
+    count: int,
+    seed: int,
+    path: Path,
+    split: str = "train",
+    short: float = SHORT,
 ) -> None:
     """A data file for SFT; it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
-        for conversation in conversations(library, shares, count, seed, split):
+        for conversation in conversations(library, shares, count, seed, split, short):
             file.write(json.dumps(row_of(conversation, library, path.parent)) + "\n")
     part.rename(path)

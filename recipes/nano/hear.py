@@ -1,8 +1,8 @@
 """The encoder learns other voices, while the language model behind it keeps what it knows.
 
-New heads are taught on the frozen encoder first; then all of the encoder learns letters, kinds and sexes, a third of each
-batch on the clips of the first lessons. What the projector gives for those is held near what it was: the mean square of
-the difference, divided by the variance.
+New heads are taught on the frozen encoder first; then all of the encoder learns letters, kinds and sexes, a third of
+each batch on the clips of the first lessons. What the projector gives for those is held near what it was: the mean
+square of the difference, divided by the variance.
 
 A clips, N audio tokens, H the language model's width.
 """
