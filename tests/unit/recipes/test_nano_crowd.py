@@ -166,7 +166,7 @@ def test_the_encoder_learns_while_what_is_read_of_it_is_held(tokenizer):
     network = Hearing(Qwen2AudioForConditionalGeneration(config))
     old = batch_of([Clip("dog", 1.0, -20.0), Clip(SPEECH, 1.0, -20.0, "One.", "word", "You said one.", "man")], 1)
     new = batch_of([Clip(SPEECH, 1.0, -20.0, "Two.", "word", "You said two.", "woman")], 2)
-    assert float(network.moved(old, network.states(old)).detach()) < 1e-6
+    assert float(network.moved(old, network.states(old)).detach()) < 1e-3  # bfloat16's rounding, where a CPU has it
     network.first_loss((old, new)).backward()
     assert all(weight.grad is None for weight in network.tower.parameters())
     assert all(weight.grad is not None for weight in network.heads.parameters())
