@@ -153,10 +153,10 @@ class EncoderCache:
         """
         started = time.monotonic()
         self._start_jobs()
-        if self._worker is not None and (beside or len(self._jobs) > 1):
-            for job in self._jobs:
-                if job.future is None and not job.begun and not is_listened_to(self._model):
-                    job.future = self._worker.submit(self._compute, job)
+        new = [job for job in self._jobs if job.future is None and not job.begun]
+        if self._worker is not None and new and (beside or len(self._jobs) > 1) and not is_listened_to(self._model):
+            for job in new:
+                job.future = self._worker.submit(self._compute, job)
         self._collect(0.0 if beside else seconds)
         if here := [job for job in self._jobs if job.future is None]:
             self._encode_here(here, started + seconds)

@@ -32,6 +32,32 @@ def cache(model):
     return EncoderCache(model, budget=1 << 20, stats=Stats())
 
 
+@pytest.fixture
+def no_sound_in_120(monkeypatch):
+    """Clips of 120 frames cannot be encoded."""
+    make = encoder_cache.encode_in_steps
+
+    def broken(model, clips, frames):
+        if 120 in frames:
+            raise AudioError("no sound")
+        return (yield from make(model, clips, frames))
+
+    monkeypatch.setattr(encoder_cache, "encode_in_steps", broken)
+
+
+@pytest.fixture
+def go(monkeypatch):
+    """Nothing is encoded before this event."""
+    event, make = threading.Event(), encoder_cache.encode_in_steps
+
+    def held(model, clips, frames):
+        assert event.wait(60)
+        return (yield from make(model, clips, frames))
+
+    monkeypatch.setattr(encoder_cache, "encode_in_steps", held)
+    return event
+
+
 def request(*frames, seed=0):
     """A request with a clip of each of so many mel frames; other seeds give other clips."""
     rng = np.random.default_rng(seed)
@@ -110,16 +136,8 @@ def test_clips_of_like_length_are_encoded_together(cache):
     assert cache.has_all(many)
 
 
-def test_a_clip_that_cannot_be_encoded_fails_alone(cache, model, monkeypatch):
+def test_a_clip_that_cannot_be_encoded_fails_alone(cache, model, no_sound_in_120):
     good, bad = request(100, seed=1), request(120, seed=2)
-    make = encoder_cache.encode_in_steps
-
-    def broken(model, clips, frames):
-        if 120 in frames:
-            raise AudioError("no sound")
-        return (yield from make(model, clips, frames))
-
-    monkeypatch.setattr(encoder_cache, "encode_in_steps", broken)
     for wanted in (good, bad):
         cache.acquire(wanted)
         cache.ready(wanted)
@@ -243,14 +261,7 @@ def test_several_jobs_are_for_the_encoders_thread_and_one_is_done_here(apart, mo
     assert not apart.busy and apart._stats.clips_encoded == 5 and apart._stats.seconds_encoder > 0
 
 
-def test_beside_other_work_nothing_is_waited_for(apart, monkeypatch):
-    go, make = threading.Event(), encoder_cache.encode_in_steps
-
-    def held(model, clips, frames):
-        assert go.wait(60)
-        return (yield from make(model, clips, frames))
-
-    monkeypatch.setattr(encoder_cache, "encode_in_steps", held)
+def test_beside_other_work_nothing_is_waited_for(apart, go):
     wanted = need(apart, 100)
     apart.encode(60.0, beside=True)
     assert apart.computing and apart.busy and not apart.has_all(wanted)
@@ -259,15 +270,8 @@ def test_beside_other_work_nothing_is_waited_for(apart, monkeypatch):
     assert not apart.computing
 
 
-def test_a_clip_that_cannot_be_encoded_fails_alone_on_the_encoders_thread(apart, model, monkeypatch):
-    good, bad, make = request(100, seed=1), request(120, seed=2), encoder_cache.encode_in_steps
-
-    def broken(model, clips, frames):
-        if 120 in frames:
-            raise AudioError("no sound")
-        return (yield from make(model, clips, frames))
-
-    monkeypatch.setattr(encoder_cache, "encode_in_steps", broken)
+def test_a_clip_that_cannot_be_encoded_fails_alone_on_the_encoders_thread(apart, model, no_sound_in_120):
+    good, bad = request(100, seed=1), request(120, seed=2)
     for wanted in (good, bad):
         apart.acquire(wanted)
         apart.ready(wanted)
@@ -281,14 +285,7 @@ def test_a_clip_that_cannot_be_encoded_fails_alone_on_the_encoders_thread(apart,
 
 
 @pytest.mark.parametrize("end", [lambda cache, wanted: cache.release(wanted), lambda cache, wanted: cache.clear()])
-def test_what_nobody_waits_for_any_more_is_dropped_while_it_is_computed(apart, monkeypatch, end):
-    go, make = threading.Event(), encoder_cache.encode_in_steps
-
-    def held(model, clips, frames):
-        assert go.wait(60)
-        return (yield from make(model, clips, frames))
-
-    monkeypatch.setattr(encoder_cache, "encode_in_steps", held)
+def test_what_nobody_waits_for_any_more_is_dropped_while_it_is_computed(apart, go, end):
     dropped = need(apart, 100)
     apart.encode(0.0, beside=True)
     end(apart, dropped)
