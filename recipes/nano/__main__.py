@@ -18,7 +18,6 @@ from .continuing import (
     make_aligner,
     make_people,
     prefer_people,
-    read_people,
     say_lines,
     settle,
     write_people_data,
@@ -54,7 +53,6 @@ STAGES = {
     "hear": hear,
     "people-data": write_people_data,
     "people": fine_tune_people,
-    "people-reading": read_people,
     "people-mistakes": find_people_mistakes,
     "people-dpo": prefer_people,
     "aligner": make_aligner,
@@ -63,7 +61,7 @@ STAGES = {
 # Those from "kokoro" on go on from a finished checkpoint: `python -m recipes.nano continue`.
 CONTINUING = tuple(STAGES)[tuple(STAGES).index("kokoro") :]
 # Each process takes its part of every batch.
-SHARED = ("encoder", "language", "joint", "sft", "voices", "hear", "people", "people-reading", "people-dpo")
+SHARED = ("encoder", "language", "joint", "sft", "voices", "hear", "people", "people-dpo")
 STAGES_HELP = "what to do; nothing: all, in this order; continue: all from kokoro on"
 
 
@@ -73,6 +71,9 @@ def main() -> int:
     )
     parser.add_argument("stages", nargs="*", choices=[*STAGES, "continue", []], help=STAGES_HELP)
     parser.add_argument("--work", type=Path, default=Path("runs/nano"), help="clips, stages, logs, report")
+    parser.add_argument(
+        "--from", type=Path, dest="start", metavar="FOLDER", help="checkpoint that `continue` goes on from"
+    )
     parser.add_argument("--clips", type=_positive(int), default=Plan.clips, help="training clips")
     parser.add_argument("--people", type=_positive(int), default=Plan.people, help="training clips of people")
     parser.add_argument("--lines", type=_positive(int), help="Kokoro says so many of its lines; not given: all")
@@ -96,6 +97,7 @@ def main() -> int:
         threads=given.threads,
         workers=given.workers,
         seed=given.seed,
+        start=given.start,
     )
     wanted = [one for name in given.stages or STAGES for one in (CONTINUING if name == "continue" else (name,))]
     for name in wanted:
@@ -129,6 +131,7 @@ def _torchrun(name: str, processes: int, plan: Plan) -> list[str]:
     options = {"work": plan.work, "clips": plan.clips, "steps": plan.scale, "threads": plan.threads}
     options |= {"workers": plan.workers, "seed": plan.seed, "people": plan.people}
     options |= {} if plan.lines is None else {"lines": plan.lines}
+    options |= {} if plan.start is None else {"from": plan.start}
     given = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     return [sys.executable, *launcher, "-m", "recipes.nano", name, *given]
 

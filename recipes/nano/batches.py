@@ -79,10 +79,16 @@ def stack(mels: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 class EncoderStream:
-    """Clips in random order with what is known about them; with several processes, this one's share of each batch."""
+    """Clips in random order with what is known about them; with several processes, this one's share of each batch.
 
-    def __init__(self, library: Library, batch: int, seed: int, here: Processes | None = None) -> None:
+    Clips longer than `short` seconds are passed over the more often the longer they are.
+    """
+
+    def __init__(
+        self, library: Library, batch: int, seed: int, here: Processes | None = None, short: float = SHORT
+    ) -> None:
         self.library, self.batch, self.seed, self.here = library, batch, seed, here or Processes()
+        self.short = short
         self._group: tuple[int, list[list[int]]] = (-1, [])
 
     def __call__(self, step: int) -> EncoderBatch:
@@ -112,7 +118,7 @@ class EncoderStream:
         drawn: list[int] = []
         while len(drawn) < GROUP * self.batch:
             i = int(rng.integers(len(self.library)))
-            if rng.random() < (SHORT / max(SHORT, self.library.entries[i].clip.seconds)) ** 3:
+            if rng.random() < (self.short / max(self.short, self.library.entries[i].clip.seconds)) ** 3:
                 drawn.append(i)
         drawn.sort(key=lambda i: self.library.entries[i].frames)
         batches = [drawn[at : at + self.batch] for at in range(0, len(drawn), self.batch)]

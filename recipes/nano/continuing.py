@@ -1,6 +1,7 @@
-"""The stages that go on from a finished checkpoint, the shipped nano or this work folder's own, to real voices.
+"""The stages that go on from a finished checkpoint to real voices: from one that is named, this work folder's own, or
+the shipped nano.
 
-    Kokoro's clips -> clips of people -> encoder (heads, then hearing) -> fine-tuning, twice -> mistakes -> DPO
+    Kokoro's clips -> clips of people -> encoder (heads, then hearing) -> fine-tuning -> mistakes -> DPO
     -> aligner, windows, confidence, made again for the encoder as it is now
 
 The vocabulary stays that of the checkpoint.
@@ -29,17 +30,19 @@ from .hear import HEADS, HEAR, Hearing, MixedStream
 from .loop import Stage, adamw, processes, train
 from .network import finish, save_checkpoint
 from .pairs import write_pairs
-from .people import PEOPLE, READING_PEOPLE
+from .people import PEOPLE
 from .said import lines
 from .stages import FIRST, Plan, configured, scaled
 
 HELD_BACK = 10  # one clip of people for development beside so many for training
 ROWS = 1.8  # conversations, for each clip of both libraries
-WINDOW = 14.0  # s of clips that the second fine-tuning passes over no more often than short ones
+WINDOW = 8.0  # s; of longer clips fewer conversations are kept, so that windows of several utterances are among them
 
 
 def origin(plan: Plan) -> Path:
-    """The checkpoint that is gone on from: this work folder's, or else the shipped one."""
+    """The checkpoint that is gone on from: the plan's, or this work folder's, or else the shipped one."""
+    if plan.start is not None:
+        return plan.start
     own = plan.work / "checkpoint"
     return own if own.is_dir() else nano_path()
 
@@ -103,9 +106,7 @@ def write_people_data(plan: Plan) -> None:
     write_conversations(held_back, PEOPLE, 200, plan.seed + 4, folder / "people-held-back.jsonl", "dev")
     library = Shelf(plan.library(), people_library(plan))
     count = round(ROWS * len(library))
-    write_conversations(library, PEOPLE, count, plan.seed + 3, folder / "people.jsonl")
-    path = folder / "people-reading.jsonl"
-    write_conversations(library, READING_PEOPLE, count, plan.seed + 5, path, short=WINDOW)
+    write_conversations(library, PEOPLE, count, plan.seed + 3, folder / "people.jsonl", short=WINDOW)
 
 
 def fine_tune_people(plan: Plan) -> None:
@@ -113,21 +114,16 @@ def fine_tune_people(plan: Plan) -> None:
     sft.run(configured("people", "heard", plan))
 
 
-def read_people(plan: Plan) -> None:
-    """More of it: most rows read, windows of several utterances as often as single ones."""
-    sft.run(configured("people-reading", "people/final", plan))
-
-
 def find_people_mistakes(plan: Plan) -> None:
     """What it now says wrongly about clips of the development split, inventions from strange words among it."""
     library = Shelf(plan.library("dev"), people_library(plan, "dev"))
     path = plan.work / "data" / "people-dpo.jsonl"
-    print(write_pairs(plan.work / "people-reading" / "final", library, plan.seed, path, people=True))
+    print(write_pairs(plan.work / "people" / "final", library, plan.seed, path, people=True))
 
 
 def prefer_people(plan: Plan) -> None:
     """DPO on these pairs; the result is the finished nano, in `finished`."""
-    trained = dpo.run(configured("people-dpo", "people-reading/final", plan))
+    trained = dpo.run(configured("people-dpo", "people/final", plan))
     if FIRST:
         finish(trained, plan.work / "finished")
         shutil.copy(nano_path() / TRANSCRIPTION, plan.work / "finished" / TRANSCRIPTION)

@@ -92,9 +92,10 @@ class Maker:
         return say(people.alien(rng, self.split), voice, manner), Clip(STRANGE, 0, 0, voice=voice.engine)
 
     def _joined_alone(self, number: int, rng: Rng) -> tuple[Array, Clip]:
-        """Two to four utterances of one speaker."""
+        """Two to four utterances of one speaker, half of them sentences of the first lessons."""
         voice, manner = _speaker(rng)
-        said = [people.spoken(self.split, rng) for _ in range(int(rng.integers(2, 5)))]
+        kinds = ["old" if rng.random() < 0.4 else None for _ in range(int(rng.integers(2, 5)))]
+        said = [people.spoken(self.split, rng, kind) for kind in kinds]
         spoken = [say(people.aloud(one.text), voice, manner) for one in said]
         return _in_a_row(spoken, said, voice.sex, f"{voice.engine} {voice.name}", rng)
 

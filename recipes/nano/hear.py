@@ -25,9 +25,10 @@ from .ctc import Listener
 from .loop import Stage
 
 HEADS = Stage("heads", steps=150, batch=32, lr=3e-3, warmup=20, decay_from=0.7)
-HEAR = Stage("hear", steps=4200, batch=32, lr=2.5e-3, warmup=60, decay_from=0.6)
+HEAR = Stage("hear", steps=6000, batch=32, lr=2.5e-3, warmup=60, decay_from=0.6)
 HOLD_WEIGHT = 0.7
 OLD = 0.3  # of each batch: clips of the first lessons
+WINDOW = 6.0  # s; new clips that long are never passed over: several utterances have to be heard, too
 
 
 class MixedStream:
@@ -36,7 +37,7 @@ class MixedStream:
     def __init__(self, old: Library, new: Library, stage: Stage, seed: int, here: Processes) -> None:
         count = round(OLD * stage.batch)
         self.old = EncoderStream(old, count, seed + 31, here)
-        self.new = EncoderStream(new, stage.batch - count, seed + 32, here)
+        self.new = EncoderStream(new, stage.batch - count, seed + 32, here, WINDOW)
 
     def __call__(self, step: int) -> tuple[EncoderBatch, EncoderBatch]:
         return self.old(step), self.new(step)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import nn
@@ -51,6 +51,37 @@ def adamw(parts: list[tuple[nn.Module, float]]) -> torch.optim.AdamW:
         for decay, chosen in ((0.02, [w for w in weights if w.dim() > 1]), (0.0, [w for w in weights if w.dim() <= 1])):
             groups.append({"params": chosen, "lr": lr, "base": lr, "weight_decay": decay})
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan 2024) for matrices, AdamW for all else, as one optimiser with the rates of AdamW for both."""
+
+    def __init__(self, module: nn.Module, lr: float) -> None:
+        weights = list(module.parameters())
+        matrices = [w for w in weights if w.dim() == 2]
+        self.both = (
+            torch.optim.Muon(matrices, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW([w for w in weights if w.dim() != 2], lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
+        )
+        self.param_groups = [group for one in self.both for group in one.param_groups]
+        for group in self.param_groups:
+            group["base"] = lr
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for one in self.both:
+            one.zero_grad(set_to_none)
+
+    def step(self, closure: Any = None) -> None:
+        for one in self.both:
+            one.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"both": [one.state_dict() for one in self.both]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for one, saved in zip(self.both, state["both"], strict=True):
+            one.load_state_dict(saved)
+        self.param_groups = [group for one in self.both for group in one.param_groups]
 
 
 def processes() -> Processes:

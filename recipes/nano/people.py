@@ -23,14 +23,8 @@ Rng = np.random.Generator
 # As FINE_TUNING, and beside it: turns without a clip, parts of recordings, notes on them, their transcripts, and what
 # is typed after a clip.
 PEOPLE = {
-    "read": 0.385, "questions": 0.17, "chat": 0.2, "after": 0.01, "both": 0.015, "base": 0.03, "typed": 0.07,
-    "part": 0.06, "notes": 0.025, "transcript": 0.015, "then": 0.02,
-}  # fmt: skip
-
-# As PEOPLE, most of it reading: what is said has still to be heard better when all forms are known.
-READING_PEOPLE = {
-    "read": 0.58, "questions": 0.1, "chat": 0.14, "both": 0.005, "base": 0.05, "typed": 0.04, "part": 0.05,
-    "notes": 0.015, "transcript": 0.01, "then": 0.01,
+    "read": 0.49, "questions": 0.12, "chat": 0.16, "after": 0.01, "both": 0.01, "base": 0.04, "typed": 0.055,
+    "part": 0.05, "notes": 0.03, "transcript": 0.02, "then": 0.015,
 }  # fmt: skip
 
 

@@ -47,6 +47,7 @@ class Plan:
     threads: int = 1
     workers: int = 2  # processes that synthesise
     seed: int = 0
+    start: Path | None = None  # the stages that go on begin with this checkpoint
 
     def library(self, split: str = "train") -> Library:
         count = self.clips if split == "train" else min(self.held_back, max(1, self.clips // 3))

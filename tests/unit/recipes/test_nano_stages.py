@@ -132,7 +132,7 @@ def test_imagined_clips_are_of_every_sort():
     assert any(clip.background for clip in clips)
 
 
-@pytest.mark.parametrize("name", ["joint", "sft", "voices", "dpo", "people", "people-reading", "people-dpo"])
+@pytest.mark.parametrize("name", ["joint", "sft", "voices", "dpo", "people", "people-dpo"])
 def test_the_configs_are_the_trainers(name):
     plan = Plan(Path("elsewhere"), scale=0.5)
     config = configured(name, "before", plan)

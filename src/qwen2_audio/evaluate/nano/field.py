@@ -12,11 +12,22 @@ from .sounds.kinds import KINDS, SPLITS, Kind, draw_parameters
 
 PLAIN = {kind.name: kind for kind in KINDS}
 BEHIND = ("wind", "rain", "engine", "noise", "voice", "water", "bird", "cricket")  # what is often heard far off
+MOMENTS = (
+    "dog",
+    "bird",
+    "horn",
+    "knocking",
+    "glass",
+    "piano",
+    "whistle",
+    "bell",
+    "alarm",
+)  # one stroke or call is enough
 NEARBY = ("dog", "bird", "knocking", "horn", "footsteps", "clock", "voice", "bell")  # what may cut in for a moment
 
 
 def field_sound(kind: str, rng: np.random.Generator, split: str) -> Samples:
-    """A clip of `kind` as a recording might have it: float32 [n] at 16 kHz, 0.3 to 10 s, peak at most 1.
+    """A clip of `kind` as a recording might have it: float32 [n] at 16 kHz, 0.12 to 10 s, peak at most 1.
 
     Args:
         kind: one of `sounds.kinds.NAMES`. Those of `SORTS` come in wider shapes than in `render_clip`.
@@ -35,6 +46,8 @@ def field_sound(kind: str, rng: np.random.Generator, split: str) -> Samples:
     sound = _render(kind, rng, split, n)
     if rng.random() < 0.2 and PLAIN[kind].named:
         sound = _later(sound, _render(kind, rng, split, n), rng)
+    if kind in MOMENTS and n < dsp.samples(0.6):
+        sound = _loudest(sound, n)
     sound = _padded(_cut(dsp.unit(sound), rng), rng)
     sound = add_room(_far(sound, rng), rng, chance=0.6, wettest=0.9, longest=1.4)
     if kind not in ("noise", "tone"):
@@ -49,10 +62,11 @@ def render_field(split: str, index: int, kind: str) -> tuple[Samples, Clip]:
 
 
 def _seconds(kind: str, rng: Rng) -> float:
-    """Real clips are short: a third below 1.5 s, few above 5."""
-    r = rng.random()
-    seconds = rng.uniform(0.4, 1.5) if r < 0.33 else rng.uniform(1.5, 5) if r < 0.93 else rng.uniform(5, 9)
-    return float(max(seconds, 0.0 if kind in SORTS else 0.75 * PLAIN[kind].shortest))
+    """Real clips are short: a third below 1.5 s, a single stroke or bark far below, few above 5."""
+    bounds = ((0.15, 0.5), (0.4, 1.5), (1.5, 5.0), (5.0, 9.0))
+    seconds = rng.uniform(*bounds[int(rng.choice(4, p=(0.1, 0.26, 0.57, 0.07)))])
+    least = 0.0 if kind in MOMENTS or kind in SORTS else 0.75 * PLAIN[kind].shortest
+    return float(max(seconds, least))
 
 
 def _render(kind: str, rng: Rng, split: str, n: int) -> Array:
@@ -79,6 +93,13 @@ def _cut(x: Array, rng: Rng) -> Array:
     if rng.random() < 0.25 and len(x) > 2 * shortest:
         x = x[: int(rng.uniform(0.6, 1) * len(x))]
     return x * dsp.swell(len(x), rng.choice([0.002, 0.02]), rng.uniform(0.002, 0.06))
+
+
+def _loudest(x: Array, n: int) -> Array:
+    """The `n` samples that begin where most of the sound is."""
+    sums = np.concatenate([[0.0], np.cumsum(x**2)])
+    start = int((sums[n:] - sums[:-n]).argmax()) if len(x) > n else 0
+    return x[start : start + n]
 
 
 def _padded(x: Array, rng: Rng) -> Array:

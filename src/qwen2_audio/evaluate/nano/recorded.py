@@ -16,6 +16,7 @@ from .sounds.dsp import Array, Rng
 LONGEST_SILENCE = 0.6  # s on either side
 CLOSEST_CUT = 0.1  # s; the words begin and end 0.06 s within a dry clip
 FRAME = 0.02  # s
+PLAIN = 0.5  # of recordings: made by a good device in a quiet place
 MU = 255.0  # of the G.711 telephone
 
 
@@ -23,6 +24,9 @@ def recorded(dry: Array, rng: Rng, behind: Sequence[Array] = ()) -> Samples:
     """`dry` as a recording: float32 [n] within -1..1. `behind`: dry voices that may babble behind it."""
     x = dsp.unit(at_speed(dry, rng)) if rng.random() < 0.5 else dsp.unit(dry)
     x = silence_around(hesitant(cut_close(x, rng), rng), rng)
+    if rng.random() < PLAIN:
+        near = over_noise(add_room(x, rng, chance=0.35, wettest=0.4, longest=0.5), rng, loudest=22)
+        return set_level(through_microphone(near, rng, lowest=4500), rng).astype(np.float32)
     x = in_room(x, rng)
     if behind and rng.random() < 0.3:
         x = over_babble(x, behind, rng)
@@ -79,26 +83,26 @@ def over_babble(x: Array, behind: Sequence[Array], rng: Rng) -> Array:
     return x + dsp.unit(babble) * _level(x) * 10 ** (-rng.uniform(8, 24) / 20)
 
 
-def over_noise(x: Array, rng: Rng) -> Array:
-    """A floor 8 to 55 dB below in four clips of five, and in some of them the mains' hum."""
+def over_noise(x: Array, rng: Rng, loudest: float = 8) -> Array:
+    """A floor `loudest` to 55 dB below in four clips of five, and in some of them the mains' hum."""
     if rng.random() < 0.2:
         return x
     floor = dsp.coloured_noise(rng, len(x), rng.uniform(0, 2))
     if rng.random() < 0.12:
         mains = float(rng.choice((50.0, 60.0)))
         floor = floor + dsp.buzz(np.full(len(x), mains), int(rng.integers(2, 8)), 1.0) * rng.uniform(0.3, 1.5)
-    return x + dsp.unit(floor) * _level(x) * 10 ** (-rng.uniform(8, 55) / 20)
+    return x + dsp.unit(floor) * _level(x) * 10 ** (-rng.uniform(loudest, 55) / 20)
 
 
-def through_microphone(x: Array, rng: Rng) -> Array:
-    """Lows and highs cut in half of clips, down to 3 kHz; a telephone's 300 to 3,400 Hz in one of twelve."""
+def through_microphone(x: Array, rng: Rng, lowest: float = 3000) -> Array:
+    """Lows and highs cut in half of clips, down to `lowest` Hz; a telephone's 300 to 3,400 Hz in one of twelve."""
     sort = rng.random()
     if sort < 0.5:
         return x
-    if sort < 0.58:
+    if sort < 0.58 and lowest < 3400:
         return dsp.band(x, 300, 3400, 6)
     low = rng.uniform(60, 350) if rng.random() < 0.6 else 0.0
-    high = rng.uniform(3000, 7500) if rng.random() < 0.7 else 7900.0
+    high = rng.uniform(lowest, 7500) if rng.random() < 0.7 else 7900.0
     return dsp.band(x, low, high, int(rng.integers(2, 9)))
 
 

@@ -1,4 +1,4 @@
-"""The sorts of the seven kinds that recordings have in many shapes, with the ranges of their parameters.
+"""The sorts of the eight kinds that recordings have in many shapes, with the ranges of their parameters.
 
 `kinds.py` stays as it is, so that the examination's older rows keep their clips to the byte.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import field_bells, field_motors, field_signals, field_steps, field_water
+from . import field_beats, field_bells, field_motors, field_signals, field_steps, field_water
 from .kinds import Kind
 
 SORTS: Mapping[str, tuple[Kind, ...]] = {
@@ -89,5 +89,11 @@ SORTS: Mapping[str, tuple[Kind, ...]] = {
         ),
         Kind("phone keypad", field_signals.keypad, {"on": (0.05, 0.3), "off": (0.04, 0.4)}, 0.8),
         Kind("phone ringtone", field_signals.ringtone, {"root": (400, 1500), "note": (0.06, 0.25)}, 1.0),
+    ),
+    "drum": (
+        Kind("drum stroke", field_beats.stroke, {"pitch": (60, 320), "ring": (0.03, 0.8), "snap": (0.1, 1.2)}, 0.12),
+        Kind("drum loop", field_beats.loop, {"tempo": (65, 185), "ring": (0.03, 0.5), "hats": (0.1, 1.0)}, 0.8),
+        Kind("drum by hand", field_beats.by_hand, {"pitch": (80, 420), "ring": (0.03, 0.4), "tempo": (70, 200)}, 0.5),
+        Kind("drum roll", field_beats.roll, {"pitch": (60, 300), "ring": (0.03, 0.4), "rate": (11, 32)}, 0.5),
     ),
 }
