@@ -13,7 +13,9 @@ import numpy as np
 from qwen2_audio.evaluate.nano.long_recordings import NOTHING, about_notes, about_transcript, ask_part, part_sentence
 from qwen2_audio.evaluate.nano.mix import Clip
 from qwen2_audio.evaluate.nano.typed import typed
-from qwen2_audio.evaluate.nano.wording import has_name
+from qwen2_audio.evaluate.nano.wording import has_name, pick
+from qwen2_audio.evaluate.nano.world.people import WORDS
+from qwen2_audio.evaluate.nano.world.speakers import held_out_sentence
 from qwen2_audio.evaluate.nano.world.talk import renewed
 
 from .conversations import Conversation, assistant, is_voice, user, voice_chat
@@ -23,9 +25,10 @@ Rng = np.random.Generator
 # As FINE_TUNING, and beside it: turns without a clip, parts of recordings, notes on them, their transcripts, and what
 # is typed after a clip.
 PEOPLE = {
-    "read": 0.49, "questions": 0.12, "chat": 0.16, "after": 0.01, "both": 0.01, "base": 0.04, "typed": 0.055,
-    "part": 0.05, "notes": 0.03, "transcript": 0.02, "then": 0.015,
+    "read": 0.45, "questions": 0.12, "chat": 0.16, "after": 0.01, "both": 0.01, "base": 0.04, "typed": 0.055,
+    "part": 0.05, "notes": 0.035, "transcript": 0.025, "then": 0.015, "copy": 0.03,
 }  # fmt: skip
+COPY = ("Repeat after me: {x}", "Say: {x}", "Say this again: {x}", "Copy this: {x}", "Write this once more: {x}")
 
 
 def with_renewed_answers(clip: Clip) -> Clip:
@@ -44,6 +47,7 @@ class PeopleWriter(Writer):
             "notes": lambda clip, rng: self._notes(rng),
             "transcript": lambda clip, rng: self._transcript(rng),
             "then": self._then_typed,
+            "copy": lambda clip, rng: self._copy(rng),
         }
 
     def _typed(self, clip: int, rng: Rng) -> Conversation:
@@ -70,6 +74,17 @@ class PeopleWriter(Writer):
     def _transcript(self, rng: Rng) -> Conversation:
         transcript, question, answer = about_transcript(rng, self.split)
         return Conversation([user(transcript, question), assistant(answer)], [])
+
+    def _copy(self, rng: Rng) -> Conversation:
+        """Texts to repeat, half of them words in no order, which only who reads can repeat: notes need that, too."""
+        messages = []
+        for _ in range(rng.integers(1, 5)):
+            text = held_out_sentence(rng, self.split).text
+            if rng.random() < 0.5:
+                words = rng.choice(WORDS, int(rng.integers(2, 9))).tolist()
+                text = f"{words[0][0].upper()}{words[0][1:]} {' '.join(words[1:])}."
+            messages += [user(pick(rng, COPY).format(x=text)), assistant(text)]
+        return Conversation(messages, [])
 
     def _then_typed(self, clip: int, rng: Rng) -> Conversation:
         """About a clip, then about what has nothing to do with it."""
