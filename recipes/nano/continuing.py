@@ -27,7 +27,7 @@ from .corpus import write_conversations
 from .crowd import Maker
 from .ctc import judge
 from .hear import HEADS, HEAR, Hearing, MixedStream
-from .loop import Stage, adamw, processes, train
+from .loop import Muon, Stage, adamw, processes, train
 from .network import finish, save_checkpoint
 from .pairs import write_pairs
 from .people import PEOPLE
@@ -90,7 +90,7 @@ def hear(plan: Plan) -> None:
     then, learning = scaled(HEAR, plan), network.learning
     mixed = stream(then)
     network.tower.requires_grad_(True)
-    train(then, learning, adamw([(learning, then.lr)]), lambda step: network.hearing_loss(mixed(step)), plan.work)
+    train(then, learning, Muon(learning, then.lr), lambda step: network.hearing_loss(mixed(step)), plan.work)
     if not FIRST:
         return
     for name, library in {"old": plan.library("dev"), "people": people_library(plan, "dev")}.items():

@@ -25,7 +25,7 @@ from .ctc import Listener
 from .loop import Stage
 
 HEADS = Stage("heads", steps=150, batch=32, lr=3e-3, warmup=20, decay_from=0.7)
-HEAR = Stage("hear", steps=6000, batch=32, lr=2.5e-3, warmup=60, decay_from=0.6)
+HEAR = Stage("hear", steps=5400, batch=32, lr=1.8e-3, warmup=60, decay_from=0.4)
 HOLD_WEIGHT = 0.7
 OLD = 0.3  # of each batch: clips of the first lessons
 WINDOW = 6.0  # s; new clips that long are never passed over: several utterances have to be heard, too
