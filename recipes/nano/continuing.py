@@ -20,6 +20,7 @@ from qwen2_audio.inputs.processor import Qwen2AudioProcessor
 from qwen2_audio.longform.settings import FILE as TRANSCRIPTION
 from qwen2_audio.pretrained import Qwen2AudioForConditionalGeneration
 from qwen2_audio.train import dpo, sft
+from qwen2_audio.train.optim import muon
 
 from . import kokoro
 from .clips import Library, Shelf, open_library
@@ -27,7 +28,7 @@ from .corpus import write_conversations
 from .crowd import Maker
 from .ctc import judge
 from .hear import HEADS, HEAR, Hearing, MixedStream
-from .loop import Muon, Stage, adamw, processes, train
+from .loop import Stage, adamw, processes, train
 from .network import finish, save_checkpoint
 from .pairs import write_pairs
 from .people import PEOPLE
@@ -90,7 +91,9 @@ def hear(plan: Plan) -> None:
     then, learning = scaled(HEAR, plan), network.learning
     mixed = stream(then)
     network.tower.requires_grad_(True)
-    train(then, learning, Muon(learning, then.lr), lambda step: network.hearing_loss(mixed(step)), plan.work)
+    train(
+        then, learning, muon(learning, then.lr, decay=0.02), lambda step: network.hearing_loss(mixed(step)), plan.work
+    )
     if not FIRST:
         return
     for name, library in {"old": plan.library("dev"), "people": people_library(plan, "dev")}.items():

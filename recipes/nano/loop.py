@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 from torch import nn
@@ -53,38 +53,6 @@ def adamw(parts: list[tuple[nn.Module, float]]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
-class Muon:
-    """Muon for matrices, AdamW for all else, as one optimiser; a rate means for both what it means for AdamW.
-
-    K. Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024.
-    """
-
-    def __init__(self, module: nn.Module, lr: float) -> None:
-        weights = list(module.parameters())
-        matrices, others = [w for w in weights if w.dim() == 2], [w for w in weights if w.dim() != 2]
-        self.both: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(matrices, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=lr, weight_decay=0.0, betas=(0.9, 0.98)),
-        )
-        for group in self.param_groups:
-            group["base"] = lr
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        return [group for one in self.both for group in one.param_groups]
-
-    def step(self) -> None:
-        for one in self.both:
-            one.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"both": [one.state_dict() for one in self.both]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for one, saved in zip(self.both, state["both"], strict=True):
-            one.load_state_dict(saved)
-
-
 def processes() -> Processes:
     """This process among those that torchrun started; alone without it."""
     return join("ddp" if "RANK" in os.environ else "none", torch.device("cpu"))
@@ -93,7 +61,7 @@ def processes() -> Processes:
 def train(
     stage: Stage,
     network: nn.Module,
-    optimizer: torch.optim.AdamW | Muon,
+    optimizer: torch.optim.Optimizer,
     loss_of: Callable[[int], torch.Tensor],
     folder: Path,
 ) -> None:
@@ -129,7 +97,7 @@ def _step(
     stage: Stage,
     step: int,
     network: nn.Module,
-    optimizer: torch.optim.AdamW | Muon,
+    optimizer: torch.optim.Optimizer,
     loss_of: Callable[[int], torch.Tensor],
     here: Processes,
 ) -> dict[str, float]:
@@ -139,7 +107,7 @@ def _step(
     mean = here.total({"loss": float(loss.detach())})["loss"]
     if not math.isfinite(mean):
         raise RecipeError(f"The loss of step {step} of stage {stage.name} is {mean}; lower the learning rate.")
-    network.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     loss.backward()
     here.sum_gradients(network.parameters())
     norm = nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
@@ -147,13 +115,13 @@ def _step(
     return {"step": step, "loss": round(mean, 5), "norm": round(float(norm), 3)}
 
 
-def _save(path: Path, step: int, network: nn.Module, optimizer: torch.optim.AdamW | Muon) -> None:
+def _save(path: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     part = path.with_suffix(".part")
     torch.save({"step": step, "network": network.state_dict(), "optimizer": optimizer.state_dict()}, part)
     part.replace(path)  # atomic: a kill leaves the old file or the new one
 
 
-def _resumed(path: Path, log: Path | None, network: nn.Module, optimizer: torch.optim.AdamW | Muon) -> int:
+def _resumed(path: Path, log: Path | None, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load the stage's checkpoint, drop log lines beyond it, and return the steps done."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done = 0

@@ -73,7 +73,7 @@ class AdamW8bit(torch.optim.Optimizer):
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         flat, gradient = parameter.view(-1), parameter.grad.reshape(-1)  # type: ignore[union-attr]
         if "first" in state:
-            flat.add_(_adam(gradient.float(), state["first"], state["second"], int(state["step"]), group))
+            flat.add_(adam(gradient.float(), state["first"], state["second"], int(state["step"]), group))
             return
         for start in range(0, len(flat), CHUNK):
             chunk = slice(start, min(start + CHUNK, len(flat)))
@@ -108,13 +108,13 @@ def _packed_adam(gradient: torch.Tensor, state: State, chunk: slice, group: dict
     first = unpack_signed(state["first_codes"][blocks], state["first_scales"][blocks])
     second = unpack_positive(state["second_codes"][blocks], state["second_scales"][blocks])
     size = len(gradient)
-    change = _adam(gradient, first.view(-1)[:size], second.view(-1)[:size], int(state["step"]), group)
+    change = adam(gradient, first.view(-1)[:size], second.view(-1)[:size], int(state["step"]), group)
     state["first_codes"][blocks], state["first_scales"][blocks] = pack_signed(first)
     state["second_codes"][blocks], state["second_scales"][blocks] = pack_positive(second)
     return change
 
 
-def _adam(
+def adam(
     gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor, step: int, group: dict[str, Any]
 ) -> torch.Tensor:
     """Update both moments in place; returns what to add to the parameter. All fp32 [values]."""

@@ -80,9 +80,10 @@ class LoraSection:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and its schedule."""
+    """The optimiser and its schedule."""
 
-    kind: Literal["adamw", "adamw8bit"] = "adamw"  # 8 bit: the moments in 2 bytes a parameter instead of 8
+    # 8 bit: the moments in 2 bytes a parameter instead of 8. muon: fewer steps, each a little slower.
+    kind: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     learning_rate: float = 1e-4
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = 0
@@ -153,6 +154,11 @@ class TrainConfig:
             raise ConfigError(
                 "optim.kind is 'adamw8bit' and parallel is 'fsdp', which divides the moments among the processes "
                 "already; use 'adamw' with it, or parallel = 'ddp'."
+            )
+        if self.parallel == "fsdp" and self.optim.kind == "muon":
+            raise ConfigError(
+                "optim.kind is 'muon' and parallel is 'fsdp', but Muon needs each matrix whole and FSDP divides them; "
+                "use 'adamw' with it, or parallel = 'ddp'."
             )
         if self.quantize:
             self._check_quantized()

@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..lora import PARTS, LoraConfig, inject
 from .adamw8bit import AdamW8bit
 from .config import OptimConfig, TrainConfig
+from .muon import Muon
 
 POSITIONS = "audio_tower.embed_positions."  # sinusoids, never trained
 
@@ -45,7 +46,9 @@ def training_mode(model: nn.Module, config: TrainConfig) -> None:
 
 
 def optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW with fp32 or 8-bit moments; weight decay applies to matrices, not to norms and biases."""
+    """AdamW with fp32 or 8-bit moments, or Muon; weight decay applies to matrices, not to norms and biases."""
+    if config.kind == "muon":
+        return muon(model, config.learning_rate, config.betas, config.epsilon, config.weight_decay)
     kind = AdamW8bit if config.kind == "adamw8bit" else torch.optim.AdamW
     parameters = list(trained(model).values())
     groups = [
@@ -53,6 +56,20 @@ def optimiser(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     return kind([group for group in groups if group["params"]], config.learning_rate, config.betas, config.epsilon)
+
+
+def muon(
+    model: nn.Module, lr: float, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-8, decay: float = 0.0
+) -> Muon:
+    """Muon over the trained parameters of `model`: matrices of linear layers turn, embeddings and heads do not."""
+    parameters = trained(model)
+    turned = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.dim() == 2 and not any(part in name for part in ("embed_tokens", "embed_positions", "lm_head"))
+    }
+    others = [parameter for name, parameter in parameters.items() if name not in turned]
+    return Muon(turned.values(), others, lr, betas, eps, decay)
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

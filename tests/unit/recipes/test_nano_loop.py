@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from recipes.nano.loop import Muon, Stage, adamw, read_losses, train
+from recipes.nano.loop import Stage, adamw, read_losses, train
 from torch import nn
 
 from kit import warm
@@ -14,7 +14,7 @@ class KilledError(Exception):
     """Stands for a kill."""
 
 
-def run(folder, steps, die_at=None, seed=0, muon=False):
+def run(folder, steps, die_at=None, seed=0):
     stage = Stage("tiny", steps=12, batch=1, lr=0.05, warmup=3, save_every=4)
     assert stage.steps == steps
     torch.manual_seed(seed)
@@ -26,35 +26,20 @@ def run(folder, steps, die_at=None, seed=0, muon=False):
         x = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
         return (network(x) - x[:, :2]).pow(2).mean()
 
-    optimizer = Muon(network, stage.lr) if muon else adamw([(network, stage.lr)])
-    train(stage, network, optimizer, loss_of, folder)
+    train(stage, network, adamw([(network, stage.lr)]), loss_of, folder)
     return network
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_a_killed_run_resumed_equals_an_uninterrupted_one(tmp_path, muon):
-    whole = run(tmp_path / "a", 12, muon=muon)
+def test_a_killed_run_resumed_equals_an_uninterrupted_one(tmp_path):
+    whole = run(tmp_path / "a", 12)
     with pytest.raises(KilledError):
-        run(tmp_path / "b", 12, die_at=7, muon=muon)
-    resumed = run(tmp_path / "b", 12, seed=99, muon=muon)  # its own fresh weights must not matter
+        run(tmp_path / "b", 12, die_at=7)
+    resumed = run(tmp_path / "b", 12, seed=99)  # its own fresh weights must not matter
     assert torch.equal(whole.weight, resumed.weight)
     assert torch.equal(whole.bias, resumed.bias)
     assert read_losses(tmp_path / "a" / "tiny.jsonl") == read_losses(tmp_path / "b" / "tiny.jsonl")
     steps = [json.loads(line)["step"] for line in (tmp_path / "b" / "tiny.jsonl").read_text().splitlines()]
     assert steps == list(range(12))
-
-
-def test_muon_turns_a_matrix_evenly_and_moves_a_bias_as_adam_does():
-    torch.manual_seed(0)
-    network = nn.Linear(48, 32)
-    before = network.weight.detach().clone(), network.bias.detach().clone()
-    network(torch.randn(64, 48)).pow(2).mean().backward()
-    Muon(network, lr=0.01).step()
-    turned, moved = before[0] - network.weight.detach(), before[1] - network.bias.detach()
-    strengths = torch.linalg.svdvals(turned)
-    assert strengths.max() < 2.5 * strengths.min()  # of the gradient itself: 7 times
-    assert 0.1 < turned.pow(2).mean().sqrt() / 0.01 < 0.3  # AdamW's is about 0.2
-    assert torch.allclose(moved.abs(), torch.full((32,), 0.01), rtol=1e-3)
 
 
 def test_a_finished_stage_is_not_run_again(tmp_path):

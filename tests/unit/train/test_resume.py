@@ -61,6 +61,7 @@ KINDS = {
     "lora with dropout": (sft, {"method": "lora", "lora": {"dropout": 0.2}}),
     "augmented": (sft, {"method": "full", "data": {"augment": {"gain_db": [-6.0, 6.0]}}}),
     "packed moments": (sft, {"method": "full", "optim": {"kind": "adamw8bit"}}),
+    "muon": (sft, {"method": "full", "optim": {"kind": "muon"}}),
     "dpo": (dpo, {"method": "lora"}),
 }
 

@@ -72,7 +72,10 @@ def test_every_kind_of_value_is_read(read):
         ),
         ("tensorboard = true\n" + LEAST, "tensorboard is True; expected one of 'auto', 'on', 'off'."),
         ("gradient_checkpointing = 1\n" + LEAST, "gradient_checkpointing is 1; expected true or false."),
-        (LEAST + '[optim]\nkind = "adam8bit"\n', "optim.kind is 'adam8bit'; expected one of 'adamw', 'adamw8bit'."),
+        (
+            LEAST + '[optim]\nkind = "adam8bit"\n',
+            "optim.kind is 'adam8bit'; expected one of 'adamw', 'adamw8bit', 'muon'.",
+        ),
         ("output = \n", "is not TOML: "),
     ],
 )
