@@ -67,6 +67,7 @@ def line(progress: Progress) -> str:
 def summary_table(summary: JobSummary) -> None:
     """Print how a job ended: counts, rates, the first errors, and where everything is."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     progress = summary.progress
@@ -82,7 +83,7 @@ def summary_table(summary: JobSummary) -> None:
         rows.append(("rate", f"{progress.rate:,.1f} rows/s"))
     if progress.times_real:
         rows.append(("", f"{progress.times_real:,.1f} times as fast as the sound is"))
-    rows.append(("output", str(summary.output)))
+    rows.append(("output", escape(str(summary.output))))
     for name, value in rows:
         table.add_row(name, value)
     console = Console(soft_wrap=True)
@@ -91,6 +92,7 @@ def summary_table(summary: JobSummary) -> None:
         console.print(f"failed: {name}: {sentence}", markup=False, highlight=False)
     if progress.all_failed:
         more = "All of them are" if progress.all_failed > len(summary.errors) else "They are"
-        console.print(f"{more} in {summary.output / 'errors'}.", markup=False, highlight=False)
+        open_ones = f", or in {summary.output / 'journal'} until their part is whole" if summary.stopped else ""
+        console.print(f"{more} in {summary.output / 'errors'}{open_ones}.", markup=False, highlight=False)
     if summary.stopped:
         console.print(summary.stopped, markup=False, highlight=False)

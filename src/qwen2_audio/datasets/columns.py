@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -192,6 +193,8 @@ def without_sounds(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)  # NaN is a table's word for a value that is missing
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Mapping):
@@ -204,6 +207,8 @@ def _plain(value: Any) -> Any:
 
 def no_sound(columns: Mapping[str, Any], where: str) -> DatasetError:
     """The error of a row whose columns name no sound."""
+    if empty := [str(name) for name in columns if str(name).lower() in SOUND]:
+        return DatasetError(f"{where}: the column {empty[0]!r} is empty; expected a path, a URL, or base64 in 'bytes'.")
     names = ", ".join(map(str, columns)) or "none"
     near = next((hint for name in columns if (hint := did_you_mean(str(name).lower(), SOUND))), "")
     return DatasetError(

@@ -77,10 +77,12 @@ class LineLog:
             self._file.close()
 
 
-def parse_lines(data: bytes, path: Path, parse: Callable[[bytes], T], what: str) -> Iterator[T]:
+def parse_lines(
+    data: bytes, path: Path, parse: Callable[[bytes], T], what: str, raised: type[Qwen2AudioError] = EvaluationError
+) -> Iterator[T]:
     """What `parse` makes of each whole line. A last line without an end was torn by a kill, and is left out.
 
-    Raises EvaluationError for a line of which `parse` raises ValueError, TypeError or KeyError.
+    Raises `raised` for a line of which `parse` raises ValueError, TypeError or KeyError.
     """
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         if not line.strip():
@@ -88,7 +90,7 @@ def parse_lines(data: bytes, path: Path, parse: Callable[[bytes], T], what: str)
         try:
             yield parse(line)
         except (ValueError, TypeError, KeyError) as error:
-            raise EvaluationError(
+            raise raised(
                 f"{path}, line {number}, is no {what} ({error}); take the line out, and its row is asked again."
             ) from error
 

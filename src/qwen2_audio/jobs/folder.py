@@ -73,6 +73,11 @@ class JobFolder:
         """The parts that are whole."""
         return {number for path in (self.path / PARTS).glob("part-*") if (number := part_number(path)) is not None}
 
+    def journals(self) -> set[int]:
+        """The parts that have a journal."""
+        paths = (self.path / JOURNAL).glob("part-*")
+        return {number for path in paths if (number := part_number(path)) is not None}
+
     def open_part(self, number: int) -> OpenPart:
         return OpenPart(self, number)
 
@@ -98,7 +103,8 @@ class OpenPart:
         self._folder, self._log = folder, LineLog(folder.journal(number), JobError)
         self.rows: list[JobRow] = []
         self.outcomes = {
-            outcome.number: outcome for outcome in parse_lines(self._log.lines, self._log.path, _outcome, "outcome")
+            outcome.number: outcome
+            for outcome in parse_lines(self._log.lines, self._log.path, outcome_of, "outcome", JobError)
         }
         self.is_read = False  # all its rows are in `rows`
 
@@ -130,7 +136,8 @@ def part_number(path: Path) -> int | None:
     return None if match is None or path.suffix not in (".jsonl", ".parquet") else int(match[1])
 
 
-def _outcome(line: bytes) -> Outcome:
+def outcome_of(line: bytes) -> Outcome:
+    """An outcome from its line of a journal."""
     return Outcome(**json.loads(line))
 
 

@@ -45,7 +45,10 @@ def _array(pyarrow: Any, values: list[Any], kind: str | None) -> Any:
     if kind == "json":
         return pyarrow.array([None if value is None else _as_json(value) for value in values], type=pyarrow.string())
     if kind is not None:
-        return pyarrow.array(values, type=_type(pyarrow, kind))
+        try:
+            return pyarrow.array(values, type=_type(pyarrow, kind))
+        except UnicodeEncodeError:  # a path that is no UTF-8, in a note or an error
+            return pyarrow.array(_as_utf8(values), type=_type(pyarrow, kind))
     try:
         array = pyarrow.array(values)
         if not _has_empty_struct(pyarrow, array.type):  # {} in all rows, which Parquet has no column for
@@ -53,6 +56,15 @@ def _array(pyarrow: Any, values: list[Any], kind: str | None) -> Any:
     except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError):
         pass
     return pyarrow.array([None if value is None else _as_json(value) for value in values], type=pyarrow.string())
+
+
+def _as_utf8(value: Any) -> Any:
+    """`value` with halves of surrogate pairs in its texts escaped, as JSON lines have them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_as_utf8(item) for item in value]
+    return {key: _as_utf8(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _has_empty_struct(pyarrow: Any, kind: Any) -> bool:
@@ -103,22 +115,29 @@ def read_rows(path: Path) -> Iterator[Record]:
             for row in table.to_pylist():
                 yield row | {name: json.loads(row[name]) for name in as_text if row[name] is not None}
     except (OSError, ValueError) as error:
-        raise JobError(f"{path} cannot be read ({error}); take it out, and its rows are asked again.") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> JobError:
+    return JobError(f"{path} cannot be read ({error}); take it out, and its rows are asked again.")
 
 
 def count_rows(path: Path) -> int:
-    """The rows of a part, without parsing them."""
-    if path.suffix == ".jsonl":
-        with path.open("rb") as file:
-            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    return int(load_pyarrow().parquet.read_metadata(io.BytesIO(path.read_bytes())).num_rows)
+    """The rows of a part, without parsing them. Raises JobError for a file that is damaged."""
+    try:
+        if path.suffix == ".jsonl":
+            with path.open("rb") as file:
+                return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        return int(load_pyarrow().parquet.read_metadata(io.BytesIO(path.read_bytes())).num_rows)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
 
 
 def write_csv(path: Path, parts: Sequence[Path]) -> int:
     """All rows as one table, whose columns are those of any row; lists and tables as JSON. Returns their number."""
     names = list(dict.fromkeys(name for part in parts for row in read_rows(part) for name in row))
     count = 0
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:  # paths that are no UTF-8
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         for part in parts:
@@ -148,7 +167,7 @@ def write_parquet(path: Path, parts: Sequence[Path], kinds: Mapping[str, str]) -
     where a column has types that do not go together."""
     pyarrow = load_pyarrow()
     # The rows are read again below, those of one part at a time.
-    schemas = [_schema(pyarrow, part, kinds) for part in parts]
+    schemas = [_schema(pyarrow, part, kinds) for part in parts] or [_of_rows(pyarrow, [], kinds).schema]
     try:
         schema = pyarrow.unify_schemas(schemas, promote_options="permissive")
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
@@ -178,4 +197,8 @@ def _schema(pyarrow: Any, part: Path, kinds: Mapping[str, str]) -> Any:
 def _table(pyarrow: Any, part: Path, kinds: Mapping[str, str]) -> Any:
     if part.suffix == ".parquet":
         return pyarrow.parquet.read_table(io.BytesIO(part.read_bytes()))
-    return pyarrow.parquet.read_table(io.BytesIO(to_parquet(list(read_rows(part)), kinds)))
+    return _of_rows(pyarrow, list(read_rows(part)), kinds)
+
+
+def _of_rows(pyarrow: Any, rows: Sequence[Record], kinds: Mapping[str, str]) -> Any:
+    return pyarrow.parquet.read_table(io.BytesIO(to_parquet(rows, kinds)))

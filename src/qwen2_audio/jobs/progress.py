@@ -30,7 +30,7 @@ class Progress:
     started: float = 0.0  # time.time()
     first: float | None = None  # time.time() of the first outcome
     updated: float = 0.0
-    finished: bool = False
+    finished: bool = False  # the run has ended, wherever it got to
 
     def add(self, outcome: Outcome) -> None:
         now = time.time()

@@ -26,6 +26,8 @@ def questions_of(config: JobConfig) -> list[dict[str, Any]]:
         questions = list(config.decide)
     try:
         for question in questions:
+            if isinstance(question, Question):
+                raise PromptError("A question is a Question; expected a dict with 'question' and 'choices'.")
             Question.of(question)
     except PromptError as error:
         raise ConfigError(f"decide: {error}") from None
@@ -40,8 +42,8 @@ def texts_of(questions: list[dict[str, Any]]) -> Iterator[str]:
         yield question["question"]
         for name in ("choices", "levels"):
             options = question.get(name, ())
-            yield from options
-            yield from options.values() if isinstance(options, Mapping) else ()
+            texts = [*options, *options.values()] if isinstance(options, Mapping) else options
+            yield from (text for text in texts if isinstance(text, str))  # the others are true, false, no description
 
 
 def filled(question: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,13 +53,17 @@ def filled(question: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     for name in ("choices", "levels"):
         options = question.get(name)
         if isinstance(options, Mapping):
-            new[name] = _unlike([(fill(key, values), fill(text, values)) for key, text in options.items()])
+            new[name] = _unlike([(_filled(key, values), _filled(text, values)) for key, text in options.items()])
         elif options is not None:
-            new[name] = [fill(option, values) for option in options]
+            new[name] = [_filled(option, values) for option in options]
     return new
 
 
-def _unlike(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def _filled(text: Any, values: Mapping[str, Any]) -> Any:
+    return fill(text, values) if isinstance(text, str) else text
+
+
+def _unlike(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     if len(named := dict(pairs)) < len(pairs):
-        raise PromptError(f"The row makes two choices the same: {', '.join(key for key, _ in pairs)}.")
+        raise PromptError(f"The row makes two choices the same: {', '.join(str(key) for key, _ in pairs)}.")
     return named

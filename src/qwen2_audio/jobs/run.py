@@ -84,6 +84,7 @@ class Job:
             raise DatasetError(f"{config.input} has no rows; expected at least one clip.")
         kind.check(config, first)
         folder = JobFolder(Path(config.output), config.format, columns_of(decisive(config)))
+        _check_place(config, corpus)
         folder.make()
         with folder.locked(config.shard_numbers):
             job_file = JobFile(folder.path)
@@ -92,6 +93,19 @@ class Job:
                 reopen(folder, config.rows_per_part, config.shard_numbers)
             with _Run(self, corpus, folder, job_file) as run:
                 return run.to_end()
+
+
+def _check_place(config: JobConfig, corpus: Corpus) -> None:
+    """Raises ConfigError for an output whose files would be taken for the corpus when the job goes on."""
+    place, output = Path(config.input), Path(config.output).resolve()
+    if not isinstance(corpus.path, Path) or not place.is_dir():
+        return
+    is_inside = config.format == "parquet" and place.resolve() in output.parents
+    if is_inside or output == place.resolve():
+        raise ConfigError(
+            f"output {config.output!r} lies in input {config.input!r}, whose clips are looked for where the answers "
+            "would lie; name a folder outside."
+        )
 
 
 def _start(job: Job, rows: Iterator[JobRow], ready: Callable[[About], None]) -> Generator[Outcome, None, None]:
@@ -121,6 +135,7 @@ class _Run:
     def __exit__(self, *_: object) -> None:
         for part in self._open.values():
             part.close()
+        self.progress.finished = True
         with contextlib.suppress(JobError):  # a full disk was said already
             self._write_progress()
 
@@ -136,16 +151,16 @@ class _Run:
                 for outcome in outcomes:
                     self._keep(outcome)
                     if job.config.max_errors is not None and self.progress.all_failed > job.config.max_errors:
-                        stopped = (
-                            f"It stopped because {self.progress.all_failed} rows failed, more than max_errors = "
-                            f"{job.config.max_errors}."
-                        )
+                        stopped = self._stopped()
                         break
         if not stopped:
             self._finish_parts()
-            self.progress.finished = True
             self.progress.total = self.progress.all_done
         return JobSummary(self.folder.path, self.progress, tuple(self.errors), stopped)
+
+    def _stopped(self) -> str:
+        count, most = self.progress.all_failed, self.job.config.max_errors
+        return f"It stopped because {count} {'row' if count == 1 else 'rows'} failed, more than max_errors = {most}."
 
     # -- rows
 

@@ -31,7 +31,7 @@ class Speech:
     """See `operations.Operation`."""
 
     def __init__(self, chat: AudioChat, config: JobConfig) -> None:
-        if config.translate and to_name(config.translate) is None:
+        if config.translate and to_name(config.translate, "translate") is None:
             raise ConfigError(f"translate is {config.translate!r}; expected a language, such as 'en'.")
         self._service, self._settings = chat.service(), chat.transcription
         self._task = Task(config.language or None, config.translate or None, config.prompt or None)

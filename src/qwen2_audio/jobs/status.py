@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import JobError
 from . import progress as progress_file
-from .folder import ERRORS, JOB, JOURNAL, PARTS, part_number
+from .folder import ERRORS, JOB, JOURNAL, PARTS, outcome_of, part_number
 from .formats import count_rows
 
 STALE = 120.0  # s after which a run that wrote no progress is taken for gone
@@ -63,6 +63,8 @@ def status_of(folder: Path) -> JobStatus:
 def _counts(folder: Path) -> tuple[int, int]:
     """Answers and errors: of parts that are whole, and in the journals of the others."""
     done = failed = 0
+    # Journals first: a part that becomes whole meanwhile is counted there, or as a part, and not at neither place.
+    journals = {part_number(path): _bytes_of(path) for path in (folder / JOURNAL).glob("part-*.jsonl")}
     whole = set()
     for path in sorted((folder / PARTS).glob("part-*")):
         if (number := part_number(path)) is not None:
@@ -70,9 +72,23 @@ def _counts(folder: Path) -> tuple[int, int]:
             done += count_rows(path)
     for path in (folder / ERRORS).glob("part-*.jsonl"):
         failed += count_rows(path) if part_number(path) in whole else 0
-    for path in (folder / JOURNAL).glob("part-*.jsonl"):
-        if part_number(path) not in whole:
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                is_error = "error" in json.loads(line)
-                done, failed = done + (not is_error), failed + is_error
+    for number, lines in journals.items():
+        if number not in whole:
+            is_error = [_is_error(line) for line in lines.split(b"\n")[:-1]]
+            done, failed = done + is_error.count(False), failed + is_error.count(True)
     return done, failed
+
+
+def _is_error(line: bytes) -> bool | None:
+    """Whether an outcome of a journal is an error; None for a damaged line, of which the next run says more."""
+    try:
+        return outcome_of(line).result is None
+    except (ValueError, TypeError):
+        return None
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # its part has become whole
+        return b""

@@ -44,6 +44,15 @@ def test_a_run_ends_with_a_table_and_names_what_failed(job, capsys):
     assert (summary["answered"], summary["failed"], summary["there_already"]) == (11, 1, 12)
 
 
+def test_a_run_that_stopped_says_where_its_errors_are(job, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # so that no path is broken
+    output = f"output={tmp_path}/[red]out"
+    assert run(["job", "run", str(job), "--set", "max_errors=0", "--set", output]) == 1
+    out = capsys.readouterr().out
+    assert "[red]out/errors, or in" in out and "[red]out/journal until their part is whole." in out
+    assert out.count(f"{tmp_path}/[red]out") == 3
+
+
 def test_status_export_and_retry(job, tmp_path, capsys):
     run(["job", "run", str(job), "--quiet"])
     capsys.readouterr()

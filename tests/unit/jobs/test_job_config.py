@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from qwen2_audio.api.decisions import Question
 from qwen2_audio.errors import ConfigError, PromptError
 from qwen2_audio.jobs.config import JobConfig, parse_changes
 from qwen2_audio.jobs.operations import OPERATIONS, columns_of, decisive, operation_of
-from qwen2_audio.jobs.questions import filled
+from qwen2_audio.jobs.questions import filled, questions_of
 from qwen2_audio.jobs.template import check_names, fill, names_in
 
 MINIMAL = 'model = "nano"\ninput = "clips"\noutput = "out"\nask = "What is that sound?"\n'
@@ -199,6 +200,17 @@ def test_questions_and_choices_take_the_row_s_values():
         filled(question, {**values, "a": "nobody"})
     with pytest.raises(PromptError, match=r"names {a}, and the row has no such value"):
         filled(question, {"n": 1})
+
+
+@pytest.mark.parametrize("choices", [[True, "not sure"], {"a dog": None, "{a}": "as {b}"}])
+def test_choices_may_be_all_that_m_decide_takes(choices):
+    config = JobConfig.of({**TABLE, "decide": "Which?", "choices": choices})
+    (question,) = questions_of(config)
+    assert decisive(config)["choices"]
+    new = filled(question, {"a": "Ann", "b": "Bob"})["choices"]
+    assert new == ([True, "not sure"] if isinstance(choices, list) else {"a dog": None, "Ann": "as Bob"})
+    with pytest.raises(ConfigError, match="decide: A question is a Question; expected a dict"):
+        questions_of(JobConfig.of({**TABLE, "decide": [Question.of(question)]}))
 
 
 def test_each_operation_is_a_key_of_a_job_and_its_worker_side_is_there():

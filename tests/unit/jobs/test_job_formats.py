@@ -59,3 +59,34 @@ def test_parquet_is_written_from_one_part_at_a_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(formats, "_table", table)
     assert formats.write_parquet(tmp_path / "all.parquet", paths, {}) == 6
+
+
+NOT_UTF_8 = "caf\udce9.wav"  # a file's name in another encoding, as Python has it
+
+
+@pytest.mark.parametrize("kind", ["text", "texts"])
+def test_a_name_that_is_no_utf_8_is_escaped_in_columns_of_ours(kind):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    said = f"{NOT_UTF_8} lasts 30.05 s"
+    rows = [{"notes": said if kind == "text" else [said]}, {"notes": None}]
+    table = pyarrow.read_table(io.BytesIO(to_parquet(rows, {"notes": kind})))
+    assert r"caf\udce9.wav lasts" in str(table.column("notes").to_pylist()[0]).replace("\\\\", "\\")
+
+
+def test_a_name_that_is_no_utf_8_is_in_every_export(tmp_path):
+    job_with_parts(tmp_path)
+    row = {"id": NOT_UTF_8, "notes": [NOT_UTF_8], "error": NOT_UTF_8}
+    for place in ("parts", "errors"):
+        (tmp_path / place / "part-99999.jsonl").write_text(json.dumps(row) + "\n")
+    assert export(tmp_path, tmp_path / "all.csv") == 2
+    assert r"caf\udce9.wav" in (tmp_path / "all.csv").read_text()
+    pytest.importorskip("pyarrow")
+    assert export(tmp_path, tmp_path / "errors.parquet", errors=True) == 1
+
+
+def test_there_may_be_nothing_to_export(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    job_with_parts(tmp_path)
+    (tmp_path / "errors" / "part-99999.jsonl").unlink()
+    assert export(tmp_path, tmp_path / "errors.parquet", errors=True) == 0
+    assert pyarrow.read_table(tmp_path / "errors.parquet").column_names == ["row", "error", "kind"]

@@ -8,8 +8,10 @@ import os
 
 import pytest
 
+from qwen2_audio.datasets.row import Row
 from qwen2_audio.errors import ConfigError, DatasetError, JobError
 from qwen2_audio.jobs.export import export
+from qwen2_audio.jobs.reading import sound_of
 from qwen2_audio.jobs.status import status_of
 
 
@@ -191,6 +193,19 @@ def test_failed_rows_are_asked_again_and_only_those(stub_job):
     assert job.ids() == [f"row-{number}" for number in range(20)]
 
 
+def test_rows_of_a_part_that_is_not_whole_are_asked_again_too(stub_job):
+    job = stub_job(6, do={2: "fail"})
+    assert job.run(max_errors=0).stopped == "It stopped because 1 row failed, more than max_errors = 0."
+    journal = job.output / "journal" / "part-00000.jsonl"
+    lines = journal.read_bytes()
+    journal.write_bytes(lines.replace(b"row-2 is no sound.", b"It was no sound then."))
+    assert [error for _, error in job.run(retry=True).errors] == ["row-2 is no sound."]
+    journal.write_bytes(b'{"number": 0}\n{"number":\n')
+    (job.output / "parts" / "part-00000.jsonl").unlink()
+    with pytest.raises(JobError, match=r"part-00000.jsonl, line 2, is no outcome"):
+        job.run(retry=True)
+
+
 def test_a_kill_in_the_middle_of_a_retry_loses_nothing(stub_job, monkeypatch):
     job = stub_job(16, do={2: "fail", 12: "fail"})
     job.run()
@@ -267,6 +282,7 @@ def test_status_is_told_from_the_folder_alone(stub_job, tmp_path):
     stop_after(job, 10)
     status = status_of(job.output)
     assert (status.done, status.failed, status.asked["operation"], status.model) == (9, 1, "ask", "stub")
+    assert not status.running, "the run has ended, though not at the end of the job"
     job.run()
     status = status_of(job.output)
     assert (status.done, status.failed, status.total, status.running) == (19, 1, 20, False)
@@ -286,3 +302,56 @@ def test_a_corpus_without_rows_or_with_a_broken_list_says_so(stub_job):
     empty = stub_job(0)
     with pytest.raises(DatasetError, match="is empty; expected rows"):
         empty.run()
+
+
+def test_status_counts_a_part_that_becomes_whole_meanwhile_and_passes_over_a_damaged_line(stub_job, monkeypatch):
+    job = stub_job(8, do={3: "fail"})
+    stop_after(job, 6)
+    (journal,) = (job.output / "journal").iterdir()
+    with journal.open("ab") as file:
+        file.write(b"\0\0\n")
+    assert (status_of(job.output).done, status_of(job.output).failed) == (5, 1)
+    journal.write_bytes(journal.read_bytes()[:-3])
+    read = type(journal).read_bytes
+
+    def finished(path):
+        monkeypatch.undo()
+        job.run()
+        return read(path)
+
+    monkeypatch.setattr(type(journal), "read_bytes", finished)
+    status = status_of(job.output)
+    assert (status.done, status.failed) == (7, 1)
+
+
+def test_a_damaged_part_is_named(stub_job):
+    pytest.importorskip("pyarrow")
+    job = stub_job(8, format="parquet")
+    job.run()
+    (part,) = (job.output / "parts").iterdir()
+    part.write_bytes(part.read_bytes()[:-9])
+    for read in (job.run, lambda: status_of(job.output)):
+        with pytest.raises(JobError, match=r"part-00000.parquet cannot be read .*; take it out, and its rows are"):
+            read()
+
+
+@pytest.mark.parametrize(("output", "format"), [(".", "jsonl"), ("out", "parquet")])
+def test_an_output_that_would_be_taken_for_the_input_is_refused(stub_job, output, format):
+    job = stub_job(3)
+    with pytest.raises(ConfigError, match=r"lies in input .*; name a folder outside"):
+        job.run(input=str(job.folder), output=str(job.folder / output), format=format)
+    assert job.run(input=str(job.folder)).exit_status == job.run(input=str(job.folder)).exit_status == 0
+
+
+def test_a_number_that_is_none_is_a_value_that_is_missing(tmp_path, stub_job):
+    job = stub_job(2)
+    job.input.write_text('{"id": "a", "audio": "a.wav", "n": NaN}\n{"id": "b", "audio": "b.wav", "n": Infinity}\n')
+    job.run()
+    lines = (job.output / "parts" / "part-00000.jsonl").read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail)["n"] for line in lines] == [None, "inf"]
+
+
+@pytest.mark.parametrize("columns", [{"audio": ""}, {"audio": None}, {"Path": []}])
+def test_a_row_whose_sound_is_empty_says_so(columns):
+    with pytest.raises(DatasetError, match=r"^line 3: the column '(audio|Path)' is empty; expected a path"):
+        sound_of(Row("a", None, "line 3", {"id": "a", **columns}))

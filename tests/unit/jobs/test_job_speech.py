@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from qwen2_audio.datasets.row import Row, Sound
-from qwen2_audio.errors import AudioError
+from qwen2_audio.errors import AudioError, ConfigError
 from qwen2_audio.jobs import reading, speech
 from qwen2_audio.jobs.ask import Ask
+from qwen2_audio.jobs.config import JobConfig
 from qwen2_audio.jobs.runner import JobRow
 
 IN_A_STORE = Sound("memory://bucket/talk.wav")
@@ -81,3 +82,9 @@ def test_a_store_that_does_not_answer_is_asked_again(monkeypatch):
     monkeypatch.setattr(speech, "load_sound", load)
     with speech.LongSounds().opened(IN_A_STORE) as source:
         assert len(source) == 1 and len(tries) == 3
+
+
+def test_a_language_that_nobody_knows_is_named_with_its_key():
+    config = JobConfig.of({"input": "clips", "output": "out", "translate": "klingon"})
+    with pytest.raises(ConfigError, match=r"^translate is 'klingon'; expected one of"):
+        speech.Speech(None, config)
