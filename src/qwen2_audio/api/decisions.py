@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import ConfigError, PromptError, refuse_unknown
+from ..errors import ConfigError, LongClipError, PromptError, refuse_unknown
 from ..inputs.messages import user
 from ..types import Completion, Heard, Message, SamplingParams, Usage
 
@@ -42,18 +42,20 @@ class Question:
 
     def __post_init__(self) -> None:
         most = MOST_LEVELS if self.kind == "score" else len(LETTERS)
-        if not isinstance(self.text, str) or not self.text.strip():
+        if not isinstance(self.text, str):
+            raise PromptError(f"A question is {self.text!r:.80}; expected a text.")
+        if not self.text.strip():
             raise PromptError("A question is empty; say what is to be decided.")
         if self.labels not in ("letters", "words"):
             raise PromptError(f"labels is {self.labels!r}; expected letters or words.")
         if not 2 <= len(self.options) <= most:
             what = "levels" if self.kind == "score" else "choices"
             raise PromptError(f"The question {self.text[:60]!r} has {len(self.options)} {what}; expected 2 to {most}.")
-        values = [(type(value), value) for value, _ in self.options]
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                raise PromptError(f"The question {self.text[:60]!r} has the choice {value[1]!r} twice.")
-        if not all(shown(value).strip() for value, _ in self.options):
+        names = [shown(value) for value, _ in self.options]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise PromptError(f"The question {self.text[:60]!r} has the choice {name!r} twice.")
+        if not all(name.strip() for name in names):
             raise PromptError(f"The question {self.text[:60]!r} has a choice without a text.")
 
     @classmethod
@@ -251,16 +253,19 @@ def _word_requests(
 
 def conversation(messages: Sequence[Message], text: str) -> list[Message]:
     """`messages` and the question behind them: in the last message if that is the user's, so that all questions about
-    one conversation have the same beginning."""
+    one conversation have the same beginning. A last message that is malformed stays as it is, to be refused."""
     question = {"type": "text", "text": text}
-    if not messages or messages[-1].get("role") != "user":
+    last = messages[-1] if messages else {}
+    if isinstance(last, dict) and last.get("role") != "user":
         return [*messages, {"role": "user", "content": [question]}]
-    content = messages[-1]["content"]
+    content = last.get("content") if isinstance(last, dict) else None
     if isinstance(content, str):
         content = [{"type": "text", "text": f"{content}\n\n"}] if content else []
-    elif content and "text" in content[-1]:
-        content = [*content[:-1], {**content[-1], "text": f"{content[-1]['text']}\n\n"}]
-    return [*messages[:-1], {**messages[-1], "content": [*content, question]}]
+    elif not isinstance(content, (list, tuple)):
+        return list(messages)
+    elif content and isinstance(content[-1], dict) and isinstance(said := content[-1].get("text"), str):
+        content = [*content[:-1], {**content[-1], "text": f"{said}\n\n"}]
+    return [*messages[:-1], {**last, "content": [*content, question]}]
 
 
 def run(service: Service, audio: Any, questions: Any) -> Decision | list[Decision]:
@@ -273,6 +278,8 @@ def run(service: Service, audio: Any, questions: Any) -> Decision | list[Decisio
     pending = service.submit_decisions(messages, parsed)
     try:
         decisions = [one.result() for one in pending]
+    except LongClipError as error:  # of which str() names what m.chat can do
+        raise LongClipError(error.sentence) from error
     finally:
         for one in pending:
             one.cancel()  # stops what is left after an error or an interrupt

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.request import RequestHandle
-from ..errors import BusyError, ConfigError, PromptError, Qwen2AudioError
+from ..errors import BusyError, ConfigError, LongClipError, PromptError, Qwen2AudioError
 from ..inputs import prompt as prompts
 from ..inputs.messages import user
 from ..inputs.processor import Qwen2AudioProcessor
@@ -96,6 +96,10 @@ def run(service: Service, sources: Sequence[Any], params: PoolingParams) -> np.n
         raise ConfigError("embed() got an empty list; expected at least one clip.")
 
     def refuse(number: int, error: Exception) -> None:
+        if isinstance(error, ConfigError):  # of what no input could be embedded with
+            raise error
+        if isinstance(error, LongClipError):  # of which str() names what m.chat can do
+            raise LongClipError(f"Input {number}: {error.sentence}") from error
         if isinstance(error, Qwen2AudioError):
             raise type(error)(f"Input {number}: {error}") from error
         raise error

@@ -82,8 +82,8 @@ def _of_options(prompt: str | None, choice: list[str] | None, level: list[str] |
 
 def _read(path: Path) -> list[Any]:
     try:
-        questions = json_values.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        questions = json_values.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(questions, list) or not questions:
         raise ConfigError(f"{path} holds no list of questions; expected [{{'question': ..., 'choices': [...]}}, ...].")

@@ -63,8 +63,10 @@ def command(
     failed: dict[int, str] = {}
 
     def refuse(number: int, error: Exception) -> None:
-        failed[number] = str(error)
-        note(f"{names[number - 1]}: {error}")
+        if isinstance(error, ConfigError):  # of what no input could be embedded with
+            raise error
+        failed[number] = sentence = getattr(error, "sentence", "") or str(error)
+        note(f"{names[number - 1]}: {sentence}")
 
     service = chat.service()
     vectors = embed_each(lambda one: service.submit_embedding(one, params), inputs, on_error=refuse)
@@ -94,7 +96,7 @@ def _write(vectors: Iterator[Any], names: list[str], failed: dict[int, str], out
         lines = [
             _line(name, row, failed.get(number)) for number, (name, row) in enumerate(zip(names, rows, strict=True), 1)
         ]
-        data = "".join(f"{line}\n" for line in lines).encode()
+        data = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")  # names that are no UTF-8
     else:
         buffer = io.BytesIO()
         if output.suffix == ".npz":

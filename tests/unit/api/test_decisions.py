@@ -92,6 +92,8 @@ def test_the_question_stands_behind_what_all_questions_share():
         ({"question": "?", "choices": list(map(str, range(27)))}, "27 choices"),
         ({"question": "?", "levels": list(map(str, range(11)))}, "11 levels; expected 2 to 10"),
         ({"question": "?", "choices": ["a", "a"]}, "the choice 'a' twice"),
+        ({"question": "?", "choices": [True, "yes"]}, "the choice 'yes' twice"),
+        ({"question": 5}, "A question is 5; expected a text"),
         ({"question": "?", "choices": ["a", ""]}, "a choice without a text"),
         ({"question": "?", "choices": ["a", 3]}, "A choice of '\\?' is 3"),
         ({"question": "?", "choices": "ab"}, "expected a list"),
@@ -116,6 +118,27 @@ def test_errors_of_the_clip_and_of_too_many(tiny_chat):
         tiny_chat.decide(tone(1.0), [many] * 20)
     with pytest.raises(qa.PromptError, match="0 questions"):
         tiny_chat.decide(tone(1.0), [])
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ({"role": "user"}, "has no 'content'"),
+        ({"role": "user", "content": None}, "a NoneType as its content"),
+        ({"role": "user", "content": 5}, "a int as its content"),
+        ({"role": "user", "content": ["text"]}, "part 1: found a str"),
+        ({"role": "user", "content": [{"type": "text", "text": None}]}, "nothing would reach the model"),
+        (5, "Message 2 is a int"),
+    ],
+)
+def test_a_malformed_last_message_is_refused_as_everywhere(tiny_chat, message, sentence):
+    with pytest.raises(qa.PromptError, match=sentence):
+        tiny_chat.decide([qa.user("Hi"), message], ASKED)
+
+
+def test_a_long_clip_s_error_names_no_option_that_decide_has_not(tiny_chat):
+    with pytest.raises(qa.AudioError, match=r"lasts 31 s.* Split it into clips of at most 30 s\.$"):
+        tiny_chat.decide(tone(31.0), ASKED)
 
 
 def test_descriptions_and_true_beside_its_word():

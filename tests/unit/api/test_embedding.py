@@ -44,7 +44,7 @@ def test_many_more_than_are_queued_at_a_time(tiny_chat):
         ("dog.wav", "embed.. takes a list"),
         ([], "empty list"),
         ([qa.user("a"), "no-such.wav"], "Input 2: .*no-such.wav"),
-        ([tone(31.0)], "Input 1: .*lasts 31 s.*Split it"),
+        ([tone(31.0)], r"Input 1: .*lasts 31 s.*Split it into clips of at most 30 s\.$"),
         ([qa.user("")], "Input 1: The text is empty"),
         ([EmbeddingInput(ids=(5, -1))], "Input 1: .*holds the id -1"),
         ([{"role": "user", "content": "a", "texts": "b"}], "Input 1: .*texts"),
@@ -58,3 +58,8 @@ def test_what_is_wrong_is_named(tiny_chat, inputs, message):
 def test_the_encoder_reads_no_text(tiny_chat):
     with pytest.raises(qa.PromptError, match="Input 1: source is 'encoder'"):
         tiny_chat.embed([qa.user("a dog")], source="encoder")
+
+
+def test_a_layer_that_is_not_there_is_no_input_s_fault(tiny_chat):
+    with pytest.raises(qa.ConfigError, match=r"^layer is 99"):
+        tiny_chat.embed([qa.user("a dog")], layer=99)

@@ -16,7 +16,7 @@ def test_probabilities_as_bars_and_as_json(cli, wav_file, tiny_chat):
 
 def test_several_questions_from_a_file(cli, wav_file, tmp_path):
     questions = [{"question": "Is it loud?"}, {"question": "How loud?", "levels": ["low", "high"]}]
-    (tmp_path / "q.json").write_text(json.dumps(questions))
+    (tmp_path / "q.json").write_text(json.dumps(questions), encoding="utf-8-sig")  # as some editors save it
     status, out, _ = cli("decide", wav_file("a.wav"), "--questions", tmp_path / "q.json", "--json")
     yes, scale = json.loads(out)
     assert status == 0 and 0 < yes["probability"] < 1 and 0 < scale["score"] < 1

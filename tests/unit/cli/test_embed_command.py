@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -35,6 +36,25 @@ def test_a_clip_that_fails_is_named_and_the_others_are_done(cli, wav_file, tmp_p
     rows = np.load(tmp_path / "x.npy")
     assert status == 1 and "bad.wav" in err and "1 of 2" in err
     assert np.isfinite(rows[0]).all() and np.isnan(rows[1]).all()
+
+
+def test_a_layer_that_is_not_there_is_said_once(cli, wav_file):
+    clip = wav_file("a.wav")
+    status, out, err = cli("embed", clip, clip, "--layer", 99)
+    assert (status, out) == (2, "") and err.count("layer is 99") == 1
+
+
+def test_a_long_clip_s_error_names_no_option_of_another_command(cli, wav_file):
+    for command in (("embed",), ("decide", "-p", "Is it loud?")):
+        status, _, err = cli(*command, wav_file("long.wav", 31.0))
+        assert status in (1, 2) and "Split it into clips of at most 30 s.\n" in err and "long=" not in err
+
+
+def test_a_name_that_is_no_utf_8_is_escaped(cli, wav_file, tmp_path):
+    clip = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    clip.write_bytes(wav_file("a.wav").read_bytes())
+    assert cli("embed", clip, "-o", tmp_path / "x.jsonl")[0] == 0
+    assert json.loads((tmp_path / "x.jsonl").read_text())["source"] == str(clip)
 
 
 @pytest.mark.parametrize(
