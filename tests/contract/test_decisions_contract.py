@@ -110,6 +110,13 @@ def test_systemone(http, tiny_chat):
         ({"questions": []}, "questions", ""),
         ({"questions": None}, "questions", "is missing"),
         ({"questions": [{"type": "rank", "instructions": "?"}]}, "questions[0].type", "predicate, choice or score"),
+        ({"questions": [{"type": ["choice"], "instructions": "?"}]}, "questions[0].type", "is ['choice']"),
+        ({"questions": [{**QUESTIONS[0], "name": 5}]}, "questions[0].name", "is a number; expected a string"),
+        (
+            {"questions": [{**QUESTIONS[1], "choices": [{"value": "a"}, {"value": "b", "description": False}]}]},
+            "questions[0]",
+            "option False",
+        ),
         ({"questions": [{"type": "predicate"}]}, "questions[0].instructions", "expected a string"),
         (
             {"questions": [{"type": "choice", "instructions": "?", "choices": [{"value": "a"}]}]},

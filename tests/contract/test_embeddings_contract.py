@@ -116,8 +116,10 @@ def test_what_would_be_too_large_is_not_computed(client, monkeypatch, options):
         ({"input": "a", "messages": [{"role": "user", "content": "b"}]}, "input", "input and messages"),
         ({"input": []}, "input", "0 texts"),
         ({"input": ["a", ""]}, "input", "empty text"),
-        ({"input": [["a"]]}, "input", ""),
-        ({"input": [[9999]]}, None, "holds the id 9999"),
+        *(({"input": value}, "input", "Input should be a text, a list of texts, token ids, or a list of those")
+          for value in ([["a"]], ["a", 1], [True], [1.5], [[1], 2], 5)),
+        ({"input": [[9999]]}, "input[0]", "holds the id 9999"),
+        ({"input": ["a", "a " * 5000]}, "input[1]", "context holds 2048"),
         ({"input": "a", "dimensions": 16}, "dimensions", "dimensions is 16, and the embedding has 32"),
         ({"input": "a", "encoding_format": "bytes"}, "encoding_format", ""),
         ({"input": "a", "layer": 9}, None, "layer is 9"),
@@ -140,4 +142,4 @@ def test_what_is_wrong_is_named(client, body, param, message):
     assert refused.value.status_code in (400, 404)
     error = refused.value.body
     assert message in error["message"]
-    assert param is None or error["param"].startswith(param)
+    assert param is None or error["param"] == param

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import math
+import re
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +25,7 @@ PARSE_IN_THREAD = 64 << 10  # bytes; a larger body is parsed in a thread, so tha
 _FIELDS = 64  # of a form
 _FIELD_BYTES = 64 << 10
 _SLOWEST = 100_000  # bytes a second that an upload keeps after its first minute
+_MAY_BE_TOO_LARGE = re.compile(rb"\d[eE]\+?\d|\d{309}")  # a float goes to 1.8e308
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # of zlib, by Content-Encoding
 
 
@@ -137,9 +140,23 @@ def parse_json(body: bytes) -> Any:
     from pydantic_core import from_json
 
     try:
-        return from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
+        value = from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         raise ApiError(f"The body is not JSON: {error}.", code="invalid_json") from error
+    if _MAY_BE_TOO_LARGE.search(body) and _has_infinity(value):
+        raise ApiError("The body has a number that no float holds, such as 1e999; give another.", code="invalid_json")
+    return value
+
+
+def _has_infinity(value: Any) -> bool:
+    """Whether a number of a JSON value was too large for a float."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, float) and math.isinf(item):
+            return True
+        left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return False
 
 
 async def read_form(request: Request, settings: Settings) -> Form:

@@ -74,6 +74,13 @@ def test_what_is_no_json(body):
         parse_json(body)
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1E+309", "1" * 400 + ".5", "9" * 300 + "e9"])
+def test_a_number_that_no_float_holds(number):
+    with pytest.raises(ApiError, match="a number that no float holds"):
+        parse_json(f'{{"a": [1, {{"b": {number}}}]}}'.encode())
+    assert parse_json(b'{"a": 1e308, "b": "1e999", "c": 1e-999}') == {"a": 1e308, "b": "1e999", "c": 0.0}
+
+
 @pytest.mark.parametrize("body", ["null", "[]", "7", '"hi"'])
 def test_what_is_no_object(body):
     with pytest.raises(ApiError, match="expected an object"):

@@ -167,9 +167,11 @@ def _state_messages(asked: SystemOneRequest, settings: Settings) -> list[Message
 def _openai_question(source: dict[str, Any], field: str, labels: Labels) -> Question:
     kind = source.get("type")
     own = {"predicate": (), "choice": ("choices",), "score": ("levels",)}
-    if kind not in own:
+    if not isinstance(kind, str) or kind not in own:
         raise ApiError(f"{field}.type is {kind!r}; expected predicate, choice or score.", param=f"{field}.type")
     _check_keys(source, ("type", "name", "instructions", *own[kind]), field)
+    if not isinstance(name := source.get("name"), str | None):
+        raise ApiError(f"{field}.name is {json_type(name)}; expected a string.", param=f"{field}.name")
     text = _instructions(source.get("instructions"), f"{field}.instructions")
     if kind == "predicate":
         return _question(text, ((True, ""), (False, "")), "predicate", labels, field)
@@ -180,7 +182,8 @@ def _openai_question(source: dict[str, Any], field: str, labels: Labels) -> Ques
         if not isinstance(option, dict):
             raise ApiError(f"{where} is {json_type(option)}; expected an object with {entry}.", param=where)
         _check_keys(option, (entry, "description"), where)
-        options.append((option.get(entry), option.get("description") or ""))
+        description = option.get("description")
+        options.append((option.get(entry), "" if description is None else description))
     return _question(text, tuple(options), "choice" if kind == "choice" else "score", labels, field)
 
 
@@ -209,7 +212,8 @@ def _systemone_question(source: dict[str, Any], field: str, labels: Labels) -> Q
 def _question(text: str, options: tuple[Any, ...], kind: Any, labels: Labels, field: str) -> Question:
     for value, description in options:
         if not isinstance(value, (str, bool)) or not isinstance(description, str):
-            raise ApiError(f"{field} has the option {value!r:.60}; expected texts.", param=field)
+            wrong = value if not isinstance(value, (str, bool)) else description
+            raise ApiError(f"{field} has the option {wrong!r:.60}; expected texts.", param=field)
         if (length := len(shown(value)) + len(description)) > MOST_OF_CHOICE:
             raise ApiError(
                 f"{field} has a choice of {length} characters; expected {MOST_OF_CHOICE} at most.", param=field

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,13 +34,25 @@ from ..stream_reader import run_while_connected, stream
 MOST_INPUTS = 2048  # of one request, as OpenAI has it
 AHEAD = 64  # inputs of one request that are queued at a time, so that others find room
 _LOOK = 0.01  # s, until a full queue is tried again
+_OF_INPUT = ("invalid_messages", "context_length_exceeded", "request_too_large")  # codes of errors of one input
 MOST_NUMBERS = 1 << 23  # of one answer, 34 MB of float32: pooling "none" has a vector for each position
+
+
+def _checked_input(value: Any) -> Any:
+    """`value`, where it has one of the types of `input`: pydantic would explain each of them."""
+    kinds = {type(item) for item in value} if isinstance(value, list) else set()
+    known = {str, int}
+    if kinds == {list}:
+        kinds, known = {type(token) for item in value for token in item}, {int}
+    if len(kinds) > 1 or kinds - known or not isinstance(value, str | list):
+        raise PydanticCustomError("input", "Input should be a text, a list of texts, token ids, or a list of those")
+    return value
 
 
 class EmbeddingRequest(Body):
     """OpenAI's fields, vLLM's `messages`, and what `m.embed` takes."""
 
-    input: str | list[str] | list[int] | list[list[int]] | None = None
+    input: Annotated[str | list[str] | list[int] | list[list[int]] | None, BeforeValidator(_checked_input)] = None
     messages: list[Any] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
@@ -66,7 +79,8 @@ class EmbeddingRoutes:
         if links := links_of(messages):
             reservation: Reservation = request.scope[RESERVATION]
             await run_while_connected(request, fetch_links(links, state.settings, reservation.reserve))
-        work = self._embed_all(model, inputs, params, arrived, asked.priority, clip_params(messages))
+        fields = _fields_of(asked, len(inputs))
+        work = self._embed_all(model, inputs, params, arrived, asked.priority, clip_params(messages), fields)
         chunks = await run_while_connected(request, work)
         _check_dimensions(asked.dimensions, chunks[0].embedding.shape[-1])
         body = await asyncio.to_thread(_body, chunks, asked.encoding_format, model.name)
@@ -80,8 +94,10 @@ class EmbeddingRoutes:
         arrived: float,
         priority: int,
         clips: Sequence[str],
+        fields: Sequence[str | None],
     ) -> list[Chunk]:
-        """The last chunk of each input. A full queue refuses the first one only: the others wait for room."""
+        """The last chunk of each input. `clips`, `fields`: the request's field of each clip and input, for errors.
+        A full queue refuses the first one only: the others wait for room."""
         state, done = self._state, list[Chunk]()
         running: deque[RequestHandle] = deque()
         ahead = 1 if params.pooled_by == "none" else AHEAD
@@ -89,7 +105,7 @@ class EmbeddingRoutes:
         try:
             while waiting:
                 if len(running) == ahead:
-                    done.append(await self._last_chunk(running.popleft(), clips))
+                    done.append(await self._last_chunk(running.popleft(), clips, fields[len(done)]))
                 timeout = state.seconds_left(arrived)
                 try:
                     handle = model.backend.submit_embedding(
@@ -97,7 +113,7 @@ class EmbeddingRoutes:
                     )
                 except BusyError:
                     if running:  # whose end makes room
-                        done.append(await self._last_chunk(running.popleft(), clips))
+                        done.append(await self._last_chunk(running.popleft(), clips, fields[len(done)]))
                     elif done:  # others were quicker
                         await asyncio.sleep(_LOOK)
                     else:  # nothing is lost yet
@@ -106,16 +122,22 @@ class EmbeddingRoutes:
                     waiting.popleft()
                     running.append(handle)
             while running:
-                done.append(await self._last_chunk(running.popleft(), clips))
+                done.append(await self._last_chunk(running.popleft(), clips, fields[len(done)]))
         finally:
             for handle in running:  # after an error
                 handle.cancel()
         _check_size(done, 0)
         return done
 
-    async def _last_chunk(self, handle: RequestHandle, clips: Sequence[str]) -> Chunk:
-        async with aclosing(stream(handle, self._state.settings, clips)) as chunks:
-            return [chunk async for chunk in chunks][-1]
+    async def _last_chunk(self, handle: RequestHandle, clips: Sequence[str], field: str | None) -> Chunk:
+        """`field`: of the request, for errors."""
+        try:
+            async with aclosing(stream(handle, self._state.settings, clips)) as chunks:
+                return [chunk async for chunk in chunks][-1]
+        except ApiError as error:
+            if error.param is None and error.code in _OF_INPUT:
+                error.param = field
+            raise
 
 
 def _converted(fields: Any, settings: Settings) -> tuple[EmbeddingRequest, list[Message], list[EmbeddingInput]]:
@@ -146,6 +168,14 @@ def _inputs(asked: EmbeddingRequest, settings: Settings) -> tuple[list[Message],
     if not all(values):
         raise ApiError("input has an empty text; every input needs at least one character.", param="input")
     return [], [_text_input(value) for value in values]
+
+
+def _fields_of(asked: EmbeddingRequest, count: int) -> list[str | None]:
+    """The request's field of each input; None of a conversation, whose parts have fields of their own."""
+    if asked.messages is not None:
+        return [None]
+    is_list = isinstance(asked.input, list) and not isinstance(asked.input[0], int)
+    return [f"input[{number}]" for number in range(count)] if is_list else ["input"]
 
 
 def _text_input(value: str | list[int]) -> EmbeddingInput:
