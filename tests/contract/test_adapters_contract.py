@@ -84,6 +84,21 @@ def test_models_lists_them_and_a_new_one_is_found(client, chat, folder, tiny_che
     assert asked(client, "tiny:later").status_code == 404
 
 
+def test_a_folder_that_has_gone_is_not_the_client_s_fault(client, folder, caplog):
+    away = folder.rename(folder.with_name("away"))
+    try:
+        listed = client.get("/v1/models")
+        assert [model["id"] for model in listed.json()["data"]] == ["tiny", "tiny:2"]
+        for name in ("tiny:dogs", "dogs"):
+            reply = asked(client, name)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
+            assert str(folder) not in reply.text
+        assert str(folder) in caplog.text, "the operator is told"
+        said(asked(client, "tiny"))
+    finally:
+        away.rename(folder)
+
+
 @pytest.mark.parametrize(
     "name", ["tiny:birds", "tiny:../dogs", "tiny:dogs/../cats", "tiny:", "../dogs", "birds", "other:dogs"]
 )

@@ -137,7 +137,11 @@ class Adapters:
             return None
 
     def _unknown(self, name: str) -> str:
-        known = self.names()
+        try:
+            known = self.names()
+        except ConfigError as error:  # which may be for other eyes than the answer
+            logger.warning("No adapter can be named: %s", error)
+            known = []
         if not known:
             return f"There is no adapter {name[:100]!r} here, and none that could be named."
         listed = ", ".join(known[:NAMED]) + (f" and {len(known) - NAMED} more" if len(known) > NAMED else "")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from ..engine.request import RequestHandle
-from ..errors import BusyError, UnknownAdapterError, WeightsError
+from ..errors import BusyError, ConfigError, UnknownAdapterError, WeightsError
 from ..types import Chunk, Ending, Message, SamplingParams
 from .backend import Backend
 from .errors import ApiError, busy
@@ -15,6 +16,8 @@ from .state import State
 from .stream_reader import stream
 
 _NAMED = 20  # names that an error lists
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,5 +78,9 @@ async def served_model(state: State, name: str | None) -> ServedModel:
 
 async def model_names(state: State) -> list[str]:
     """What clients may name: the checkpoint's names, and its first one with each adapter."""
-    adapters = await asyncio.to_thread(state.backend.adapters)
+    try:
+        adapters = await asyncio.to_thread(state.backend.adapters)
+    except ConfigError as error:  # its folder has gone, which clients cannot help; nor are they told where it lay
+        log.warning("No adapter is served: %s", error)
+        adapters = ()
     return [*state.names, *(f"{state.names[0]}:{adapter}" for adapter in adapters)]
