@@ -136,6 +136,7 @@ def test_systemone(http, tiny_chat):
         ({"questions": [{**QUESTIONS[0], "weight": 1}]}, "questions[0].weight", "not a field"),
         ({"input": []}, "input", "is empty"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "of the type 'item_reference'"),
+        ({"input": [{"type": [], "role": "user", "content": "x"}]}, "input[0]", "a list as its type"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]", "image"),
         (
             {"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]},

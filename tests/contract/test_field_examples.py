@@ -16,7 +16,7 @@ from qwen2_audio.api.service import Service
 from qwen2_audio.serve.protocol import ChatRequest
 from qwen2_audio.serve.routes.decisions import DecisionsRequest, SystemOneRequest
 from qwen2_audio.serve.routes.embeddings import EmbeddingRequest
-from qwen2_audio.serve.routes.responses import ResponsesRequest
+from qwen2_audio.serve.routes.responses import InputTokensRequest, ResponsesRequest
 from qwen2_audio.serve.routes.tokenize import TokenizeRequest
 from qwen2_audio.serve.settings import Settings
 
@@ -26,12 +26,13 @@ EXAMPLES = json.loads(re.findall(r"^```json fields\n(.*?)^```", PAGE, re.S | re.
 MODELS = {
     "/v1/chat/completions": ChatRequest, "/v1/responses": ResponsesRequest, "/v1/embeddings": EmbeddingRequest,
     "/v1/decisions": DecisionsRequest, "/v1/systemone": SystemOneRequest, "/tokenize": TokenizeRequest,
+    "/v1/responses/input_tokens": InputTokensRequest,
 }  # fmt: skip
 # What is sent with every field of a path, and with some of them beside or in place of that.
 BASE = {
     "/v1/chat/completions": ("messages", "max_completion_tokens"), "/v1/responses": ("input", "max_output_tokens"),
     "/v1/embeddings": ("input",), "/v1/decisions": ("input", "questions"), "/v1/systemone": ("audio", "questions"),
-    "/tokenize": ("prompt",),
+    "/tokenize": ("prompt",), "/v1/responses/input_tokens": ("input",),
 }  # fmt: skip
 BESIDE = {
     "top_logprobs": ("logprobs",), "stream_options": ("stream",), "tool_choice": ("tools", "parallel_tool_calls"),
@@ -60,7 +61,8 @@ def examples(tiny_chat, http):
     made = json.loads(text)
     made["/v1/embeddings"]["dimensions"] = tiny_chat.model.config.text_config.hidden_size
     stored = http.post("/v1/responses", json={"input": "Hi", "max_output_tokens": 2})
-    made["/v1/responses"]["previous_response_id"] = stored.json()["id"]
+    for path in ("/v1/responses", "/v1/responses/input_tokens"):
+        made[path]["previous_response_id"] = stored.json()["id"]
     return made
 
 

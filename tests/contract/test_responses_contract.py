@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx2 as httpx
 import pytest
 
 from kit.clip_files import wav_bytes
@@ -14,6 +19,7 @@ from qwen2_audio.serve.response_store import ResponseStore, StoredResponse
 from qwen2_audio.serve.settings import Settings
 
 openai = pytest.importorskip("openai")
+pydantic = pytest.importorskip("pydantic")
 DATA = base64.b64encode(wav_bytes()).decode()
 SOUND = {"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}
 F = {"type": "function", "name": "f", "parameters": None, "strict": None}
@@ -164,8 +170,92 @@ def test_what_is_not_stored_is_not_there(client):
 
 
 def test_an_error_in_the_middle_of_a_stream(client):
-    with pytest.raises(openai.APIError), client.responses.stream(model="fake", input="break") as stream:
+    with pytest.raises(openai.APIError) as failed, client.responses.stream(model="fake", input="break") as stream:
         list(stream)
+    assert failed.value.code == "internal_error" and "its log says why" in failed.value.message
+    events = streamed(client, input="break")
+    assert events[-1] == {
+        "type": "error", "sequence_number": len(events) - 1, "code": "internal_error", "param": None,
+        "message": failed.value.message, "error": failed.value.body,
+    }  # fmt: skip
+
+
+def streamed(client, **body):
+    """The events, each checked against the type that OpenAI's client has for it."""
+    reply = httpx.post(f"{client.base_url}responses", json={**body, "stream": True}, timeout=20)
+    known, events = pydantic.TypeAdapter(openai.types.responses.ResponseStreamEvent), []
+    for block in reply.text.removesuffix("\n\n").split("\n\n"):
+        kind, data = block.split("\n")
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert kind == f"event: {events[-1]['type']}"
+        known.validate_python(events[-1])
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    return events
+
+
+@pytest.mark.parametrize("most", [None, 6])
+def test_events_are_of_the_client_s_types_and_tell_the_items_of_the_response(client, most):
+    call = call_words("f", '{"a": 1}')
+    said = f"say So: {call}\n{custom_call_words('c', 'x + y')}"
+    options = {} if most is None else {"max_output_tokens": most}
+    with_tools = streamed(client, input=said, tools=[F, custom({"type": "text"})], **options)
+    told = streamed(client, input="say one two", include=["message.output_text.logprobs"], top_logprobs=2)
+    for events in (with_tools, told):
+        whole = events[-1]["response"]
+        openai.types.responses.Response.model_validate(whole)
+        done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+        assert whole["output"] == done and len({item["id"] for item in done}) == len(done)
+        for event in events:
+            if "item_id" in event:
+                assert event["item_id"] == done[event["output_index"]]["id"]
+    kinds = [item["type"] for item in with_tools[-1]["response"]["output"]]
+    assert kinds == ["message", "function_call", "custom_tool_call"][: None if most is None else 2]
+    assert with_tools[-1]["response"]["output"][1]["status"] == ("completed" if most is None else "incomplete")
+
+
+def test_a_client_that_leaves_cancels_its_answer_and_nothing_is_stored(client, fake):
+    stream = client.responses.create(model="fake", input="loop", stream=True)
+    identifier = next(iter(stream)).response.id
+    stream.close()
+    end = time.monotonic() + 10
+    while fake.open and time.monotonic() < end:
+        time.sleep(0.01)
+    assert fake.ends[-1] == "cancelled"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(identifier)
+
+
+def test_two_go_on_with_one_response_at_once(client, fake):
+    first = client.responses.create(model="fake", input="say one")
+    with ThreadPoolExecutor() as pool:
+        asked = [f"late {number}" for number in range(4)]
+        options = {"model": "fake", "previous_response_id": first.id}
+        answers = list(pool.map(lambda text: client.responses.create(input=text, **options), asked))
+    assert [answer.output_text for answer in answers] == ["0", "1", "2", "3"]
+    assert all(len(messages) == 3 for messages, *_ in fake.seen[-4:])
+    client.responses.create(model="fake", input="say x", previous_response_id=answers[2].id)
+    assert [turn["content"] for turn in fake.seen[-1][0]] == ["say one", "one", "late 2", "2", "say x"]
+
+
+def test_null_counts_as_absent_in_the_input_and_in_text(client, fake):
+    items = [
+        {"type": None, "role": "user", "content": "say one"},
+        {"role": "assistant", "content": "Wait.", "tool_calls": None},
+        {"type": "function_call", "name": "f", "arguments": "{}", "status": None},
+        {"type": "function_call_output", "call_id": "c", "output": "1"},
+        {"role": "user", "content": "say two"},
+    ]
+    found = client.post("/responses", cast_to=object, body={"input": items, "text": {"format": None}})
+    assert found["text"] == {"format": {"type": "text"}}
+    assert fake.seen[-1][0][1]["content"] == "Wait.\n" + call_words("f", "{}")
+
+
+def test_a_stored_response_is_given_whole(client):
+    stored = client.responses.create(model="fake", input="say one")
+    assert client.responses.retrieve(stored.id, stream=False).output_text == "one"
+    with pytest.raises(openai.BadRequestError, match="stream cannot be honoured") as refused:
+        client.responses.retrieve(stored.id, stream=True)
+    assert refused.value.body["param"] == "stream"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +263,17 @@ def test_an_error_in_the_middle_of_a_stream(client):
     [
         ({"input": []}, "input"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+        ({"input": [{"type": ["message"], "role": "user", "content": "x"}]}, "input[0]"),
+        ({"input": ["say one"]}, "input[0]"),
+        (
+            {
+                "input": [
+                    {"role": "assistant", "content": "x", "tool_calls": "f"},
+                    {"type": "function_call", "name": "f", "arguments": "{}"},
+                ]
+            },
+            "input[0].tool_calls",
+        ),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].arguments"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{"}]}, "input[0].arguments"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{}", "extra": 1}]}, "input[0].extra"),
@@ -189,6 +290,16 @@ def test_an_error_in_the_middle_of_a_stream(client):
             "input[0].content[0].file_id",
         ),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
+        *[
+            ({"input": [{"role": "user", "content": [{"type": kind, **part}]}]}, f"input[0].content[0].{key}")
+            for kind, part, key in (
+                ("input_file", {"file_data": DATA, "file_dat": DATA}, "file_dat"),
+                ("input_file", {"file_data": "@@@"}, "file_data"),
+                ("input_file", {"file_data": 5}, "file_data"),
+                ("input_file", {"file_url": "dog.wav"}, "file_url"),
+                ("input_json", {"data": 1, "dat": 2}, "dat"),
+            )
+        ],
         ({"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]}, "input[0].content[0]"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [F], "tool_choice": "sometimes"}, "tool_choice"),
@@ -206,6 +317,17 @@ def test_an_error_in_the_middle_of_a_stream(client):
         ({"tools": [custom({"type": "grammar", "syntax": "regex", "definition": "("})]}, "tools[0].format.definition"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        *[
+            ({"text": {"format": {"type": kind, **more}}}, f"text.format.{key}")
+            for kind, more, key in (
+                ("json_object", {"schema": {}}, "schema"),
+                ("text", {"strict": True}, "strict"),
+                ("json_schema", {"name": "x", "schema": {}, "scheme": {}}, "scheme"),
+                ("json_schema", {"name": "x", "schema": {}, "strict": "yes"}, "strict"),
+                ("json_schema", {"name": 5, "schema": {}}, "name"),
+                ("json_schema", {"schema": {}}, "name"),
+            )
+        ],
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"not": {}}}}}, "text.format.schema"),
         ({"text": {"verbosity": "low"}}, "text"),
         ({"background": True}, "background"),
@@ -229,18 +351,25 @@ def test_what_is_wrong_is_named(client, fields, param):
 
 def test_the_store_stays_within_its_bounds():
     def response(number, size):
-        return StoredResponse({"id": f"r{number}"}, [{"role": "user", "content": "x" * size}])
+        return StoredResponse(f"r{number}", b"{}", [{"role": "user", "content": "x" * size}])
 
-    store = ResponseStore(10_000)
+    store = ResponseStore(12_000)
     for number in range(5):
         store.put(response(number, 2000))
-    assert store.nbytes <= 10_000 and store.get("r0") is None and store.get("r1") is None
+    assert store.nbytes <= 12_000 and store.get("r0") is None and store.get("r1") is None
     assert store.get("r2") is not None
     store.put(response(5, 2000))
     assert store.get("r3") is None and store.get("r2") is not None, "the least recently used one goes"
     store.put(response(6, 20_000))
     assert store.get("r6") is None and store.get("r5") is not None
-    store.put(StoredResponse({"id": "r7", "metadata": {"a": "x" * 10_000}}, []))
+    store.put(StoredResponse("r7", b"x" * 12_000, []))
     assert store.get("r7") is None, "the body counts"
     assert store.delete("r5") and not store.delete("r5")
     assert store.nbytes == sum(store.get(name).nbytes for name in ("r2", "r4"))
+
+
+def test_what_a_stored_response_takes_is_not_only_its_characters():
+    empty = {"role": "user", "content": [{"type": "text", "text": ""} for _ in range(1000)]}
+    emoji = {"role": "user", "content": "\U0001f415" * 1000}
+    assert StoredResponse("r1", b"{}", [empty]).nbytes > 1000 * (sys.getsizeof({}) + sys.getsizeof(""))
+    assert StoredResponse("r2", b"{}", [emoji]).nbytes > 4000

@@ -182,12 +182,46 @@ def test_tokenize_a_clip(http):
 
 
 @pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"instructions": "Be brief."},
+        {"tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False}]},
+        {"previous_response_id": True},
+    ],
+)
+def test_input_tokens_are_those_of_the_response(client, more):
+    content = [SOUND, {"type": "input_text", "text": "What is it?"}]
+    asked = {"model": "tiny", "input": [{"role": "user", "content": content}], **more}
+    if "previous_response_id" in more:
+        asked["previous_response_id"] = client.responses.create(model="tiny", input="Hi", max_output_tokens=2).id
+    counted = client.responses.input_tokens.count(**asked)
+    assert counted.object == "response.input_tokens"
+    assert counted.input_tokens == client.responses.create(**asked, max_output_tokens=1).usage.input_tokens > 25
+
+
+@pytest.mark.parametrize(
     ("path", "body", "param"),
     [
         ("/tokenize", {}, "prompt"),
         ("/tokenize", {"prompt": "a", "messages": TURNS}, "prompt"),
         ("/tokenize", {"prompt": "a", "mdoel": "x"}, "mdoel"),
         ("/tokenize", {"messages": []}, "messages"),
+        ("/tokenize", {"prompt": "a", "add_generation_prompt": False}, "add_generation_prompt"),
+        ("/tokenize", {"prompt": "a", "continue_final_message": True}, "continue_final_message"),
+        (
+            "/tokenize",
+            {"messages": [*TURNS, {"role": "tool", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]},
+            "messages[4].content[0]",
+        ),
+        ("/v1/responses/input_tokens", {}, "input"),
+        ("/v1/responses/input_tokens", {"input": "a", "store": True}, "store"),
+        ("/v1/responses/input_tokens", {"input": "a", "previous_response_id": "resp_x"}, "previous_response_id"),
+        (
+            "/v1/responses/input_tokens",
+            {"input": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]},
+            "input[0].content[0]",
+        ),
         (
             "/tokenize",
             {"messages": [{"role": "user", "content": [{**SOUND, "input_audio": {"data": "AAAA"}}]}]},

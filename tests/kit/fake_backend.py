@@ -21,6 +21,7 @@ from qwen2_audio.engine.metrics import Stats
 from qwen2_audio.engine.request import RequestHandle
 from qwen2_audio.errors import BusyError, ConfigError, ContextLengthError, ShutdownError, UnknownAdapterError
 from qwen2_audio.inputs.clip import load_clip
+from qwen2_audio.inputs.prompt import Prompt
 from qwen2_audio.longform.settings import TranscriptionSettings
 from qwen2_audio.longform.word_times import WordSpan
 from qwen2_audio.text.chat_template import check_messages
@@ -122,8 +123,9 @@ class FakeBackend:
             PendingDecision(one, [ended(Chunk("", "stop", Usage(20, 0, 1), logprobs=(one_of(one),)))]) for one in asked
         ]
 
-    def prompt(self, messages, *, ending="answer"):
-        raise NotImplementedError
+    def prompt(self, messages, *, ending="answer") -> Prompt:
+        heard = tuple(load_clip(source, number).heard for number, source in enumerate(check_messages(messages), 1))
+        return Prompt([0] * (20 + sum(clip.tokens for clip in heard)), [], [], heard)
 
     def encode(self, text, *, add_special_tokens=False) -> list[int]:
         return list(text.encode())

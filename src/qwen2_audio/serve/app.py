@@ -58,6 +58,7 @@ def create_app(
     routes: list[Route | Mount] = [
         Route("/v1/chat/completions", chat.complete, methods=["POST"]),
         Route("/v1/responses", responses.create, methods=["POST"]),
+        Route("/v1/responses/input_tokens", responses.input_tokens, methods=["POST"]),
         Route("/v1/responses/{id}", responses.retrieve, methods=["GET"]),
         Route("/v1/responses/{id}", responses.delete, methods=["DELETE"]),
         Route("/v1/audio/transcriptions", audio.transcribe, methods=["POST"]),

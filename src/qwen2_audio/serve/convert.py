@@ -38,6 +38,10 @@ _REFUSED_KEYS = (
     "files",
 )
 _KINDS = ("text", "input_audio", "audio_url", "audio")
+FILE_SOURCES = ("file_data", "file_url")  # keys of an input_file
+# Keys under which a part names its clip.
+_SOURCES = {"audio_url": ("audio_url",), "audio": ("audio_url", "audio", "url"), "input_file": FILE_SOURCES}
+_MAY_BE_BASE64 = ("audio", "file_data")  # as in transformers
 
 
 @dataclass
@@ -45,6 +49,7 @@ class _MessageConverter:
     """Converts the messages of one request and counts their clips."""
 
     settings: Settings
+    files: bool = False  # a clip may be an input_file, which is not of chat
     clips: int = 0
 
     def convert(self, message: Mapping[str, Any], where: str, place: str) -> Message:
@@ -76,7 +81,7 @@ class _MessageConverter:
             raise _invalid(f"{where} is {json_type(part)}; expected an object with a type.", where)
         part = _without_nulls(part)
         kind = _kind(part)
-        if kind not in _KINDS:
+        if kind not in _KINDS and not (self.files and kind == "input_file"):
             raise _invalid(
                 f"{where} has the type {kind!r}; the model takes {', '.join(_KINDS)}."
                 f"{did_you_mean(kind, list(_KINDS)) if isinstance(kind, str) else ''}",
@@ -96,7 +101,7 @@ class _MessageConverter:
         if kind == "input_audio":
             _refuse_unknown(part, ("type", "input_audio", "uuid"), where)
             return self.inline_clip(part.get("input_audio"), f"{where}.input_audio")
-        keys = ("audio_url",) if kind == "audio_url" else ("audio_url", "audio", "url")
+        keys = _SOURCES[kind]
         _refuse_unknown(part, ("type", "uuid", *keys), where)
         present = [key for key in keys if key in part]
         if len(present) != 1:
@@ -109,7 +114,7 @@ class _MessageConverter:
         elif part.get("type") == "audio_url" and isinstance(source, str):
             raise _invalid(f"{param} is a string; expected an object, {{'url': ...}}.", param)
         url = _text(source, param)
-        if present[0] == "audio" and not re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]*:", url):  # no URL, as in transformers
+        if present[0] in _MAY_BE_BASE64 and not re.match(r"\s*[A-Za-z][A-Za-z0-9+.-]*:", url):  # no URL
             return from_base64(url, param, self.settings.clip_bytes)
         return self.clip_of_url(url, param)
 
@@ -188,11 +193,12 @@ def conversation_of(
 ) -> list[Message]:
     """The conversation in a field of a request, as `messages_of`. What several tools gave back is one turn.
 
-    `places`: the request's field of each message's content, where `field` is no list of these messages.
+    `places`: the request's field of each message's content, where `field` is no list of these messages but input of
+    OpenAI's newer paths, in which a clip may be an input_file.
     """
     if not messages:
         raise _invalid(f"{field} is empty; expected at least one message.", field)
-    converter, converted, before = _MessageConverter(settings), list[Message](), None
+    converter, converted, before = _MessageConverter(settings, files=places is not None), list[Message](), None
     for number, message in enumerate(messages):
         where = f"{field}[{number}]"
         if not isinstance(message, dict):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from .convert import FILE_SOURCES
 from .errors import ApiError
 from .protocol import json_type
 
@@ -17,6 +18,9 @@ _OF_TEXTS = ("type", "annotations", "logprobs", "prompt_cache_breakpoint")
 _CALLS = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
 _RESULTS = ("function_call_output", "custom_tool_call_output")
 _OF_CALLS = (*_OF_ITEMS, "call_id", "name")
+_ITEMS = ", ".join((*_CALLS, *_RESULTS))
+# `detail` is about pictures of pages, `filename` about the format, which the bytes tell.
+_OF_FILES = ("type", "file_data", "file_url", "file_id", "filename", "detail", "prompt_cache_breakpoint")
 
 
 def messages_of_input(source: str | Sequence[Any], field: str = "input") -> tuple[list[Any], list[str]]:
@@ -29,12 +33,20 @@ def messages_of_input(source: str | Sequence[Any], field: str = "input") -> tupl
     messages, places, says = list[Any](), list[str](), False
     for number, item in enumerate(source):
         where = f"{field}[{number}]"
+        item = _without_nulls(item)
         kind = item.get("type", "message") if isinstance(item, dict) else None
+        if not isinstance(kind, str):
+            found = f"has {json_type(kind)} as its type" if isinstance(item, dict) else f"is {json_type(item)}"
+            raise ApiError(f"{where} {found}; expected a message, or one of {_ITEMS}.", param=where)
         if kind in _CALLS:
             if not says:
                 messages.append({"role": "assistant"})
                 places.append(f"{where}.content")
-            messages[-1].setdefault("tool_calls", []).append(_call(item, where))
+            earlier = messages[-1].get("tool_calls", [])
+            if not isinstance(earlier, list):
+                param = f"{places[-1].rpartition('.')[0]}.tool_calls"
+                raise ApiError(f"{param} is {json_type(earlier)}; expected a list of calls.", param=param)
+            messages[-1]["tool_calls"] = [*earlier, _call(item, where)]
             says = True
             continue
         if kind in _RESULTS:
@@ -43,9 +55,7 @@ def messages_of_input(source: str | Sequence[Any], field: str = "input") -> tupl
         elif kind == "message":
             message, key = {name: value for name, value in item.items() if name not in _OF_ITEMS}, "content"
         else:
-            what = f"of the type {kind!r}" if isinstance(item, dict) else json_type(item)
-            calls = ", ".join((*_CALLS, *_RESULTS))
-            raise ApiError(f"{where} is {what}; expected a message, or one of {calls}.", param=where)
+            raise ApiError(f"{where} is of the type {kind!r:.80}; expected a message, or one of {_ITEMS}.", param=where)
         content, place = item.get(key), f"{where}.{key}"
         if isinstance(content, list):
             content = [part_of(part, f"{place}[{index}]") for index, part in enumerate(content)]
@@ -85,6 +95,7 @@ def part_of(part: Any, where: str) -> Any:
     if kind in TEXTS:
         return {"type": "text", **{key: value for key, value in part.items() if key not in _OF_TEXTS}}
     if kind == "input_json":
+        _refuse_other_keys(part, ("type", "data"), where)
         return {"type": "text", "text": json.dumps(part.get("data"), ensure_ascii=False)}
     if kind == "input_file":
         return _file(part, where)
@@ -94,10 +105,16 @@ def part_of(part: Any, where: str) -> Any:
 
 
 def _file(part: dict[str, Any], where: str) -> dict[str, Any]:
+    _refuse_other_keys(part, _OF_FILES, where)
     if part.get("file_id") is not None:
         message = f"{where}.file_id names a file, and none are kept here; send file_data."
         raise ApiError(message, param=f"{where}.file_id")
-    sources = [part[key] for key in ("file_data", "file_url") if part.get(key) is not None]
+    sources = {key: part[key] for key in FILE_SOURCES if part.get(key) is not None}
     if len(sources) != 1:
         raise ApiError(f"{where} has {len(sources)} sounds; expected file_data or file_url.", param=where)
-    return {"type": "audio", "audio": sources[0]}
+    return {"type": "input_file", **sources}
+
+
+def _without_nulls(item: Any) -> Any:
+    """Null counts as absent."""
+    return {key: value for key, value in item.items() if value is not None} if isinstance(item, dict) else item

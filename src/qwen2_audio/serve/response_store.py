@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,25 +12,27 @@ from ..types import Message
 
 MOST = 1024  # responses, however small
 _OVERHEAD = 1024  # bytes of a response beside its body, texts and clips
+_OF_PART = 512  # of a message or a part of one, beside its text or clip
 
 
 @dataclass(frozen=True)
 class StoredResponse:
-    """A response's body, and the conversation that it ends, without the instructions."""
+    """A response's body as JSON, and the conversation that it ends, without the instructions."""
 
-    body: dict[str, Any]
+    id: str
+    body: bytes
     messages: list[Message]
 
     @cached_property
     def nbytes(self) -> int:
         """About what it takes: clips of earlier turns are shared between responses, and counted in each."""
-        return _OVERHEAD + len(json.dumps(self.body)) + sum(_size(message["content"]) for message in self.messages)
+        return _OVERHEAD + len(self.body) + sum(_size(message["content"]) for message in self.messages)
 
 
 def _size(content: Any) -> int:
     if isinstance(content, (str, bytes)):
-        return len(content)
-    return sum(_size(part.get("audio", part.get("text", ""))) for part in content)
+        return _OF_PART + sys.getsizeof(content)  # a text of emoji takes four bytes a character
+    return _OF_PART + sum(_size(part.get("audio", part.get("text", ""))) for part in content)
 
 
 class ResponseStore:
@@ -45,7 +47,7 @@ class ResponseStore:
         """Keep a response, unless it alone is too large; others make room for it."""
         if response.nbytes > self.limit:
             return
-        self._stored[response.body["id"]] = response
+        self._stored[response.id] = response
         self.nbytes += response.nbytes
         while self.nbytes > self.limit or len(self._stored) > MOST:
             _, oldest = self._stored.popitem(last=False)

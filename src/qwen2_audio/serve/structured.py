@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine.structured import grammar
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from ..types import SamplingParams
 from .errors import ApiError
-from .protocol import ChatRequest, ResponseFormat, StructuredOutputs
+from .protocol import ChatRequest, ResponseFormat, StructuredOutputs, json_type
 
 MOST_OF_GRAMMAR = 16 << 10  # characters: the library reads a grammar slowly, and meanwhile holds the interpreter
 ANY_OBJECT = {"type": "object"}
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")  # keywords that hold schemas by name
 _VALUES = ("enum", "const", "default", "examples")  # keywords that hold no schemas
+_OF_TEXT_FORMAT = {"type": str, "name": str, "schema": dict, "description": str, "strict": bool}
 _OPTIONS = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 
 
@@ -46,11 +47,26 @@ def constraint_of_text(text: Mapping[str, Any]) -> dict[str, Any]:
         raise ApiError(
             f"text.format is {wanted!r:.80}; expected a type: text, json_object or json_schema.", param="text.format"
         )
+    _check_text_format(wanted, _OF_TEXT_FORMAT if kind == "json_schema" else {"type": str})
     if kind != "json_schema":
         return {} if kind == "text" else {"json_schema": ANY_OBJECT}
     if not isinstance(wanted.get("schema"), dict):
         raise ApiError("text.format.schema is missing; expected a JSON schema.", param="text.format.schema")
     return {"json_schema": wanted["schema"]}
+
+
+def _check_text_format(wanted: Mapping[str, Any], known: Mapping[str, type]) -> None:
+    for key, value in wanted.items():
+        param = f"text.format.{key[:80]}"
+        if value is not None and key not in known:
+            near = did_you_mean(key[:80], list(known))
+            expected = f"with the type {wanted['type']!r} expected {', '.join(known)}.{near}"
+            raise ApiError(f"{param} is not read; {expected}", param=param, code="unknown_parameter")
+        if value is not None and not isinstance(value, known[key]):
+            needed = json_type(known[key]())
+            raise ApiError(f"{param} is {json_type(value)}; expected {needed}.", param=param)
+    if "name" in known and not wanted.get("name"):
+        raise ApiError("text.format.name is missing; a schema has a name.", param="text.format.name")
 
 
 def check_constraint(params: SamplingParams, param: str) -> None:

@@ -50,6 +50,9 @@ class TokenizeRoutes:
         if (asked.prompt is None) == (asked.messages is None):
             what = "nothing" if asked.prompt is None else "prompt and messages"
             raise ApiError(f"The request has {what}; expected prompt, or messages.", param="prompt")
+        for name in ("add_generation_prompt", "continue_final_message"):
+            if asked.prompt is not None and getattr(asked, name) != TokenizeRequest.model_fields[name].default:
+                raise ApiError(f"{name} is about messages, and the request has a prompt; leave it out.", param=name)
         if asked.prompt is None:
             ids = await self._ids_of_messages(request, asked, messages)
         else:
@@ -71,7 +74,7 @@ class TokenizeRoutes:
         try:
             prompt = await asyncio.to_thread(self._state.backend.prompt, messages, ending=ending)
         except Exception as error:
-            raise as_api_error(error, settings.retry, clip_params(messages)) from error
+            raise as_api_error(error, settings.retry, clip_params(asked.messages or ())) from error
         return prompt.ids
 
     async def detokenize(self, request: Request) -> Response:
