@@ -41,6 +41,15 @@ def test_json(cli, wav_file, tiny_chat, tiny_checkpoint):
     }
 
 
+def test_a_schema_or_grammar_saved_with_a_byte_order_mark(cli, wav_file, tmp_path):
+    """As PowerShell and Notepad write it."""
+    schema, grammar, wav = tmp_path / "schema.json", tmp_path / "answer.lark", wav_file("dog.wav")
+    schema.write_text('{"enum": ["dog"]}', encoding="utf-8-sig")
+    grammar.write_text('start: "cat"', encoding="utf-8-sig")
+    assert cli("ask", wav, "-p", "?", "--json-schema", schema)[:2] == (0, '"dog"\n')
+    assert cli("ask", wav, "-p", "?", "--grammar", grammar)[:2] == (0, "cat\n")
+
+
 def test_without_a_question_the_clip_speaks_for_itself(cli, wav_file, tiny_chat):
     wav = wav_file("hello.wav")
     assert cli("ask", wav)[1] == expected(tiny_chat, wav, None).text + "\n"
