@@ -45,6 +45,7 @@ class SamplingParams:
     choice: tuple[str, ...] = ()
     grammar: str | None = None
     trigger: str | None = None  # the grammar, which begins with this text, holds only from where an answer says it on
+    trigger_once: bool = False  # the answer ends with the first text of that grammar
     # Which of them was given, and its text; None: the answer is free.
     constraint: tuple[str, str] | None = field(init=False, default=None, repr=False)
 
@@ -80,6 +81,8 @@ class SamplingParams:
         object.__setattr__(self, "constraint", _constraint(self))
         if self.trigger is not None and (not self.trigger or self.grammar is None):
             raise ConfigError(f"trigger is {self.trigger!r}; expected the text that a grammar begins with, beside one.")
+        if self.trigger_once and self.trigger is None:
+            raise ConfigError("trigger_once was given without a trigger; give one, or leave it out.")
 
 
 def _constraint(params: SamplingParams) -> tuple[str, str] | None:

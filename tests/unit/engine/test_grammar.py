@@ -74,12 +74,18 @@ def accepted(matcher, tokenizer, ends, text) -> bool:
         ({"json_schema": '{"type": "integer"}'}, "-12", "1.5"),
         ({"regex": "(ab)+c?"}, "ababc", "aba"),
         ({"regex": "a/b"}, "a/b", "ab"),
+        ({"regex": r"a\\"}, "a\\", "a"),
         ({"regex": ""}, "", "a"),
         ({"choice": ["yes", 'n"o\n', "\x01/"]}, 'n"o\n', "no"),
         ({"choice": ["yes", "yesterday", "\x01/\\"]}, "\x01/\\", "y"),
         ({"choice": "Ärger"}, "Ärger", "A"),
+        ({"choice": ["a\x7f", ""]}, "a\x7f", "a"),
+        ({"choice": ["a\x7f", ""]}, "", "a"),
         ({"grammar": 'start: "a" b+\nb: "b" | "c"'}, "abcb", "a"),
         ({"grammar": 'root ::= "x" [0-9]{2}'}, "x12", "x1"),
+        ({"grammar": '?start: x\nx: "a"i'}, "A", "b"),
+        ({"grammar": "start[lazy]: /a*b/"}, "aab", "a"),
+        ({"grammar": 'start: "::="'}, "::=", ":"),
     ],
 )
 def test_what_an_answer_may_be(matcher_of, tokenizer, ends, given, right, wrong):
@@ -199,7 +205,10 @@ def test_forced_text_comes_as_tokens(matcher_of, tokenizer):
         ({"regex": "a(?=b)"}, ""),
         ({"regex": r"a\bb"}, "lookarounds not supported"),
         ({"regex": "("}, ""),
+        ({"regex": "a\\"}, "backslash"),
         ({"regex": "\ud800"}, "surrogate"),
+        ({"choice": ["a", "\ud800"]}, "surrogate"),
+        ({"json_schema": {"enum": ["\ud800"]}}, "surrogate"),
         ({"grammar": "start: nothing"}, "nothing"),
         ({"grammar": ""}, ""),
         ({"grammar": 'root ::= "x'}, ""),
@@ -218,6 +227,13 @@ def test_what_cannot_be_honoured_is_refused_with_its_reason(matcher_of, given, w
         assert words in str(error.value) and str(error.value).startswith(kind)
         assert str(error.value).endswith(".") and "\n" not in str(error.value)
         assert "no_forcing" not in str(error.value), "lines that were not given"
+
+
+def test_long_choices_and_enums(matcher_of, tokenizer, ends):
+    texts = [f"country {number} of many" for number in range(5000)]
+    assert accepted(matcher_of(choice=texts), tokenizer, ends, texts[4321])
+    assert not accepted(matcher_of(choice=texts), tokenizer, ends, "country 5000 of many")
+    assert accepted(matcher_of(json_schema={"enum": texts}), tokenizer, ends, json.dumps(texts[4321]))
 
 
 @pytest.mark.parametrize("text", ['"<|im_end|>"', r"/<[a-z]+>/", '"[temperature=1]"', '%json {"const": "<b>"}'])

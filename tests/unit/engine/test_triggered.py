@@ -63,6 +63,20 @@ def test_from_the_trigger_to_the_end_of_the_grammar(matcher, tokenizer, before):
     assert allowed(matcher, tokenizer) == "0123456789"
 
 
+@pytest.mark.parametrize("before", ["", " ", "a"])
+def test_nothing_follows_what_is_said_once(tokenizer, before):
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    grammars = Grammars(tokenizer, len(tokenizer))
+    for given, said in ((GRAMMAR, "<t>42."), (("grammar", 'start: "<t>"'), "<t>")):
+        matcher = grammars.triggered("<t>", given, frozenset([end]), once=True)
+        for token in tokenizer.encode(before + said):
+            assert matcher.accepts(end) == matcher.free, "it may end where it is free"
+            matcher.advance(token)
+        for one in (matcher, matcher.copy()):
+            assert np.flatnonzero(one.allowed()).tolist() == [end] and not one.free
+        matcher.advance(end)
+
+
 def test_a_trigger_that_goes_on_otherwise_is_text(matcher, tokenizer):
     """The model has said it by then: nothing is refused afterwards."""
     for token in [*tokenizer.encode("x<t"), tokenizer.get_vocab()[">x"]]:
@@ -95,6 +109,8 @@ def test_params():
         SamplingParams(trigger="<t>", regex="a")
     with pytest.raises(ConfigError, match="trigger is ''"):
         SamplingParams(trigger="", grammar="start: x")
+    with pytest.raises(ConfigError, match="trigger_once was given without a trigger"):
+        SamplingParams(trigger_once=True, grammar="start: x")
 
 
 @pytest.mark.parametrize("before", ["", " ", "a"])

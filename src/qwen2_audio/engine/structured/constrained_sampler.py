@@ -73,6 +73,4 @@ def logits_processor(model: EngineModel, tokenizer: Tokenizer, params: SamplingP
         raise ConfigError("params hold no answer to anything; give json_schema, regex, choice or grammar.")
     grammars = Grammars(tokenizer, int(model.config.text_config.vocab_size))
     eos_ids = frozenset(model.generation_config.eos_ids)
-    if params.trigger is not None:
-        return GrammarConstraint(grammars.triggered(params.trigger, params.constraint, eos_ids))
-    return GrammarConstraint(grammars.matcher(params.constraint, eos_ids))
+    return GrammarConstraint(grammars.matcher_of(params, eos_ids))

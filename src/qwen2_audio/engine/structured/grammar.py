@@ -44,6 +44,7 @@ LIMITS = {
 ONE_SPACE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # The model chooses among all tokens that fit; the library would force its own division of a text into tokens.
 NO_FORCING = '\n%llguidance {"no_forcing": true}\n'
+_GBNF_RULE = re.compile(r"^[ \t]*[\w-]+[ \t]*::=", re.MULTILINE)
 _CONTROL = b"\xff"  # before the name of a token that is no text, in llguidance
 _EXCERPT = re.compile(r"\s*(?:\d+ \|.*|\^.*)$")
 # A literal without an end matches too, with an empty group: else each of its quotes would be looked at in a new search.
@@ -163,8 +164,11 @@ class Grammars:
             inner = compiled.deep_copy()
         return Matcher(inner, eos_ids, self._vocabulary)
 
-    def triggered(self, trigger: str, constraint: Constraint, eos_ids: frozenset[int]) -> TriggeredMatcher:
-        """A matcher of an answer that is free until it says `trigger`, with which the grammar begins.
+    def triggered(
+        self, trigger: str, constraint: Constraint, eos_ids: frozenset[int], *, once: bool = False
+    ) -> TriggeredMatcher:
+        """A matcher of an answer that is free until it says `trigger`, with which the grammar begins. `once`: it ends
+        with the first text of the grammar.
 
         Raises ConfigError as `matcher`, and for a tokenizer that lacks a byte.
         """
@@ -175,14 +179,14 @@ class Grammars:
             raise ConfigError(
                 f"The tokenizer has no token for the byte {byte}; an answer that a trigger holds needs all 256 of them."
             )
-        return TriggeredMatcher(trigger, start, self._token_bytes, self._byte_tokens)
+        return TriggeredMatcher(trigger, start, self._token_bytes, self._byte_tokens, once=once)
 
     def matcher_of(self, params: SamplingParams, eos_ids: frozenset[int]) -> AnyMatcher:
         """The matcher of an answer that `params` hold to something. Raises ConfigError as `matcher`."""
         assert params.constraint is not None
         if params.trigger is None:
             return self.matcher(params.constraint, eos_ids)
-        return self.triggered(params.trigger, params.constraint, eos_ids)
+        return self.triggered(params.trigger, params.constraint, eos_ids, once=params.trigger_once)
 
 
 def check(constraint: Constraint) -> None:
@@ -233,18 +237,24 @@ def _grammar(constraint: Constraint, library: Any) -> str:
     kind, text = constraint
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{kind} has {len(text)} characters; expected {MAX_CHARACTERS} at most.")
-    try:
-        text.encode()
+    try:  # of texts in JSON, where it is an escape
+        is_escaped = kind in ("json_schema", "choice") and r"\ud" in text
+        (json.dumps(json.loads(text), ensure_ascii=False) if is_escaped else text).encode()
     except UnicodeEncodeError as error:
         raise ConfigError(f"{kind} holds half of a surrogate pair, which is no character.") from error
+    except RecursionError as error:
+        raise _refusal(kind, "it is nested too deeply") from error
     if kind == "json_schema":
         return _of_schema(text)
     if kind == "regex":
+        if (len(text) - len(text.rstrip("\\"))) % 2:  # the library drops it
+            raise _refusal("regex", "it ends with a backslash that escapes nothing")
         grammar = json.loads(library.LLMatcher.grammar_from_regex(text))
         grammar["grammars"][0]["lark_grammar"] += NO_FORCING
         return json.dumps(grammar)
     if kind == "choice":
-        return "start: " + " | ".join(_lark_strings(json.loads(text))) + NO_FORCING
+        # One terminal: as alternatives of a rule, 20,000 texts take seconds to check, and more than 2000 are refused.
+        return "start: CHOICE\nCHOICE: " + " | ".join(_lark_strings(json.loads(text))) + NO_FORCING
     return _checked_lark(_lark(text, library)) + NO_FORCING
 
 
@@ -260,15 +270,21 @@ def _of_schema(text: str) -> str:
         raise _refusal("json_schema", "it is nested too deeply") from error
 
 
+def is_gbnf(text: str) -> bool:
+    """A grammar is llama.cpp's GBNF, and not Lark: it has a rule `name ::=`."""
+    return _GBNF_RULE.search(text) is not None
+
+
 def _lark_strings(texts: Iterable[str]) -> Iterable[str]:
-    return (json.dumps(text, ensure_ascii=False) for text in texts)
+    return (json.dumps(text, ensure_ascii=False).replace("\x7f", r"\u007f") for text in texts)
 
 
 def _lark(text: str, library: Any) -> str:
     """A Lark grammar, or a GBNF one as Lark."""
     try:
-        # The library takes the square of the time for a run of empty lines, and holds the interpreter's lock.
-        grammar: str = library.grammar_from("grammar", re.sub(r"\n\s*\n", "\n", text))
+        # The library takes the square of the time for a run of empty lines, and holds the interpreter's lock. It also
+        # takes a Lark grammar for GBNF where `start` has options or a mark before it.
+        grammar: str = library.grammar_from("gbnf" if is_gbnf(text) else "lark", re.sub(r"\n\s*\n", "\n", text))
     except (ValueError, RecursionError) as error:
         raise _refusal("grammar", str(error)) from error
     return grammar

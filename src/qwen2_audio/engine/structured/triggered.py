@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 class TriggeredMatcher:
     """How far one answer has come. It has the methods of Matcher."""
 
-    def __init__(self, trigger: str, start: Matcher, token_bytes: Sequence[bytes], byte_tokens: Sequence[int]) -> None:
+    def __init__(
+        self,
+        trigger: str,
+        start: Matcher,
+        token_bytes: Sequence[bytes],
+        byte_tokens: Sequence[int],
+        *,
+        once: bool = False,
+    ) -> None:
         """`start`: the beginning of the grammar; `token_bytes`: the text of each token id, of a control token what no
-        text has; `byte_tokens`: the token of each byte."""
+        text has; `byte_tokens`: the token of each byte; `once`: nothing follows the grammar's text."""
         self.finished = False  # a free answer may end anywhere, and takes what comes
         self._trigger, self._start = trigger.encode(), start
-        self._token_bytes, self._byte_tokens = token_bytes, byte_tokens
+        self._token_bytes, self._byte_tokens, self._once = token_bytes, byte_tokens, once
         self._inner: Matcher | None = None  # where the answer is held
         self._recent: list[int] = []  # tokens in which the trigger may have begun
 
@@ -33,7 +41,8 @@ class TriggeredMatcher:
         return self._inner is None
 
     def copy(self) -> TriggeredMatcher:
-        copied = TriggeredMatcher(self._trigger.decode(), self._start, self._token_bytes, self._byte_tokens)
+        trigger, once = self._trigger.decode(), self._once
+        copied = TriggeredMatcher(trigger, self._start, self._token_bytes, self._byte_tokens, once=once)
         copied._inner = None if self._inner is None else self._inner.copy()
         copied._recent = list(self._recent)
         return copied
@@ -56,7 +65,7 @@ class TriggeredMatcher:
     def advance(self, token: int) -> None:
         if self._inner is not None:
             self._inner.advance(token)
-            if self._inner.complete:
+            if self._inner.complete and not self._once:
                 self._inner = None
             return
         self._recent.append(token)
@@ -76,4 +85,4 @@ class TriggeredMatcher:
             return None
         for token in tokens:
             matcher.advance(token)
-        return None if matcher.complete else matcher
+        return None if matcher.complete and not self._once else matcher
