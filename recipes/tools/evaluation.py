@@ -73,7 +73,7 @@ def score(model: AudioChat, name: str, items: list[Spoken], choice: str) -> Scor
         conversations = [
             with_tools([qa.user(audio=(item.samples, 16_000))], use) for item, use in zip(batch, uses, strict=True)
         ]
-        params = [qa.SamplingParams(temperature=0, max_tokens=LONGEST, **params_for(use, {}, ())) for use in uses]
+        params = [qa.SamplingParams(temperature=0, max_tokens=LONGEST, **params_for(use, {})) for use in uses]
         for item, use, answer in zip(batch, uses, model.batch(conversations, params), strict=True):
             try:
                 calls = calls_in(answer, use)

@@ -209,6 +209,12 @@ def test_white_space(ask):
     assert json.loads(texts["own"]) == {"a": 1, "b": [1, 2]} and re.fullmatch(r"\S*(  \S+)*", texts["own"])
 
 
+def test_vllms_defaults_ask_for_nothing(ask):
+    given = {"choice": ["yes", "no"], "disable_fallback": False, "structural_tag": None, "whitespace_pattern": None}
+    given |= {"disable_any_whitespace": False, "disable_additional_properties": False, "json_object": False}
+    assert ask(SPOKEN, given).choices[0].message.content in ("yes", "no")
+
+
 # -- OpenAI's client
 
 
@@ -262,6 +268,11 @@ def test_several_held_answers(ask):
         ({"outputs": {}}, "structured_outputs", "holds none of"),
         ({"outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs", "holds regex and choice"),
         ({"outputs": {"structural_tag": "{}"}}, "structured_outputs.structural_tag", "not a field"),
+        (
+            {"outputs": {"regex": "a", "disable_any_whitespace": True}},
+            "structured_outputs.disable_any_whitespace",
+            "about JSON",
+        ),
         ({"outputs": {"regex": "a", "whitespace_pattern": " "}}, "structured_outputs.whitespace_pattern", "about JSON"),
         (
             {"outputs": {"json": {}, "whitespace_pattern": " ", "disable_any_whitespace": True}},
@@ -289,6 +300,7 @@ def test_several_held_answers(ask):
         ({"tools": [with_grammar("lark", "expr: /a/")]}, f"{FORMAT}.grammar.definition", "cannot be honoured"),
         ({"tools": [with_grammar("lark", "root ::= 'a'")]}, f"{FORMAT}.grammar.definition", "not of Lark"),
         ({"tools": [with_grammar("regex", "a(?=b)")]}, f"{FORMAT}.grammar.definition", "cannot be honoured"),
+        ({"tools": [with_grammar("regex", "a\\")]}, f"{FORMAT}.grammar.definition", "backslash"),
         ({"tools": [with_grammar("regex", "a" * 20_000)]}, f"{FORMAT}.grammar.definition", "20000 characters"),
         ({"tool_choice": "required"}, "tool_choice", "without tools"),
         ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice", "sometimes"),

@@ -155,7 +155,7 @@ def _with_calls(message: Message, calls: Any, where: str) -> Message:
     role, content = message["role"], message["content"]
     if role == "tool":
         role, (before, _, after) = "user", tool_calls.response_words("|").partition("|")
-    elif calls:
+    elif calls is not None:
         before, after = "", ("\n" if content else "") + calls_as_text(calls, f"{where}.tool_calls")
     else:
         return message
@@ -252,8 +252,8 @@ def params_of(request: ChatRequest, settings: Settings) -> SamplingParams:
         raise _invalid("prompt_logprobs are not streamed; leave out stream.", "prompt_logprobs")
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
         raise _invalid("max_tokens and max_completion_tokens differ; give one of them.", "max_tokens")
-    stop, form, use = tuple(request.stop), constraint_of(request)[0], tool_use_of(request)
-    answer = {"stop": stop, **(form if use is None else params_for(use, form, stop))}
+    form, use = constraint_of(request)[0], tool_use_of(request)
+    answer = {"stop": tuple(request.stop), **(form if use is None else params_for(use, form))}
     return sampling_params(
         request,
         max_tokens=request.max_completion_tokens or request.max_tokens,

@@ -119,7 +119,7 @@ class ChatEvents:
         self.logprobs = logprobs
         self.usage = usage or running is not None
         self._running = running
-        self._role = {"role": "assistant", "content": echo}
+        self._role: dict[str, str | None] = {"role": "assistant", "content": echo}
         self._tokens: dict[int, int] = {}  # of each answer so far
         self._started: set[int] = set()  # indices of answers whose role was sent
         self._usages: list[Usage] = []

@@ -107,6 +107,7 @@ class StructuredOutputs(Fields):
     disable_any_whitespace: bool | None = None
     disable_additional_properties: bool | None = None
     whitespace_pattern: str | None = None
+    disable_fallback: bool = False  # to another library; there is none
 
 
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

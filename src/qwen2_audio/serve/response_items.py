@@ -27,7 +27,7 @@ class OutputItems:
     def __init__(self, use: ToolUse | None, logprobs: Callable[[Sequence[TokenLogprob]], list[Any]]) -> None:
         """`use`: the tools that the answer may call; `logprobs`: log-probabilities as an item shows them."""
         self.items: list[dict[str, Any]] = []
-        self._parser = None if use is None else use.parser()
+        self._use, self._parser = use, None if use is None else use.parser()
         self._logprobs = logprobs
         self._open = False  # the last item may still grow
 
@@ -47,11 +47,13 @@ class OutputItems:
 
     def end(self, status: str) -> Iterator[Event]:
         """The answer has ended; `status` of its last item."""
-        if self._parser is not None and (rest := self._parser.flush()):
+        cut = status != "completed" or (self._use is not None and self._use.required)
+        if self._parser is not None and (rest := self._parser.flush(cut=cut)):
             yield from self._say(rest)
         if not self.items:
             yield from self._add_message()
-        yield from self._close(status)
+        whole_call = self.items[-1]["type"] != "message" and self._parser is not None and not self._parser.in_call
+        yield from self._close("completed" if whole_call else status)
 
     def items_of(self, answer: Completion, status: str) -> list[dict[str, Any]]:
         """The items of an answer that has come, which nobody is told of as events."""

@@ -117,7 +117,7 @@ def _of_structured_outputs(wanted: StructuredOutputs) -> tuple[dict[str, Any], s
         raise ApiError(found, param=param)
     if kind not in ("json", "json_object"):
         for name in _OPTIONS:
-            if getattr(wanted, name) is not None:
+            if getattr(wanted, name) not in (None, False):  # vLLM's defaults
                 raise ApiError(
                     f"structured_outputs.{name} is about JSON, and the answer is held to a {kind}; leave it out.",
                     param=f"structured_outputs.{name}",

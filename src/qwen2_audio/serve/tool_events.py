@@ -8,7 +8,7 @@ from ..engine.structured.tool_calls import CallDelta, ToolCallParser
 from ..types import Chunk
 from .answers import Envelope
 from .event_stream import ChatEvents
-from .tools import ToolUse, call_body, call_fields, finish_reason
+from .tools import ToolUse, call_body, call_fields, finish_reason, was_cut
 
 
 class ToolEvents(ChatEvents):
@@ -18,20 +18,22 @@ class ToolEvents(ChatEvents):
         """`options` of ChatEvents."""
         super().__init__(envelope, **options)
         self._use = use
+        if use.required:  # it says nothing, as in the whole answer
+            self._role = {"role": "assistant", "content": None}
         self._parsers: dict[int, ToolCallParser] = {}  # of each answer
 
     def _deltas(self, chunk: Chunk) -> list[dict[str, Any]]:
         parser = self._parser(chunk)
         said, calls = parser.push(chunk.text)
         if chunk.finish_reason is not None:
-            said += parser.flush()
+            said += parser.flush(cut=was_cut(self._use, chunk.finish_reason))
         deltas: list[dict[str, Any]] = [{"content": said}] if said else []
         deltas += [{"tool_calls": [_call_delta(call)]} for call in calls]
         return deltas or ([{}] if chunk.logprobs else [])
 
     def _last_choice(self, chunk: Chunk) -> dict[str, Any]:
         choice = super()._last_choice(chunk)
-        reason = finish_reason(self._use, chunk.finish_reason) if self._parser(chunk).num_calls else None
+        reason = finish_reason(self._use, chunk.finish_reason, self._parser(chunk))
         return choice if reason is None else {**choice, "finish_reason": reason}
 
     def _parser(self, chunk: Chunk) -> ToolCallParser:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..engine.structured import tool_calls
-from ..engine.structured.grammar import check
+from ..engine.structured.grammar import check, is_gbnf
 from ..engine.structured.tool_calls import CallDelta, FreeInput, Tool, ToolCallParser
 from ..errors import ConfigError
 from ..text.chat_template import DEFAULT_SYSTEM
-from ..types import Completion, Message
+from ..types import Completion, Message, SamplingParams
 from .errors import ApiError
 from .protocol import ChatRequest, CustomFormat, Function, ToolItem, json_type
-from .structured import MOST_OF_GRAMMAR
+from .structured import MOST_OF_GRAMMAR, check_constraint
 
 _MODES = ("none", "auto", "required")
 
@@ -52,6 +52,11 @@ def use_of(tools: Sequence[Tool], choice: Any, *, parallel: bool, flat: bool = F
     names = [tool.name for tool in tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise _wrong(f"tools has two called {twice[0]!r}; expected a name for each.", "tools")
+    for number, tool in enumerate(tools):
+        kind = (tool.parameters or {}).get("type", "object")
+        if kind is not None and kind != "object" and not (isinstance(kind, list) and "object" in kind):
+            where = f"tools[{number}].{'' if flat else 'function.'}parameters"
+            raise _wrong(f"{where} has the type {kind!r:.80}; expected 'object', which arguments are.", where)
     choice = "auto" if choice is None else choice
     if not isinstance(choice, (str, dict)):
         raise _wrong(f"tool_choice is {json_type(choice)}; expected {', '.join(_MODES)}, or an object.", "tool_choice")
@@ -97,7 +102,7 @@ def free_input(syntax: Literal["lark", "regex"], definition: str, where: str) ->
     """A custom tool's grammar. ApiError for one that is too long, or of another kind, or not accepted by itself."""
     if len(definition) > MOST_OF_GRAMMAR:
         raise _wrong(f"{where} has {len(definition)} characters; expected {MOST_OF_GRAMMAR} at most.", where)
-    if syntax == "lark" and "::=" in definition:
+    if syntax == "lark" and is_gbnf(definition):
         raise _wrong(f"{where} has '::=', which is not of Lark; expected rules such as 'start: \"a\"'.", where)
     try:
         check(("grammar" if syntax == "lark" else "regex", definition))
@@ -133,21 +138,23 @@ def _named(choice: Any, tools: Sequence[Tool], where: str, *, flat: bool) -> Too
     raise _wrong(f"{where} names the {kind} {name[:80]!r}, which is none of tools.", where)
 
 
-def params_for(use: ToolUse, asked_format: Mapping[str, Any], stop: tuple[str, ...]) -> dict[str, Any]:
+def params_for(use: ToolUse, asked_format: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of SamplingParams that hold an answer to `use`. ApiError where that and `asked_format` cannot be.
 
-    `asked_format`: the fields that response_format asks for; `stop`: the request's stop strings.
+    `asked_format`: the fields that response_format asks for.
     """
     if asked_format and "json_schema" not in asked_format:
         raise _wrong("structured_outputs holds the answer to no call of a tool; leave it or tools out.", "tools")
     most = tool_calls.MOST_CALLS if use.parallel else 1
+    tools = use.tools if use.required else tool_calls.as_can_be_held(use.tools)
+    if asked_format:  # whoever checks the grammar of both does not know which is at fault
+        check_constraint(SamplingParams(grammar=tool_calls.calls_grammar(tools)), "tools")
     if use.required:
-        return {"grammar": tool_calls.calls_grammar(use.tools, most=most)}
+        return {"grammar": tool_calls.calls_grammar(tools, most=most)}
     if asked_format:
-        return {"grammar": tool_calls.calls_grammar(use.tools, most=most, otherwise=asked_format["json_schema"])}
-    free = [tool_calls.as_can_be_held(tool) for tool in use.tools]
-    fields = {"grammar": tool_calls.calls_grammar(free, most=1), "trigger": tool_calls.BEGIN}
-    return fields if use.parallel else {**fields, "stop": (*stop, tool_calls.END)}
+        return {"grammar": tool_calls.calls_grammar(tools, most=most, otherwise=asked_format["json_schema"])}
+    grammar = tool_calls.calls_grammar(tools, most=1)
+    return {"grammar": grammar, "trigger": tool_calls.BEGIN, "trigger_once": not use.parallel}
 
 
 def with_tools(messages: Sequence[Message], use: ToolUse) -> list[Message]:
@@ -181,16 +188,17 @@ def calls_as_text(calls: Any, where: str) -> str:
 
 
 def _call_as_text(call: Any, where: str) -> str:
-    if isinstance(call, dict) and call.get("type") == "custom":
+    kind = (call.get("type") or "function") if isinstance(call, dict) else None
+    if kind == "custom":
         return _custom_call_as_text(call.get("custom"), f"{where}.custom")
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or call.get("type", "function") != "function":
+    function = call.get("function") if kind == "function" else None
+    if not isinstance(function, dict):
         raise _wrong(f"{where} is {call!r:.120}; expected a call of a function, with its name and arguments.", where)
     name, arguments = function.get("name"), function.get("arguments")
     if not isinstance(name, str):
         raise _wrong(f"{where}.function has no name; expected the function's.", f"{where}.function.name")
     try:
-        value = json.loads(arguments) if isinstance(arguments, str) and arguments else arguments or {}
+        value = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments or {}
     except (ValueError, RecursionError) as error:
         raise _wrong(f"{where}.function.arguments is no JSON: {error}.", f"{where}.function.arguments") from error
     return tool_calls.call_words(name, json.dumps(value, ensure_ascii=False))
@@ -207,17 +215,18 @@ def answer_message(answer: Completion, use: ToolUse) -> tuple[dict[str, Any], st
     """The message of an answer with its calls, and the finish reason where it is none of the answer's own."""
     parser, calls = use.parser(), list[dict[str, Any]]()
     said, deltas = parser.push(answer.text)
-    said += parser.flush()
+    said += parser.flush(cut=was_cut(use, answer.finish_reason))
     for delta in deltas:
         if delta.name is not None:
             calls.append(call_body(delta))
         else:
             kind, key = call_fields(delta)
             calls[delta.index][kind][key] += delta.arguments
-    message = {"role": "assistant", "content": said or (None if calls else ""), "refusal": None}
-    if not calls:
-        return message, None
-    return {**message, "tool_calls": calls}, finish_reason(use, answer.finish_reason)
+    content = said or (None if calls or use.required else "")
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if calls:
+        message["tool_calls"] = calls
+    return message, finish_reason(use, answer.finish_reason, parser)
 
 
 def call_fields(delta: CallDelta) -> tuple[str, str]:
@@ -236,9 +245,15 @@ def new_id(what: str) -> str:
     return f"{what}_{uuid.uuid4().hex[:24]}"
 
 
-def finish_reason(use: ToolUse, reason: str | None) -> str | None:
-    """OpenAI's finish reason of an answer with calls; None for its own. It says "stop" where the request named one."""
-    return "tool_calls" if reason == "stop" and not use.named else None
+def was_cut(use: ToolUse, reason: str | None) -> bool:
+    """The answer would have gone on: the model did not end it, or it was held to calls."""
+    return use.required or reason != "stop"
+
+
+def finish_reason(use: ToolUse, reason: str | None, parser: ToolCallParser) -> str | None:
+    """OpenAI's finish reason of an answer with calls; None for its own. It says "stop" where the request named one, and
+    where a stop string has cut the last call."""
+    return "tool_calls" if parser.num_calls and reason == "stop" and not (use.named or parser.in_call) else None
 
 
 def _wrong(message: str, param: str) -> ApiError:

@@ -49,6 +49,12 @@ CASES = {
     custom_call_words("c", ""): ("", [("c", "")]),
     '<tool_call>\n{"name": "c"}\none\ntwo\n</tool': ("", [("c", "one\ntwo")]),  # cut off
     custom_call_words("f", "x"): (custom_call_words("f", "x"), []),
+    "So.\n<tool_call>": ("So.", []),  # cut off: an answer goes on from the tag
+    '<tool_call>\n{"na': ("", []),
+    '<tool_call>\n{"name": "f", "arguments": ': ("", []),
+    '<tool_call>\n{"name": "c"}': ("", []),
+    f'{F}\n<tool_call>\n{{"name": "': ("", [("f", '{"a": 1}')]),
+    '<tool_call>\n{"name": "x': ('<tool_call>\n{"name": "x', []),  # no tool is called so
 }
 
 
@@ -75,6 +81,21 @@ def test_however_the_text_comes(number):
     for _ in range(30):
         cuts = sorted(draws.sample(range(len(text) + 1), min(3, len(text) + 1)))
         assert parsed(text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)) == expected
+
+
+@pytest.mark.parametrize("text", ["a < b and <tool_cal", "a < b and <"])
+def test_the_beginning_of_a_tag_is_no_text_where_the_answer_was_cut(text):
+    parser = ToolCallParser(["f"])
+    assert parser.push(text)[0] + parser.flush(cut=True) == "a < b and"
+
+
+@pytest.mark.parametrize(("words", "inputs"), [(F, '{"a": 1}'), (C, "a </tool_call> b\n<tool\n</tool_call>")])
+def test_which_calls_are_whole(words, inputs):
+    parser = ToolCallParser(["f"], ["c"])
+    parser.push(words[: words.index(inputs) + 1])
+    assert parser.in_call
+    parser.push(words[words.index(inputs) + 1 : words.index(inputs) + len(inputs)])
+    assert not parser.in_call and parser.num_calls == 1
 
 
 def test_words():
@@ -136,6 +157,8 @@ def test_what_an_answer_is_held_to(holds):
         assert not holds(grammar, "7")
     assert holds(calls_grammar(tools, otherwise={"type": "integer"}), "7")
     assert holds(calls_grammar(tools, otherwise={"type": "integer"}), first)
+    maybe = calls_grammar([Tool("f", None, {"type": ["object", "null"]})])
+    assert holds(maybe, call_words("f", "{}")) and not holds(maybe, call_words("f", "null"))
     assert holds(calls_grammar([Tool("f")]), call_words("f", '{"any": [1, {"thing": null}]}'))
 
 

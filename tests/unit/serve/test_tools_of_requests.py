@@ -8,11 +8,13 @@ import json
 
 import pytest
 
+from qwen2_audio.engine.structured import tool_calls
 from qwen2_audio.engine.structured.tool_calls import call_words, system_words
 from qwen2_audio.serve.answers import Envelope, completion_body
 from qwen2_audio.serve.convert import clip_params, messages_of, params_of
 from qwen2_audio.serve.errors import ApiError
 from qwen2_audio.serve.protocol import parse_chat
+from qwen2_audio.serve.response_items import OutputItems
 from qwen2_audio.serve.settings import Settings
 from qwen2_audio.serve.tool_events import ToolEvents
 from qwen2_audio.serve.tools import tool_use_of
@@ -62,6 +64,7 @@ def test_earlier_calls_and_what_came_back():
         {"role": "tool", "content": None},
     ]
     messages[1]["tool_calls"][1]["function"]["arguments"] = None
+    messages[1]["tool_calls"][1]["type"] = None
     before, after = ({"type": "text", "text": text} for text in ("<tool_response>\n", "\n</tool_response>"))
     assert converted(messages)[1:] == [
         {"role": "assistant", "content": f"{f}\n{g}"},
@@ -90,6 +93,7 @@ def test_earlier_calls_and_what_came_back():
     [
         ({"role": "user", "content": "a", "tool_calls": [{}]}, "messages[0].tool_calls"),
         ({"role": "assistant", "tool_calls": "f"}, "messages[0].tool_calls"),
+        ({"role": "assistant", "content": "a", "tool_calls": {}}, "messages[0].tool_calls"),
         ({"role": "assistant", "tool_calls": [3]}, "messages[0].tool_calls[0]"),
         (
             {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]},
@@ -123,7 +127,8 @@ def test_what_the_answer_is_held_to():
     assert '"not"' not in free and '"odd' in free.replace("\\", "")
     strict = {**odd, "function": {**odd["function"], "strict": True}}
     assert '"not"' in params_of(chat(tools=[strict]), Settings()).constraint[1]
-    assert params(parallel_tool_calls=False, stop=["x"]).stop == ("x", "</tool_call>")
+    assert not params().trigger_once and params(parallel_tool_calls=False).trigger_once
+    assert params(parallel_tool_calls=False, stop=["x"]).stop == ("x",), "a text in a call may hold any tag"
     kind, both = params(tool_choice="required").constraint
     assert kind == "grammar" and "call_1" in both and "{0,15}" in both
     assert "{0," not in params(tool_choice="required", parallel_tool_calls=False).constraint[1]
@@ -132,6 +137,30 @@ def test_what_the_answer_is_held_to():
     held = params(response_format={"type": "json_object"}).constraint
     assert held[0] == "grammar" and "calls | answer" in held[1]
     assert params(tool_choice="none", response_format={"type": "json_object"}).constraint[0] == "json_schema"
+    both = params_of(chat(tools=[odd], response_format={"type": "json_object"}), Settings()).constraint[1]
+    assert '"not"' not in both and "calls | answer" in both
+    for fields in ({"tools": [strict]}, {"tools": [odd], "tool_choice": "required"}):
+        with pytest.raises(ApiError) as error:
+            params_of(chat(response_format={"type": "json_object"}, **fields), Settings())
+        assert error.value.param == "tools"
+
+
+@pytest.mark.parametrize("kind", ["string", ["array", "null"], 3])
+def test_arguments_are_an_object(kind):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": kind}}}
+    with pytest.raises(ApiError) as error:
+        params_of(chat(tools=[G, tool]), Settings())
+    assert error.value.param == "tools[1].function.parameters"
+    for kind in ("object", ["object", "null"], None):
+        tool["function"]["parameters"]["type"] = kind
+        assert params_of(chat(tools=[tool], tool_choice="required"), Settings()).constraint
+
+
+def test_many_tools_are_looked_at_at_once(monkeypatch):
+    checked = []
+    monkeypatch.setattr(tool_calls, "check", checked.append)
+    params_of(chat(tools=[{"type": "function", "function": {"name": f"f{n}"}} for n in range(128)]), Settings())
+    assert len(checked) == 1
 
 
 TEXT = "\n".join(["One moment.", call_words("f", '{"a": [1, 2]}'), call_words("g", "{}")])
@@ -178,6 +207,9 @@ def test_a_stream_joins_to_the_whole(size):
         ({"tool_choice": {"type": "function", "function": {"name": "g"}}}, call_words("g", "{}"), "stop", "stop"),
         ({}, call_words("g", "{}"), "stop", "tool_calls"),
         ({}, call_words("g", "{}")[:-14], "length", "length"),
+        ({}, call_words("f", '{"a": "x"}')[:-18], "stop", "stop"),  # by a stop string, in the call
+        ({}, f"{call_words('g', '{}')}\n{call_words('f', '{}')[:-15]}", "stop", "stop"),
+        ({"parallel_tool_calls": False}, call_words("g", "{}"), "stop", "tool_calls"),
         ({}, "No.", "stop", "stop"),
     ],
 )
@@ -186,6 +218,30 @@ def test_why_it_ends(fields, text, reason, expected):
     body = completion_body(Envelope("m"), [Completion(text, reason, Usage(1, 0, 1))], logprobs=False, use=use)
     assert body["choices"][0]["finish_reason"] == expected == events_of(use, [text], reason)[-1]["finish_reason"]
     assert ("tool_calls" in body["choices"][0]["message"]) == (text != "No.")
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("length", [1, 9, 12, 20])
+def test_of_a_call_that_is_cut_before_its_arguments_nothing_is_said(size, length):
+    for fields, reasons in (({}, ["length"]), ({"tool_choice": "required"}, ["length", "stop"])):
+        use, text = tool_use_of(chat(tools=[F], **fields)), call_words("f", "{}")[:length]
+        for reason in reasons:
+            answer = Completion(text, reason, Usage(1, 0, 1))
+            (choice,) = completion_body(Envelope("m"), [answer], logprobs=False, use=use)["choices"]
+            choices = events_of(use, [text[i : i + size] for i in range(0, length, size)], reason)
+            assert choice["finish_reason"] == choices[-1]["finish_reason"] == reason
+            assert not choice["message"]["content"] and not any(one["delta"].get("content") for one in choices)
+            (item,) = OutputItems(use, lambda _: []).items_of(answer, "incomplete")
+            assert item["content"][0]["text"] == ""
+            if fields:
+                assert choice["message"]["content"] is choices[0]["delta"]["content"] is None
+
+
+def test_a_whole_call_is_complete_where_the_answer_is_cut_behind_it():
+    use = tool_use_of(chat(tools=[F, G]))
+    for text, status in ((f'{TEXT}\n<tool_call>\n{{"na', "completed"), (TEXT[:-15], "incomplete")):
+        items = OutputItems(use, lambda _: []).items_of(Completion(text, "length", Usage(1, 0, 1)), "incomplete")
+        assert [item["status"] for item in items] == ["completed", "completed", status]
 
 
 def test_log_probabilities_come_once_for_each_token():

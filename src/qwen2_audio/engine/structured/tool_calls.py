@@ -138,20 +138,24 @@ def _custom_call(number: int, name: str, held: FreeInput) -> list[str]:
     return [*rules, f"input_{number}[suffix={tail}]: /{one_line}/"]
 
 
-def as_can_be_held(tool: Tool) -> Tool:
-    """`tool`, with any arguments where its schema cannot be honoured and it is not strict."""
-    if tool.strict or tool.parameters is None:
-        return tool
+def as_can_be_held(tools: Sequence[Tool]) -> Sequence[Tool]:
+    """`tools`, with any arguments for those whose schema cannot be honoured and that are not strict."""
+    if _can_be_held(tools):  # as a rule: they are not looked at one by one
+        return tools
+    return [tool if tool.strict or _can_be_held([tool]) else replace(tool, parameters=None) for tool in tools]
+
+
+def _can_be_held(tools: Sequence[Tool]) -> bool:
     try:
-        check(("grammar", calls_grammar([tool], most=1)))
+        check(("grammar", calls_grammar(tools, most=1)))
     except ConfigError:
-        return replace(tool, parameters=None)
-    return tool
+        return False
+    return True
 
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
     """The schema of a tool's arguments, which are an object even where it does not say so."""
-    return {"type": "object", **(tool.parameters or {})}
+    return {**(tool.parameters or {}), "type": "object"}
 
 
 def _json(schema: Mapping[str, Any]) -> str:
@@ -174,6 +178,8 @@ class ToolCallParser:
 
     The result does not depend on how the text is divided into pushes. A tag is never passed on, nor a part of one, and
     white space beside calls is dropped. What begins like a call and is none of a known tool is text.
+
+    Attribute `num_calls`: the calls so far, of which the last may not be whole yet.
     """
 
     def __init__(self, names: Collection[str], custom: Collection[str] = ()) -> None:
@@ -201,11 +207,19 @@ class ToolCallParser:
             if self._step == step and len(self._text) == length:
                 return pieces
 
-    def flush(self) -> str:
-        """The answer has ended: the rest of what it says."""
+    @property
+    def in_call(self) -> bool:
+        """The input of the last call has begun and is not whole."""
+        return self._step in (self._read_arguments, self._read_input)
+
+    def flush(self, *, cut: bool = False) -> str:
+        """The answer has ended: the rest of what it says. `cut`: it would have gone on, so that the beginning of a tag
+        is none of its text."""
         rest, self._text = self._text, ""
-        if self._step == self._read_head:
+        if self._step == self._read_head and not self._begins_call(rest):
             rest = BEGIN + rest
+        elif self._step == self._read_head or (cut and rest and self._step == self._find_tag):
+            rest = self._space = ""  # of a call that does not come
         elif self._step == self._find_end:
             rest = _behind_braces(rest)
             rest = "" if END.startswith(rest) else rest
@@ -224,6 +238,11 @@ class ToolCallParser:
         held = overlap(text, tag)
         self._text = text[len(text) - held :]
         return text[: len(text) - held]
+
+    def _begins_call(self, text: str) -> bool:
+        """Behind a tag, `text` is the beginning of a call, as an answer is held to it: it has been cut there."""
+        heads = [call_words(name, "") for name in self._names] + [custom_call_words(name, "") for name in self._custom]
+        return any(head.removeprefix(BEGIN).startswith(text) for head in heads)
 
     # -- steps: each takes what it can of the text, and says which one is next
 
