@@ -18,7 +18,7 @@ from .media import Link, from_base64, from_data_url
 from .protocol import ChatRequest, Sampling, json_type
 from .settings import Settings
 from .structured import constraint_of
-from .tools import calls_as_text, joined_turns, params_for, tool_use_of, with_tools
+from .tools import calls_as_text, in_order_of_calls, joined_turns, params_for, tool_use_of, with_tools
 
 ALL_TOKENS = 1 << 31  # more than any vocabulary has
 RENAMED_ROLES = {"developer": "system"}
@@ -199,8 +199,8 @@ def conversation_of(
     if not messages:
         raise _invalid(f"{field} is empty; expected at least one message.", field)
     converter, converted, before = _MessageConverter(settings, files=places is not None), list[Message](), None
-    for number, message in enumerate(messages):
-        where = f"{field}[{number}]"
+    for number in in_order_of_calls(messages):
+        message, where = messages[number], f"{field}[{number}]"
         if not isinstance(message, dict):
             raise _invalid(f"{where} is {json_type(message)}; expected an object with a role.", where)
         if places is not None:
@@ -225,9 +225,9 @@ def clip_params(messages: Sequence[Any], places: Sequence[str] | None = None) ->
     whose messages these are, before or after."""
     return [
         f"{places[number] if places else f'messages[{number}].content'}[{index}]"
-        for number, message in enumerate(messages)
-        if isinstance(message.get("content"), list)
-        for index, part in enumerate(message["content"])
+        for number in in_order_of_calls(messages)
+        if isinstance(messages[number].get("content"), list)
+        for index, part in enumerate(messages[number]["content"])
         if _kind(_without_nulls(part)) != "text"
     ]
 

@@ -51,7 +51,7 @@ def messages_of_input(source: str | Sequence[Any], field: str = "input") -> tupl
             continue
         if kind in _RESULTS:
             _refuse_other_keys(item, (*_OF_CALLS, "output"), where)
-            message, key = {"role": "tool"}, "output"
+            message, key = {"role": "tool", "tool_call_id": item.get("call_id")}, "output"
         elif kind == "message":
             message, key = {name: value for name, value in item.items() if name not in _OF_ITEMS}, "content"
         else:
@@ -80,7 +80,7 @@ def _call(item: dict[str, Any], where: str) -> dict[str, Any]:
             json.loads(item[key] or "{}")
         except (ValueError, RecursionError) as error:
             raise ApiError(f"{where}.{key} is no JSON: {error}.", param=f"{where}.{key}") from error
-    return {"type": kind, kind: {"name": item["name"], key: item[key]}}
+    return {"id": item.get("call_id"), "type": kind, kind: {"name": item["name"], key: item[key]}}
 
 
 def _refuse_other_keys(item: dict[str, Any], known: Sequence[str], where: str) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import did_you_mean
 from .errors import ApiError
@@ -57,9 +57,16 @@ _NO_OBJECT = re.compile(r"Input should be a valid dictionary.*|Input should be a
 
 
 class Fields(BaseModel):
-    """A part of a request whose fields are all known."""
+    """A part of a request whose fields are all known. One that is null counts as absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 # OpenAI's limits.

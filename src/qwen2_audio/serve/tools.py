@@ -171,6 +171,28 @@ def with_tools(messages: Sequence[Message], use: ToolUse) -> list[Message]:
     return [{**messages[0], "content": content}, *messages[1:]]
 
 
+def in_order_of_calls(messages: Sequence[Any]) -> list[int]:
+    """The places of messages of chat, with what tools gave back in the order of their calls: the model is told no ids.
+    What names none of the calls comes last."""
+    places, ids, start = list[int](), list[Any](), 0
+    for number, message in enumerate(messages):
+        if isinstance(message, dict) and message.get("role") == "tool":
+            rank = _rank(message, ids)
+            later = (i for i in range(start, number) if _rank(messages[places[i]], ids) > rank)
+            places.insert(next(later, number), number)
+            continue
+        places.append(number)
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        ids = [call.get("id") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+        start = number + 1
+    return places
+
+
+def _rank(result: Mapping[str, Any], ids: Sequence[Any]) -> int:
+    identifier = result.get("tool_call_id")
+    return ids.index(identifier) if identifier is not None and identifier in ids else len(ids)
+
+
 def joined_turns(first: Message, second: Message) -> Message:
     """Two turns of one role as one, the second on a line of its own."""
     one, two = first["content"], second["content"]

@@ -11,8 +11,9 @@ import pytest
 from qwen2_audio.engine.structured import tool_calls
 from qwen2_audio.engine.structured.tool_calls import call_words, system_words
 from qwen2_audio.serve.answers import Envelope, completion_body
-from qwen2_audio.serve.convert import clip_params, messages_of, params_of
+from qwen2_audio.serve.convert import clip_params, conversation_of, messages_of, params_of
 from qwen2_audio.serve.errors import ApiError
+from qwen2_audio.serve.input_items import messages_of_input
 from qwen2_audio.serve.protocol import parse_chat
 from qwen2_audio.serve.response_items import OutputItems
 from qwen2_audio.serve.settings import Settings
@@ -88,6 +89,22 @@ def test_earlier_calls_and_what_came_back():
     ]  # fmt: skip
 
 
+def test_what_tools_gave_back_comes_in_the_order_of_their_calls():
+    """The model is told no ids."""
+    calls = [{"id": name, "function": {"name": "f", "arguments": "{}"}} for name in "abc"]
+    results = [{"role": "tool", "tool_call_id": name, "content": [{"type": "text", "text": name}]} for name in "xcab"]
+    results[1]["content"].append(CLIP)
+    results[3]["content"].append(CLIP)
+    messages = [*HI, {"role": "assistant", "tool_calls": calls}, *results, *HI, {"role": "tool", "content": "z"}]
+    turn = converted(messages)[2]["content"]
+    assert [part.get("text") for part in turn if part.get("text", "-") in "abcx"] == ["a", "b", "c", "x"]
+    assert clip_params(messages) == ["messages[5].content[1]", "messages[3].content[1]"]
+    items = [{"type": "function_call", "call_id": name, "name": "f", "arguments": "{}"} for name in "ab"]
+    items += [{"type": "function_call_output", "call_id": name, "output": name} for name in "ba"]
+    found = conversation_of(*messages_of_input(items)[:1], Settings(), "input")[-1]["content"]
+    assert found.index("\na\n") < found.index("\nb\n")
+
+
 @pytest.mark.parametrize(
     ("message", "param"),
     [
@@ -154,6 +171,16 @@ def test_arguments_are_an_object(kind):
     for kind in ("object", ["object", "null"], None):
         tool["function"]["parameters"]["type"] = kind
         assert params_of(chat(tools=[tool], tool_choice="required"), Settings()).constraint
+
+
+def test_null_counts_as_absent():
+    """As clients send it that dump all fields of a type."""
+    tool = {**F, "custom": None, "cache_control": None, "function": {**F["function"], "strict": None, "other": None}}
+    named = {"name": "n", "schema": None, "strict": None, "other": None}
+    asked = chat(tools=[tool], response_format={"type": "json_schema", "json_schema": named, "other": None})
+    assert asked.tools[0].function.name == "f" and asked.response_format.json_schema.json_schema is None
+    with pytest.raises(ApiError, match="is missing"):
+        chat(tools=[{"type": "function", "function": {"name": None}}])
 
 
 def test_many_tools_are_looked_at_at_once(monkeypatch):
