@@ -42,7 +42,7 @@ class SamplingParams:
     # or a pydantic class), a regular expression that matches all of it, one of some texts, or a Lark or GBNF grammar.
     json_schema: Mapping[str, Any] | str | type | None = None
     regex: str | None = None
-    choice: tuple[str, ...] = ()
+    choice: tuple[str, ...] | None = None
     grammar: str | None = None
     trigger: str | None = None  # the grammar, which begins with this text, holds only from where an answer says it on
     trigger_once: bool = False  # the answer ends with the first text of that grammar
@@ -76,8 +76,9 @@ class SamplingParams:
             raise ConfigError("logprob_token_ids was given without logprobs; set logprobs to 0 or more.")
         if not all(self.stop):
             raise ConfigError("stop holds an empty string; every stop string needs at least one character.")
-        choice = (self.choice,) if isinstance(self.choice, str) else tuple(self.choice)
-        object.__setattr__(self, "choice", choice)
+        if self.choice is not None:
+            choice = (self.choice,) if isinstance(self.choice, str) else tuple(self.choice)
+            object.__setattr__(self, "choice", choice)
         object.__setattr__(self, "constraint", _constraint(self))
         if self.trigger is not None and (not self.trigger or self.grammar is None):
             raise ConfigError(f"trigger is {self.trigger!r}; expected the text that a grammar begins with, beside one.")
@@ -90,7 +91,7 @@ def _constraint(params: SamplingParams) -> tuple[str, str] | None:
     given: dict[str, Any] = {
         name: value
         for name in ("json_schema", "regex", "choice", "grammar")
-        if (value := getattr(params, name)) is not None and value != ()
+        if (value := getattr(params, name)) is not None
     }
     if not given:
         return None
@@ -100,12 +101,19 @@ def _constraint(params: SamplingParams) -> tuple[str, str] | None:
     if kind == "json_schema":
         return kind, _schema_text(value)
     if kind == "choice":
-        if not all(isinstance(text, str) for text in value):
+        if not value or not all(isinstance(text, str) for text in value):
             raise ConfigError(f"choice is {value!r}; expected texts, of which the answer is one.")
         return kind, json.dumps(value)
     if not isinstance(value, str):
         raise ConfigError(f"{kind} is a {type(value).__name__}; expected a string.")
     return kind, value
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    """A mapping that json does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"it holds a {type(value).__name__}")
 
 
 def _schema_text(schema: Any) -> str:
@@ -114,7 +122,7 @@ def _schema_text(schema: Any) -> str:
         schema = schema.model_json_schema()
     try:
         value = json.loads(schema) if isinstance(schema, str) else schema
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False, default=_as_dict)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"json_schema is no JSON: {error}; expected a schema, as an object or as text.") from error
     if not isinstance(value, Mapping):

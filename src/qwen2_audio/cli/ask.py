@@ -62,7 +62,7 @@ def command(
         seed=seed,
         json_schema=_text_of(json_schema),
         regex=regex,
-        choice=tuple(choice or ()),
+        choice=tuple(choice) if choice else None,
         grammar=_text_of(grammar),
     )
     if params.constraint is not None:  # before the model is loaded, which may take minutes

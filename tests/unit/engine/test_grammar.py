@@ -8,6 +8,7 @@ import random
 import re
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -355,8 +356,15 @@ def test_a_checkpoint_without_an_end(tokenizer):
         ({"json_schema": {"a": object()}}, "json_schema is no JSON"),
         ({"regex": 3}, "regex is a int"),
         ({"choice": [1]}, "choice is"),
+        ({"choice": []}, r"choice is \(\)"),
+        ({"choice": []} | {"regex": "a"}, "regex and choice are given"),
     ],
 )
 def test_params_that_are_no_constraint(given, words):
     with pytest.raises(ConfigError, match=words):
         SamplingParams(**given)
+
+
+def test_any_mapping_is_a_schema():
+    held = SamplingParams(json_schema=MappingProxyType({"properties": MappingProxyType({"a": {}})}))
+    assert held.constraint == ("json_schema", '{"properties": {"a": {}}}')
