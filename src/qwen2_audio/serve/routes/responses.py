@@ -295,7 +295,7 @@ def _params(asked: ResponsesRequest, use: ToolUse | None, settings: Settings) ->
         asked,
         max_tokens=asked.max_output_tokens or asked.max_completion_tokens,
         logprobs=alternatives(asked.top_logprobs or 0, "top_logprobs", settings) if with_logprobs else None,
-        **(form if use is None else params_for(use, form, ())),
+        **(form if use is None else params_for(use, form)),
     )
 
 
