@@ -15,7 +15,7 @@ def ran(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(command, "timed", lambda name, run, plan: done.append(name))
 
-    def run(args):
+    def run(args, env):
         done.append(args)
         return SimpleNamespace(returncode=int(args[args.index("recipes.nano") + 1] in failing))
 
@@ -59,6 +59,19 @@ def test_continue_stands_for_the_stages_from_kokoro_on(ran):
     assert done[0] == "kokoro" and done[-1] == "settle"
     _, (shared,) = ran("hear", "--processes", "2", "--lines", "30")
     assert shared[-2:] == ["--lines", "30"]
+    _, (shared,) = ran("hear", "--processes", "2", "--from", "before")
+    assert shared[-2:] == ["--from", "before"]
+
+
+def test_shared_stages_allocate_by_jemalloc_where_it_is_and_no_other_was_chosen(monkeypatch):
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setattr(command, "find_library", lambda name: f"lib{name}.so.2")
+    assert command._environment()["LD_PRELOAD"] == "libjemalloc.so.2"
+    monkeypatch.setenv("LD_PRELOAD", "another.so")
+    assert command._environment()["LD_PRELOAD"] == "another.so"
+    monkeypatch.delenv("LD_PRELOAD")
+    monkeypatch.setattr(command, "find_library", lambda name: None)
+    assert "LD_PRELOAD" not in command._environment()
 
 
 def test_a_shared_stage_that_fails_ends_the_run(ran):
