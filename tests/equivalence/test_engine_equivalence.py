@@ -153,7 +153,7 @@ def test_requests_that_join_and_leave_do_not_disturb_each_other(loaded, specifie
 
 def test_what_is_in_the_cache_changes_nothing_but_the_work(loaded):
     model, tokenizer = loaded
-    first = prompt_of(tokenizer, 1, (180,), 5)
+    first = prompt_of(tokenizer, 2, (180,), 5)
     expected = alone(model, first)
     engine = Engine(model, tokenizer, EngineSettings(kv_tokens=4096))
     ((answer,),) = run(engine, [(first, greedy())])
