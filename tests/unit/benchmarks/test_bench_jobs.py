@@ -14,7 +14,7 @@ from qwen2_audio.datasets.sounds import load_sound
 
 def test_the_rows_come_from_a_job_as_users_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "QUICK_SIZES", (12, 8, 4, 1))
-    monkeypatch.setattr(run, "rate_of_batch", lambda count, threads: 1000.0)
+    monkeypatch.setattr(run, "rate_of_batch", lambda count, threads: 1e6)
     monkeypatch.setattr(chaos, "disturb", lambda folder, rows, kills, seed, seconds: Damage(kills, 0, 0, 0, 0))
     rows = {row.name: row for row in run.run(run.Options(quick=True, threads=1)).rows}
     assert list(rows) == ["jobs.local_efficiency", "jobs.memory_growth", "jobs.first_result_s", "jobs.chaos"]

@@ -368,3 +368,25 @@ def test_params_that_are_no_constraint(given, words):
 def test_any_mapping_is_a_schema():
     held = SamplingParams(json_schema=MappingProxyType({"properties": MappingProxyType({"a": {}})}))
     assert held.constraint == ("json_schema", '{"properties": {"a": {}}}')
+
+
+@pytest.mark.parametrize(
+    ("regex", "wanted"),
+    [
+        (r"\d+", "[0-9]+"),
+        (r"[\d.]\d", "[0-9.][0-9]"),
+        (r"\\d\[\d\]", r"\\d\[[0-9]\]"),
+        (r"[]\d]\d", "[]0-9][0-9]"),
+        (r"[^]\d]\d", "[^]0-9][0-9]"),
+        (r"[\]\d]", r"[\]0-9]"),
+        (r"[[:alpha:]\d]\d", "[[:alpha:]0-9][0-9]"),
+        (r"[:\d]", "[:0-9]"),
+        (r"[a[\d]]\d", "[a[0-9]][0-9]"),
+        (r"\D\w", r"\D\w"),
+        ("a\\", "a\\"),
+    ],
+)
+def test_a_digit_is_one_of_ten(regex, wanted):
+    from qwen2_audio.engine.structured.grammar import with_plain_digits
+
+    assert with_plain_digits(regex) == wanted

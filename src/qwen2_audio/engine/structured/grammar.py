@@ -249,13 +249,36 @@ def _grammar(constraint: Constraint, library: Any) -> str:
     if kind == "regex":
         if (len(text) - len(text.rstrip("\\"))) % 2:  # the library drops it
             raise _refusal("regex", "it ends with a backslash that escapes nothing")
-        grammar = json.loads(library.LLMatcher.grammar_from_regex(text))
+        grammar = json.loads(library.LLMatcher.grammar_from_regex(with_plain_digits(text)))
         grammar["grammars"][0]["lark_grammar"] += NO_FORCING
         return json.dumps(grammar)
     if kind == "choice":
         # One terminal: as alternatives of a rule, 20,000 texts take seconds to check, and more than 2000 are refused.
         return "start: CHOICE\nCHOICE: " + " | ".join(_lark_strings(json.loads(text))) + NO_FORCING
     return _checked_lark(_lark(text, library)) + NO_FORCING
+
+
+def with_plain_digits(regex: str) -> str:
+    """`regex` with 0 to 9 for each \\d: the library means every script's digits, even some that Python lacks."""
+    made, at, depth = list[str](), 0, 0
+    while at < len(regex):
+        piece = regex[at : at + 2] if regex[at] == "\\" or (depth and regex[at : at + 2] == "[:") else regex[at]
+        if piece == r"\d":
+            made.append("0-9" if depth else "[0-9]")
+        else:
+            made.append(piece)
+            if piece == "[":
+                depth += 1
+                first = next((text for text in ("^]", "]") if regex.startswith(text, at + 1)), "")  # ends nothing there
+                made.append(first)
+                at += len(first)
+            elif piece == "[:" and (end := regex.find(":]", at)) >= 0:
+                made.append(regex[at + 2 : end + 2])
+                at = end
+            elif piece == "]":
+                depth = max(0, depth - 1)
+        at += len(piece)
+    return "".join(made)
 
 
 def _of_schema(text: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ...errors import ConfigError
 from ...text.detokenize import overlap
-from .grammar import ONE_SPACE, check
+from .grammar import ONE_SPACE, check, with_plain_digits
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 MOST_CALLS = 16  # in one answer that has to call
@@ -133,7 +133,9 @@ def _custom_call(number: int, name: str, held: FreeInput) -> list[str]:
     rules = [f"call_{number}: {head} input_{number}"]
     if held.syntax == "lark":
         return [*rules, f"input_{number}: %lark {{\n{held.definition}\n}} {tail}"]
-    pattern = "(?s:.*)" if held.syntax == "text" else _SLASH.sub(lambda found: found[1] or r"\/", held.definition)
+    pattern = "(?s:.*)"
+    if held.syntax == "regex":
+        pattern = _SLASH.sub(lambda found: found[1] or r"\/", with_plain_digits(held.definition))
     one_line = pattern.replace("\n", "\\n")
     return [*rules, f"input_{number}[suffix={tail}]: /{one_line}/"]
 
